@@ -1,0 +1,126 @@
+"""The command: `python launch.py ...` in a checkout, `holdprep ...` once installed."""
+
+import logging
+import shutil
+import sys
+from importlib import resources
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from holdprep import config as config_schema
+from holdprep import pipeline, stages
+from holdprep.config import Config
+from holdprep.errors import ConfigError, HoldprepError
+from holdprep.runlog import RunLog
+from holdprep.sequence import Sequence
+
+PACKAGE = Path(__file__).resolve().parent
+# beside launch.py in a checkout, inside the package once installed
+CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+DEMO_SEQ = "demo"
+
+log = logging.getLogger("holdprep")
+
+HELP = """holdprep: from a phone video of a hand holding an object to a sequence that HOLD can train on
+
+  python launch.py                                                   the demo, start to end (stage=all seq=demo)
+  python launch.py stage=all seq=bottle video=clip.mp4               everything, for your own video
+  python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
+  python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
+
+Stages, in order: create, segment, hand_pose, register, object_pose, align (mode=h, o, ho), build, report.
+Quality gates stop a run that cannot work; on_fail=warn goes on. A stage whose inputs have not changed is skipped.
+
+Groups (group=option; option's values are in conf/<group>/<option>.yaml):
+{groups}
+
+Keys (key=value):
+{keys}
+
+Results: the sequence in <data_root>/<seq>/, the run's log, metrics.json and losses in outputs/. A file holdprep.yaml in the
+sequence's folder overrides any key for that sequence; the command line overrides both.
+Hydra's own flags: --cfg job (show the composed configuration), -m (sweep), --hydra-help."""
+
+
+def main() -> None:
+    """Check the command line, then hand over to Hydra."""
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        groups = config_schema.groups(CONF_DIR)
+        listed = "\n".join(f"  {name:14s} {', '.join(options)}" for name, options in groups.items())
+        print(HELP.format(groups=listed, keys=config_schema.describe()))
+        return
+    try:
+        config_schema.check_overrides([a for a in arguments if not a.startswith("-") and "=" in a], CONF_DIR)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    _task()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
+def _task(cfg: DictConfig) -> float:
+    hydra_config = HydraConfig.get()
+    sweep = hydra_config.mode == RunMode.MULTIRUN
+    run_dir = Path(hydra_config.runtime.output_dir)
+    try:
+        return _run(_typed(cfg, list(hydra_config.overrides.task)), run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
+    except HoldprepError as error:
+        log.error("error: %s", error)
+    except Exception:
+        if not sweep:
+            raise
+        log.exception("the job failed")
+    if not sweep:
+        sys.exit(1)
+    return float("nan")
+
+
+def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
+    """The configuration of this run: composed, with the sequence's own file under the command line's keys."""
+    config = config_schema.validate(cfg)
+    if config.seq == DEMO_SEQ and config.video is None:
+        _unpack_demo(config.data_root / DEMO_SEQ)
+    own = Sequence(config.data_root, config.seq).path("overrides")
+    if not own.is_file():
+        return config
+    try:
+        merged = OmegaConf.merge(cfg, OmegaConf.load(own))
+        told = [o for o in overrides if "." in o.split("=")[0] or o.split("=")[0] in Config.model_fields]
+        for override in told:
+            key = override.split("=")[0].lstrip("+")
+            if OmegaConf.select(cfg, key) is not None and not OmegaConf.is_config(OmegaConf.select(cfg, key)):
+                OmegaConf.update(merged, key, OmegaConf.select(cfg, key))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{own}: {' '.join(str(error).split())}") from None
+    return config_schema.validate(merged)
+
+
+def _run(cfg: Config, run_dir: Path, group: str | None) -> float:
+    seq = Sequence(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if group else None)
+    OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
+    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
+    status = "failed"
+    try:
+        outcomes = pipeline.run(stages.select(cfg), stages.GRAPH, cfg, seq, runlog, run_dir)
+        status = "success"
+    finally:
+        runlog.close(status)
+    stage, _, metric = cfg.objective.rpartition("/")
+    value = outcomes[stage].metrics.get(metric) if stage in outcomes else None
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _unpack_demo(folder: Path) -> None:
+    """The demo is an ordinary sequence folder: a video, its clicks and its own settings."""
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    with resources.as_file(resources.files("holdprep") / "assets" / "demo") as assets:
+        for source, name in (("cube.mp4", "video.mp4"), ("prompts.yaml",) * 2, ("holdprep.yaml",) * 2, ("LICENSE.visp",) * 2):
+            shutil.copyfile(assets / source, folder / name)
+    log.info("%-12s the demo clip was unpacked to %s", "demo", folder)

@@ -1,0 +1,305 @@
+"""The typed configuration: every key with its meaning, unit and range. `conf/*.yaml` holds values, this file says what is allowed.
+
+Unknown keys, wrong types and values out of range are refused by the key's full name, in one line, before anything runs.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from holdprep.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Node(BaseModel):
+    """A part of the configuration; keys that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Create(Node):
+    stride: int | None = Field(ge=1, description="keep every stride-th frame, named by its number; null = 2 for videos, 1 for image folders")
+    start: int = Field(ge=0, description="first frame of the video that is used")
+    end: int | None = Field(ge=1, description="frame of the video to stop before; null = its end")
+    crop: tuple[int, int, int, int] | None = Field(description="x, y, width, height in pixels of the video; null = the whole picture")
+    max_side: int = Field(ge=64, description="longest side of images/ in pixels; larger frames are reduced")
+    raw_images: bool = Field(description="also keep every decoded frame in processed/raw_images/")
+
+
+class ClassicalSegmenter(Node):
+    name: Literal["classical"]
+    prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
+    work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
+
+
+class ImportSegmenter(Node):
+    name: Literal["import"]
+    right: Path | None = Field(description="folder of right-hand masks; null = processed/sam/right/images_masks if there")
+    left: Path | None = Field(description="folder of left-hand masks; null = processed/sam/left/images_masks if there")
+    object: Path | None = Field(description="folder of object masks; null = processed/sam/object/images_masks")
+
+
+class Hands(Node):
+    which: Literal["auto", "right", "left", "both"] = Field(description="hands in the sequence; auto = those that have masks or tracks")
+    length_mm: float | None = Field(ge=100, le=300, description="wrist to middle fingertip, measured; null = the model's average")
+
+
+class MediapipeHand(Node):
+    name: Literal["mediapipe"]
+    min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
+    focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
+
+
+class ImportHand(Node):
+    name: Literal["import"]
+    format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
+    folder: Path | None = Field(description="folder with the tracker's .npy files; null = <seq>/processed")
+
+
+class HandModelNode(Node):
+    path: Path | None = Field(description="folder with MANO_RIGHT.pkl / MANO_LEFT.pkl; null = $MANO_DIR, else the CC0 stand-in")
+
+
+class Registration(Node):
+    method: Literal["lm"]
+    max_iterations: int = Field(ge=1, le=1000, description="Levenberg-Marquardt iterations at most")
+    shared_shape: bool = Field(description="one shape per hand for the whole sequence")
+    outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
+    save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
+
+
+class SiftObjectPose(Node):
+    name: Literal["sift"]
+    focal_px: float | None = Field(gt=0, description="focal length in pixels of images/ if known (then fixed); null = estimated")
+    upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
+    erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
+    max_features: int = Field(ge=100, description="SIFT features per frame at most")
+    num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
+    min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
+
+
+class Align(Node):
+    method: Literal["lm", "hold"] = Field(description="second order, or HOLD's published Adam objective and schedule")
+    scale: Literal["auto", "centroid", "rigid_grasp", "contact"] = Field(description="estimator of the object's metric scale")
+    max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
+    refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
+    refine_pose: bool = Field(description="mode ho also refines the finger pose")
+    refine_shape: bool = Field(description="mode ho also refines the hand's shape")
+
+
+class Weights(Node):
+    j2d: Weight = Field(description="hand keypoint reprojection (1 / px^2)")
+    j2d_sigma: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
+    o2d: Weight = Field(description="object reprojection (1 / px^2)")
+    o2d_sigma: Positive = Field(description="Geman-McClure width of object points (px)")
+    contact: Weight = Field(description="hand-object contact")
+    z_min: Weight = Field(description="points behind the camera")
+    smooth: Weight = Field(description="frame-to-frame motion")
+    obj_scale: Weight = Field(description="HOLD's first scale in mode o")
+
+
+class Build(Node):
+    shift: Literal["origin", "fixed", "paper"] = Field(description="where the object is put in the trainer's world")
+    zip: bool = Field(description="pack <data_root>/<seq>.zip")
+
+
+class Logger(Node):
+    name: Literal["csv", "tensorboard", "wandb", "none"]
+    project: str = Field(description="W&B project")
+    entity: str | None = Field(description="W&B entity; null = your default")
+    group: str | None = Field(description="W&B group; null = the sweep's folder name")
+
+
+class Config(Node):
+    """Everything `launch.py` can be told."""
+
+    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report"]
+    mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
+    seq: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="sequence name: a folder of data_root")
+    video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
+    data_root: Path = Field(description="folder of sequences")
+    force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")
+    on_fail: Literal["stop", "warn"] = Field(description="what a failed quality gate does")
+    device: Literal["cpu", "cuda"] = Field(description="where optimisations run")
+    seed: int = Field(ge=0, description="seed of everything random")
+    objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
+    create: Create
+    segmenter: Annotated[ClassicalSegmenter | ImportSegmenter, Field(discriminator="name")]
+    hands: Hands
+    hand: Annotated[MediapipeHand | ImportHand, Field(discriminator="name")]
+    hand_model: HandModelNode
+    registration: Registration
+    object_pose: SiftObjectPose
+    align: Align
+    weights: Weights
+    build: Build
+    logger: Logger
+
+
+def validate(cfg: DictConfig) -> Config:
+    """The composed configuration as typed values; raises ConfigError in one line naming every key that is wrong."""
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def check_overrides(overrides: list[str], conf_dir: Path) -> None:
+    """Refuse command-line overrides that name no key or option, or whose value cannot be; raises ConfigError in one line.
+
+    Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
+    """
+    known = groups(conf_dir)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
+    fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
+    for override in parsed:
+        key = override.key_or_group
+        if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
+            continue
+        values = list(_values(override))
+        if key in known:
+            _check_options(key, values, known[key])
+        elif key in fields:
+            _check_values(key, values, fields[key])
+        else:
+            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*fields, *known])}; `python launch.py --help` lists all keys")
+
+
+def describe() -> str:
+    """One line a key: full name, allowed values and meaning, for `--help`."""
+    lines = []
+    for key, field in _fields(Config, None):
+        if field.description:
+            lines.append(f"  {key:28s} {field.description}  [{_allowed(field)}]")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def groups(conf_dir: Path) -> dict[str, list[str]]:
+    """Config groups and their options, from the files of conf/."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(conf_dir.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, []).append(path.stem)
+    return {group: options for group, options in found.items() if group != "hydra"}
+
+
+def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
+    """Options of each group that this command line can select: the defaults, or what it names instead."""
+    defaults: dict[str, set[str]] = {}
+    for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
+        if isinstance(entry, DictConfig):
+            defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
+    for override in overrides:
+        if override.key_or_group in defaults:
+            defaults[override.key_or_group] = {str(v) for v in _values(override)}
+    return defaults
+
+
+def _values(override: Override) -> Iterator[Any]:
+    """The values that an override can take: one, or each of a sweep's (ranges and globs are left to Hydra)."""
+    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        yield from override.sweep_iterator()
+    elif override.value_type == ValueType.ELEMENT:
+        yield override.value()
+
+
+def _models(field: FieldInfo) -> list[type[Node]]:
+    candidates = (field.annotation, *get_args(field.annotation))
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, Node)]
+
+
+def _fields(model: type[Node], chosen: dict[str, set[str]] | None, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        variants = _models(field)
+        if not variants:
+            yield prefix + name, field
+        for variant in variants:
+            option = get_args(variant.model_fields["name"].annotation) if "name" in variant.model_fields else ()
+            if len(variants) == 1 or chosen is None or set(option) & chosen.get(name, set(option)):
+                yield from _fields(variant, chosen, f"{prefix}{name}.")
+
+
+def _check_options(group: str, values: Iterable[Any], options: list[str]) -> None:
+    for value in values:
+        names = value if isinstance(value, list) else [value]
+        for name in names:
+            if str(name) not in options:
+                raise ConfigError(f"{group}={name}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
+
+
+def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])
+    for value in values:
+        if isinstance(value, str) and "${" in value:
+            continue
+        plain = value.text if hasattr(value, "text") else value
+        try:
+            adapter.validate_python(plain)
+        except ValidationError:
+            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {_allowed(field)}") from None
+
+
+def _explain(error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    field, names = _locate(loc)
+    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
+    if error["type"] == "missing":
+        return f"key '{key}' is missing"
+    allowed = _allowed(field) if field else ", ".join(names)
+    return f"{key}={error.get('input')}: not allowed; allowed: {allowed}"
+
+
+def _is_tag(loc: list[str], index: int) -> bool:
+    """Pydantic names the chosen variant of a union in an error's path: segmenter.classical.work_side."""
+    field = Config.model_fields.get(loc[0])
+    return index == 1 and field is not None and len(_models(field)) > 1
+
+
+def _locate(loc: list[str]) -> tuple[FieldInfo | None, list[str]]:
+    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
+    fields = dict(_fields(Config, None))
+    return fields.get(key), list(fields)
+
+
+def _literals(field: FieldInfo) -> list[str]:
+    found: list[str] = []
+    for part in (field.annotation, *get_args(field.annotation)):
+        found += [str(a) for a in get_args(part) if isinstance(a, str)]
+    return found
+
+
+def _allowed(field: FieldInfo) -> str:
+    literals = list(dict.fromkeys(_literals(field)))
+    nullable = type(None) in get_args(field.annotation)
+    if literals:
+        return " | ".join(literals + ["null"] * nullable)
+    parts = [str(getattr(field.annotation, "__name__", field.annotation)).replace("pathlib.", "").replace(" | None", "")]
+    for item in field.metadata:
+        parts += [f"{sign} {getattr(item, a)}" for a, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")) if hasattr(item, a)]
+        pattern = getattr(item, "pattern", None)
+        parts += [f"matching {pattern}"] if pattern else []
+    return " ".join(parts) + (" or null" if nullable else "")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    if not close:
+        close = difflib.get_close_matches(word.split(".")[-1], [k for k in known if "." not in k], n=1, cutoff=0.7)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,302 @@
+"""The sequence folder: the only place that knows a file's name (the layout is HOLD's; see README, "The sequence folder").
+
+Reading never executes anything, writing is atomic. A sweep's job writes into its own folder, laid over the sequence's: it reads
+what is in its own folder first, and never writes into the sequence.
+"""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import trimesh
+
+from holdprep import safeio
+from holdprep.errors import HoldprepError, MissingArtefact
+
+ENTITIES = ("right", "left", "object")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MODES = ("h", "o", "ho")
+
+# artefact -> path in the sequence folder
+ARTEFACTS: dict[str, str] = {
+    "video": "video.mp4",
+    "prompts": "prompts.yaml",
+    "overrides": "holdprep.yaml",
+    "images": "images",
+    "images_zip": "images.zip",
+    "raw_images": "processed/raw_images",
+    "frames": "processed/frames.json",
+    **{f"sam_{e}": f"processed/sam/{e}/images_masks" for e in ENTITIES},
+    **{f"masks_{e}": f"processed/sam/{e}/masks_processed" for e in ENTITIES},
+    "masks": "processed/masks",
+    "images_object": "processed/images_object",
+    "boxes": "processed/boxes.npy",
+    "crop_image": "processed/crop_image",
+    "v3d": "processed/v3d.npy",
+    "j2d": "processed/j2d.full.npy",
+    "v3d_metro": "processed/v3d_ra.npy",
+    "j2d_metro": "processed/j2d.crop.npy",
+    "keypoints_vis": "processed/2d_keypoints",
+    "fit_init": "processed/hold_fit.init.npy",
+    "fit_slerp": "processed/hold_fit.slerp.npy",
+    "fit_meshes": "processed/mesh_fit_vis",
+    "colmap": "processed/colmap",
+    "colmap_2d": "processed/colmap_2d",
+    **{f"ckpt_{m}": f"processed/mano_fit_ckpt/{m}/last.ckpt" for m in MODES},
+    "fit_aligned": "processed/hold_fit.aligned.npy",
+    "align_vis": "processed/align_vis",
+    "build": "build",
+    "report": "report.html",
+}
+
+
+class Sequence:
+    """One sequence under `data_root`; `overlay` is the folder that a sweep's job writes to instead."""
+
+    def __init__(self, data_root: Path, name: str, overlay: Path | None = None) -> None:
+        self.name = name
+        self.data_root = data_root
+        self.root = data_root / name
+        self.overlay = overlay
+
+    # paths
+
+    def path(self, artefact: str, *parts: str) -> Path:
+        """Where an artefact is read from: the overlay if it is there, else the sequence folder."""
+        relative = Path(ARTEFACTS[artefact], *parts)
+        if self.overlay is not None and (self.overlay / relative).exists():
+            return self.overlay / relative
+        return self.root / relative
+
+    def target(self, artefact: str, *parts: str) -> Path:
+        """Where an artefact is written to; its parent folder is made."""
+        path = Path(self.overlay or self.root, ARTEFACTS[artefact], *parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def zip_path(self) -> Path:
+        """<data_root>/<seq>.zip, the build packed for the cluster."""
+        return (self.overlay or self.data_root) / f"{self.name}.zip"
+
+    def has(self, artefact: str) -> bool:
+        """True if the artefact is there (a folder must not be empty)."""
+        path = self.path(artefact)
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+    def made(self, artefact: str) -> bool:
+        """True if the artefact is there already where this run would write it."""
+        path = Path(self.overlay or self.root, ARTEFACTS[artefact])
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+    # frames
+
+    def frame_names(self) -> list[str]:
+        """Stems of images/, numbers in numeric order: the one order of frames that every array here follows."""
+        folder = self.path("images")
+        files = image_files(folder) if folder.is_dir() else []
+        if not files:
+            raise MissingArtefact(f"{folder} holds no images: run stage=create with video=<file or folder> first")
+        stems = [f.stem for f in files]
+        if len(set(stems)) != len(stems):
+            twice = next(s for s in stems if stems.count(s) > 1)
+            raise HoldprepError(f"{folder} holds two images named {twice}: a frame's name must be unique without its suffix")
+        return stems
+
+    def images(self) -> "Images":
+        """The frames of images/, read when asked for."""
+        self.frame_names()
+        return Images(image_files(self.path("images")))
+
+    def image_size(self) -> tuple[int, int]:
+        """Width and height of images/."""
+        height, width = self.images()[0].shape[:2]
+        return width, height
+
+    # masks
+
+    def entities(self) -> list[str]:
+        """Entities that have processed masks."""
+        return [e for e in ENTITIES if self.has(f"masks_{e}")]
+
+    def masks(self, entity: str) -> "Masks":
+        """The 0/255 masks of an entity, read when asked for, one a frame of images/."""
+        folder = self.path(f"masks_{entity}")
+        by_name = {f.stem: f for f in image_files(folder)}
+        missing = [n for n in self.frame_names() if n not in by_name]
+        if missing:
+            raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run stage=segment force=true")
+        return Masks([by_name[n] for n in self.frame_names()])
+
+    def label_images(self) -> "Images":
+        """The merged label images of processed/masks (0, 50 object, 150 right, 250 left)."""
+        folder = self.path("masks")
+        by_name = {f.stem: f for f in image_files(folder)}
+        missing = [n for n in self.frame_names() if n not in by_name]
+        if missing:
+            raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run stage=segment force=true")
+        return Images([by_name[n] for n in self.frame_names()], cv2.IMREAD_UNCHANGED)
+
+    # reading and writing
+
+    def read_npy(self, artefact: str, *parts: str) -> Any:
+        """An array, or a pickled dict of arrays; never executes what the file names."""
+        return safeio.load_npy(self.path(artefact, *parts))
+
+    def write_npy(self, artefact: str, value: Any, *parts: str) -> None:
+        """An array or a dict of arrays, readable by numpy 1.23 on Python 3.8."""
+        safeio.save_npy(self.target(artefact, *parts), value)
+
+    def write_images(self, artefact: str, pictures: Iterator[tuple[str, np.ndarray]], *parts: str) -> None:
+        """A folder of pictures (name with suffix, BGR or grey): the whole folder appears at once or not at all."""
+        with atomic_dir(self.target(artefact, *parts)) as folder:
+            for name, picture in pictures:
+                write_image(folder / name, picture)
+
+    def write_points(self, artefact: str, name: str, points: np.ndarray, colors: np.ndarray | None = None) -> None:
+        """A point cloud (N, 3), optionally with RGB colours (N, 3) uint8, as .ply or .obj by its name."""
+        cloud = trimesh.PointCloud(points, colors=colors)
+        with safeio.atomic_path(self.target(artefact, name)) as temporary:
+            temporary.write_bytes(_export(cloud, Path(name).suffix))
+
+    def pack(self) -> Path:
+        """Zip the build, without vis/, with HOLD's arc-names <seq>/build/...; returns the zip's path."""
+        build = self.path("build")
+        with safeio.atomic_path(self.zip_path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(p for p in build.rglob("*") if p.is_file()):
+                relative = file.relative_to(build)
+                if relative.parts[0] != "vis":
+                    archive.write(file, Path(self.name, "build", relative))
+        return self.zip_path
+
+    def write_images_zip(self) -> None:
+        """images.zip, what a web segmentation tool is fed."""
+        with safeio.atomic_path(self.target("images_zip")) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for file in image_files(self.path("images")):
+                archive.write(file, Path("images", file.name))
+
+    # records
+
+    def _record_dir(self, root: Path) -> Path:
+        return root / "processed" / ".holdprep"
+
+    def read_record(self, stage: str, own: bool = False) -> dict[str, Any] | None:
+        """What a stage read, was told, made and measured (processed/.holdprep/<stage>.json), or None; an unreadable one counts as none.
+
+        `own` asks for what this run would write itself: a sweep's job then passes over the sequence's record.
+        """
+        roots = [r for r in (self.overlay, None if own and self.overlay else self.root) if r is not None]
+        for root in roots:
+            try:
+                record = json.loads((self._record_dir(root) / f"{stage}.json").read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                continue
+            if isinstance(record, dict):
+                return record
+        return None
+
+    def write_record(self, stage: str, record: dict[str, Any]) -> None:
+        """Atomically."""
+        path = self._record_dir(self.overlay or self.root) / f"{stage}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safeio.write_bytes_atomic(path, json.dumps(record, indent=1, default=str).encode())
+
+    def running_marker(self, stage: str) -> Path:
+        """Lies there while a stage works: what it finds at start was left by a killed run."""
+        path = self._record_dir(self.overlay or self.root) / f"{stage}.running"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def work_dir(self, stage: str) -> Path:
+        """A stage's scratch folder, kept for inspection."""
+        path = self._record_dir(self.overlay or self.root) / "work" / stage
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class Images(Seq[np.ndarray]):
+    """Pictures on disk as a sequence: read when asked for, the last one kept."""
+
+    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR) -> None:
+        self.files = files
+        self._flags = flags
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self.files))[index]
+        if self._last is None or self._last[0] != index:
+            self._last = (index, self._read(self.files[index]))
+        return self._last[1]
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_image(path, self._flags)
+
+
+class Masks(Images):
+    """Binary masks on disk as a sequence of bool arrays."""
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_image(path, cv2.IMREAD_GRAYSCALE) > 0
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, numbers in their names in numeric order; hidden files are passed over."""
+
+    def key(path: Path) -> list[tuple[int, int | str]]:
+        return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.stem) if part]
+
+    found = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    return sorted(found, key=key)
+
+
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """A picture as BGR (or as `flags` say); raises HoldprepError naming the file if it cannot be decoded."""
+    data = np.fromfile(path, dtype=np.uint8)
+    picture = cv2.imdecode(data, flags) if len(data) else None
+    if picture is None:
+        raise HoldprepError(f"{path} is not a readable picture ({len(data)} bytes): replace or remove it")
+    return picture
+
+
+def write_image(path: Path, picture: np.ndarray) -> None:
+    """A picture, encoded by its suffix; JPEG at quality 97."""
+    ok, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 97] if path.suffix == ".jpg" else [])
+    if not ok:
+        raise HoldprepError(f"cannot encode {path}: shape {picture.shape}, dtype {picture.dtype}")
+    path.write_bytes(data.tobytes())
+
+
+@contextmanager
+def atomic_dir(target: Path) -> Iterator[Path]:
+    """A folder that appears under its name, replacing an older one, only when its content is complete."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _export(cloud: trimesh.PointCloud, suffix: str) -> bytes:
+    data = cloud.export(file_type=suffix.removeprefix("."))
+    return data if isinstance(data, bytes) else str(data).encode()

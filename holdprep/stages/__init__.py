@@ -1,0 +1,93 @@
+"""The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere."""
+
+from functools import partial
+from pathlib import Path
+
+from holdprep.config import Config
+from holdprep.pipeline import Stage
+from holdprep.sequence import ENTITIES, MODES, Sequence
+from holdprep.stages import align, build, create, hand_pose, object_pose, register, report, segment
+
+SAM = tuple(f"sam_{e}" for e in ENTITIES)
+MASKS = tuple(f"masks_{e}" for e in ENTITIES)
+
+
+def _video(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
+    return {"video": create.source(cfg, seq)}
+
+
+def _hand_model(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
+    return {"hand_model": cfg.hand_model.path}
+
+
+def _align_stage(mode: str) -> Stage:
+    before = {"h": (), "o": ("ckpt_h",), "ho": ("ckpt_o",)}[mode]
+    return Stage(
+        f"align.{mode}",
+        partial(align.run, mode=mode),
+        needs=("fit_slerp", "j2d", "colmap", *before),
+        uses=MASKS,
+        makes=(f"ckpt_{mode}",),
+        may_make=(),
+        config=("align", "weights", "seed"),
+        files=_hand_model,
+    )
+
+
+GRAPH: list[Stage] = [
+    Stage("create", create.run, makes=("images", "images_zip"), may_make=("raw_images", "frames"), config=("create",), files=_video),
+    Stage(
+        "segment",
+        segment.run,
+        needs=("images",),
+        makes=("masks", "images_object", "masks_object"),
+        may_make=("masks_right", "masks_left"),
+        config=("segmenter", "hands"),
+        files=segment.files,
+    ),
+    Stage(
+        "hand_pose",
+        hand_pose.run,
+        needs=("images",),
+        uses=MASKS[:2],
+        makes=("v3d", "j2d"),
+        may_make=("boxes", "crop_image", "keypoints_vis"),
+        config=("hand", "hands"),
+        files=hand_pose.files,
+    ),
+    Stage(
+        "register",
+        register.run,
+        needs=("images", "v3d", "j2d"),
+        makes=("fit_init", "fit_slerp"),
+        may_make=("fit_meshes",),
+        config=("registration", "hands"),
+        files=_hand_model,
+    ),
+    Stage(
+        "object_pose",
+        object_pose.run,
+        needs=("images", "masks_object"),
+        makes=("colmap", "colmap_2d"),
+        config=("object_pose", "seed"),
+    ),
+    *(_align_stage(mode) for mode in MODES),
+    Stage(
+        "build",
+        build.run,
+        needs=("images", "masks", "fit_aligned", "colmap"),
+        makes=("build",),
+        config=("build",),
+        files=_hand_model,
+    ),
+    Stage("report", report.run, needs=("images",), always=True),
+]
+
+
+def select(cfg: Config) -> list[Stage]:
+    """The stages that a configuration asks for, in order."""
+    if cfg.stage == "all":
+        return GRAPH
+    if cfg.stage == "align":
+        return [s for s in GRAPH if s.name in ([f"align.{cfg.mode}"] if cfg.mode else [f"align.{m}" for m in MODES])]
+    return [s for s in GRAPH if s.name == cfg.stage]

@@ -1,0 +1,84 @@
+"""Video or image folder -> images/, images.zip, processed/raw_images/, processed/frames.json."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from holdprep import frames, safeio
+from holdprep.config import Config
+from holdprep.errors import HoldprepError
+from holdprep.pipeline import Context, Result
+from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
+
+VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
+
+
+def source(cfg: Config, seq: Sequence) -> Path | None:
+    """The video or image folder that this sequence comes from: the one named, video.mp4, or the folder used the last time."""
+    if cfg.video is not None:
+        return cfg.video
+    if seq.has("video"):
+        return seq.path("video")
+    if seq.has("frames"):
+        known = Path(json.loads(seq.path("frames").read_text())["source"])
+        return known if known.is_dir() else None
+    return None
+
+
+def run(ctx: Context) -> Result:
+    cfg, seq = ctx.cfg.create, ctx.seq
+    path = source(ctx.cfg, seq)
+    if path is None:
+        raise HoldprepError(f"no video: give video=<file or image folder>, or put one at {seq.path('video')}")
+    is_folder = path.is_dir()
+    files = image_files(path) if is_folder else []
+    if is_folder and not files:
+        raise HoldprepError(f"{path} holds no pictures ({len(list(path.iterdir()))} other files): give a folder of images or a video")
+    info = frames.VideoInfo(0.0, len(files)) if is_folder else frames.probe_video(path)
+    stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
+    stream = islice(frames.read_folder(files) if is_folder else frames.read_video(path), cfg.start, cfg.end)
+    times, unreadable, size = _write(ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False), stride)
+    if not is_folder and path.resolve() != seq.target("video").resolve():
+        with safeio.atomic_path(seq.target("video")) as temporary:
+            shutil.copyfile(path, temporary)
+    content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
+    safeio.write_bytes_atomic(seq.target("frames"), json.dumps(content, indent=1).encode())
+    seq.write_images_zip()
+    for name in unreadable[:5]:
+        ctx.warn(f"frame {name} of {path.name} cannot be decoded and is left out ({len(unreadable)} such frames)")
+    metrics = {"frames": len(times), "width": size[0], "height": size[1], "fps": info.fps, "unreadable_frames": len(unreadable)}
+    return Result(metrics, notes=[f"{len(times)} frames of {size[0]} x {size[1]} (every {stride}. of {path.name})"])
+
+
+def _write(ctx: Context, stream: Iterable[frames.Frame | str], stride: int) -> tuple[dict[str, float | None], list[str], tuple[int, int]]:
+    """Write images/ and raw_images/; returns the kept frames' times, the undecodable frames' names and the images' size."""
+    cfg, seq = ctx.cfg.create, ctx.seq
+    times: dict[str, float | None] = {}
+    unreadable: list[str] = []
+    size: tuple[int, int] | None = None
+    with ExitStack() as stack:
+        images = stack.enter_context(atomic_dir(seq.target("images")))
+        raw = stack.enter_context(atomic_dir(seq.target("raw_images"))) if cfg.raw_images else None
+        for index, frame in enumerate(stream):
+            if isinstance(frame, str):
+                unreadable.append(frame)
+                continue
+            if raw is not None:
+                write_image(raw / f"{frame.name}.jpg", frame.image)
+            if index % stride:
+                continue
+            image = frames.fit(frame.image, cfg.crop, cfg.max_side)
+            found = (image.shape[1], image.shape[0])
+            size = size or found
+            if found != size:
+                raise HoldprepError(f"frame {frame.name} is {found[0]} x {found[1]}, the first is {size[0]} x {size[1]}: all must be of one size")
+            write_image(images / f"{frame.name}.jpg", image)
+            times[frame.name] = None if frame.time_s != frame.time_s else round(frame.time_s, 6)
+        if size is None:
+            raise HoldprepError(f"no frame could be decoded ({len(unreadable)} unreadable): check video= and create.start/end")
+    return times, unreadable, size

@@ -1,0 +1,85 @@
+"""images/ + clicks or a tool's mask folders -> processed/sam/, processed/masks/, processed/images_object/."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter
+from holdprep.dataset.hold import merge_masks
+from holdprep.errors import HoldprepError
+from holdprep.pipeline import Context, Result
+from holdprep.quality import metrics as quality
+from holdprep.segmenters import classical, folders
+from holdprep.segmenters.prompts import read_prompts
+from holdprep.sequence import ENTITIES, Sequence
+
+SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "both": ("right", "left")}
+
+
+def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
+    """The prompts, or each entity's folder of masks."""
+    node = cfg.segmenter
+    if isinstance(node, ClassicalSegmenter):
+        return {"prompts": node.prompts or seq.path("prompts")}
+    return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
+
+
+def run(ctx: Context) -> Result:
+    names = ctx.seq.frame_names()
+    wanted = (*SIDES_OF[ctx.cfg.hands.which], "object")
+    node = ctx.cfg.segmenter
+    masks, notes = _import(ctx, node, names) if isinstance(node, ImportSegmenter) else (_propagate(ctx, node, names), [])
+    masks = {entity: m for entity, m in masks.items() if entity in wanted}
+    lacking = [e for e in wanted if e not in masks and ctx.cfg.hands.which != "auto"]
+    if "object" not in masks or len(masks) < 2 or lacking:
+        raise HoldprepError(f"masks for {', '.join(masks) or 'nothing'} only; needed: object and {' and '.join(lacking) or 'a hand'}; see segmenter.*")
+    _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
+    metrics, curves = quality.all_mask_metrics(masks)
+    return Result(metrics, curves, notes)
+
+
+def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict[str, np.ndarray]:
+    path = node.prompts or ctx.seq.path("prompts")
+    if not path.is_file():
+        raise HoldprepError(f"{path} is not there: write clicks for a few frames (README, 'Clicks'), or segmenter=import with a tool's masks")
+    prompts = read_prompts(path, image_size=ctx.seq.image_size())
+    unknown = [frame for frame in prompts if frame not in names]
+    if unknown:
+        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
+    by_index = {names.index(frame): entities for frame, entities in prompts.items()}
+    return classical.propagate(ctx.seq.images(), by_index, work_side=node.work_side, progress=True)
+
+
+def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    width, height = ctx.seq.image_size()
+    masks: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    for entity, folder in files(ctx.cfg, ctx.seq).items():
+        asked = getattr(node, entity) is not None
+        if folder is None or not (folder.is_dir() or asked):
+            continue
+        masks[entity], said = folders.read_mask_folder(folder, names, (height, width))
+        notes += said
+    return masks, notes
+
+
+def _write(ctx: Context, names: list[str], masks: dict[str, np.ndarray], keep_tool_output: bool) -> None:
+    def pictures(entity: str) -> Iterator[tuple[str, np.ndarray]]:
+        for name, mask in zip(names, masks[entity], strict=True):
+            yield f"{name}.png", mask.astype(np.uint8) * 255
+
+    def labels() -> Iterator[tuple[str, np.ndarray]]:
+        for i, name in enumerate(names):
+            yield f"{name}.png", merge_masks({e: m[i] for e, m in masks.items()})
+
+    def object_only() -> Iterator[tuple[str, np.ndarray]]:
+        for name, image, mask in zip(names, ctx.seq.images(), masks["object"], strict=True):
+            yield f"{name}.png", np.where(mask[..., None], image, 255).astype(np.uint8)
+
+    for entity in masks:
+        if not keep_tool_output:
+            ctx.seq.write_images(f"sam_{entity}", pictures(entity))
+        ctx.seq.write_images(f"masks_{entity}", pictures(entity))
+    ctx.seq.write_images("masks", labels())
+    ctx.seq.write_images("images_object", object_only())

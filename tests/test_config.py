@@ -1,0 +1,85 @@
+"""A wrong command line is refused by the key's full name, in one line, before anything runs."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from holdprep import config
+from holdprep.errors import ConfigError
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def composed(*overrides: str) -> config.Config:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return config.validate(compose("config", list(overrides)))
+
+
+def test_defaults_are_valid_and_run_the_demo():
+    cfg = composed()
+    assert (cfg.stage, cfg.seq, cfg.data_root, cfg.hand.name) == ("all", "demo", Path("data"), "mediapipe")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("[!h]*/*.yaml")) + sorted(CONF.glob("hand*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_option_of_every_group_is_valid(path: Path):
+    group = path.parent.name
+    composed(f"+{group}={path.stem}" if group in ("sweep", "experiment") else f"{group}={path.stem}")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("weights.contcat=10", ["weights.contcat", "weights.contact"]),
+        ("stgae=align", ["stgae", "stage"]),
+        ("stage=algin", ["stage=algin", "'align'", "object_pose"]),
+        ("weights.contact=-1", ["weights.contact=-1", ">= 0"]),
+        ("weights.contact=10,ten", ["weights.contact=ten", "float"]),
+        ("create.stride=0", ["create.stride=0", ">= 1"]),
+        ("mode=x", ["mode=x", "h | o | ho"]),
+        ("hand.folder=x", ["hand.folder"]),
+        ("hand=medipipe", ["hand=medipipe", "'mediapipe'"]),
+        ("seq=a/b", ["seq=a/b", "matching"]),
+        ("build.shift=orgin", ["'origin'", "origin | fixed | paper"]),
+        ("force=maybe", ["force=maybe", "bool"]),
+    ],
+)
+def test_wrong_overrides_are_refused_in_one_line(override: str, words: list[str]):
+    with pytest.raises(ConfigError) as error:
+        config.check_overrides([override], CONF)
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["weights.contact=10,100", "hands.length_mm=185", "hand=import", "seq=a,b", "object_pose.focal_px=null", "create.crop=[0,0,64,64]", "video=/x/a b.mp4"],
+)
+def test_right_overrides_pass(override: str):
+    config.check_overrides([override.replace("a b", "ab")], CONF)
+
+
+def test_keys_of_a_chosen_option_are_known():
+    config.check_overrides(["hand=import", "hand.folder=x"], CONF)
+    config.check_overrides(["segmenter=import", "segmenter.right=x"], CONF)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("weights.contcat", 3, ["weights.contcat", "weights.contact"]), ("segmenter.work_side", 1, ["segmenter.work_side=1", ">= 160"])],
+)
+def test_wrong_yaml_is_refused(key: str, value: object, words: list[str]):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config")
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(ConfigError) as error:
+        config.validate(cfg)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_every_key_is_explained():
+    described = config.describe()
+    for key in ("weights.contact", "create.stride", "data_root", "hand.focal_ratio", "segmenter.prompts"):
+        assert f"  {key} " in described
