@@ -162,11 +162,42 @@ class Sequence:
             for name, picture in pictures:
                 write_image(folder / name, picture)
 
-    def write_points(self, artefact: str, name: str, points: np.ndarray, colors: np.ndarray | None = None) -> None:
-        """A point cloud (N, 3), optionally with RGB colours (N, 3) uint8, as .ply or .obj by its name."""
-        cloud = trimesh.PointCloud(points, colors=colors)
+    def write_mesh(self, artefact: str, name: str, mesh: trimesh.Trimesh) -> None:
+        """A mesh as .ply."""
         with safeio.atomic_path(self.target(artefact, name)) as temporary:
-            temporary.write_bytes(_export(cloud, Path(name).suffix))
+            temporary.write_bytes(_export(mesh, Path(name).suffix))
+
+    def write_colmap(
+        self, arrays: dict[str, np.ndarray], clouds: dict[str, tuple[np.ndarray, np.ndarray | None]], tracks: dict[str, np.ndarray]
+    ) -> None:
+        """processed/colmap/: arrays as <name>.npy, clouds of points (N, 3) with RGB colours, what else we know as tracks.npz."""
+        with atomic_dir(self.target("colmap")) as folder:
+            for name, array in arrays.items():
+                safeio.save_npy(folder / f"{name}.npy", array)
+            for name, (points, colors) in clouds.items():
+                (folder / name).write_bytes(_export(trimesh.PointCloud(points, colors=colors), Path(name).suffix))
+            np.savez_compressed(folder / "tracks.npz", **tracks)  # type: ignore[arg-type]
+
+    def read_colmap(self) -> dict[str, np.ndarray]:
+        """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where there is one."""
+        found = {name: np.asarray(self.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")}
+        cloud = trimesh.load(self.path("colmap", "sparse_points_normalized.obj"), process=False)
+        found["points_cano"] = np.asarray(cloud.vertices, dtype=np.float64)
+        frames = len(self.frame_names())
+        if found["o2w"].shape != (frames, 4, 4):
+            raise HoldprepError(f"{self.path('colmap', 'o2w.npy')} has shape {found['o2w'].shape}, images/ has {frames} frames: run stage=object_pose again")
+        tracks = self.path("colmap", "tracks.npz")
+        if tracks.is_file():
+            with np.load(tracks, allow_pickle=False) as file:
+                found |= dict(file)
+        return found
+
+    def write_colmap_2d(self, keypoints_px: np.ndarray, pictures: Iterator[tuple[str, np.ndarray]]) -> None:
+        """processed/colmap_2d/: keypoints.npy (T, N, 2), alignment's object target, and one picture a frame."""
+        with atomic_dir(self.target("colmap_2d")) as folder:
+            safeio.save_npy(folder / "keypoints.npy", keypoints_px)
+            for name, picture in pictures:
+                write_image(folder / name, picture)
 
     def pack(self) -> Path:
         """Zip the build, without vis/, with HOLD's arc-names <seq>/build/...; returns the zip's path."""
@@ -297,6 +328,6 @@ def atomic_dir(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _export(cloud: trimesh.PointCloud, suffix: str) -> bytes:
-    data = cloud.export(file_type=suffix.removeprefix("."))
+def _export(geometry: trimesh.PointCloud | trimesh.Trimesh, suffix: str) -> bytes:
+    data = geometry.export(file_type=suffix.removeprefix("."))
     return data if isinstance(data, bytes) else str(data).encode()

@@ -15,3 +15,14 @@ def project(points_cam, K):
     """
     uvw = points_cam @ K.T
     return uvw[..., :2] / uvw[..., 2:]
+
+
+def llff_poses(T_cam_world: np.ndarray, K: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """(T, 3, 5) poses in LLFF's layout: camera-to-world with axes (down, right, backwards), and a last column (height, width, focal).
+
+    T_cam_world (T, 4, 4) is world to OpenCV camera (right, down, forward); Mildenhall et al., Local Light Field Fusion, 2019.
+    """
+    T_world_cam = np.linalg.inv(T_cam_world)
+    right, down, forward, centre = (T_world_cam[:, :3, i] for i in range(4))
+    hwf = np.broadcast_to(np.array([image_size[1], image_size[0], K[0, 0]]), centre.shape)
+    return np.stack([down, right, -forward, centre, hwf], axis=2)

@@ -1,0 +1,159 @@
+"""Chosen points of posed hands with their analytic derivatives: the 21 joints and as many vertices as contact needs.
+
+Linear blend skinning as in MANO (Romero et al. 2017, eqs. 2-4; Loper et al. 2015), restricted to a few points. A joint is a point
+that is skinned to one bone and has no pose blend shape, so joints and vertices share the code.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import roma
+import torch
+from torch import Tensor
+
+from holdprep.hand.model import HandModel, ManoParams
+
+TIP_VERTICES = (744, 320, 443, 554, 671)
+NUM_JOINTS = 21
+
+
+@dataclass(frozen=True)
+class HandState:
+    """`rotations` (T, 16, 3, 3) of each bone in its parent's frame, hand mean included; `betas` (10,); `transl` (T, 3) m."""
+
+    rotations: Tensor
+    betas: Tensor
+    transl: Tensor
+
+    def step(self, transl: Tensor, rotation_vectors: Tensor, betas: Tensor) -> "HandState":
+        """The state after adding `transl` (T, 3) and `betas` (10,) and turning bones by `rotation_vectors` (T, 16, 3) in parents' frames."""
+        rotations = roma.rotvec_to_rotmat(rotation_vectors) @ self.rotations
+        return HandState(rotations, self.betas + betas, self.transl + transl)
+
+
+def to_state(model: HandModel, params: ManoParams) -> HandState:
+    """MANO's parameters with rotations as matrices."""
+    pose = torch.cat([params.global_orient, params.hand_pose + model.hand_mean], dim=1)
+    return HandState(roma.rotvec_to_rotmat(pose.reshape(-1, 16, 3)), params.betas, params.transl)
+
+
+def to_params(model: HandModel, state: HandState) -> ManoParams:
+    """The inverse of `to_state` (angles come back in [0, pi])."""
+    pose = roma.rotmat_to_rotvec(state.rotations).reshape(-1, 48)
+    return ManoParams(pose[:, :3], pose[:, 3:] - model.hand_mean, state.betas, state.transl)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Points (T, P, 3) m in the camera frame, and what their derivatives need: bones' turns, places and offsets, shaped points."""
+
+    points: Tensor
+    bones: Tensor
+    joints: Tensor
+    offsets: Tensor
+    shaped: Tensor
+    state: HandState
+
+
+@dataclass(frozen=True)
+class HandPoints:
+    """P points of a hand: the 21 joints in MANO-21 order first, then the chosen vertices."""
+
+    rest: Tensor
+    shapedirs: Tensor
+    posedirs: Tensor
+    skin: Tensor
+    joint_rest: Tensor
+    joint_shapedirs: Tensor
+    parents: tuple[int, ...]
+
+    @staticmethod
+    def of(model: HandModel, vertices: Tensor) -> "HandPoints":
+        """The 21 joints and the vertices (P - 21,) of a model, in the model's dtype."""
+        ids = torch.cat([torch.tensor(TIP_VERTICES), vertices])
+        joint_rest = model.J_regressor @ model.v_template
+        joint_shapedirs = torch.einsum("jv,vcb->jcb", model.J_regressor, model.shapedirs)
+        posedirs = model.posedirs[ids]
+        return HandPoints(
+            torch.cat([joint_rest, model.v_template[ids]]),
+            torch.cat([joint_shapedirs, model.shapedirs[ids]]),
+            torch.cat([posedirs.new_zeros(16, 3, 135), posedirs]),
+            torch.cat([torch.eye(16, dtype=posedirs.dtype), model.weights[ids]]),
+            joint_rest,
+            joint_shapedirs,
+            model.parents,
+        )
+
+    @cached_property
+    def descends(self) -> Tensor:
+        """(16, 16): 1 where bone k is bone j or hangs on it, [k, j]."""
+        table = torch.eye(16, dtype=self.rest.dtype)
+        for k in range(1, 16):
+            table[k] += table[self.parents[k]]
+        return table
+
+    def pose(self, state: HandState) -> Posed:
+        """The points of T frames."""
+        joint_rest = self.joint_rest + self.joint_shapedirs @ state.betas
+        features = (state.rotations[:, 1:] - torch.eye(3, dtype=self.rest.dtype)).flatten(1)
+        shaped = self.rest + self.shapedirs @ state.betas + torch.einsum("pcn,tn->tpc", self.posedirs, features)
+        bones, joints = [state.rotations[:, 0]], [joint_rest[0] + state.transl]
+        for k in range(1, 16):
+            parent = self.parents[k]
+            bones.append(bones[parent] @ state.rotations[:, k])
+            joints.append(joints[parent] + bones[parent] @ (joint_rest[k] - joint_rest[parent]))
+        G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
+        offsets = p - torch.einsum("tkab,kb->tka", G, joint_rest)
+        turned = torch.einsum("pk,tkab->tpab", self.skin, G)
+        points = (turned @ shaped[..., None])[..., 0] + torch.einsum("pk,tka->tpa", self.skin, offsets)
+        return Posed(points, G, p, offsets, shaped, state)
+
+    def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
+        """Derivative (T, Q, 3, 16, 3) of points `ids` (T, Q) by turns of each bone in its parent's frame (see HandState.step).
+
+        Turning a bone moves what hangs on it about the bone's joint; the pose blend shapes add the second part.
+        """
+        skin, shaped = self.skin[ids], _rows(posed.shaped, ids)
+        placed = torch.einsum("tkab,tqb->tqka", posed.bones, shaped) + posed.offsets[:, None]
+        hanging = torch.einsum("tqk,kj,tqka->tqja", skin, self.descends, placed)
+        arm = hanging - (skin @ self.descends)[..., None] * posed.joints[:, None]
+        root = torch.eye(3, dtype=skin.dtype).expand(len(ids), 1, 3, 3)
+        frames = torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
+        jacobian = torch.einsum("tqjab,tjbm->tqajm", -_skew(arm), frames)
+        if self.posedirs[ids.unique()].any():
+            d_rotation = torch.einsum("mab,tjbc->tjmac", _skew(torch.eye(3, dtype=skin.dtype)), posed.state.rotations[:, 1:]).flatten(3)
+            blend = torch.einsum("tqcjn,tjmn->tqcjm", self.posedirs[ids].unflatten(-1, (15, 9)), d_rotation)
+            turned = torch.einsum("tqk,tkab->tqab", skin, posed.bones)
+            jacobian[..., 1:, :] += torch.einsum("tqab,tqbjm->tqajm", turned, blend)
+        return jacobian
+
+    def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
+        """Derivative (T, Q, 3, 10) of points `ids` (T, Q) by betas."""
+        moved = [self.joint_shapedirs[0].expand(len(ids), 3, 10)]
+        for k in range(1, 16):
+            parent = self.parents[k]
+            bone = self.joint_shapedirs[k] - self.joint_shapedirs[parent]
+            moved.append(moved[parent] + posed.bones[:, parent] @ bone)
+        offsets = torch.stack(moved, dim=1) - posed.bones @ self.joint_shapedirs
+        turned = torch.einsum("tqk,tkab->tqab", self.skin[ids], posed.bones)
+        return turned @ self.shapedirs[ids] + torch.einsum("tqk,tkan->tqan", self.skin[ids], offsets)
+
+    def shaped_by(self, betas: Tensor) -> "HandPoints":
+        """The same points with a shape baked in."""
+        return replace(self, rest=self.rest + self.shapedirs @ betas, joint_rest=self.joint_rest + self.joint_shapedirs @ betas)
+
+
+def tip_patches(model: HandModel, size: int = 20) -> Tensor:
+    """(5, size) vertices nearest to each fingertip in the template: HOLD's fingertip patches without its index file."""
+    tips = model.v_template[list(TIP_VERTICES)]
+    return torch.cdist(tips, model.v_template).topk(size, largest=False).indices
+
+
+def _rows(values: Tensor, ids: Tensor) -> Tensor:
+    return values.gather(1, ids[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _skew(v: Tensor) -> Tensor:
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))

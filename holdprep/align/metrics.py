@@ -1,0 +1,109 @@
+"""Numbers that say how good an alignment is: flat, for gates, loggers and the report."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial.distance import pdist
+from torch import Tensor
+
+from holdprep.align.hand_points import NUM_JOINTS, HandPoints, HandState, tip_patches
+from holdprep.align.problem import Problem, contact_frames, object_points_sfm
+from holdprep.align.residuals import reprojection
+from holdprep.align.scale import HandTrack, joint_spread_mm
+from holdprep.geometry.cameras import project
+from holdprep.hand.model import Side
+
+GAP_FRAMES = 60
+
+
+def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
+    """The posed hand as scale estimators want it: only frames that show hand and object, weights from confidences."""
+    hand = problem.hands[side]
+    both = (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
+    patches = tip_patches(hand.model)
+    posed = HandPoints.of(hand.model, patches.flatten()).pose(HandState(state.rotations[both], state.betas, state.transl[both]))
+    return HandTrack(
+        posed.points[:, :NUM_JOINTS].numpy(),
+        posed.points[:, NUM_JOINTS:].unflatten(1, patches.shape).numpy(),
+        posed.bones[:, 0].numpy(),
+        (hand.weight.mean(dim=1) * problem.obj_weight)[both].numpy(),
+        problem.T_cam_obj[both, :3, :3].numpy(),
+        problem.T_cam_obj[both, :3, 3].numpy(),
+        contact_frames(problem, side)[both].numpy(),
+    )
+
+
+def hand_metrics(problem: Problem, side: Side, state: HandState) -> dict[str, float]:
+    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, and frames seen."""
+    hand = problem.hands[side]
+    joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
+    error = reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1)[hand.weight > 0]
+    return {
+        f"{side}.reprojection_px": float(error.median()),
+        f"{side}.reprojection_p95_px": float(error.quantile(0.95)),
+        f"{side}.frames": float((hand.weight.sum(dim=1) > 0).sum()),
+        f"{side}.depth_m": float(joints[:, 0, 2].median()),
+    }
+
+
+def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[str, float]:
+    """Scale, its error, the cloud's diameter, its depth, and its reprojection error where SfM's own observations are known."""
+    cloud = object_points_sfm(problem)[problem.obj_weight > 0]
+    result = {
+        "object.scale": scale,
+        "object.scale_stderr_pct": 100 * stderr_ratio,
+        "object.diameter_mm": 1e3 * scale * diameter(problem.points_obj.numpy()),
+        "object.depth_m": scale * float(cloud[..., 2].median()),
+    }
+    if problem.tracks is not None:
+        T = problem.T_cam_obj[problem.tracks.frame]
+        seen = (T[:, :3, :3] @ problem.points_obj[problem.tracks.point][..., None])[..., 0] + T[:, :3, 3]
+        error = (project(seen, problem.K) - problem.tracks.px).norm(dim=-1)
+        result["object.reprojection_px"] = float(error.median())
+    return result
+
+
+def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float) -> dict[str, float]:
+    """`contact.gap_mm`: median over contact frames of the least distance of hand surface and cloud; `contact.spread_mm`: see scale."""
+    tree = cKDTree(problem.points_obj.numpy())
+    gaps, spreads = [], []
+    for side, state in hands.items():
+        frames = contact_frames(problem, side).nonzero()[:, 0]
+        if len(frames):
+            frames = frames[torch.linspace(0, len(frames) - 1, min(len(frames), GAP_FRAMES)).round().long()]
+            gaps.append(_surface_gaps_m(problem, side, state, frames, tree, scale))
+            spreads.append(joint_spread_mm(hand_track(problem, side, state), scale))
+    if not gaps:
+        return {}
+    return {"contact.gap_mm": 1e3 * float(np.median(np.concatenate(gaps))), "contact.spread_mm": max(spreads)}
+
+
+def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
+    """Frames in which a joint of a seen hand has no positive depth."""
+    behind = torch.zeros(problem.num_frames, dtype=torch.bool)
+    for side, state in hands.items():
+        hand = problem.hands[side]
+        joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
+        behind |= (joints[..., 2] <= 0).any(dim=1) & (hand.weight.sum(dim=1) > 0)
+    return float(behind.sum())
+
+
+def diameter(points: np.ndarray) -> float:
+    """Greatest distance between two points of the cloud without its outliers (kept within 1.5 x the 80th percentile from the median)."""
+    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    kept = points[away <= 1.5 * np.percentile(away, 80)]
+    try:
+        kept = kept[ConvexHull(kept).vertices]
+    except QhullError:
+        kept = kept[:: max(1, len(kept) // 1000)]
+    return float(pdist(kept).max()) if len(kept) > 1 else 0.0
+
+
+def _surface_gaps_m(problem: Problem, side: Side, state: HandState, frames: Tensor, tree: cKDTree, scale: float) -> np.ndarray:
+    surface = HandPoints.of(problem.hands[side].model, torch.arange(778))
+    posed = surface.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
+    T = problem.T_cam_obj[frames]
+    local = (posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]
+    return scale * tree.query(local.numpy())[0].min(axis=1)

@@ -1,0 +1,199 @@
+"""Alignment as LightningModules: one iteration a training step, every loss term logged as align/<mode>/<term>."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from scipy.linalg import LinAlgError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from holdprep.align import hold
+from holdprep.align.objective import Objective, Scene
+from holdprep.align.problem import Mode, Weights
+from holdprep.align.scale import ESTIMATORS, Choice, HandTrack, ScaleEstimate, choose, estimate
+from holdprep.align.solver import solve
+from holdprep.hand.model import Side
+
+STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
+LOSS_TOLERANCE = 1e-6
+MAX_DAMPING = 1e8
+
+
+class AlignModule(pl.LightningModule):
+    """A mode that keeps its own time: `iterate` does one iteration, returns its terms and sets `finished`."""
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.mode = mode
+        self.finished = False
+        self.history: list[dict[str, float]] = []
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> Any:
+        """None: the iteration is its own optimiser."""
+        return None
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Iterate, log, and stop when finished."""
+        terms = self.iterate()
+        self.history.append(terms)
+        if self.trainer.logger is not None:
+            self.trainer.logger.log_metrics({f"align/{self.mode}/{name}": value for name, value in terms.items()}, step=batch_idx)
+        self.trainer.should_stop = self.finished
+
+
+class SecondOrder(AlignModule):
+    """Modes h and ho by Levenberg-Marquardt on reweighted residuals: a step is taken only if the robust objective falls."""
+
+    def __init__(self, mode: Mode, objective: Objective, scene: Scene) -> None:
+        super().__init__(mode)
+        self.objective, self.scene = objective, scene
+        self.damping = 1e-4
+        self.residuals = objective.residuals(scene)
+        self.terms = objective.terms(scene, self.residuals)
+
+    def iterate(self) -> dict[str, float]:
+        """One accepted step, or the discovery that none is left; the terms after it."""
+        systems, own, gradient = self.objective.equations(self.scene, self.residuals)
+        while self.damping < MAX_DAMPING:
+            if self._try(systems, own, gradient):
+                self.damping = max(self.damping / 10, 1e-8)
+                return self.terms
+            self.damping *= 10
+        self.finished = True
+        return self.terms
+
+    def _try(self, systems: Mapping[Side, Any], own: Any, gradient: Any) -> bool:
+        try:
+            per_hand, shared = solve(systems, own, gradient, self.damping)
+        except LinAlgError:
+            return False
+        scene = self.objective.step(self.scene, per_hand, shared)
+        residuals = self.objective.residuals(scene)
+        terms = self.objective.terms(scene, residuals)
+        if not terms["loss"] <= self.terms["loss"]:
+            return False
+        small = max(abs(d).max() for d in per_hand.values()) < STEP_TOLERANCE and (len(shared) == 0 or abs(shared).max() < STEP_TOLERANCE)
+        self.finished = bool(small) or self.terms["loss"] - terms["loss"] < LOSS_TOLERANCE * (1e-6 + self.terms["loss"])
+        self.scene, self.residuals, self.terms = scene, residuals, terms
+        return True
+
+
+class ObjectScale(AlignModule):
+    """Mode o: one estimator of the scale a step, then the choice; `result` is the estimate."""
+
+    def __init__(self, tracks: Mapping[str, HandTrack], points_obj: Any, estimator: Choice, seed: int) -> None:
+        super().__init__("o")
+        self.tracks, self.points_obj, self.seed = tracks, points_obj, seed
+        self.todo = list(ESTIMATORS) if estimator == "auto" else [estimator]
+        self.estimates: dict[str, ScaleEstimate] = {}
+        self.result: ScaleEstimate | None = None
+
+    def iterate(self) -> dict[str, float]:
+        """The next estimator's scale, standard error and figures."""
+        name = self.todo.pop(0)
+        around = self.estimates["centroid"].scale if "centroid" in self.estimates else None
+        found = estimate(name, self.tracks, self.points_obj, self.seed, around)
+        self.estimates[name] = found
+        self.finished = not self.todo
+        if self.finished:
+            self.result = choose(self.estimates)
+        values = {"scale": found.scale, "stderr_pct": 100 * found.stderr_ratio, **found.figures}
+        return {f"{name}.{key}": value for key, value in values.items()}
+
+
+class HoldAdam(AlignModule):
+    """HOLD's objective and schedule. `joints_m` are the hands' joints (T, 21, 3) without translation, `points_m` the turned cloud."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        joints_m: Mapping[Side, Tensor],
+        transl_m: Mapping[Side, Tensor],
+        turned_obj: Tensor,
+        obj_transl_m: Tensor,
+        obj_scale: float,
+        targets: hold.Targets,
+        weights: Weights,
+        iterations: int | None = None,
+    ) -> None:
+        super().__init__(mode)
+        self.joints_m, self.turned_obj, self.targets, self.weights = joints_m, turned_obj, targets, weights
+        self.schedule = hold.SCHEDULES[mode]
+        self.iterations = iterations or self.schedule.iterations
+        self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in transl_m.items()})
+        self.obj_transl = nn.Parameter(obj_transl_m.clone(), mode != "h")
+        self.obj_scale = nn.Parameter(torch.tensor(obj_scale, dtype=obj_transl_m.dtype), mode == "ho")
+        self.steps = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over everything; what is not free has no gradient and stays."""
+        return torch.optim.Adam(self.parameters(), lr=self.schedule.lr)
+
+    def iterate(self) -> dict[str, float]:
+        """One Adam step; the terms before it."""
+        self._condition()
+        joints = {side: rest + self.hand_transl[side][:, None] for side, rest in self.joints_m.items()}
+        points = None if self.mode == "h" else self.obj_scale * self.turned_obj + self.obj_transl[:, None]
+        terms = hold.losses(self.mode, joints, points, self.targets, self.weights)
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.schedule.lr_at(self.steps)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.clip_gradients(optimizer, gradient_clip_val=hold.CLIP_NORM, gradient_clip_algorithm="norm")
+        optimizer.step()
+        self.steps += 1
+        self.finished = self.steps >= self.iterations
+        return {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
+
+    def _condition(self) -> None:
+        """Mode o sets its first scale at step 1 and frees it at step 2000."""
+        if self.mode == "o" and self.steps == 1:
+            with torch.no_grad():
+                self.obj_scale.fill_(self.weights.obj_scale)
+        if self.mode == "o" and self.steps == hold.FREE_SCALE_AT:
+            self.obj_scale.requires_grad_(True)
+
+
+def fit(module: AlignModule, iterations: int, logger: Logger | None, progress: bool = False) -> None:
+    """Run a module under a quiet Trainer on the CPU until it is finished or has iterated enough."""
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            logger=logger or False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, DataLoader(range(iterations), batch_size=None))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's remarks about hardware, workers and loaders say nothing to who aligns a sequence."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", message=".*(configure_optimizers|does not have many workers|litlogger).*")
+            yield
+    finally:
+        log.setLevel(level)
+
+

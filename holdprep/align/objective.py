@@ -1,0 +1,214 @@
+"""The objective of modes h and ho, term by term, and its Gauss-Newton equations."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import roma
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from holdprep.align import residuals as res
+from holdprep.align.hand_points import NUM_JOINTS, HandPoints, HandState, Posed, tip_patches
+from holdprep.align.problem import Problem, Refine, Weights, contact_frames
+from holdprep.align.scale import TOUCHING_TIPS
+from holdprep.align.solver import BlockSystem
+from holdprep.hand.model import Side
+
+NEAR_M = 0.05  # nothing of a hand is nearer to the camera
+CONTACT_EPSILON_M = 0.002  # contact distances count squared below, straight above
+PATCH_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is optimised: the hands and the logarithm of the object's scale."""
+
+    hands: dict[Side, HandState]
+    log_scale: float
+
+
+@dataclass(frozen=True)
+class _HandResiduals:
+    """Residuals of one hand; contact ones (C, 3, 3) for the frames `touching` (C,)."""
+
+    posed: Posed
+    pixels: Tensor
+    near: Tensor
+    departure: Tensor
+    shape: Tensor
+    gap: Tensor
+    gap_points: Tensor
+    cloud_sfm: Tensor
+    touching: Tensor
+
+
+class Objective:
+    """The sum of weighted terms over all hands. `registered` are the priors' centres; `scale_stderr_ratio` None leaves the object out (h)."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        weights: Weights,
+        refine: Refine,
+        registered: dict[Side, HandState],
+        log_scale: float = 0.0,
+        scale_stderr_ratio: float | None = None,
+    ) -> None:
+        self.problem, self.weights, self.refine, self.registered = problem, weights, refine, registered
+        self.log_scale, self.scale_stderr_ratio = log_scale, scale_stderr_ratio
+        self.tree = cKDTree(problem.points_obj.numpy())
+        self.points = {side: HandPoints.of(hand.model, tip_patches(hand.model, PATCH_SIZE).flatten()) for side, hand in problem.hands.items()}
+        self.bones = [0] * refine.rotation + list(range(1, 16)) * refine.pose
+        self.columns = 3 + 3 * len(self.bones)
+        self.with_object = scale_stderr_ratio is not None
+
+    def residuals(self, scene: Scene) -> dict[Side, _HandResiduals]:
+        """All residuals; contact pairs are found anew."""
+        result = {}
+        for side, hand in self.problem.hands.items():
+            state = scene.hands[side]
+            posed = self.points[side].pose(state)
+            joints = posed.points[:, :NUM_JOINTS]
+            departure = roma.rotmat_to_rotvec(state.rotations @ self.registered[side].rotations.transpose(-1, -2))
+            shape = state.betas - self.registered[side].betas
+            pixels = res.reprojection(joints, self.problem.K, hand.j2d_px)
+            near = res.too_near(joints[..., 2], NEAR_M)
+            result[side] = _HandResiduals(posed, pixels, near, departure, shape, *self._contact(side, posed, scene.log_scale))
+        return result
+
+    def terms(self, scene: Scene, residuals: dict[Side, _HandResiduals]) -> dict[str, float]:
+        """Weighted terms of the objective, averaged over hands; their sum under `loss`."""
+        w, sums = self.weights, dict.fromkeys(("j2d", "z_min", "rotation", "pose", "shape"), 0.0)
+        if self.with_object:
+            sums |= {"contact": 0.0, "smooth": 0.0}
+        for side, r in residuals.items():
+            weight = self.problem.hands[side].weight
+            per_joint = res.geman_mcclure(r.pixels, w.j2d_sigma_px).sum(dim=-1)
+            sums["j2d"] += w.j2d * float((per_joint * weight).sum() / weight.sum())
+            sums["z_min"] += w.z_min * float(r.near.square().mean())
+            sums["rotation"] += w.rotation * float(r.departure[:, 0].square().sum(dim=-1).mean())
+            sums["pose"] += w.pose * float(r.departure[:, 1:].square().sum(dim=(1, 2)).mean())
+            sums["shape"] += w.shape * float(r.shape.square().sum())
+            if self.with_object:
+                sums["contact"] += w.contact * float(res.l1_norm(r.gap, CONTACT_EPSILON_M).mean()) if len(r.touching) else 0.0
+                moved = res.motion(r.posed.points[:, :NUM_JOINTS]).square().sum(dim=-1)
+                sums["smooth"] += w.smooth * float(moved.mean()) if len(moved) else 0.0
+        result = {name: value / len(residuals) for name, value in sums.items()}
+        if self.with_object:
+            result["scale_prior"] = w.scale_prior * self._scale_departure(scene) ** 2
+        return result | {"loss": sum(result.values())}
+
+    def equations(self, scene: Scene, residuals: dict[Side, _HandResiduals]) -> tuple[dict[Side, BlockSystem], np.ndarray, np.ndarray]:
+        """Each hand's system; the shared unknowns' own block and gradient (log scale, then each hand's betas where free)."""
+        share = 1 / len(residuals)
+        shared = int(self.with_object) + 10 * self.refine.shape * len(residuals)
+        own, gradient = np.zeros((shared, shared)), np.zeros(shared)
+        if self.with_object:
+            assert self.scale_stderr_ratio is not None
+            own[0, 0] = self.weights.scale_prior / self.scale_stderr_ratio**2
+            gradient[0] = own[0, 0] * (scene.log_scale - self.log_scale)
+        systems = {}
+        for n, (side, r) in enumerate(residuals.items()):
+            at = int(self.with_object) + 10 * n if self.refine.shape else None
+            system = BlockSystem(self.problem.num_frames, self.columns, shared)
+            self._add_pixels(system, side, r, at, share)
+            self._add_near(system, side, r, at, share)
+            if self.with_object:
+                self._add_contact(system, side, r, at, share)
+                self._add_motion(system, side, r, at, share)
+            self._add_priors(system, r, share)
+            if at is not None:
+                block = slice(at, at + 10)
+                own[block, block] += share * self.weights.shape * np.eye(10)
+                gradient[block] += share * self.weights.shape * r.shape.numpy()
+            systems[side] = system
+        return systems, own, gradient
+
+    def step(self, scene: Scene, per_hand: dict[Side, np.ndarray], shared: np.ndarray) -> Scene:
+        """The scene after a step of the solver."""
+        hands = {}
+        for n, (side, state) in enumerate(scene.hands.items()):
+            delta = torch.from_numpy(per_hand[side])
+            turns = torch.zeros(len(delta), 16, 3, dtype=torch.float64)
+            turns[:, self.bones] = delta[:, 3:].unflatten(1, (-1, 3)) if self.bones else turns[:, self.bones]
+            at = int(self.with_object) + 10 * n
+            betas = torch.from_numpy(shared[at : at + 10]) if self.refine.shape else torch.zeros(10, dtype=torch.float64)
+            hands[side] = state.step(delta[:, :3], turns, betas)
+        return replace(scene, hands=hands, log_scale=scene.log_scale + (float(shared[0]) if self.with_object else 0.0))
+
+    def _scale_departure(self, scene: Scene) -> float:
+        assert self.scale_stderr_ratio is not None
+        return (scene.log_scale - self.log_scale) / self.scale_stderr_ratio
+
+    def _contact(self, side: Side, posed: Posed, log_scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gaps (C, 3, 3), the hand points (C, 3) they start from, cloud points in SfM's camera (C, 3, 3), frames (C,)."""
+        touching = contact_frames(self.problem, side).nonzero()[:, 0] if self.with_object else torch.zeros(0, dtype=torch.long)
+        scale = float(np.exp(log_scale))
+        R, t = self.problem.T_cam_obj[touching, :3, :3], self.problem.T_cam_obj[touching, None, :3, 3]
+        skin = posed.points[touching, NUM_JOINTS:]
+        distance, nearest = self.tree.query(((skin / scale - t) @ R).numpy())
+        best = torch.from_numpy(distance).unflatten(1, (5, PATCH_SIZE)).min(dim=2)
+        tips = best.values.topk(TOUCHING_TIPS, dim=1, largest=False).indices
+        chosen = tips * PATCH_SIZE + best.indices.gather(1, tips)
+        rows = torch.arange(len(touching))[:, None]
+        cloud_sfm = self.problem.points_obj[torch.from_numpy(nearest)[rows, chosen]] @ R.transpose(1, 2) + t
+        return res.contact_gap(skin[rows, chosen], cloud_sfm, scale), chosen + NUM_JOINTS, cloud_sfm, touching
+
+    def _jacobian(self, side: Side, posed: Posed, ids: Tensor) -> Tensor:
+        """(T, Q, 3, columns) of points `ids` (T, Q) by the hand's unknowns of their frame."""
+        eye = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
+        if not self.bones:
+            return eye
+        return torch.cat([eye, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
+
+    def _shared_jacobian(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> Tensor:
+        result = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
+        if at is not None:
+            result[..., at : at + 10] = self.points[side].shape_jacobian(posed, ids)
+        return result
+
+    def _joint_jacobians(self, side: Side, r: _HandResiduals, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
+        ids = torch.arange(NUM_JOINTS).expand(self.problem.num_frames, -1)
+        return self._jacobian(side, r.posed, ids), self._shared_jacobian(side, r.posed, ids, at, shared)
+
+    def _add_pixels(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+        hand = self.problem.hands[side]
+        by_point = res.reprojection_jacobian(r.posed.points[:, :NUM_JOINTS], self.problem.K)
+        own, shared = self._joint_jacobians(side, r, at, system.shared)
+        weight = hand.weight[..., None] * res.geman_mcclure_weight(r.pixels, self.weights.j2d_sigma_px)
+        system.add(by_point @ own, by_point @ shared, r.pixels, weight * (share * self.weights.j2d / hand.weight.sum()))
+
+    def _add_near(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+        if bool((r.near > 0).any()):
+            own, shared = self._joint_jacobians(side, r, at, system.shared)
+            weight = (r.near > 0)[..., None] * (share * self.weights.z_min / r.near.numel())
+            system.add(-own[..., 2:, :], -shared[..., 2:, :], r.near[..., None], weight)
+
+    def _add_contact(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+        if len(r.touching) == 0:
+            return
+        posed = _frames(r.posed, r.touching)
+        own = self._jacobian(side, posed, r.gap_points)
+        shared = self._shared_jacobian(side, posed, r.gap_points, at, system.shared)
+        shared[..., 0] = r.gap - posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
+        weight = res.l1_norm_weight(r.gap, CONTACT_EPSILON_M)[..., None].expand(-1, -1, 3)
+        system.add(own, shared, r.gap, weight * (share * self.weights.contact / r.gap[..., 0].numel()), r.touching)
+
+    def _add_motion(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+        if self.problem.num_frames > 1:
+            own, shared = self._joint_jacobians(side, r, at, system.shared)
+            moved = res.motion(r.posed.points[:, :NUM_JOINTS])
+            system.add_motion(own, shared, moved, share * self.weights.smooth / moved[..., 0].numel())
+
+    def _add_priors(self, system: BlockSystem, r: _HandResiduals, share: float) -> None:
+        if self.bones:
+            weight = torch.full((16,), self.weights.pose, dtype=torch.float64)
+            weight[0] = self.weights.rotation
+            scaled = (share / self.problem.num_frames * weight)[self.bones].repeat_interleave(3)
+            system.add_prior(3, r.departure[:, self.bones].flatten(1), scaled)
+
+
+def _frames(posed: Posed, at: Tensor) -> Posed:
+    state = HandState(posed.state.rotations[at], posed.state.betas, posed.state.transl[at])
+    return Posed(posed.points[at], posed.bones[at], posed.joints[at], posed.offsets[at], posed.shaped[at], state)

@@ -1,0 +1,189 @@
+"""What alignment is given, what it is weighed by and what it returns: arrays and plain numbers only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from holdprep.errors import HoldprepError
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+
+Mode = Literal["h", "o", "ho"]
+MODES: tuple[Mode, ...] = ("h", "o", "ho")
+BEFORE: dict[str, Mode | None] = {"h": None, "o": "h", "ho": "o"}
+
+
+@dataclass(frozen=True)
+class HandObservation:
+    """One hand: its model, its registered parameters and where its joints were seen.
+
+    `params` are those of the registration: its translation belongs to the tracker's own camera and is not used.
+    `j2d_px` (T, 21, 2) MANO-21 order, NaN where not seen; `weight` (T,) or (T, 21) confidences, 0 on infilled frames;
+    `contact` (T,) true where this hand's mask touches the object's, or None: every frame that shows both.
+    """
+
+    model: HandModel
+    params: ManoParams
+    j2d_px: Tensor
+    weight: Tensor
+    contact: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Real SfM observations: point `point` (M,) of the cloud was seen in `frame` (M,) at `px` (M, 2)."""
+
+    frame: Tensor
+    point: Tensor
+    px: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sequence of T frames under one static pinhole camera.
+
+    `K` (3, 3); `image_size` (width, height) px; `points_obj` (N, 3) and `T_cam_obj` (T, 4, 4) in the unit of SfM, which alignment
+    makes metric: x_cam_m = scale * (R x + t). `obj_weight` (T,) is 0 where SfM did not register the frame.
+    """
+
+    K: Tensor
+    image_size: tuple[int, int]
+    hands: Mapping[Side, HandObservation]
+    points_obj: Tensor
+    T_cam_obj: Tensor
+    obj_weight: Tensor
+    tracks: Tracks | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.T_cam_obj)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the objective, whose unit is px^2: HOLD's mean squared distance of a joint from where it was seen.
+
+    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip.
+    """
+
+    j2d: float = 1.0  # hand keypoint reprojection; per px^2
+    j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
+    o2d: float = 1.0  # object reprojection (method "hold" alone: elsewhere the object keeps its SfM trajectory); per px^2
+    o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
+    contact: float = 100.0  # distance of hand and object; px^2 per m
+    z_min: float = 1000.0  # behind the camera; px^2 per m ("hold"), px^2 per m^2 ("lm")
+    smooth: float = 100.0  # squared motion between frames; px^2 per m^2
+    obj_scale: float = 0.001  # method "hold": the scale at step 1 of mode o; m per unit of SfM
+    rotation: float = 40.0  # departure of the hand's rotation from the registered one; px^2 per rad^2
+    pose: float = 40.0  # departure of the fingers' joint angles; px^2 per rad^2
+    shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
+    scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
+
+
+@dataclass(frozen=True)
+class Refine:
+    """What is free besides the hand's translation (modes h and ho); each is held to its registered value by a prior."""
+
+    rotation: bool = True
+    pose: bool = True
+    shape: bool = False
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The state after a mode: hands and object in one metric camera frame.
+
+    `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
+    SfM with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
+    gates and report, `notes` lines for the reader.
+    """
+
+    mode: Mode
+    method: str
+    hands: dict[Side, ManoParams]
+    obj_scale: float
+    obj_scale_stderr: float
+    R_cam_obj: Tensor
+    transl_cam_obj_m: Tensor
+    K: Tensor
+    losses: list[dict[str, float]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(problem: Problem, weights: Weights) -> Problem:
+    """The problem in float64 with (T, 21) hand weights that are 0 wherever a keypoint is missing.
+
+    Raises HoldprepError in one line for what cannot be aligned: no hand, no object frame, wrong shapes, values that are not finite,
+    an object behind the camera.
+    """
+    _check_weights(weights)
+    if not problem.hands:
+        raise HoldprepError("alignment has no hand: run stage=register, or check hands= and the hand masks")
+    T_cam_obj = _finite("T_cam_obj", problem.T_cam_obj, (None, 4, 4))
+    frames = len(T_cam_obj)
+    points = _finite("points_obj", problem.points_obj, (None, 3))
+    obj_weight = _finite("obj_weight", problem.obj_weight, (frames,))
+    K = _finite("K", problem.K, (3, 3))
+    seen = int((obj_weight > 0).sum())
+    if seen == 0 or len(points) < 4:
+        raise HoldprepError(f"alignment has no object: {seen} of {frames} frames registered, {len(points)} points (at least 4); see object_pose")
+    depth = (T_cam_obj[:, 2, :3] @ points.median(dim=0).values + T_cam_obj[:, 2, 3])[obj_weight > 0]
+    if bool((depth <= 0).any()):
+        raise HoldprepError(f"the object lies behind the camera in {int((depth <= 0).sum())} of {seen} registered frames: run stage=object_pose again")
+    hands = {side: _prepare_hand(side, problem.hands[side], frames) for side in SIDES if side in problem.hands}
+    return replace(problem, K=K, hands=hands, points_obj=points, T_cam_obj=T_cam_obj, obj_weight=obj_weight)
+
+
+def _prepare_hand(side: Side, hand: HandObservation, frames: int) -> HandObservation:
+    params = ManoParams(
+        _finite(f"{side} global_orient", hand.params.global_orient, (frames, 3)),
+        _finite(f"{side} hand_pose", hand.params.hand_pose, (frames, 45)),
+        _finite(f"{side} betas", hand.params.betas if hand.params.betas.ndim == 1 else hand.params.betas.mean(dim=0), (10,)),
+        torch.zeros(frames, 3, dtype=torch.float64),
+    )
+    j2d_px = torch.as_tensor(hand.j2d_px).double()
+    if j2d_px.shape != (frames, 21, 2):
+        raise HoldprepError(f"{side} j2d_px has shape {tuple(j2d_px.shape)}, not ({frames}, 21, 2)")
+    weight = torch.as_tensor(hand.weight).double()
+    weight = weight[:, None].expand(-1, 21) if weight.ndim == 1 else weight
+    weight = _finite(f"{side} weight", weight, (frames, 21)).clamp_min(0) * torch.isfinite(j2d_px).all(dim=-1)
+    enough = (weight > 0).sum(dim=1) >= 4
+    weight = weight * enough[:, None]
+    if not bool(enough.any()):
+        raise HoldprepError(f"the {side} hand has no frame with 4 or more keypoints of weight > 0 (of {frames}): check hand_pose's overlays")
+    contact = None if hand.contact is None else torch.as_tensor(hand.contact).bool()
+    return replace(hand, model=hand.model.to(torch.float64), params=params, j2d_px=torch.nan_to_num(j2d_px), weight=weight, contact=contact)
+
+
+def _finite(name: str, value: Tensor, shape: tuple[int | None, ...]) -> Tensor:
+    tensor = torch.as_tensor(value).detach().double().cpu()
+    if tensor.ndim != len(shape) or any(want is not None and have != want for have, want in zip(tensor.shape, shape, strict=True)):
+        raise HoldprepError(f"{name} has shape {tuple(tensor.shape)}, not {tuple('any' if s is None else s for s in shape)}")
+    bad = ~torch.isfinite(tensor)
+    if bool(bad.any()):
+        raise HoldprepError(f"{name} holds {int(bad.sum())} values that are not finite (first in row {int(bad.nonzero()[0, 0])})")
+    return tensor
+
+
+def _check_weights(weights: Weights) -> None:
+    for item in fields(weights):
+        value = getattr(weights, item.name)
+        positive = item.name.endswith("_px") or item.name == "obj_scale"
+        if not 0 <= value < float("inf") or (positive and value == 0):
+            raise HoldprepError(f"weights.{item.name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
+
+
+def object_points_sfm(problem: Problem) -> Tensor:
+    """The cloud in every frame's camera, in the unit of SfM: (T, N, 3); times the scale it is metric."""
+    return problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2) + problem.T_cam_obj[:, None, :3, 3]
+
+
+def contact_frames(problem: Problem, side: Side) -> Tensor:
+    """(T,) bool: frames that really show this hand and the object and in which they may touch."""
+    hand = problem.hands[side]
+    both = (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
+    return both if hand.contact is None else both & hand.contact

@@ -1,0 +1,74 @@
+"""Residuals, robust widths and their derivatives: pure functions of tensors, (..., D) in, (..., D) out."""
+
+import torch
+from torch import Tensor
+
+
+def geman_mcclure(x: Tensor, sigma: float) -> Tensor:
+    """sigma^2 x^2 / (sigma^2 + x^2), per coordinate (unit of x squared; at most sigma^2)."""
+    return sigma**2 * x**2 / (sigma**2 + x**2)
+
+
+def geman_mcclure_weight(x: Tensor, sigma: float) -> Tensor:
+    """The weight w for which w x^2 has Geman-McClure's gradient: (sigma^2 / (sigma^2 + x^2))^2."""
+    return (sigma**2 / (sigma**2 + x**2)) ** 2
+
+
+def l1_norm(e: Tensor, epsilon: float) -> Tensor:
+    """|e| over the last axis, rounded off within about `epsilon` of zero: sqrt(e^2 + epsilon^2) - epsilon."""
+    return (e.square().sum(dim=-1) + epsilon**2).sqrt() - epsilon
+
+
+def l1_norm_weight(e: Tensor, epsilon: float) -> Tensor:
+    """The weight w for which w e^2 has `l1_norm`'s gradient: 1 / (2 sqrt(e^2 + epsilon^2))."""
+    return 0.5 / (e.square().sum(dim=-1) + epsilon**2).sqrt()
+
+
+def reprojection(points_cam_m: Tensor, K: Tensor, target_px: Tensor) -> Tensor:
+    """Pixels (..., 2) by which points (..., 3) fall beside their targets; depths below 1 mm count as 1 mm."""
+    uv = points_cam_m[..., :2] / points_cam_m[..., 2:].clamp_min(1e-3)
+    return uv @ K[:2, :2].T + K[:2, 2] - target_px
+
+
+def reprojection_jacobian(points_cam_m: Tensor, K: Tensor) -> Tensor:
+    """Derivative (..., 2, 3) of `reprojection` by the points."""
+    z = points_cam_m[..., 2].clamp_min(1e-3)
+    in_front = points_cam_m[..., 2] > 1e-3
+    uv = points_cam_m[..., :2] / z[..., None]
+    d_uv = torch.zeros(*points_cam_m.shape[:-1], 2, 3, dtype=points_cam_m.dtype)
+    d_uv[..., 0, 0] = d_uv[..., 1, 1] = 1 / z
+    d_uv[..., 2] = -uv / z[..., None] * in_front[..., None]
+    return K[:2, :2] @ d_uv
+
+
+def too_near(z_m: Tensor, near_m: float) -> Tensor:
+    """Metres by which a depth falls short of `near_m`; 0 beyond it. Its derivative is -1 where it is positive."""
+    return (near_m - z_m).clamp_min(0)
+
+
+def motion(points_m: Tensor) -> Tensor:
+    """Displacement (T - 1, ..., 3) from each frame to the next."""
+    return points_m[1:] - points_m[:-1]
+
+
+def contact_gap(hand_points_m: Tensor, cloud_points_sfm: Tensor, scale: Tensor | float) -> Tensor:
+    """Vectors (..., 3) m from cloud points, brought to metres, to hand points; d/d log(scale) is -scale * cloud_points_sfm."""
+    return hand_points_m - scale * cloud_points_sfm
+
+
+def linear_translation(joints_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
+    """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for a hand of known size.
+
+    `joints_m` (T, J, 3) without translation, `weight` (T, J); frames without weight come out NaN.
+    """
+    u = (target_px - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
+    rows = torch.zeros(*u.shape, 3, dtype=u.dtype)
+    rows[..., 0, 0] = rows[..., 1, 1] = 1.0
+    rows[..., 2] = -u
+    right = u * joints_m[..., 2:] - joints_m[..., :2]
+    normal = torch.einsum("tj,tjra,tjrb->tab", weight, rows, rows)
+    vector = torch.einsum("tj,tjra,tjr->ta", weight, rows, right)
+    seen = weight.sum(dim=1) > 0
+    result = torch.full_like(vector, float("nan"))
+    result[seen] = torch.linalg.solve(normal[seen], vector[seen])
+    return result

@@ -1,0 +1,107 @@
+"""Normal equations with one block a frame, coupling between neighbours, and a few unknowns that all frames share.
+
+The blocks make a banded matrix, solved by banded Cholesky in time linear in frames; the shared unknowns are eliminated by their
+Schur complement (an arrow system).
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
+from torch import Tensor
+
+Key = TypeVar("Key")
+
+
+class BlockSystem:
+    """Gauss-Newton equations of one hand: T blocks of `size` unknowns and `shared` further ones."""
+
+    def __init__(self, frames: int, size: int, shared: int) -> None:
+        self.frames, self.size, self.shared = frames, size, shared
+        self.diagonal = np.zeros((frames, size, size))
+        self.below: np.ndarray | None = None
+        self.coupling = np.zeros((frames, size, shared))
+        self.corner = np.zeros((shared, shared))
+        self.gradient = np.zeros((frames, size))
+        self.shared_gradient = np.zeros(shared)
+
+    def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor, frames: Tensor | None = None) -> None:
+        """Residuals (F, Q, M) with weights alike, their derivatives (F, Q, M, size) and (F, Q, M, shared), of `frames` (all if None)."""
+        J, S = own.flatten(1, 2).numpy(), shared.flatten(1, 2).numpy()
+        w, r = weight.expand_as(residual).flatten(1).numpy(), residual.flatten(1).numpy()
+        at = slice(None) if frames is None else frames.numpy()
+        weighted = np.swapaxes(J * w[..., None], 1, 2)
+        self.diagonal[at] += weighted @ J
+        self.gradient[at] += (weighted @ r[..., None])[..., 0]
+        if self.shared:
+            self.coupling[at] += weighted @ S
+            self.corner += np.einsum("fma,fm,fmb->ab", S, w, S, optimize=True)
+            self.shared_gradient += np.einsum("fma,fm->a", S, w * r)
+
+    def add_motion(self, own: Tensor, shared: Tensor, moved: Tensor, weight: float) -> None:
+        """Displacements (T - 1, Q, 3) of points with derivatives (T, Q, 3, size) and (T, Q, 3, shared) at each frame."""
+        J, S, r = own.flatten(1, 2).numpy(), shared.flatten(1, 2).numpy(), moved.flatten(1).numpy()
+        square = weight * np.swapaxes(J, 1, 2) @ J
+        self.diagonal[1:] += square[1:]
+        self.diagonal[:-1] += square[:-1]
+        self.below = -weight * np.swapaxes(J[1:], 1, 2) @ J[:-1]
+        push = weight * r[..., None]
+        self.gradient[1:] += (np.swapaxes(J[1:], 1, 2) @ push)[..., 0]
+        self.gradient[:-1] -= (np.swapaxes(J[:-1], 1, 2) @ push)[..., 0]
+        if self.shared:
+            change = S[1:] - S[:-1]
+            self.coupling[1:] += weight * np.swapaxes(J[1:], 1, 2) @ change
+            self.coupling[:-1] -= weight * np.swapaxes(J[:-1], 1, 2) @ change
+            self.corner += weight * np.einsum("fma,fmb->ab", change, change)
+            self.shared_gradient += weight * np.einsum("fma,fm->a", change, r)
+
+    def add_prior(self, start: int, departure: Tensor, weight: Tensor) -> None:
+        """Departures (T, n) of the unknowns from `start` on, whose derivative is one; weights (n,)."""
+        at = np.arange(start, start + departure.shape[1])
+        self.diagonal[:, at, at] += weight.numpy()
+        self.gradient[:, at] += (weight * departure).numpy()
+
+    def factor(self, damping: float) -> "_Factor":
+        """Cholesky factor of the damped blocks; raises LinAlgError if they are not positive definite."""
+        band = np.zeros((2 * self.size if self.below is not None else self.size, self.frames * self.size))
+        blocks = self.diagonal.copy()
+        at = np.arange(self.size)
+        blocks[:, at, at] += damping * blocks[:, at, at] + 1e-12 * (1 + np.abs(blocks).max())
+        row, column = np.tril_indices(self.size)
+        start = np.arange(self.frames)[:, None] * self.size
+        band[row - column, start + column] = blocks[:, row, column]
+        if self.below is not None:
+            row, column = (i.ravel() for i in np.indices((self.size, self.size)))
+            band[self.size + row - column, start[:-1] + column] = self.below[:, row, column]
+        return _Factor(cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False), self)
+
+
+class _Factor:
+    def __init__(self, cholesky: np.ndarray, system: BlockSystem) -> None:
+        self.cholesky, self.system = cholesky, system
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Blocks (T, size, k) for right sides alike."""
+        flat = right.reshape(-1, right.shape[-1])
+        return cho_solve_banded((self.cholesky, True), flat, check_finite=False).reshape(right.shape)
+
+
+def solve(
+    systems: Mapping[Key, BlockSystem], shared_block: np.ndarray, shared_gradient: np.ndarray, damping: float
+) -> tuple[dict[Key, np.ndarray], np.ndarray]:
+    """The damped Gauss-Newton step: (T, size) for every system and (shared,) for what they share. Raises LinAlgError."""
+    corner, right = shared_block.copy(), -shared_gradient
+    solved = {}
+    for key, system in systems.items():
+        both = system.factor(damping).solve(np.concatenate([-system.gradient[..., None], system.coupling], axis=-1))
+        solved[key] = both
+        corner += system.corner - np.einsum("fas,fat->st", system.coupling, both[..., 1:])
+        right = right - system.shared_gradient - np.einsum("fas,fa->s", system.coupling, both[..., 0])
+    if len(corner) == 0:
+        return {key: both[..., 0] for key, both in solved.items()}, right
+    size = np.abs(np.diag(corner)) + 1e-12
+    shared = np.linalg.solve(corner + damping * np.diag(size) + 1e-12 * np.eye(len(size)), right)
+    if not np.isfinite(shared).all():
+        raise LinAlgError("the shared unknowns are not determined")
+    return {key: both[..., 0] - both[..., 1:] @ shared for key, both in solved.items()}, shared

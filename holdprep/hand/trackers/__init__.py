@@ -1,0 +1,42 @@
+"""Where hands come from: one file per tracker, each speaking its own formats and handing back arrays in MANO-21 order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from holdprep.hand.model import Side
+
+
+@dataclass(frozen=True)
+class KeypointTrack:
+    """One hand as 21 keypoints (MANO-21 order) in T frames; NaN where the hand was not found.
+
+    `j2d_px` (T, 21, 2) pixels of the full image; `j3d_m` (T, 21, 3) metres relative to the wrist, camera axes (x right, y down,
+    z away from the camera); `confidence` (T, 21) in 0..1, 0 where not found; `boxes_px` (T, 4) square x1, y1, x2, y2 about the hand.
+    """
+
+    j2d_px: np.ndarray
+    j3d_m: np.ndarray
+    confidence: np.ndarray
+    boxes_px: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """(T,) bool: frames in which the hand was found."""
+        return np.isfinite(self.j2d_px).all(axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class VertexTrack:
+    """Hands as meshes in the frames `names`; NaN where a hand was not found.
+
+    Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
+    order. `notes` are one-line remarks on what was read.
+    """
+
+    vertices_m: Mapping[Side, np.ndarray]
+    j2d_px: Mapping[Side, np.ndarray]
+    K: np.ndarray
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,246 @@
+"""The one place that speaks to COLMAP: crops and masks in, features, matches and sparse models out.
+
+Pixels: COLMAP puts the centre of the first pixel at 0.5, the arrays of this project at 0. `Crop` converts between the two.
+Only SIFT is ever asked for: pycolmap from the registry has no ONNX runtime and aborts the whole process on learned features.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycolmap
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.rigid import from_rt
+
+_CAMERA_PARAMS = {"SIMPLE_PINHOLE": 0, "SIMPLE_RADIAL": 1}  # how many distortion coefficients follow f, cx, cy
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The window of the full image that every frame shares, in whole pixels, and how much it is enlarged."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    upsample: float
+
+    @classmethod
+    def around(cls, masks: Sequence[np.ndarray], upsample: float, margin_px: int = 8) -> "Crop":
+        """The common box of all masks (T of (H, W) bool) plus a margin; one crop keeps one camera and one principal point."""
+        union = np.any(np.stack(masks), axis=0)
+        ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
+        h, w = union.shape
+        return cls(
+            max(int(xs[0]) - margin_px, 0),
+            max(int(ys[0]) - margin_px, 0),
+            min(int(xs[-1]) + margin_px + 1, w),
+            min(int(ys[-1]) + margin_px + 1, h),
+            upsample,
+        )
+
+    def cut(self, image: np.ndarray, interpolation: int) -> np.ndarray:
+        window = image[self.y0 : self.y1, self.x0 : self.x1]
+        return cv2.resize(window, None, fx=self.upsample, fy=self.upsample, interpolation=interpolation)
+
+    def to_colmap(self, pixels: np.ndarray) -> np.ndarray:
+        """COLMAP's crop coordinates of full-image pixels (..., 2)."""
+        return (np.asarray(pixels) - (self.x0, self.y0) + 0.5) * self.upsample
+
+    def from_colmap(self, pixels: np.ndarray) -> np.ndarray:
+        """Full-image pixels (..., 2) of COLMAP's crop coordinates."""
+        return np.asarray(pixels) / self.upsample - 0.5 + (self.x0, self.y0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One sparse model in COLMAP's units, pixels already those of the full image; `seed` is the mapper's."""
+
+    seed: int
+    focal_px: float
+    distortion: np.ndarray  # (0,) or (1,): SIMPLE_RADIAL's k
+    poses: dict[str, np.ndarray]  # frame name -> T_cam_obj (4, 4)
+    points: np.ndarray  # (N, 3)
+    colors: np.ndarray  # (N, 3) uint8 RGB
+    point_of_keypoint: dict[str, np.ndarray]  # frame name -> (K,) index into points of every keypoint, -1 for none
+    path: Path
+
+    @property
+    def num_observations(self) -> int:
+        return sum(int((index >= 0).sum()) for index in self.point_of_keypoint.values())
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the database holds, by frame name; pixels are those of the full image."""
+
+    keypoints_px: dict[str, np.ndarray]  # (K, 2)
+    matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> verified (M, 2) keypoint indices (own, other's), both directions
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """COLMAP keeps to errors inside this block. The level is the process's: enter it once, outside any threads."""
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before
+
+
+def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """`folder`/images/NAME.png and `folder`/masks/NAME.png.png, as COLMAP pairs them."""
+    for sub in ("images", "masks"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    for image, mask, name in zip(images, masks, names, strict=True):
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), crop.cut(image, cv2.INTER_CUBIC))
+        cv2.imwrite(str(folder / "masks" / f"{name}.png.png"), crop.cut(mask.astype(np.uint8) * 255, cv2.INTER_NEAREST))
+
+
+def extract_features(
+    folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, camera_model: str, max_features: int, peak_threshold: float, num_threads: int
+) -> None:
+    """SIFT of every crop into `folder`/database.db, all frames sharing one camera whose principal point is the full image's centre."""
+    if camera_model not in _CAMERA_PARAMS:
+        raise HoldprepError(f"camera model {camera_model} is not supported: use one of {', '.join(_CAMERA_PARAMS)}")
+    h, w = shape
+    cx, cy = crop.to_colmap(np.array([(w - 1) / 2, (h - 1) / 2]))
+    reader = pycolmap.ImageReaderOptions()
+    reader.mask_path = folder / "masks"
+    reader.camera_model = camera_model
+    reader.camera_params = ",".join(map(repr, [focal_px * crop.upsample, float(cx), float(cy)] + [0.0] * _CAMERA_PARAMS[camera_model]))
+    options = pycolmap.FeatureExtractionOptions()
+    options.type = pycolmap.FeatureExtractorType.SIFT
+    options.use_gpu = False
+    options.num_threads = num_threads
+    options.sift.max_num_features = max_features
+    options.sift.peak_threshold = peak_threshold
+    options.sift.first_octave = 0  # the crop is enlarged already
+    mode = pycolmap.CameraMode.SINGLE
+    pycolmap.extract_features(folder / "database.db", folder / "images", camera_mode=mode, reader_options=reader, extraction_options=options)
+
+
+def match(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+    """Match and verify the given pairs of frame names; `max_error_px` is in pixels of the enlarged crop."""
+    listing = folder / "pairs.txt"
+    listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
+    pairing = pycolmap.ImportedPairingOptions()
+    pairing.match_list_path = listing
+    options = pycolmap.FeatureMatchingOptions()
+    options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
+    options.use_gpu = False
+    options.num_threads = num_threads
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.max_error = max_error_px
+    verification.ransac.random_seed = seed
+    pycolmap.match_image_pairs(folder / "database.db", options, pairing, verification)
+
+
+def read_features(folder: Path, crop: Crop) -> Features:
+    """Keypoints and geometrically verified matches of every frame."""
+    with pycolmap.Database.open(folder / "database.db") as database:
+        names = {image.image_id: image.name.removesuffix(".png") for image in database.read_all_images()}
+        keypoints = {name: crop.from_colmap(np.asarray(database.read_keypoints(i))[:, :2].astype(float)) for i, name in names.items()}
+        matches: dict[str, dict[str, np.ndarray]] = {name: {} for name in names.values()}
+        for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
+            a, b = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
+            found = np.asarray(geometry.inlier_matches, int).reshape(-1, 2)
+            if len(found):
+                matches[a][b], matches[b][a] = found, found[:, ::-1]
+    return Features(keypoints, matches)
+
+
+def descriptors(folder: Path) -> dict[str, np.ndarray]:
+    """Frame name -> SIFT descriptors (M, 128) float32."""
+    with pycolmap.Database.open(folder / "database.db") as database:
+        return {image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data.astype(np.float32) for image in database.read_all_images()}
+
+
+def map_models(folder: Path, crop: Crop, seed: int, *, refine_focal: bool, init_tri_angle_deg: float = 8.0) -> list[Model]:
+    """All models of one incremental mapping, most frames first. Single-threaded, so that the same seed gives the same models."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
+    options.num_threads = options.mapper.num_threads = 1
+    options.ba_refine_principal_point = False
+    options.ba_refine_focal_length = options.mapper.abs_pose_refine_focal_length = refine_focal
+    options.min_num_matches = 12
+    options.mapper.init_min_tri_angle = init_tri_angle_deg
+    options.mapper.init_min_num_inliers = 50
+    options.mapper.abs_pose_min_num_inliers = 12
+    output = folder / f"sparse_{seed}"
+    output.mkdir(exist_ok=True)
+    found = pycolmap.incremental_mapping(folder / "database.db", folder / "images", output, options)
+    models = []
+    for key, reconstruction in found.items():
+        path = output / str(key)
+        path.mkdir(exist_ok=True)
+        reconstruction.write(path)
+        models.append(read_model(reconstruction, crop, seed, path))
+    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations))
+
+
+def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, seed: int, path: Path) -> Model:
+    """Plain arrays out of a pycolmap reconstruction."""
+    (camera,) = reconstruction.cameras.values()
+    ids = sorted(reconstruction.points3D)
+    index_of = {point_id: i for i, point_id in enumerate(ids)}
+    poses, point_of_keypoint = {}, {}
+    for image in reconstruction.images.values():
+        if not image.has_pose:
+            continue
+        name = image.name.removesuffix(".png")
+        pose = image.cam_from_world()
+        poses[name] = from_rt(pose.rotation.matrix(), np.asarray(pose.translation))
+        point_of_keypoint[name] = np.array([index_of[p.point3D_id] if p.has_point3D() else -1 for p in image.points2D], int)
+    return Model(
+        seed=seed,
+        focal_px=float(camera.params[0]) / crop.upsample,
+        distortion=np.array(camera.params[3:], float),
+        poses=poses,
+        points=np.array([reconstruction.points3D[i].xyz for i in ids]).reshape(-1, 3),
+        colors=np.array([reconstruction.points3D[i].color for i in ids], np.uint8).reshape(-1, 3),
+        point_of_keypoint=point_of_keypoint,
+        path=path,
+    )
+
+
+def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray], *, refine_focal: bool) -> Model:
+    """The model made anew from given poses (frame name -> T_cam_obj): points triangulated afresh, then one bundle adjustment of it all."""
+    reconstruction = pycolmap.Reconstruction(model.path)
+    with pycolmap.Database.open(folder / "database.db") as database:
+        stored = {image.name.removesuffix(".png"): image for image in database.read_all_images()}
+    for image in list(reconstruction.images.values()):
+        name = image.name.removesuffix(".png")
+        if name not in poses:
+            reconstruction.deregister_frame(image.frame_id)
+        else:
+            reconstruction.frame(image.frame_id).set_cam_from_world(image.camera_id, pycolmap.Rigid3d(poses[name][:3]))
+    present = {image.name.removesuffix(".png") for image in reconstruction.images.values()}
+    for name in poses.keys() - present:
+        reconstruction.add_image_with_trivial_frame(
+            pycolmap.Image(name=f"{name}.png", camera_id=stored[name].camera_id, image_id=stored[name].image_id), pycolmap.Rigid3d(poses[name][:3])
+        )
+    output = folder / "sparse_rebuilt"
+    output.mkdir(exist_ok=True)
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads, options.random_seed = 1, model.seed
+    for _ in range(2):  # the second round triangulates with the adjusted poses
+        reconstruction = pycolmap.triangulate_points(reconstruction, folder / "database.db", folder / "images", output, options=options)
+        adjust = pycolmap.BundleAdjustmentOptions()
+        adjust.refine_focal_length, adjust.refine_principal_point, adjust.print_summary = refine_focal, False, False
+        adjust.ceres.loss_function_type, adjust.ceres.solver_options.num_threads = pycolmap.LossFunctionType.CAUCHY, 1
+        config = pycolmap.BundleAdjustmentConfig()
+        for image_id in reconstruction.reg_image_ids():
+            config.add_image(image_id)
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        # not pycolmap.bundle_adjustment: it turns COLMAP's logging back on
+        pycolmap.create_default_bundle_adjuster(adjust, config, reconstruction).solve()
+        reconstruction.update_point_3d_errors()
+    reconstruction.extract_colors_for_all_images(folder / "images")
+    reconstruction.write(output)
+    return read_model(reconstruction, crop, model.seed, output)

@@ -1,0 +1,304 @@
+"""Object poses from a video: COLMAP's incremental SfM on object crops, judged and repaired by the video's continuity.
+
+COLMAP registers every frame of a box at 1 px and still has it flipped where one face shows (a plane has two poses with nearly the
+same picture). So several mappings of the same matches are made; the one whose rotations follow a continuous motion and agree with
+the other mappings is kept; frames behind an implausible jump are resected again from their neighbours, and what stays
+undecided is not passed off as registered.
+"""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.geometry.rigid import apply
+from holdprep.object import cloud, colmap, trajectory
+from holdprep.object.pairs import choose_pairs
+from holdprep.object.resection import resect
+
+_MIN_MASK_PX = 400  # smaller objects carry no features worth the name
+_AGREE_DEG = 8.0  # two mappings that differ more at a frame tell two stories about it
+_WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.K)"
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One sparse model that a mapping found, and how it was judged."""
+
+    seed: int
+    num_registered: int
+    num_points: int
+    focal_px: float
+    num_jumps: int
+    num_trusted: int  # frames left when those behind jumps are taken out
+    agreement: float  # share of its frames that the other mappings tell alike, 1.0 when there is none to ask
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ObjectReconstruction:
+    """Object poses and sparse cloud; T frames in the order given, N points, M observations. Lengths in SfM units."""
+
+    names: list[str]
+    K: np.ndarray  # (3, 3) of the full image, principal point at its centre
+    distortion: np.ndarray  # (0,) or (1,) SIMPLE_RADIAL's k
+    focal_px: float
+    T_cam_obj: np.ndarray  # (T, 4, 4), object frame to OpenCV camera, every frame filled
+    registered: np.ndarray  # (T,) bool: a pose from the images, by SfM or by resection
+    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'interpolated', 'held'
+    inliers: np.ndarray  # (T,) observations behind the pose
+    points_obj: np.ndarray  # (N, 3)
+    colors: np.ndarray  # (N, 3) uint8 RGB
+    point_error_px: np.ndarray  # (N,) mean reprojection error, full-image pixels
+    track_length: np.ndarray  # (N,)
+    kept_points: np.ndarray  # (N,) bool: the trimmed cloud
+    normalization: np.ndarray  # (4, 4) SfM frame to canonical
+    observation_frame: np.ndarray  # (M,) frame index
+    observation_point: np.ndarray  # (M,) point index
+    observation_px: np.ndarray  # (M, 2) full image, pixel centres at integers
+    reprojection_px: float  # mean over observations
+    rotation_jumps: list[tuple[str, str]]  # neighbouring registered frames whose rotation is still implausible
+    models: list[ModelSummary]
+    warnings: list[str]
+
+    @property
+    def trimmed_points_obj(self) -> np.ndarray:
+        return self.points_obj[self.kept_points]
+
+
+def reconstruct(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+    *,
+    work_dir: Path,
+    upsample: float = 2.0,
+    erode_px: int = 2,
+    max_features: int = 3000,
+    peak_threshold: float = 0.0045,
+    camera_model: str = "SIMPLE_PINHOLE",
+    focal_px: float | None = None,
+    focal_prior_px: float | None = None,
+    num_pairs: int = 40,
+    exhaustive_frames: int = 150,
+    min_registered_pct: float = 60.0,
+    seeds: Sequence[int] = (0, 1, 2),
+    max_mappings: int = 8,
+    num_threads: int = 2,
+    progress: bool = False,
+) -> ObjectReconstruction:
+    """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
+
+    The focal length is refined from `focal_prior_px` (default 1.2 times the longer side) unless `focal_px` fixes it; the principal
+    point is the image's centre, always. Mappings are made with `seeds`, then with further seeds up to `max_mappings` until two of
+    them are free of jumps and agree. Every mapping runs on one thread and is repeatable; extraction and matching use
+    `num_threads`, and repeat because verification is seeded per pair. `work_dir` is emptied of an earlier run's files and keeps
+    images, database.db and sparse models.
+
+    Raises HoldprepError when masks are unusable, no model is found, or fewer than `min_registered_pct` percent of the frames register.
+    """
+    _check(images, masks, names)
+    usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, erode_px)) >= _MIN_MASK_PX]
+    if len(usable) < 3:
+        raise HoldprepError(f"object poses: {len(usable)} of {len(names)} frames have an object mask of {_MIN_MASK_PX} px or more, 3 are needed: check the object's masks")
+    h, w = images[0].shape[:2]
+    crop = colmap.Crop.around([masks[t] for t in usable], upsample)
+    refine_focal, focal = focal_px is None, focal_px or focal_prior_px or 1.2 * max(h, w)
+    with colmap.quiet(), tqdm(total=len(seeds) + 2, desc="object poses", unit="step", disable=not progress) as bar:
+        _prepare(work_dir)
+        colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
+        colmap.extract_features(work_dir, crop, (h, w), focal, camera_model, max_features, peak_threshold, num_threads)
+        bar.update()
+        pairs = choose_pairs([names[t] for t in usable], colmap.descriptors(work_dir), num_pairs, exhaustive_frames, seeds[0])
+        colmap.match(work_dir, pairs, 2.0 * upsample, seeds[0], num_threads)
+        bar.update()
+        models = _map_until_agreed(work_dir, crop, names, seeds, max_mappings, num_threads, refine_focal, bar)
+        if not models:
+            raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {_WHAT_TO_TRY}")
+        return _finish(work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct)
+
+
+def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    if not len(images) == len(masks) == len(names):
+        raise HoldprepError(f"object poses: {len(images)} images, {len(masks)} masks and {len(names)} names: there must be one of each per frame")
+    if len(set(names)) != len(names):
+        raise HoldprepError(f"object poses: {len(names) - len(set(names))} frame names are used twice: names must be unique")
+    for image, mask, name in zip(images, masks, names, strict=True):
+        if image.shape[:2] != mask.shape or image.shape != images[0].shape:
+            raise HoldprepError(f"object poses: frame {name}: image {image.shape[:2]} and mask {mask.shape} must both have the first frame's size {images[0].shape[:2]}")
+
+
+def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
+    size = 2 * pixels + 1
+    return cv2.erode(mask.astype(np.uint8), np.ones((size, size), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+
+
+def _prepare(work_dir: Path) -> None:
+    """An empty place: COLMAP would add to an earlier database."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for path in [work_dir / "images", work_dir / "masks", *work_dir.glob("sparse_*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    (work_dir / "database.db").unlink(missing_ok=True)
+
+
+def _map_until_agreed(
+    work_dir: Path, crop: colmap.Crop, names: Sequence[str], seeds: Sequence[int], max_mappings: int, num_threads: int, refine_focal: bool, bar: tqdm
+) -> list[colmap.Model]:
+    """All models of all mappings: the seeds asked for, then more while no two mappings are free of jumps and tell the same story."""
+    todo = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + max(max_mappings - len(seeds), 0))]
+    models: list[colmap.Model] = []
+    wave = len(seeds)
+    while todo:
+        now, todo = todo[:wave], todo[wave:]
+        with ThreadPoolExecutor(max(1, num_threads)) as pool:
+            for found in pool.map(lambda seed: colmap.map_models(work_dir, crop, seed, refine_focal=refine_focal, init_tri_angle_deg=8.0 + 8.0 * (seed % 2)), now):
+                models += found
+                bar.update()
+        summaries = _judge(names, models)
+        # nothing to gain from further seeds where nothing registers
+        full = [s for s in summaries if s.num_registered == s.num_trusted and s.agreement > 0.5]
+        largest = max((s.num_registered for s in summaries), default=0)
+        if sum(s.num_registered >= 0.9 * largest for s in full) >= 2 or largest < 0.3 * len(names):
+            break
+        wave = max(1, num_threads)
+        bar.total += min(wave, len(todo))
+    return models
+
+
+def _rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 3, 3) rotations, identity where unregistered, and (T,) bool."""
+    registered = np.array([name in model.poses for name in names])
+    return np.stack([model.poses[name][:3, :3] if name in model.poses else np.eye(3) for name in names]), registered
+
+
+def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSummary]:
+    """A summary of every model, none marked kept."""
+    summaries, largest = [], max((len(model.poses) for model in models), default=0)
+    for model in models:
+        R, registered = _rotations(names, model)
+        others = [other for other in models if other.seed != model.seed and len(other.poses) >= 0.5 * largest]
+        shares = [np.mean([angle < _AGREE_DEG for angle in trajectory.disagreement_deg(model.poses, other.poses).values()] or [0.0]) for other in others]
+        summaries.append(
+            ModelSummary(
+                model.seed,
+                len(model.poses),
+                len(model.points),
+                model.focal_px,
+                len(trajectory.rotation_jumps(R, registered)),
+                int(trajectory.trusted_frames(R, registered).sum()),
+                float(np.mean(shares)) if shares else 1.0,
+                False,
+            )
+        )
+    return summaries
+
+
+def _finish(
+    work_dir: Path, crop: colmap.Crop, shape: tuple[int, int], names: Sequence[str], models: list[colmap.Model], refine_focal: bool, min_registered_pct: float
+) -> ObjectReconstruction:
+    """Keep the model with most trusted frames (then agreement, then observations), repair it, fill the gaps."""
+    summaries = _judge(names, models)
+    best = max(range(len(models)), key=lambda i: (summaries[i].num_trusted, round(summaries[i].agreement, 1), models[i].num_observations))
+    model = models[best]
+    R, registered = _rotations(names, model)
+    trusted = trajectory.trusted_frames(R, registered)
+    _require(int(registered.sum()), len(names), "registered", min_registered_pct)
+    features = colmap.read_features(work_dir, crop)
+    K = pinhole_K(model.focal_px, shape[1], shape[0])
+    rescued = resect(names, trusted, model, features, K, trajectory.jump_limit_deg(R, registered))
+    poses = {name: model.poses[name] for name, ok in zip(names, trusted, strict=True) if ok}
+    poses |= {names[t]: resection.T_cam_obj for t, resection in rescued.items()}
+    # a robust adjustment over points triangulated from trusted poses only; it also brings the focal length nearer the truth
+    model = colmap.rebuild(work_dir, crop, model, poses, refine_focal=refine_focal)
+    trusted = trajectory.trusted_frames(*_rotations(names, model))
+    _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
+    summaries = [ModelSummary(**{**vars(s), "kept": i == best}) for i, s in enumerate(summaries)]
+    return _assemble(names, shape, model, features, trusted, set(rescued), summaries)
+
+
+def _require(count: int, total: int, what: str, min_pct: float) -> None:
+    if count < min_pct / 100 * total:
+        raise HoldprepError(f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, at least {min_pct:.0f} % are needed: {_WHAT_TO_TRY}")
+
+
+def _assemble(
+    names: Sequence[str],
+    shape: tuple[int, int],
+    model: colmap.Model,
+    features: colmap.Features,
+    known: np.ndarray,
+    rescued: set[int],
+    summaries: list[ModelSummary],
+) -> ObjectReconstruction:
+    """Arrays per frame, point and observation, from the frames `known` (T,) only."""
+    h, w = shape
+    K = pinhole_K(model.focal_px, w, h)
+    frames, points, pixels = [], [], []
+    for t in np.flatnonzero(known):
+        index = model.point_of_keypoint[names[t]]
+        seen = index >= 0
+        frames.append(np.full(seen.sum(), t))
+        points.append(index[seen])
+        pixels.append(features.keypoints_px[names[t]][seen])
+    frame, point, px = np.concatenate(frames), np.concatenate(points), np.concatenate(pixels)
+    track = np.bincount(point, minlength=len(model.points))
+    used = track >= 2
+    frame, px, point = frame[used[point]], px[used[point]], (np.cumsum(used) - 1)[point[used[point]]]
+    xyz, track = model.points[used], track[used]
+    T = np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)])
+    error = np.linalg.norm(_project(xyz[point], T[frame], K, model.distortion) - px, axis=1)
+    kept = cloud.trim(xyz)
+    full, filled = trajectory.complete(T, known, (xyz[kept].min(axis=0) + xyz[kept].max(axis=0)) / 2)
+    jumps = trajectory.rotation_jumps(full[:, :3, :3], known)
+    return ObjectReconstruction(
+        names=list(names),
+        K=K,
+        distortion=model.distortion,
+        focal_px=model.focal_px,
+        T_cam_obj=full,
+        registered=known,
+        origin=[how or ("resectioned" if t in rescued else "sfm") for t, how in enumerate(filled)],
+        inliers=np.bincount(frame, minlength=len(names)),
+        points_obj=xyz,
+        colors=model.colors[used],
+        point_error_px=np.bincount(point, error, minlength=len(xyz)) / track,
+        track_length=track,
+        kept_points=kept,
+        normalization=cloud.normalization_matrix(xyz[kept]),
+        observation_frame=frame,
+        observation_point=point,
+        observation_px=px,
+        reprojection_px=float(error.mean()),
+        rotation_jumps=[(names[a], names[b]) for a, b in jumps],
+        models=summaries,
+        warnings=_warnings(model.focal_px, w, summaries, jumps, names),
+    )
+
+
+def _project(points: np.ndarray, T: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> np.ndarray:
+    """(M, 2) pixels of one point (M, 3) under one pose (M, 4, 4) each."""
+    cam = apply(T, points[:, None])[:, 0]
+    if len(distortion):
+        xy = cam[:, :2] / cam[:, 2:]
+        xy = xy * (1 + distortion[0] * (xy**2).sum(axis=1, keepdims=True))
+        cam = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
+    return project(cam, K)
+
+
+def _warnings(focal_px: float, width: int, summaries: list[ModelSummary], jumps: list[tuple[int, int]], names: Sequence[str]) -> list[str]:
+    found = []
+    if not 0.5 <= focal_px / width <= 2.5:
+        found.append(f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: give the camera (object_pose.K)")
+    if jumps:
+        found.append(f"{len(jumps)} implausible rotations between neighbouring frames, the first at {names[jumps[0][0]]}-{names[jumps[0][1]]}: look at the overlay there")
+    kept = next(s for s in summaries if s.kept)
+    if kept.agreement < 0.9:
+        found.append(f"other mappings agree on {100 * kept.agreement:.0f} % of the frames, 90 % is expected: a flipped stretch or a repeating texture is likely")
+    return found

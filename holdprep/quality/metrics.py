@@ -1,0 +1,119 @@
+"""Numbers that say how good a stage's result is: pure functions of arrays, one value a sequence or one a frame."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.ndimage import median_filter
+
+JUMP_FACTOR = 1.5  # a mask whose area leaves [median / 1.5, median * 1.5] has lost a part or leaked into something
+JUMP_WINDOW = 9  # frames of the running median: an error of up to four frames in a row stands out against it
+
+
+@dataclass(frozen=True)
+class MaskCurves:
+    """Per frame of one entity's masks: `area_px` (T,), `border_pct` (T,) share of the picture's border that is covered, `is_jump` (T,)."""
+
+    area_px: np.ndarray
+    border_pct: np.ndarray
+    is_jump: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """frames_with_mask_pct, area_median_px and border_leak_pct (95th percentile) over the frames with a mask, and the count area_jumps."""
+        seen = self.area_px > 0
+        return {
+            "frames_with_mask_pct": 100 * float(seen.mean()),
+            "area_median_px": float(np.median(self.area_px[seen])) if seen.any() else 0.0,
+            "area_jumps": int(self.is_jump.sum()),
+            "border_leak_pct": float(np.percentile(self.border_pct[seen], 95)) if seen.any() else 0.0,
+        }
+
+
+def mask_curves(masks: Iterable[np.ndarray]) -> MaskCurves:
+    """What each mask (H, W) bool covers; raises ValueError without masks. One mask at a time is held."""
+    areas, borders = [], []
+    for mask in masks:
+        edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+        areas.append(int(np.count_nonzero(mask)))
+        borders.append(100 * float(edge.mean()))
+    if not areas:
+        raise ValueError("no masks")
+    area = np.array(areas)
+    return MaskCurves(area, np.array(borders), area_jumps(area))
+
+
+def mask_metrics(masks: Iterable[np.ndarray]) -> dict[str, float]:
+    """The numbers of `MaskCurves.metrics` for masks (T, H, W) bool."""
+    return mask_curves(masks).metrics()
+
+
+def all_mask_metrics(masks: Mapping[str, Sequence[np.ndarray]]) -> tuple[dict[str, float | int | str | bool], dict[str, list[float]]]:
+    """Metrics (`<entity>.<name>`) and curves (`<entity>.area_px`) of every entity, and how each hand meets the object.
+
+    `masks` holds (T, H, W) bool by entity: right, left, object.
+    """
+    metrics: dict[str, float | int | str | bool] = {}
+    curves: dict[str, list[float]] = {}
+    for entity, frames in masks.items():
+        found = mask_curves(frames)
+        metrics |= {f"{entity}.{name}": value for name, value in found.metrics().items()}
+        curves[f"{entity}.area_px"] = found.area_px.astype(float).tolist()
+        if entity != "object" and "object" in masks:
+            metrics |= {f"{entity}.{name}": value for name, value in overlap_metrics(frames, masks["object"]).items()}
+    return metrics, curves
+
+
+def area_jumps(area_px: np.ndarray, factor: float = JUMP_FACTOR, window: int = JUMP_WINDOW) -> np.ndarray:
+    """Frames (T,) bool whose area differs by more than `factor` from the running median of the frames that have a mask.
+
+    Empty frames are no jumps (they are counted on their own), and do not pull the median down.
+    """
+    is_jump = np.zeros(len(area_px), bool)
+    seen = np.flatnonzero(area_px > 0)
+    if len(seen) > 2:
+        area = area_px[seen].astype(float)
+        # mirrored, not repeated, at the ends: the first frame must not be its own reference
+        median = median_filter(area, size=min(window, 2 * len(seen) - 3), mode="mirror")
+        is_jump[seen] = np.maximum(area / median, median / area) > factor
+    return is_jump
+
+
+def overlap_metrics(hand: Iterable[np.ndarray], obj: Iterable[np.ndarray], dilate_px: int = 3) -> dict[str, float]:
+    """How a hand's masks (T, H, W) meet the object's: overlap_pct, the largest share of the smaller one that both claim, and
+    touching_pct, the share of the frames showing both in which they touch (0 if no frame shows both)."""
+    overlaps, touches = [], []
+    for a, b in zip(hand, obj, strict=True):
+        smaller = min(np.count_nonzero(a), np.count_nonzero(b))
+        if smaller:
+            overlaps.append(100 * np.count_nonzero(a & b) / smaller)
+            touches.append(_touch(a, b, dilate_px))
+    if not overlaps:
+        return {"overlap_pct": 0.0, "touching_pct": 0.0}
+    return {"overlap_pct": float(max(overlaps)), "touching_pct": 100 * float(np.mean(touches))}
+
+
+def touching_frames(mask_a: Iterable[np.ndarray], mask_b: Iterable[np.ndarray], dilate_px: int) -> np.ndarray:
+    """Frames (T,) bool in which a pixel of one mask lies within `dilate_px` pixels of the other; masks are (T, H, W) bool."""
+    return np.array([_touch(a, b, dilate_px) for a, b in zip(mask_a, mask_b, strict=True)], bool)
+
+
+def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
+    if not (a.any() and b.any()):
+        return False
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate_px + 1, 2 * dilate_px + 1))
+    return bool((cv2.dilate(a.astype(np.uint8), kernel) & b).any())
+
+
+def longest_gap(is_valid: np.ndarray) -> int:
+    """Length of the longest run of frames that are not valid; `is_valid` is (T,) bool."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], np.asarray(is_valid, bool).astype(int), [1]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def acceleration(points: np.ndarray) -> np.ndarray:
+    """(T,) mean length of the second difference over time of points (T, N, D), per frame squared; NaN at both ends and beside NaN frames."""
+    result = np.full(len(points), np.nan)
+    if len(points) > 2:
+        result[1:-1] = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=-1).mean(axis=-1)
+    return result

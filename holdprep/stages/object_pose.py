@@ -1,0 +1,92 @@
+"""images/ and object masks -> processed/colmap/ (intrinsics, poses, cloud) and processed/colmap_2d/."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from holdprep.geometry.cameras import llff_poses, project
+from holdprep.geometry.rigid import apply
+from holdprep.object.sfm import ObjectReconstruction, reconstruct
+from holdprep.pipeline import Context, Result
+from holdprep.viz.overlay import draw_axes, draw_points
+
+
+def run(ctx: Context) -> Result:
+    cfg, seq = ctx.cfg.object_pose, ctx.seq
+    found = reconstruct(
+        seq.images(),
+        seq.masks("object"),
+        seq.frame_names(),
+        work_dir=seq.work_dir("object_pose"),
+        upsample=cfg.upsample,
+        erode_px=cfg.erode_px,
+        max_features=cfg.max_features,
+        focal_px=cfg.focal_px,
+        num_pairs=cfg.num_pairs,
+        min_registered_pct=cfg.min_registered_pct,
+        seeds=tuple(ctx.cfg.seed + i for i in range(3)),
+        progress=True,
+    )
+    px = project(apply(found.T_cam_obj, found.trimmed_points_obj), found.K)
+    seq.write_colmap(
+        arrays={
+            "intrinsic": found.K,
+            "o2w": found.T_cam_obj,
+            "normalization_mat": found.normalization,
+            "poses": llff_poses(found.T_cam_obj[found.registered], found.K, seq.image_size()),
+        },
+        clouds={
+            "sparse_points.ply": (found.points_obj, found.colors),
+            "sparse_points_trim.ply": (found.trimmed_points_obj, found.colors[found.kept_points]),
+            "sparse_points_normalized.obj": (apply(found.normalization, found.trimmed_points_obj), None),
+        },
+        tracks={
+            "names": np.array(found.names),
+            "points_obj": found.trimmed_points_obj,
+            "registered": found.registered,
+            "origin": np.array(found.origin),
+            "inliers": found.inliers,
+            "distortion": found.distortion,
+            **_observations_of_kept_points(found),
+        },
+    )
+    seq.write_colmap_2d(px.astype(np.float32), _overlays(ctx, found, px))
+    return _result(ctx, found)
+
+
+def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.ndarray]:
+    new_index = np.cumsum(found.kept_points) - 1
+    kept = found.kept_points[found.observation_point]
+    return {
+        "observation_frame": found.observation_frame[kept],
+        "observation_point": new_index[found.observation_point[kept]],
+        "observation_px": found.observation_px[kept],
+    }
+
+
+def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
+    colors = found.colors[found.kept_points][:, ::-1]
+    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(), strict=True)):
+        yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, found.T_cam_obj[t], length)
+
+
+def _result(ctx: Context, found: ObjectReconstruction) -> Result:
+    for line in found.warnings:
+        ctx.warn(line)
+    total, registered = len(found.names), int(found.registered.sum())
+    width, height = ctx.seq.image_size()
+    metrics = {
+        "registered_pct": 100 * registered / total,
+        "resectioned_frames": found.origin.count("resectioned"),
+        "interpolated_frames": found.origin.count("interpolated") + found.origin.count("held"),
+        "reprojection_px": found.reprojection_px,
+        "focal_px": found.focal_px,
+        "focal_ratio": found.focal_px / max(width, height),
+        "points": len(found.points_obj),
+        "rotation_jumps": len(found.rotation_jumps),
+        "models": len(found.models),
+    }
+    curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
+    note = f"{registered} of {total} frames registered, {len(found.points_obj)} points, {found.reprojection_px:.2f} px, focal length {found.focal_px:.0f} px"
+    return Result(metrics, curves, [note])

@@ -1,0 +1,77 @@
+"""processed/v3d.npy -> MANO parameters with one shape per hand (hold_fit.init.npy), gaps filled and marked (hold_fit.slerp.npy)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+
+from holdprep.errors import HoldprepError
+from holdprep.hand import infill, lbs, registration
+from holdprep.hand.model import HandModel, Side
+from holdprep.hand.trackers import hamer
+from holdprep.pipeline import Context, Result
+from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
+
+
+def run(ctx: Context) -> Result:
+    names = ctx.seq.frame_names()
+    track = hamer.read(ctx.seq.path("v3d").parent, names)
+    sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m and np.isfinite(track.vertices_m[s]).any()]
+    if not sides:
+        raise HoldprepError(f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again")
+    result = Result(metrics={"frames": len(names)}, notes=list(track.notes))
+    initial, filled = {}, {}
+    for side in sides:
+        model = hand_model(ctx.cfg, side)
+        fit = _fit(ctx, side, model, track.vertices_m[side])
+        is_valid = fit.is_valid & ~infill.outliers(model, fit.params, fit.error_m, fit.is_valid, z=ctx.cfg.registration.outlier_z)
+        complete = infill.infill(fit.params, is_valid)
+        initial[side] = params_to_dict(fit.params)
+        filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
+        _report(result, side, fit, is_valid)
+        result.metrics["hand_model"] = model.name
+        if ctx.cfg.registration.save_mesh:
+            _write_meshes(ctx, side, model, fit, track.vertices_m[side])
+    ctx.seq.write_npy("fit_init", initial)
+    ctx.seq.write_npy("fit_slerp", filled)
+    return result
+
+
+def _fit(ctx: Context, side: Side, model: HandModel, vertices_m: np.ndarray) -> registration.Registration:
+    cfg = ctx.cfg.registration
+    return registration.register_vertices(
+        model,
+        torch.as_tensor(vertices_m, dtype=torch.float64),
+        shared_shape=cfg.shared_shape,
+        max_iterations=cfg.max_iterations,
+        on_iteration=lambda step, losses: ctx.log_losses(step, {f"{side}.{k}": v for k, v in losses.items()}),
+    )
+
+
+def _report(result: Result, side: Side, fit: registration.Registration, is_valid: torch.Tensor) -> None:
+    error_mm = 1e3 * fit.error_m
+    metrics: dict[str, Any] = {
+        f"{side}.error_mm": float(error_mm[is_valid].mean()),
+        f"{side}.error_max_mm": float(error_mm[is_valid].max()),
+        f"{side}.valid_pct": 100 * float(is_valid.double().mean()),
+        f"{side}.infilled_frames": int((~is_valid).sum()),
+        f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
+        f"{side}.longest_gap": infill.longest_gap(is_valid),
+    }
+    result.metrics |= metrics
+    result.curves[f"{side}.error_mm"] = error_mm.tolist()
+    result.curves[f"{side}.is_valid"] = is_valid.double().tolist()
+    result.notes.append(
+        f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from its target, "
+        f"{metrics[f'{side}.infilled_frames']} of {len(is_valid)} frames infilled (longest gap {metrics[f'{side}.longest_gap']})"
+    )
+
+
+def _write_meshes(ctx: Context, side: Side, model: HandModel, fit: registration.Registration, target_m: np.ndarray) -> None:
+    """HOLD's mesh_fit_vis: the target and the fit of every frame that has one."""
+    fitted = lbs.forward(model, fit.params).vertices.numpy()
+    faces = model.faces.numpy()
+    for t in np.flatnonzero(fit.is_valid.numpy()):
+        for kind, vertices in (("target", target_m[t]), ("fine", fitted[t])):
+            ctx.seq.write_mesh("fit_meshes", f"{t:04d}_{side}_{kind}.ply", trimesh.Trimesh(vertices, faces, process=False))

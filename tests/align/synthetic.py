@@ -1,0 +1,139 @@
+"""Synthetic truth: a hand in MANO's layout made of boxes along bones, a box-shaped cloud, and sequences of both."""
+
+import numpy as np
+import roma
+import torch
+from holdprep.align.hand_points import HandPoints, HandState, to_params
+from holdprep.align.problem import HandObservation, Problem
+from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.hand.model import HandModel, ManoParams, Side
+
+PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+TIPS = {15: 744, 3: 320, 6: 443, 12: 554, 9: 671}
+EMPTY = torch.zeros(0, dtype=torch.long)
+
+
+def hand_model(side: Side = "right") -> HandModel:
+    """778 vertices around the bones of a hand of human size (wrist at MANO's place, fingers along -x)."""
+    rng = np.random.default_rng(7)
+    joints = np.zeros((16, 3))
+    joints[0] = (0.096, 0.006, 0.006)
+    for base, z, reach in ((1, -0.028, 0.088), (4, 0.0, 0.09), (7, 0.04, 0.076), (10, 0.021, 0.084)):
+        for n, along in enumerate((0.0, 0.033, 0.056)):
+            joints[base + n] = (0.096 - reach - along, 0.006, z)
+    for n, at in enumerate(((0.07, -0.01, -0.03), (0.045, -0.015, -0.05), (0.02, -0.018, -0.065))):
+        joints[13 + n] = at
+    ends = {k: joints[k] + (joints[k] - joints[PARENTS[k]]) * (0.022 / np.linalg.norm(joints[k] - joints[PARENTS[k]])) for k in TIPS}
+    bone = np.arange(778) % 16
+    vertices = np.zeros((778, 3))
+    for k in range(16):
+        mine = bone == k
+        child = [c for c in range(16) if PARENTS[c] == k]
+        along = rng.uniform(0, 1, (mine.sum(), 1))
+        goal = joints[rng.choice(child, mine.sum())] if child else np.tile(ends[k], (mine.sum(), 1))
+        vertices[mine] = joints[k] + along * (goal - joints[k]) + rng.normal(scale=0.004, size=(mine.sum(), 3))
+    for k, vertex in TIPS.items():
+        vertices[vertex], bone[vertex] = ends[k], k
+    weights = np.full((778, 16), 0.01)
+    weights[np.arange(778), bone] = 1.0
+    weights /= weights.sum(1, keepdims=True)
+    lift = np.concatenate([vertices, np.ones((778, 1))], axis=1)
+    near = np.exp(-np.square(np.linalg.norm(vertices[None] - joints[:, None], axis=-1) / 0.02))
+    regressor = np.stack([n + lift @ np.linalg.pinv(lift.T @ lift) @ (np.append(j, 1) - lift.T @ n) for n, j in zip(near, joints, strict=True)])
+    sizes = np.zeros((778, 3, 10))
+    sizes[..., 0] = 0.06 * (vertices - joints[0])
+    sizes[..., 1:] = 0.02 * np.einsum("vc,cdb->vdb", vertices - joints[0], rng.normal(size=(3, 3, 9)))
+    mirror = np.array([1.0, 1, 1]) if side == "right" else np.array([-1.0, 1, 1])
+    tensor = torch.from_numpy
+    return HandModel(
+        side,
+        "standin",
+        tensor(vertices * mirror),
+        tensor(sizes * mirror[:, None]),
+        tensor(rng.normal(scale=2e-4, size=(778, 3, 135))),
+        tensor(regressor),
+        tensor(weights),
+        tensor(rng.normal(scale=0.1, size=45)),
+        torch.zeros(1538, 3, dtype=torch.long),
+        PARENTS,
+    )
+
+
+def random_state(frames: int, seed: int = 0) -> HandState:
+    """T poses that differ slowly, in front of the camera."""
+    g = torch.Generator().manual_seed(seed)
+    pose = 0.3 * torch.randn(16, 3, generator=g, dtype=torch.float64) + 0.05 * torch.randn(frames, 16, 3, generator=g, dtype=torch.float64)
+    at = torch.tensor([0.02, -0.03, 0.6], dtype=torch.float64) + 0.02 * torch.randn(frames, 3, generator=g, dtype=torch.float64)
+    return HandState(roma.rotvec_to_rotmat(pose), 0.5 * torch.randn(10, generator=g, dtype=torch.float64), at)
+
+
+def box_cloud(size_m: tuple[float, float, float], count: int = 1500, seed: int = 0) -> torch.Tensor:
+    """Points (count, 3) on the surface of a box about the origin."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-0.5, 0.5, (count, 3))
+    axis = rng.integers(0, 3, count)
+    points[np.arange(count), axis] = np.sign(points[np.arange(count), axis]) * 0.5
+    return torch.from_numpy(points * np.array(size_m))
+
+
+def turning(frames: int, degrees: float, tilt: float = 0.35) -> torch.Tensor:
+    """Rotations (T, 3, 3) that turn by `degrees` altogether, about an axis that sways."""
+    time = torch.linspace(0, 1, frames, dtype=torch.float64)
+    vectors = torch.stack([tilt * torch.sin(5 * time), np.deg2rad(degrees) * time, tilt * torch.cos(4 * time)], dim=1)
+    return roma.rotvec_to_rotmat(vectors)
+
+
+def grasp(
+    sides: tuple[Side, ...] = ("right",),
+    frames: int = 60,
+    in_hand: bool = False,
+    noise_px: float = 0.0,
+    unit_m: float = 0.037,
+    seed: int = 0,
+) -> tuple[Problem, dict[Side, ManoParams]]:
+    """A box held by one or two hands and turned with them (`in_hand`: turned in still hands); the problem and the hands' truth.
+
+    The thumb and the other fingers lie on opposite faces of the box. SfM's unit is `unit_m` metres: the true scale.
+    """
+    g = torch.Generator().manual_seed(seed)
+    R = turning(frames, 140.0)
+    time = torch.linspace(0, 1, frames, dtype=torch.float64)
+    t = torch.stack([0.05 * torch.sin(4 * time), 0.03 * torch.cos(5 * time), 0.6 + 0.06 * torch.sin(3 * time)], dim=1)
+    K = torch.from_numpy(pinhole_K(700.0, 640, 480))
+    hands, truth = {}, {}
+    for side in sides:
+        model = hand_model(side)
+        state = _holding(model, R, t, in_hand)
+        joints = HandPoints.of(model, EMPTY).pose(state).points[:, :21]
+        j2d = project(joints, K) + noise_px * torch.randn(frames, 21, 2, generator=g, dtype=torch.float64)
+        truth[side] = to_params(model, state)
+        foreign = ManoParams(truth[side].global_orient, truth[side].hand_pose, truth[side].betas, truth[side].transl + 5.0)
+        hands[side] = HandObservation(model, foreign, j2d, torch.ones(frames, dtype=torch.float64))
+    cloud = box_cloud(BOX_M)
+    T_cam_obj = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
+    T_cam_obj[:, :3, :3], T_cam_obj[:, :3, 3] = R, t / unit_m
+    return Problem(K, (640, 480), hands, cloud / unit_m, T_cam_obj, torch.ones(frames, dtype=torch.float64)), truth
+
+
+BOX_M = (0.09, 0.05, 0.08)
+
+
+def _holding(model: HandModel, R: torch.Tensor, t: torch.Tensor, in_hand: bool) -> HandState:
+    """Curl the hand around the box and move it with the object, or keep its rotation while the object turns."""
+    frames = len(R)
+    sign = 1.0 if model.side == "right" else -1.0
+    pose = torch.zeros(16, 3, dtype=torch.float64)
+    pose[[1, 4, 7, 10], 2] = 0.75 * sign
+    pose[[2, 5, 8, 11], 2] = 0.55 * sign
+    betas = torch.zeros(10, dtype=torch.float64)
+    local = roma.rotvec_to_rotmat(pose).repeat(frames, 1, 1, 1)
+    points = HandPoints.of(model, EMPTY)
+    still = HandState(local, betas, torch.zeros(frames, 3, dtype=torch.float64))
+    tips = points.pose(still).points[0, [16, 17, 18, 19, 20]]
+    middle = 0.5 * (tips[0] + tips[1:].mean(dim=0))
+    wrist = points.joint_rest[0]
+    turn = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1) if in_hand else R
+    transl = t - (turn @ (middle - wrist)) - wrist
+    rotations = local.clone()
+    rotations[:, 0] = turn @ local[:, 0]
+    return HandState(rotations, betas, transl)

@@ -1,0 +1,102 @@
+"""SfM on rendered boxes with exact poses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.rigid import rotation_angle_deg
+from holdprep.object import ObjectReconstruction, reconstruct
+from holdprep.object.sfm import _project
+from tests.synthetic import box_sequence
+
+NUM_FRAMES = 24
+BLIND = 11  # a frame whose mask is empty
+
+
+def rotation_errors_deg(R: np.ndarray, R_true: np.ndarray) -> np.ndarray:
+    """(T,) after the one rotation of the object frame that fits best."""
+    between = Rotation.from_matrix(np.swapaxes(R, 1, 2) @ R_true).mean().as_matrix()
+    return rotation_angle_deg(R @ between, R_true)
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple:
+    images, masks, K, poses = box_sequence(NUM_FRAMES)
+    masks[BLIND] = np.zeros_like(masks[BLIND])
+    names = [f"{(7 * t) % NUM_FRAMES:03d}" for t in range(NUM_FRAMES)]  # sorted by name is not sorted by time
+    return images, masks, K, poses, names
+
+
+@pytest.fixture(scope="module")
+def found(scene: tuple, tmp_path_factory: pytest.TempPathFactory) -> ObjectReconstruction:
+    images, masks, _, _, names = scene
+    return reconstruct(images, masks, names, work_dir=tmp_path_factory.mktemp("sfm"), seeds=(0, 1), num_threads=1)
+
+
+def test_poses_match_the_truth_frame_by_frame(found: ObjectReconstruction, scene: tuple) -> None:
+    poses = scene[3]
+    seen = np.arange(NUM_FRAMES) != BLIND
+    assert found.registered.tolist() == seen.tolist()
+    errors = rotation_errors_deg(found.T_cam_obj[seen, :3, :3], poses[seen, :3, :3])
+    assert np.median(errors) < 0.7 and errors.max() < 1.5
+    assert found.rotation_jumps == []
+
+
+def test_camera(found: ObjectReconstruction, scene: tuple) -> None:
+    K = scene[2]
+    assert abs(found.focal_px / K[0, 0] - 1) < 0.03
+    assert found.K[:2, 2].tolist() == [(480 - 1) / 2, (360 - 1) / 2]
+
+
+def test_a_frame_without_a_mask_is_interpolated_and_marked(found: ObjectReconstruction, scene: tuple) -> None:
+    poses = scene[3]
+    assert [t for t, origin in enumerate(found.origin) if origin == "interpolated"] == [BLIND]
+    assert set(found.origin) == {"sfm", "interpolated"}
+    assert found.inliers[BLIND] == 0 and found.inliers[~(np.arange(NUM_FRAMES) == BLIND)].min() > 30
+    assert rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[:, :3, :3])[BLIND] < 2.0
+
+
+def test_cloud_projects_onto_its_observations_and_into_the_masks(found: ObjectReconstruction, scene: tuple) -> None:
+    masks = scene[1]
+    pixels = _project(found.points_obj[found.observation_point], found.T_cam_obj[found.observation_frame], found.K, found.distortion)
+    error = np.linalg.norm(pixels - found.observation_px, axis=1)
+    assert error.mean() == pytest.approx(found.reprojection_px) and found.reprojection_px < 0.5
+    x, y = np.round(found.observation_px).astype(int).T
+    inside = np.array([masks[t][v, u] for t, u, v in zip(found.observation_frame, x, y, strict=True)])
+    assert inside.all()
+    assert np.bincount(found.observation_point, minlength=len(found.points_obj)).tolist() == found.track_length.tolist()
+
+
+def test_canonical_frame(found: ObjectReconstruction) -> None:
+    canonical = found.trimmed_points_obj @ found.normalization[:3, :3].T + found.normalization[:3, 3]
+    assert np.linalg.norm(canonical, axis=1).max() == pytest.approx(1.0)
+    assert (canonical.min(axis=0) + canonical.max(axis=0)) == pytest.approx(np.zeros(3), abs=1e-12)
+
+
+def test_a_given_focal_length_stays(scene: tuple, tmp_path: Path) -> None:
+    images, masks, K, poses, names = scene
+    few = slice(0, 10)
+    found = reconstruct(images[few], masks[few], names[few], work_dir=tmp_path, focal_px=float(K[0, 0]), seeds=(0,), max_mappings=1, num_threads=1)
+    assert found.focal_px == pytest.approx(K[0, 0], abs=1e-6)
+    assert np.median(rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[few, :3, :3])) < 0.7
+
+
+def test_a_plain_object_is_refused_in_one_line(tmp_path: Path) -> None:
+    plain = [np.full((64, 64, 3), level, np.uint8) for level in (60, 90, 120, 150, 180, 210)]
+    images, masks, _, _ = box_sequence(8, textures=plain)
+    with pytest.raises(HoldprepError, match="object poses: .*object_pose.K") as refused:
+        reconstruct(images, masks, [f"{t}" for t in range(8)], work_dir=tmp_path, num_threads=1)
+    assert "\n" not in str(refused.value)
+
+
+def test_unusable_input_is_named(tmp_path: Path) -> None:
+    images, masks, _, _ = box_sequence(4)
+    with pytest.raises(HoldprepError, match="0 of 4 frames have an object mask"):
+        reconstruct(images, [np.zeros_like(mask) for mask in masks], list("abcd"), work_dir=tmp_path)
+    with pytest.raises(HoldprepError, match="unique"):
+        reconstruct(images, masks, list("abca"), work_dir=tmp_path)
+    with pytest.raises(HoldprepError, match="frame b"):
+        reconstruct(images, [masks[0], masks[1][:-1], *masks[2:]], list("abcd"), work_dir=tmp_path)
