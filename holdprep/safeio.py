@@ -1,19 +1,22 @@
-"""Reading files of others without executing anything in them, and writing our own so that they are whole or not there.
+"""Reading and writing data files: reading never executes anything, writing is atomic.
 
-A pickle is a program: it may name any function of any module. The unpickler here knows an exact list of names that arrays and
-dicts need, refuses every other, and never imports what a file asks for.
+A pickle is a program: whoever may name any function in it runs code when it is opened. Here a file may name only the few things
+below, and each name stands for an inert class of this module, never for the function that it names. They hold the bytes until the
+whole file has been read; only then are arrays made of them, with sizes checked.
 """
 
-import codecs
-import collections
 import io
+import math
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator
+import secrets
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse
@@ -21,221 +24,391 @@ import torch
 
 from holdprep.errors import HoldprepError, UnsafeFile
 
-PROTOCOL = 4  # the newest that Python 3.8 and numpy 1.23 read alike
+_PLAIN_DTYPE = re.compile(r"(?:[?bhilqpBHILQPefdgFDG]|[biufcSU]\d+|O\d*)\Z")
 
 
-class _Chumpy:
-    """Stands in for a chumpy array: keeps the pickled state, runs nothing."""
+class _Frozen(type):
+    """Classes a pickle cannot change: its BUILD opcode may set attributes on whatever the pickle can name."""
 
-    state: dict[str, Any]
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise pickle.UnpicklingError(f"attempt to change {cls.__name__}")
 
-    def __new__(cls, *args: object, **kwargs: object) -> "_Chumpy":
-        made = super().__new__(cls)
-        made.state = {}
+
+class _Dtype(metaclass=_Frozen):
+    """numpy.dtype of plain numbers, text or objects. The true one would let a pickle set flags that make numpy read raw pointers."""
+
+    def __init__(self, spec: str, align: bool = False, copy: bool = False) -> None:
+        spec = spec.decode("latin1") if isinstance(spec, bytes) else spec
+        if not _PLAIN_DTYPE.match(spec):
+            raise pickle.UnpicklingError(f"dtype {spec!r} is not a plain one")
+        self.value = np.dtype(spec)
+
+    def __setstate__(self, state: tuple) -> None:
+        order, names = state[1], state[3]
+        if names is not None:
+            raise pickle.UnpicklingError("a structured dtype is not a plain one")
+        order = order.decode("latin1") if isinstance(order, bytes) else order
+        if order == ">":
+            self.value = self.value.newbyteorder(">")
+
+
+def _decode(raw: bytes | bytearray | str, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    if dtype.hasobject:
+        raise pickle.UnpicklingError("an array of objects given as raw bytes")
+    buffer = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
+    if len(buffer) != math.prod(shape) * dtype.itemsize:
+        raise pickle.UnpicklingError(f"{len(buffer)} bytes for an array {shape} of {dtype}")
+    if not buffer:
+        return np.empty(shape, dtype)
+    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C").copy(order="K")
+
+
+class _Array(metaclass=_Frozen):
+    """numpy.ndarray: its `value`, or the `items` and the `shape` of an array of objects, which are yet to be made plain."""
+
+    value: np.ndarray | None = None
+    items: tuple = ()
+    shape: tuple = ()
+
+    def __setstate__(self, state: tuple) -> None:
+        shape, dtype, fortran, raw = state[-4:]
+        if dtype.value.hasobject:
+            if len(raw) != math.prod(shape):
+                raise pickle.UnpicklingError(f"{len(raw)} objects for an array {shape}")
+            self.items, self.shape = tuple(raw), shape
+        else:
+            self.value = _decode(raw, dtype.value, shape, "F" if fortran else "C")
+
+
+class _Reconstruct(metaclass=_Frozen):
+    """numpy's empty array that a state is put into."""
+
+    def __new__(cls, kind: type, shape: object, typecode: object) -> Any:
+        if kind is not _Array:
+            raise pickle.UnpicklingError("an array of an unknown class")
+        return _Array()
+
+
+class _FromBuffer(metaclass=_Frozen):
+    """numpy's array of a protocol 5 buffer."""
+
+    def __new__(cls, buffer: bytes, dtype: _Dtype, shape: tuple, order: str) -> Any:
+        made = _Array()
+        made.value = _decode(bytes(buffer), dtype.value, shape, order)
         return made
+
+
+class _Scalar(metaclass=_Frozen):
+    """A numpy number."""
+
+    def __new__(cls, dtype: _Dtype, raw: bytes | str) -> Any:
+        return _decode(raw, dtype.value, (), "C")[()]
+
+
+class _Encode(metaclass=_Frozen):
+    """codecs.encode, as protocol 2 spells bytes."""
+
+    def __new__(cls, text: str, codec: str) -> Any:
+        if codec != "latin1":
+            raise pickle.UnpicklingError(f"codec {codec!r}")
+        return text.encode("latin1")
+
+
+class _Inert(metaclass=_Frozen):
+    """An object that takes any construction and state and does nothing with it."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
 
-    def array(self) -> np.ndarray:
-        """The values: `x` of a plain array, or a selection (`idxs`) of another array `a`."""
-        if "a" in self.state and "idxs" in self.state:
-            picked = np.asarray(_plain(self.state["a"])).ravel()[np.asarray(_plain(self.state["idxs"]))]
-            return picked.reshape(self.state["preferred_shape"]) if "preferred_shape" in self.state else picked
-        return np.asarray(_plain(self.state["x"]))
+class _Chumpy(_Inert):
+    """Any chumpy array: `x` is its value, or `a` and `idxs` for a selection of another's entries."""
 
 
-class _Dict(dict):
-    """Stands in for a dict subclass of others (HOLD's xdict); attributes in its state are dropped."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
+class _Csc(_Inert):
+    kind = scipy.sparse.csc_matrix
 
 
-def _storage_from_bytes(data: bytes) -> Any:
-    """A torch storage inside a plain pickle is a torch file of its own: read with torch's weights-only reader."""
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+class _Csr(_Inert):
+    kind = scipy.sparse.csr_matrix
 
 
-def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> np.ndarray:
-    return torch._utils._rebuild_tensor(storage, offset, size, stride).numpy()
+class _Reconstructor(metaclass=_Frozen):
+    """copyreg._reconstructor, as protocols 0 and 1 make objects."""
+
+    def __new__(cls, kind: type, base: type, state: object) -> Any:
+        if kind is dict and base is dict:
+            return dict(state)  # type: ignore[call-overload]
+        if not (issubclass(kind, _Inert) and base is object and state is None):
+            raise pickle.UnpicklingError("an object of an unknown class")
+        return kind()
 
 
-def _rebuild_parameter(data: np.ndarray, *_: object) -> np.ndarray:
-    return data
+class _Storage(metaclass=_Frozen):
+    """torch.storage._load_from_bytes: the payload is itself a torch file, which torch's own restricted reader opens."""
+
+    def __new__(cls, payload: bytes) -> Any:
+        storage = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if not isinstance(storage, torch.TypedStorage):
+            raise pickle.UnpicklingError("a tensor's payload is not a storage")
+        return storage
 
 
-def _frombuffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """Protocol 5's rebuild of an array from its bytes."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C").copy()
+class _Tensor(metaclass=_Frozen):
+    """torch._utils._rebuild_tensor(_v2), as a numpy array; torch refuses sizes that leave the storage."""
+
+    def __new__(cls, storage: torch.TypedStorage, offset: int, size: tuple, stride: tuple, *rest: object) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "TypedStorage is deprecated")
+            flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+        tensor = torch.as_strided(flat, size, stride, offset)
+        made = _Array()
+        made.value = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).clone().numpy()
+        return made
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """What protocol 2 wraps bytes in; only the encodings it uses."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding}")
-    return codecs.encode(text, "latin1")
+class _Parameter(metaclass=_Frozen):
+    """torch._utils._rebuild_parameter: the tensor itself."""
+
+    def __new__(cls, data: _Array, *rest: object) -> Any:
+        return data
 
 
-_RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_CSC, _CSR = scipy.sparse.csc_matrix, scipy.sparse.csr_matrix
-ALLOWED: dict[tuple[str, str], Any] = {
-    **{(f"{m}.multiarray", "_reconstruct"): _RECONSTRUCT for m in ("numpy.core", "numpy._core")},
-    **{(f"{m}.multiarray", "scalar"): _SCALAR for m in ("numpy.core", "numpy._core")},
-    **{(f"{m}.numeric", "_frombuffer"): _frombuffer for m in ("numpy.core", "numpy._core")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{(m, "csc_matrix"): _CSC for m in ("scipy.sparse", "scipy.sparse.csc", "scipy.sparse._csc")},
-    **{(m, "csr_matrix"): _CSR for m in ("scipy.sparse", "scipy.sparse.csr", "scipy.sparse._csr")},
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("_codecs", "encode"): _encode,
-    ("common.xdict", "xdict"): _Dict,
-    **{(m, n): t for m in ("builtins", "__builtin__") for n, t in (("set", set), ("complex", complex), ("bytearray", bytearray), ("dict", dict))},
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
+_BUILTINS = {t.__name__: t for t in (set, frozenset, complex, bytes, bytearray, dict, list, tuple, object)}
+_ALLOWED: dict[tuple[str, str], type] = {
+    **{(module, name): kind for module in ("builtins", "__builtin__") for name, kind in _BUILTINS.items()},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
+    **{(f"scipy.sparse{sub}", "csc_matrix"): _Csc for sub in ("", ".csc", "._csc")},
+    **{(f"scipy.sparse{sub}", "csr_matrix"): _Csr for sub in ("", ".csr", "._csr")},
+    **{(module, "_reconstructor"): _Reconstructor for module in ("copyreg", "copy_reg")},
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _Encode,
+    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("torch._utils", "_rebuild_tensor"): _Tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_parameter"): _Parameter,
     ("torch", "Size"): tuple,
+    ("common.xdict", "xdict"): dict,
 }
 
 
+class _Refused(pickle.UnpicklingError):
+    """A pickle named something outside the list; the argument is its full name."""
+
+
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type:
         if module.split(".")[0] == "chumpy":
             return _Chumpy
-        if (module, name) == ("copy_reg", "_reconstructor") or (module, name) == ("copyreg", "_reconstructor"):
-            return _reconstructor
-        if (module, name) in (("builtins", "object"), ("__builtin__", "object")):
-            return object
-        if (module, name) not in ALLOWED:
-            raise UnsafeFile(f"it names {module}.{name}, which no file of arrays needs")
-        return ALLOWED[module, name]
-
-    def persistent_load(self, pid: object) -> Any:
-        raise UnsafeFile("it refers to objects outside itself")
+        if (module, name) not in _ALLOWED:
+            raise _Refused(f"{module}.{name}")
+        return _ALLOWED[module, name]
 
 
-def _reconstructor(cls: type, base: type, state: object) -> Any:
-    """copyreg's protocol-0/1 rebuild, for the two stand-ins alone."""
-    if cls not in (_Chumpy, _Dict, _CSC, _CSR):
-        raise UnsafeFile(f"it rebuilds an instance of {cls.__name__}")
-    return cls(state) if cls is _Dict and isinstance(state, dict) else cls.__new__(cls)
+def _chumpy_array(state: dict[str, Any], memo: dict[int, Any]) -> np.ndarray:
+    if "idxs" in state and "a" in state:  # chumpy.reordering.Select
+        chosen = np.asarray(_made_plain(state["a"], memo)).ravel()[np.asarray(_made_plain(state["idxs"], memo))]
+        shape = _made_plain(state.get("preferred_shape"), memo)
+        return chosen if shape is None else chosen.reshape(shape)
+    if "x" not in state:
+        raise pickle.UnpicklingError("a chumpy array without a value")
+    return np.asarray(_made_plain(state["x"], memo))
 
 
-def load_pickle(path: Path) -> Any:
-    """A pickle of dicts, lists and arrays (numpy, scipy.sparse, chumpy, torch tensors: all come back as numpy or scipy.sparse).
-
-    Raises UnsafeFile naming the file and what it asked for; HoldprepError where it is missing or damaged.
-    """
-    with _reading(path) as file:
-        return _plain(_Unpickler(file, encoding="latin1").load())
+def _object_array(found: _Array, memo: dict[int, Any]) -> np.ndarray:
+    flat = np.empty(len(found.items), object)
+    for i, item in enumerate(found.items):
+        flat[i] = _made_plain(item, memo)
+    return flat.reshape(found.shape)
 
 
-def load_npy(path: Path) -> Any:
-    """A .npy file: an array, or the dict (or list) that `np.save` pickled into it. Raises as `load_pickle`."""
-    with _reading(path) as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = header(file)
-        if not dtype.hasobject:
-            file.seek(0)
-            return np.lib.format.read_array(file, allow_pickle=False)
-        value = _Unpickler(file, encoding="latin1").load()
-        return _plain(value.item() if isinstance(value, np.ndarray) and value.shape == () else value)
+def _sparse(found: _Csc | _Csr, memo: dict[int, Any]) -> Any:
+    state = {key: _made_plain(value, memo) for key, value in vars(found).items()}
+    matrix = found.kind((state["data"], state["indices"], state["indptr"]), shape=state.get("_shape", state.get("shape")))
+    matrix.check_format(full_check=True)
+    return matrix
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A torch file of tensors, numbers and strings. Raises as `load_pickle`."""
-    with _reading(path) as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            named = re.search(r"GLOBAL ([\w.]+)", str(error))
-            raise UnsafeFile(f"it names {named[1] if named else 'something'}, which no file of tensors needs") from None
-    if not isinstance(content, dict):
-        raise HoldprepError(f"{path} holds a {type(content).__name__}, not a checkpoint's dict")
-    return content
+def _made_plain(found: Any, memo: dict[int, Any]) -> Any:
+    """The file's content with its inert objects replaced by arrays; `memo` keeps what one object became, so that it is made once."""
+    if id(found) in memo:
+        return memo[id(found)]
+    made = found
+    if isinstance(found, _Array):
+        made = found.value if found.value is not None else _object_array(found, memo)
+    elif isinstance(found, _Chumpy):
+        made = _chumpy_array(vars(found), memo)
+    elif isinstance(found, _Csc | _Csr):
+        made = _sparse(found, memo)
+    elif isinstance(found, _Dtype):
+        made = found.value
+    elif isinstance(found, dict):
+        made = {_made_plain(k, memo): _made_plain(v, memo) for k, v in found.items()}
+    elif isinstance(found, list | tuple | set | frozenset):
+        made = type(found)(_made_plain(v, memo) for v in found)
+    elif isinstance(type(found), _Frozen) or isinstance(found, type | torch.TypedStorage):
+        raise pickle.UnpicklingError("an object that is not data")
+    memo[id(found)] = made
+    return made
 
 
-def save_npy(path: Path, value: Any) -> None:
-    """An array, or a dict of arrays, strings, numbers, lists and dicts, so that numpy 1.23 on Python 3.8 opens it; atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        np.save(buffer, value, allow_pickle=False)
-    else:
-        boxed = np.empty((), dtype=object)
-        boxed[()] = _plain(value)
-        np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(boxed))
-        _Pickler(buffer, protocol=PROTOCOL).dump(boxed)
-    write_bytes_atomic(path, buffer.getvalue())
-
-
-class _Pickler(pickle._Pickler):
-    """Names numpy's functions by the module where numpy 1 has them too (pickle's Python implementation lets us say so)."""
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        module = getattr(obj, "__module__", None) or ""
-        if module.startswith("numpy._core"):
-            # protocol-0 opcode GLOBAL: module and name as text, read by every protocol
-            self.write(pickle.GLOBAL + f"{module.replace('numpy._core', 'numpy.core')}\n{obj.__qualname__}\n".encode("ascii"))
-            self.memoize(obj)
-        else:
-            super().save_global(obj, name)
-
-    dispatch = pickle._Pickler.dispatch.copy()
-    dispatch[type(lambda: 0)] = save_global
-
-
-def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """The whole file appears under its name, or the old one stays."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+def _unsafe(path: Path, name: str) -> UnsafeFile:
+    return UnsafeFile(f"{path} was not opened: it names {name}, which a file of data has no reason to name; get it from someone you trust")
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it is synced and renamed over `path` at the end, removed on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _readable(path: Path) -> Iterator[None]:
+    """Turns whatever a reader throws at a bad file into one line with the file's name.
+
+    A malformed pickle can make any operation fail in any way, hence the broad clause; the cause stays attached.
+    """
+    try:
+        yield
+    except HoldprepError:
+        raise
+    except _Refused as error:
+        raise _unsafe(path, str(error)) from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise HoldprepError(f"{path} is not there, or is not a file") from error
+    except Exception as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's way to say which name it refused
+        if named and "weights_only" in str(error).lower():
+            raise _unsafe(path, named[1]) from error
+        first_line = (str(error).splitlines() or [""])[0]
+        raise HoldprepError(f"{path} could not be read ({type(error).__name__}: {first_line[:200]}); make or download it again") from error
+
+
+def _unpickle(stream: BinaryIO) -> Any:
+    return _made_plain(_Unpickler(stream, encoding="latin1").load(), {})
+
+
+def load_pickle(path: Path | str) -> Any:
+    """The content of a pickle of plain data, as Python 2 or 3 wrote it.
+
+    numpy arrays, torch tensors and chumpy arrays come back as numpy arrays, scipy csc/csr matrices as such, HOLD's xdict as dict.
+
+    Raises:
+        UnsafeFile: the file names anything else; nothing of it was run.
+        HoldprepError: it is not there or malformed.
+    """
+    path = Path(path)
+    with _readable(path), path.open("rb") as stream:
+        return _unpickle(stream)
+
+
+def load_npy(path: Path | str) -> Any:
+    """An array, or the dict that `np.save(path, dict)` wrote. Raises what `load_pickle` raises."""
+    path = Path(path)
+    with _readable(path), path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dtype = read_header(stream)[2]
+        if not dtype.hasobject:
+            stream.seek(0)
+            return np.lib.format.read_array(stream, allow_pickle=False)
+        array = _unpickle(stream)
+        return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """A torch checkpoint of tensors and plain values, on the CPU. Raises what `load_pickle` raises."""
+    path = Path(path)
+    with _readable(path):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict):
+        raise HoldprepError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dict")
+    return checkpoint
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path`, same suffix, that takes its place at once when the block ends, and vanishes if it raises."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Open for reading; damaged content becomes one line with the file's name."""
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise HoldprepError(f"{path} cannot be read: {error.strerror}") from None
-    with file:
-        try:
-            yield file
-        except UnsafeFile as error:
-            raise UnsafeFile(f"{path} was not loaded: {error}") from None
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-            raise HoldprepError(f"{path} is damaged or no file of its kind: {' '.join(str(error).split())[:200]}") from None
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _plain(value: Any) -> Any:
-    """Stand-ins and tensors as arrays, numpy scalars as Python's, in dicts, lists and tuples."""
-    convert: Callable[[Any], Any] = _plain
-    if isinstance(value, _Chumpy):
-        return value.array()
+def write_bytes_atomic(path: Path | str, data: bytes) -> None:
+    """A file with this content, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+class _PortablePickler(pickle._Pickler):
+    """Writes numpy's functions under the names that every numpy knows: numpy 2 calls them `numpy._core`, which numpy 1 lacks.
+
+    The pure-Python pickler, because the C one looks names up itself; arrays are single writes, so it costs nothing.
+    """
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        module = getattr(obj, "__module__", None) or ""
+        if not module.startswith("numpy._core"):
+            super().save_global(obj, name)  # type: ignore[misc]
+            return
+        old_name = module.replace("numpy._core", "numpy.core", 1)
+        self.write(pickle.GLOBAL + f"{old_name}\n{name or obj.__qualname__}\n".encode("ascii"))  # type: ignore[attr-defined]
+        self.memoize(obj)  # type: ignore[attr-defined]
+
+
+def dump_portable(value: Any) -> bytes:
+    """A pickle (protocol 4) of plain data that Python 3.8 with numpy 1.23 opens.
+
+    Tensors become arrays, numpy numbers plain ones, mappings dicts.
+    Raises TypeError for anything that is not dict, list, tuple, array, number, text or None.
+    """
+    stream = io.BytesIO()
+    _PortablePickler(stream, protocol=4).dump(_portable(value))
+    return stream.getvalue()
+
+
+def _portable(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy()
+        value = value.detach().cpu().numpy()
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, dict):
-        return {k: convert(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(convert(v) for v in value)
-    return value
+    if isinstance(value, np.ndarray):
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            raise TypeError("an array of objects cannot be written; give a list or a dict")
+        return array
+    if isinstance(value, Mapping):
+        return {_portable(k): _portable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(v) for v in value] if isinstance(value, list) else tuple(_portable(v) for v in value)
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return value
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def save_npy(path: Path | str, value: Any) -> None:
+    """An array (or tensor), or a dict of arrays and plain values as `np.save` writes it; opens under numpy 1.23 and Python 3.8.
+
+    Raises TypeError as `dump_portable` does.
+    """
+    plain = _portable(value)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        if isinstance(plain, Mapping):
+            holder = np.empty((), dtype=object)
+            holder[()] = plain
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+            _PortablePickler(stream, protocol=4).dump(holder)
+        else:
+            np.lib.format.write_array(stream, np.asarray(plain), allow_pickle=False)

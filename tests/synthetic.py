@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt
 
-# Corners of a unit box, x fastest; every face lists its corners as texture order top-left, top-right, bottom-right, bottom-left seen from outside.
+# Corners of a unit box, x fastest; the faces' corners go around so that (b - a) x (c - a) points outwards.
 _BOX_CORNERS = np.array([[x, y, z] for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
 _BOX_FACES = ((0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5))
 
@@ -41,7 +41,7 @@ def render_box(
     canvas, mask = cv2.resize(image, (2 * w, 2 * h), interpolation=cv2.INTER_LINEAR), np.zeros((2 * h, 2 * w), np.uint8)
     for texture, face in zip(textures, _BOX_FACES, strict=True):
         a, b, c, _ = corners_cam[list(face)]
-        if np.dot(np.cross(b - a, c - a), a) >= 0:  # outward normals point to the camera: right-hand order seen from outside is clockwise in the image
+        if np.dot(np.cross(b - a, c - a), a) >= 0:  # the outward normal points away from the camera
             continue
         n = texture.shape[0]
         texels = np.array([[0, 0], [n, 0], [n, n], [0, n]], np.float32) - 0.5
@@ -53,7 +53,9 @@ def render_box(
     return painted, small
 
 
-def turning_poses(num_frames: int, depth: float, degrees: float = 150.0, axis: tuple[float, float, float] = (0.35, 1.0, 0.15)) -> np.ndarray:
+def turning_poses(
+    num_frames: int, depth: float, degrees: float = 150.0, axis: tuple[float, float, float] = (0.35, 1.0, 0.15)
+) -> np.ndarray:
     """(T, 4, 4) T_cam_obj of an object that turns about a tilted axis and sways a little before the camera."""
     s = np.linspace(0, 1, num_frames)
     unit = np.asarray(axis) / np.linalg.norm(axis)

@@ -1,13 +1,9 @@
-"""Files of others are read without running anything; ours open under numpy 1.23."""
-
-import collections
-import io
 import os
 import pickle
 import pickletools
 import sys
 import types
-from pathlib import Path
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,149 +14,355 @@ from holdprep import safeio
 from holdprep.errors import HoldprepError, UnsafeFile
 
 
-class Malicious:
-    def __init__(self, target: Path) -> None:
-        self.target = target
+class Evil:
+    """Makes a folder when unpickled by a reader that believes it."""
+
+    def __init__(self, folder, function=os.mkdir):
+        self.call = (function, (str(folder),))
 
     def __reduce__(self):
-        return os.mkdir, (str(self.target),)
+        return self.call
 
 
-class Evaluating:
-    def __reduce__(self):
-        return eval, ("1 + 1",)
-
-
-def write_pickled_npy(path: Path, value: object) -> None:
+def numpy_file_of(value, path):
     np.save(path, np.array(value, dtype=object), allow_pickle=True)
+    return path
 
 
-def test_malicious_pickle_npy_and_checkpoint_are_refused_and_do_not_run(tmp_path: Path):
-    target = tmp_path / "owned"
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"x": Malicious(target)}))
-    write_pickled_npy(tmp_path / "a.npy", {"x": Malicious(target)})
-    torch.save({"x": Malicious(target)}, tmp_path / "a.ckpt")
-    for load, name in ((safeio.load_pickle, "a.pkl"), (safeio.load_npy, "a.npy"), (safeio.load_checkpoint, "a.ckpt")):
-        with pytest.raises(UnsafeFile, match=name) as error:
-            load(tmp_path / name)
-        assert "mkdir" in str(error.value)
-        assert "\n" not in str(error.value)
-    assert not target.exists()
+def stand_in_module(monkeypatch, name, **classes):
+    """A module that exists while a test writes a pickle that names it."""
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
+    for key, value in classes.items():
+        value.__module__, value.__qualname__ = name, key
+        setattr(sys.modules[name], key, value)
 
 
-def test_builtins_are_not_allowed_as_a_module(tmp_path: Path):
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Evaluating()))
-    with pytest.raises(UnsafeFile, match=r"builtins\.eval"):
-        safeio.load_pickle(tmp_path / "a.pkl")
-
-
-def test_malicious_storage_inside_a_tensor_is_refused(tmp_path: Path):
-    target = tmp_path / "owned"
-    inner = io.BytesIO()
-    torch.save(Malicious(target), inner, _use_new_zipfile_serialization=False)
-
-    class Storage:
-        def __reduce__(self):
-            return torch.storage._load_from_bytes, (inner.getvalue(),)
-
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Storage()))
-    with pytest.raises(HoldprepError, match=r"a\.pkl"):
-        safeio.load_pickle(tmp_path / "a.pkl")
-    assert not target.exists()
+# refusing
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_what_arrays_need_is_read(tmp_path: Path, protocol: int):
-    value = {
-        "array": np.arange(6.0).reshape(2, 3),
-        "text": "x",
-        "scalar": np.float64(2.5),
-        "sparse": scipy.sparse.csc_matrix(np.eye(3)),
-        "list": [np.int32(3), (1, 2)],
-        "ordered": collections.OrderedDict(a=np.ones(2)),
+def test_pickle_that_calls_a_function_is_refused_by_name(tmp_path, protocol):
+    file, folder = tmp_path / "m.pkl", tmp_path / "made"
+    file.write_bytes(pickle.dumps({"a": Evil(folder)}, protocol))
+    with pytest.raises(UnsafeFile, match=r"m\.pkl.*(posix|nt)\.mkdir"):
+        safeio.load_pickle(file)
+    assert not folder.exists()
+
+
+def test_npy_that_calls_a_function_is_refused_by_name(tmp_path):
+    file = numpy_file_of({"a": Evil(tmp_path / "made")}, tmp_path / "m.npy")
+    with pytest.raises(UnsafeFile, match=r"m\.npy.*mkdir"):
+        safeio.load_npy(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_checkpoint_that_calls_a_function_is_refused_by_name(tmp_path):
+    file = tmp_path / "m.ckpt"
+    torch.save({"a": torch.ones(2), "b": Evil(tmp_path / "made")}, file)
+    with pytest.raises(UnsafeFile, match=r"m\.ckpt.*mkdir"):
+        safeio.load_checkpoint(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_call_hidden_in_a_tensor_payload_is_refused(tmp_path):
+    inner = tmp_path / "inner.pt"
+    torch.save(Evil(tmp_path / "made"), inner, _use_new_zipfile_serialization=False)
+    payload = inner.read_bytes()
+
+    class Tensor:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (payload,)
+
+    file = tmp_path / "m.pkl"
+    file.write_bytes(pickle.dumps({"v3d": Tensor()}, 2))
+    with pytest.raises(UnsafeFile, match="mkdir"):
+        safeio.load_pickle(file)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins eval",
+        "builtins getattr",
+        "__builtin__ __import__",
+        "numpy load",
+        "numpy.f2py.capi_maps os",
+        "collections namedtuple",
+        "scipy.sparse load_npz",
+        "torch load",
+        "torch._utils _import_dotted_name",
+        "copyreg add_extension",
+        "common.xdict os.system",
+    ],
+)
+def test_modules_of_allowed_names_are_not_allowed_as_a_whole(tmp_path, name):
+    file = tmp_path / "m.pkl"
+    file.write_bytes(b"c" + name.replace(" ", "\n").encode() + b"\n(S'x'\ntR.")
+    with pytest.raises(UnsafeFile, match=name.replace(" ", ".")):
+        safeio.load_pickle(file)
+
+
+def test_dtype_flags_cannot_make_objects_of_raw_bytes(tmp_path):
+    # dtype('O') told to have no flags made numpy take eight bytes for a pointer
+    file = tmp_path / "m.pkl"
+    file.write_bytes(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
+        b"(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\nS'AAAAAAAA'\ntb."
+    )
+    with pytest.raises(HoldprepError, match=r"m\.pkl"):
+        safeio.load_pickle(file)
+
+
+def test_a_tensor_cannot_read_outside_its_storage(tmp_path):
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (torch.arange(4.0)._typed_storage(), 0, (1000,), (1,), False, {})
+
+    file = tmp_path / "m.pkl"
+    file.write_bytes(pickle.dumps(Tensor(), 2))
+    with pytest.raises(HoldprepError, match=r"m\.pkl"):
+        safeio.load_pickle(file)
+
+
+def test_a_pickle_cannot_change_the_reader(tmp_path):
+    file = tmp_path / "m.pkl"
+    file.write_bytes(b"cscipy.sparse\ncsc_matrix\n(N(S'kind'\nNdtb.")  # BUILD with attributes for the class itself
+    kind = safeio._Csc.kind
+    with pytest.raises(HoldprepError):
+        safeio.load_pickle(file)
+    assert safeio._Csc.kind is kind
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle", b"\x80\x02K\x01"])
+def test_broken_files_are_one_line_with_the_name(tmp_path, content):
+    for name, read in (("b.pkl", safeio.load_pickle), ("b.npy", safeio.load_npy), ("b.ckpt", safeio.load_checkpoint)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(HoldprepError, match=name) as caught:
+            read(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_file_says_so(tmp_path):
+    with pytest.raises(HoldprepError, match=r"none\.npy is not there"):
+        safeio.load_npy(tmp_path / "none.npy")
+
+
+def test_truncated_array_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(100.0))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-8])
+    with pytest.raises(HoldprepError, match=r"a\.npy"):
+        safeio.load_npy(tmp_path / "a.npy")
+
+
+# reading
+
+
+CONTENT = {
+    "f32": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big_endian": np.arange(3, dtype=">f8"),
+    "empty": np.zeros((0, 3)),
+    "zero_d": np.array(2.5),
+    "text": np.array(["a", "bc"]),
+    "flags": np.array([True, False]),
+    "complex": np.array([1j]),
+    "number": np.float32(1.5),
+    "objects": np.array([[1, 2], "x", None, {"k": np.ones(2)}], dtype=object),
+    "rest": [1, 2.0, "x", None, True, b"ab", (1, 2), {3}, 2j],
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
+def test_reads_what_numpy_pickles(tmp_path, protocol):
+    file = tmp_path / "a.pkl"
+    file.write_bytes(pickle.dumps(CONTENT, protocol))
+    for read in (safeio.load_pickle(file), safeio.load_npy(numpy_file_of(CONTENT, tmp_path / "a.npy"))):
+        assert read.keys() == CONTENT.keys()
+        for key in CONTENT.keys() - {"objects", "rest"}:
+            np.testing.assert_array_equal(read[key], CONTENT[key])
+            assert read[key].dtype == CONTENT[key].dtype
+            assert type(read[key]) is type(CONTENT[key])
+        assert list(read["objects"][:3]) == [[1, 2], "x", None]
+        np.testing.assert_array_equal(read["objects"][3]["k"], np.ones(2))
+        assert read["rest"] == CONTENT["rest"]
+
+
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.array(["a"]), np.zeros((0, 4), np.int16), np.array(3)])
+def test_reads_plain_arrays(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    read = safeio.load_npy(tmp_path / "a.npy")
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == array.dtype
+
+
+def test_reads_pickled_tensors_as_arrays(tmp_path):
+    storage = torch.arange(24.0)
+    tensors = {
+        "view": storage.reshape(4, 6)[1:3, ::2],
+        "transposed": storage.reshape(4, 6).T,
+        "double": torch.arange(3, dtype=torch.float64),
+        "int": torch.arange(3),
+        "bool": torch.tensor([True, False]),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "scalar": torch.tensor(4.0),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "shape": torch.Size([1, 2]),
     }
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol=protocol))
-    loaded = safeio.load_pickle(tmp_path / "a.pkl")
-    np.testing.assert_array_equal(loaded["array"], value["array"])
-    np.testing.assert_array_equal(loaded["sparse"].toarray(), np.eye(3))
-    assert loaded["scalar"] == 2.5
-    assert loaded["list"] == [3, (1, 2)]
+    read = safeio.load_npy(numpy_file_of(tensors, tmp_path / "a.npy"))
+    assert read.pop("shape") == (1, 2)
+    for key, array in read.items():
+        assert type(array) is np.ndarray
+        np.testing.assert_array_equal(array, tensors[key].detach().float().numpy())
+    assert read["double"].dtype == np.float64
+    assert read["half"].dtype == np.float32
 
 
-def test_torch_tensors_in_a_pickled_npy_become_arrays(tmp_path: Path):
-    write_pickled_npy(tmp_path / "v3d.npy", {"v3d.right": torch.arange(12.0).reshape(3, 4).T, "im_paths": ["a/0.jpg"]})
-    loaded = safeio.load_npy(tmp_path / "v3d.npy")
-    np.testing.assert_array_equal(loaded["v3d.right"], np.arange(12.0).reshape(3, 4).T)
-    assert loaded["im_paths"] == ["a/0.jpg"]
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_reads_sparse_matrices(tmp_path, protocol):
+    dense = np.array([[0, 1.5, 0], [2, 0, 0]])
+    file = tmp_path / "a.pkl"
+    file.write_bytes(pickle.dumps({"csc": scipy.sparse.csc_matrix(dense), "csr": scipy.sparse.csr_matrix(dense)}, protocol))
+    read = safeio.load_pickle(file)
+    assert isinstance(read["csc"], scipy.sparse.csc_matrix)
+    for matrix in read.values():
+        np.testing.assert_array_equal(matrix.toarray(), dense)
 
 
-def fake_module(name: str, cls: type) -> types.ModuleType:
-    module = types.ModuleType(name)
-    cls.__module__ = name
-    setattr(module, cls.__name__, cls)
-    return module
+def test_sparse_matrix_with_indices_outside_is_refused(tmp_path):
+    matrix = scipy.sparse.csc_matrix(np.eye(3))
+    matrix.indices[0] = 10**6
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(matrix))
+    with pytest.raises(HoldprepError, match=r"a\.pkl"):
+        safeio.load_pickle(tmp_path / "a.pkl")
 
 
-def test_chumpy_and_xdict_are_read_without_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_reads_hold_own_dict_class(tmp_path, monkeypatch, protocol):
+    class xdict(dict):
+        pass
+
+    with monkeypatch.context() as patch:
+        stand_in_module(patch, "common.xdict", xdict=xdict)
+        content = pickle.dumps({"right": xdict(j3d=np.ones(3))}, protocol)
+    (tmp_path / "a.pkl").write_bytes(content)
+    read = safeio.load_pickle(tmp_path / "a.pkl")
+    assert type(read["right"]) is dict
+    np.testing.assert_array_equal(read["right"]["j3d"], np.ones(3))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_reads_chumpy_arrays_without_chumpy(tmp_path, monkeypatch, protocol):
     class Ch:
         pass
 
     class Select:
         pass
 
-    class xdict(dict):
-        pass
-
     with monkeypatch.context() as patch:
-        for name, cls in (("chumpy.ch", Ch), ("chumpy.reordering", Select), ("common.xdict", xdict)):
-            for parent in (name.split(".")[0], name):
-                patch.setitem(sys.modules, parent, fake_module(name, cls))
-            cls.__qualname__ = cls.__name__
-        array, select = Ch(), Select()
-        array.__dict__.update(x=np.arange(6.0))
-        select.__dict__.update(a=array, idxs=np.array([4, 2, 0, 1]), preferred_shape=(2, 2))
-        for protocol in (0, 2, 4):
-            (tmp_path / f"{protocol}.pkl").write_bytes(pickle.dumps(xdict(a=array, s=select), protocol=protocol))
-    for protocol in (0, 2, 4):
-        loaded = safeio.load_pickle(tmp_path / f"{protocol}.pkl")
-        assert type(loaded) is dict
-        np.testing.assert_array_equal(loaded["a"], np.arange(6.0))
-        np.testing.assert_array_equal(loaded["s"], [[4, 2], [0, 1]])
+        stand_in_module(patch, "chumpy.ch", Ch=Ch)
+        stand_in_module(patch, "chumpy.reordering", Select=Select)
+        whole, chosen = Ch(), Select()
+        whole.x, whole._dirty_vars = np.arange(12.0).reshape(3, 4), set()
+        chosen.a, chosen.idxs, chosen.preferred_shape = whole, np.array([11, 0, 5, 6]), (2, 2)
+        content = pickle.dumps({"whole": whole, "chosen": chosen}, protocol)
+    (tmp_path / "a.pkl").write_bytes(content)
+    read = safeio.load_pickle(tmp_path / "a.pkl")
+    np.testing.assert_array_equal(read["whole"], np.arange(12.0).reshape(3, 4))
+    np.testing.assert_array_equal(read["chosen"], [[11, 0], [5, 6]])
 
 
-def test_saved_dicts_open_where_numpy_is_old(tmp_path: Path):
-    value = {"a": np.ones((2, 3), np.float32), "t": torch.ones(2), "f": np.float64(1.5), "n": {"strings": np.array(["x", "yy"])}, "s": "name"}
-    safeio.save_npy(tmp_path / "d.npy", value)
-    data = (tmp_path / "d.npy").read_bytes()
-    opcodes = list(pickletools.genops(data[data.index(b"\n") + 1 :]))
-    text = " ".join(str(argument) for _, argument, _ in opcodes)
-    assert "numpy.core.multiarray" in text
-    assert "_core" not in text
-    assert "torch" not in text
-    assert max(op.proto for op, _, _ in opcodes) <= 4
-    loaded = np.load(tmp_path / "d.npy", allow_pickle=True).item()
-    assert loaded["a"].dtype == np.float32
-    assert type(loaded["f"]) is float
-    np.testing.assert_array_equal(safeio.load_npy(tmp_path / "d.npy")["n"]["strings"], ["x", "yy"])
+def test_reads_checkpoints(tmp_path):
+    torch.save({"state_dict": {"x": torch.arange(3.0)}, "epoch": 4}, tmp_path / "a.ckpt")
+    read = safeio.load_checkpoint(tmp_path / "a.ckpt")
+    assert read["epoch"] == 4
+    assert torch.equal(read["state_dict"]["x"], torch.arange(3.0))
 
 
-def test_plain_arrays_round_trip(tmp_path: Path):
-    safeio.save_npy(tmp_path / "a.npy", np.asfortranarray(np.arange(12).reshape(3, 4)))
-    np.testing.assert_array_equal(safeio.load_npy(tmp_path / "a.npy"), np.arange(12).reshape(3, 4))
+def test_checkpoint_that_is_no_dict_is_refused(tmp_path):
+    torch.save(torch.ones(2), tmp_path / "a.ckpt")
+    with pytest.raises(HoldprepError, match="not a checkpoint"):
+        safeio.load_checkpoint(tmp_path / "a.ckpt")
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
-    path = tmp_path / "x.bin"
-    safeio.write_bytes_atomic(path, b"old")
-    with pytest.raises(RuntimeError), safeio.atomic_path(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
+# writing
 
 
-def test_damaged_and_missing_files_are_named(tmp_path: Path):
-    (tmp_path / "a.npy").write_bytes(b"not an array")
-    for name in ("a.npy", "none.npy"):
-        with pytest.raises(HoldprepError, match=name):
-            safeio.load_npy(tmp_path / name)
+WRITTEN = {
+    "right": {
+        "hand_pose": torch.arange(6.0).reshape(2, 3),
+        "scale": np.float64(0.1),
+        "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    },
+    "im_paths": ["a", "b"],
+    np.str_("names"): np.array(["a", "bc"]),
+    "none": None,
+    "pair": (np.int64(1), True),
+}
+
+
+def names_in(pickled: bytes) -> set[str]:
+    """Every text and global name in a pickle."""
+    return {str(argument) for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)}
+
+
+def test_written_dict_opens_under_old_numpy(tmp_path):
+    safeio.save_npy(tmp_path / "a.npy", WRITTEN)
+    raw = (tmp_path / "a.npy").read_bytes()
+    with (tmp_path / "a.npy").open("rb") as stream:
+        assert np.lib.format.read_magic(stream) == (1, 0)
+        assert np.lib.format.read_array_header_1_0(stream) == ((), False, np.dtype(object))
+        pickled = stream.read()
+    operations = list(pickletools.genops(pickled))
+    assert operations[0][1] == 4  # protocol
+    assert b"numpy._core" not in raw
+    assert "numpy.core.multiarray _reconstruct" in names_in(pickled)
+    assert not any(word in name for name in names_in(pickled) for word in ("_core", "torch", "scalar"))
+
+
+@pytest.mark.parametrize("read", [safeio.load_npy, lambda p: np.load(p, allow_pickle=True).item()])
+@pytest.mark.filterwarnings("ignore:numpy.core")
+def test_written_dict_reads_back(tmp_path, read):
+    safeio.save_npy(tmp_path / "a.npy", WRITTEN)
+    back = read(tmp_path / "a.npy")
+    np.testing.assert_array_equal(back["right"]["hand_pose"], np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(back["right"]["fortran"], np.arange(6).reshape(2, 3))
+    assert type(back["right"]["scale"]) is float
+    assert back["right"]["scale"] == 0.1
+    assert back["im_paths"] == ["a", "b"]
+    assert back["pair"] == (1, True)
+    assert type(back["pair"][0]) is int
+    assert back["none"] is None
+    assert list(back["names"]) == ["a", "bc"]
+    assert all(type(key) is str for key in back)
+
+
+def test_written_array_reads_back(tmp_path):
+    safeio.save_npy(tmp_path / "a.npy", torch.arange(3.0))
+    assert safeio.load_npy(tmp_path / "a.npy").dtype == np.float32
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), [0, 1, 2])
+
+
+@pytest.mark.parametrize("value", [{"a": object()}, {"a": {1, 2}}, {"a": np.array([None])}, {object(): 1}])
+def test_what_is_not_data_is_not_written(tmp_path, value):
+    with pytest.raises(TypeError):
+        safeio.save_npy(tmp_path / "a.npy", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_path_replaces_at_the_end_and_cleans_up(tmp_path):
+    target = tmp_path / "a.zip"
+    safeio.write_bytes_atomic(target, b"old")
+    with safeio.atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".zip"
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr("x", "new")
+        assert target.read_bytes() == b"old"
+    assert zipfile.ZipFile(target).read("x") == b"new"
+    with pytest.raises(ZeroDivisionError), safeio.atomic_path(target) as temporary:
+        temporary.write_bytes(bytes(1 // 0))
+    assert zipfile.ZipFile(target).read("x") == b"new"
+    assert [f.name for f in tmp_path.iterdir()] == ["a.zip"]

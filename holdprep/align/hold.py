@@ -13,6 +13,7 @@ from torch import Tensor
 from holdprep.align.problem import Mode, Weights
 from holdprep.align.residuals import geman_mcclure
 from holdprep.geometry.cameras import project
+from holdprep.hand.model import Side
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Targets:
     """What a mode starts with and keeps: seen joints (px) and their frames, the hands' centroids, the object's projected points."""
 
     K: Tensor
-    j2d_px: Mapping[str, Tensor]
-    seen: Mapping[str, Tensor]
-    centroids_m: Mapping[str, Tensor]
+    j2d_px: Mapping[Side, Tensor]
+    seen: Mapping[Side, Tensor]
+    centroids_m: Mapping[Side, Tensor]
     o2d_px: Tensor
 
 
-def loss_hand(joints_m: Mapping[str, Tensor], targets: Targets, weights: Weights) -> dict[str, Tensor]:
+def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Weights) -> dict[str, Tensor]:
     """Robust reprojection of the joints (T, 21, 3), a mean over seen joints and over hands."""
     total = torch.zeros((), dtype=targets.K.dtype)
     for side, joints in joints_m.items():
@@ -64,14 +65,14 @@ def loss_object(points_m: Tensor, targets: Targets, weights: Weights) -> dict[st
     return {"contact": weights.contact * pull, "o2d": weights.o2d * error, "z_min": weights.z_min * z_min}
 
 
-def loss_motion(joints_m: Mapping[str, Tensor], points_m: Tensor, weights: Weights) -> dict[str, Tensor]:
+def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: Weights) -> dict[str, Tensor]:
     """Mean squared frame-to-frame motion of the hands' and the object's centroids; with two hands HOLD divides the object's part by 3."""
     hands = sum(joints.mean(dim=1).diff(dim=0).square().mean() for joints in joints_m.values())
     thing = points_m.mean(dim=1).diff(dim=0).square().mean() / (1 if len(joints_m) == 1 else 3)
     return {"smooth": weights.smooth * (hands + thing)}
 
 
-def losses(mode: Mode, joints_m: Mapping[str, Tensor], points_m: Tensor | None, targets: Targets, weights: Weights) -> dict[str, Tensor]:
+def losses(mode: Mode, joints_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: Weights) -> dict[str, Tensor]:
     """The terms of a mode's objective; their sum is what Adam descends."""
     terms: dict[str, Tensor] = {}
     if mode in ("h", "ho"):

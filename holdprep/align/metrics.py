@@ -8,11 +8,11 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from holdprep.align.hand_points import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.scale import HandTrack, joint_spread_mm
 from holdprep.geometry.cameras import project
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
 
 GAP_FRAMES = 60

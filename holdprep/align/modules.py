@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.loggers import Logger
 from scipy.linalg import LinAlgError
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from holdprep.align.solver import solve
 from holdprep.hand.model import Side
 
 STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
-LOSS_TOLERANCE = 1e-6
+LOSS_TOLERANCE = 1e-5
 MAX_DAMPING = 1e8
 
 
@@ -92,7 +93,7 @@ class SecondOrder(AlignModule):
 class ObjectScale(AlignModule):
     """Mode o: one estimator of the scale a step, then the choice; `result` is the estimate."""
 
-    def __init__(self, tracks: Mapping[str, HandTrack], points_obj: Any, estimator: Choice, seed: int) -> None:
+    def __init__(self, tracks: Mapping[Side, HandTrack], points_obj: Any, estimator: Choice, seed: int) -> None:
         super().__init__("o")
         self.tracks, self.points_obj, self.seed = tracks, points_obj, seed
         self.todo = list(ESTIMATORS) if estimator == "auto" else [estimator]
@@ -125,12 +126,10 @@ class HoldAdam(AlignModule):
         obj_scale: float,
         targets: hold.Targets,
         weights: Weights,
-        iterations: int | None = None,
     ) -> None:
         super().__init__(mode)
         self.joints_m, self.turned_obj, self.targets, self.weights = joints_m, turned_obj, targets, weights
         self.schedule = hold.SCHEDULES[mode]
-        self.iterations = iterations or self.schedule.iterations
         self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in transl_m.items()})
         self.obj_transl = nn.Parameter(obj_transl_m.clone(), mode != "h")
         self.obj_scale = nn.Parameter(torch.tensor(obj_scale, dtype=obj_transl_m.dtype), mode == "ho")
@@ -143,19 +142,19 @@ class HoldAdam(AlignModule):
     def iterate(self) -> dict[str, float]:
         """One Adam step; the terms before it."""
         self._condition()
-        joints = {side: rest + self.hand_transl[side][:, None] for side, rest in self.joints_m.items()}
+        joints: dict[Side, Tensor] = {side: rest + self.hand_transl[side][:, None] for side, rest in self.joints_m.items()}
         points = None if self.mode == "h" else self.obj_scale * self.turned_obj + self.obj_transl[:, None]
         terms = hold.losses(self.mode, joints, points, self.targets, self.weights)
         loss = torch.stack(list(terms.values())).sum()
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.lr_at(self.steps)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        self.clip_gradients(optimizer, gradient_clip_val=hold.CLIP_NORM, gradient_clip_algorithm="norm")
+        self.clip_gradients(optimizer.optimizer, gradient_clip_val=hold.CLIP_NORM, gradient_clip_algorithm="norm")
         optimizer.step()
         self.steps += 1
-        self.finished = self.steps >= self.iterations
         return {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
 
     def _condition(self) -> None:

@@ -9,10 +9,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from holdprep.align import residuals as res
-from holdprep.align.hand_points import NUM_JOINTS, HandPoints, HandState, Posed, tip_patches
 from holdprep.align.problem import Problem, Refine, Weights, contact_frames
 from holdprep.align.scale import TOUCHING_TIPS
 from holdprep.align.solver import BlockSystem
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, Posed, tip_patches
 from holdprep.hand.model import Side
 
 NEAR_M = 0.05  # nothing of a hand is nearer to the camera
@@ -44,7 +44,10 @@ class _HandResiduals:
 
 
 class Objective:
-    """The sum of weighted terms over all hands. `registered` are the priors' centres; `scale_stderr_ratio` None leaves the object out (h)."""
+    """The sum of weighted terms over all hands; `registered` are the priors' centres.
+
+    With `scale_stderr_ratio` None the object plays no part (mode h).
+    """
 
     def __init__(
         self,
@@ -58,7 +61,8 @@ class Objective:
         self.problem, self.weights, self.refine, self.registered = problem, weights, refine, registered
         self.log_scale, self.scale_stderr_ratio = log_scale, scale_stderr_ratio
         self.tree = cKDTree(problem.points_obj.numpy())
-        self.points = {side: HandPoints.of(hand.model, tip_patches(hand.model, PATCH_SIZE).flatten()) for side, hand in problem.hands.items()}
+        models = {side: hand.model for side, hand in problem.hands.items()}
+        self.points = {side: HandPoints.of(model, tip_patches(model, PATCH_SIZE).flatten()) for side, model in models.items()}
         self.bones = [0] * refine.rotation + list(range(1, 16)) * refine.pose
         self.columns = 3 + 3 * len(self.bones)
         self.with_object = scale_stderr_ratio is not None
@@ -112,11 +116,13 @@ class Objective:
         for n, (side, r) in enumerate(residuals.items()):
             at = int(self.with_object) + 10 * n if self.refine.shape else None
             system = BlockSystem(self.problem.num_frames, self.columns, shared)
-            self._add_pixels(system, side, r, at, share)
-            self._add_near(system, side, r, at, share)
+            ids = torch.arange(NUM_JOINTS).expand(self.problem.num_frames, -1)
+            joints = self._jacobians(side, r.posed, ids, at, shared)
+            self._add_pixels(system, side, r, joints, share)
+            self._add_near(system, r, joints, share)
             if self.with_object:
                 self._add_contact(system, side, r, at, share)
-                self._add_motion(system, side, r, at, share)
+                self._add_motion(system, r, joints, share)
             self._add_priors(system, r, share)
             if at is not None:
                 block = slice(at, at + 10)
@@ -155,51 +161,40 @@ class Objective:
         cloud_sfm = self.problem.points_obj[torch.from_numpy(nearest)[rows, chosen]] @ R.transpose(1, 2) + t
         return res.contact_gap(skin[rows, chosen], cloud_sfm, scale), chosen + NUM_JOINTS, cloud_sfm, touching
 
-    def _jacobian(self, side: Side, posed: Posed, ids: Tensor) -> Tensor:
-        """(T, Q, 3, columns) of points `ids` (T, Q) by the hand's unknowns of their frame."""
-        eye = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
-        if not self.bones:
-            return eye
-        return torch.cat([eye, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
-
-    def _shared_jacobian(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> Tensor:
-        result = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
+    def _jacobians(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
+        """Of points `ids` (T, Q): by the hand's unknowns of their frame (T, Q, 3, columns), by the shared ones (T, Q, 3, shared)."""
+        own = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
+        if self.bones:
+            own = torch.cat([own, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
+        common = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
         if at is not None:
-            result[..., at : at + 10] = self.points[side].shape_jacobian(posed, ids)
-        return result
+            common[..., at : at + 10] = self.points[side].shape_jacobian(posed, ids)
+        return own, common
 
-    def _joint_jacobians(self, side: Side, r: _HandResiduals, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
-        ids = torch.arange(NUM_JOINTS).expand(self.problem.num_frames, -1)
-        return self._jacobian(side, r.posed, ids), self._shared_jacobian(side, r.posed, ids, at, shared)
-
-    def _add_pixels(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+    def _add_pixels(self, system: BlockSystem, side: Side, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         hand = self.problem.hands[side]
         by_point = res.reprojection_jacobian(r.posed.points[:, :NUM_JOINTS], self.problem.K)
-        own, shared = self._joint_jacobians(side, r, at, system.shared)
         weight = hand.weight[..., None] * res.geman_mcclure_weight(r.pixels, self.weights.j2d_sigma_px)
-        system.add(by_point @ own, by_point @ shared, r.pixels, weight * (share * self.weights.j2d / hand.weight.sum()))
+        system.add(by_point @ joints[0], by_point @ joints[1], r.pixels, weight * (share * self.weights.j2d / hand.weight.sum()))
 
-    def _add_near(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+    def _add_near(self, system: BlockSystem, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         if bool((r.near > 0).any()):
-            own, shared = self._joint_jacobians(side, r, at, system.shared)
             weight = (r.near > 0)[..., None] * (share * self.weights.z_min / r.near.numel())
-            system.add(-own[..., 2:, :], -shared[..., 2:, :], r.near[..., None], weight)
+            system.add(-joints[0][..., 2:, :], -joints[1][..., 2:, :], r.near[..., None], weight)
 
     def _add_contact(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
         if len(r.touching) == 0:
             return
         posed = _frames(r.posed, r.touching)
-        own = self._jacobian(side, posed, r.gap_points)
-        shared = self._shared_jacobian(side, posed, r.gap_points, at, system.shared)
+        own, shared = self._jacobians(side, posed, r.gap_points, at, system.shared)
         shared[..., 0] = r.gap - posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
         weight = res.l1_norm_weight(r.gap, CONTACT_EPSILON_M)[..., None].expand(-1, -1, 3)
         system.add(own, shared, r.gap, weight * (share * self.weights.contact / r.gap[..., 0].numel()), r.touching)
 
-    def _add_motion(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
+    def _add_motion(self, system: BlockSystem, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         if self.problem.num_frames > 1:
-            own, shared = self._joint_jacobians(side, r, at, system.shared)
             moved = res.motion(r.posed.points[:, :NUM_JOINTS])
-            system.add_motion(own, shared, moved, share * self.weights.smooth / moved[..., 0].numel())
+            system.add_motion(*joints, moved, share * self.weights.smooth / moved[..., 0].numel())
 
     def _add_priors(self, system: BlockSystem, r: _HandResiduals, share: float) -> None:
         if self.bones:

@@ -130,10 +130,12 @@ def prepare(problem: Problem, weights: Weights) -> Problem:
     K = _finite("K", problem.K, (3, 3))
     seen = int((obj_weight > 0).sum())
     if seen == 0 or len(points) < 4:
-        raise HoldprepError(f"alignment has no object: {seen} of {frames} frames registered, {len(points)} points (at least 4); see object_pose")
+        counts = f"{seen} of {frames} frames registered, {len(points)} points (at least 4)"
+        raise HoldprepError(f"alignment has no object: {counts}: look at object_pose")
     depth = (T_cam_obj[:, 2, :3] @ points.median(dim=0).values + T_cam_obj[:, 2, 3])[obj_weight > 0]
-    if bool((depth <= 0).any()):
-        raise HoldprepError(f"the object lies behind the camera in {int((depth <= 0).sum())} of {seen} registered frames: run stage=object_pose again")
+    behind = int((depth <= 0).sum())
+    if behind:
+        raise HoldprepError(f"the object lies behind the camera in {behind} of {seen} registered frames: run stage=object_pose again")
     hands = {side: _prepare_hand(side, problem.hands[side], frames) for side in SIDES if side in problem.hands}
     return replace(problem, K=K, hands=hands, points_obj=points, T_cam_obj=T_cam_obj, obj_weight=obj_weight)
 
@@ -154,9 +156,10 @@ def _prepare_hand(side: Side, hand: HandObservation, frames: int) -> HandObserva
     enough = (weight > 0).sum(dim=1) >= 4
     weight = weight * enough[:, None]
     if not bool(enough.any()):
-        raise HoldprepError(f"the {side} hand has no frame with 4 or more keypoints of weight > 0 (of {frames}): check hand_pose's overlays")
-    contact = None if hand.contact is None else torch.as_tensor(hand.contact).bool()
-    return replace(hand, model=hand.model.to(torch.float64), params=params, j2d_px=torch.nan_to_num(j2d_px), weight=weight, contact=contact)
+        raise HoldprepError(f"none of {frames} frames shows 4 keypoints of the {side} hand with weight > 0: look at hand_pose's overlays")
+    contact = None if hand.contact is None else _finite(f"{side} contact", hand.contact, (frames,)) > 0
+    j2d_px = torch.nan_to_num(j2d_px, posinf=0.0, neginf=0.0)
+    return replace(hand, model=hand.model.to(torch.float64), params=params, j2d_px=j2d_px, weight=weight, contact=contact)
 
 
 def _finite(name: str, value: Tensor, shape: tuple[int | None, ...]) -> Tensor:

@@ -1,6 +1,8 @@
 """Hand and object in one metric camera frame: modes h, o, ho, each from the last one's state."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,7 +11,6 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
-from holdprep.align.hand_points import HandPoints, HandState, to_params, to_state
 from holdprep.align.modules import AlignModule, HoldAdam, ObjectScale, SecondOrder, fit
 from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, prepare
@@ -17,10 +18,12 @@ from holdprep.align.residuals import linear_translation
 from holdprep.align.scale import ESTIMATORS, Choice
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import interpolate_linear
+from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
 
 Method = Literal["lm", "hold"]
-MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "o": len(ESTIMATORS), "ho": 30}
+MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
+Run = Callable[[AlignModule, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 
@@ -50,20 +53,21 @@ def align(
     weights, refine = weights or Weights(), refine or Refine()
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
+
+    def run(module: AlignModule, iterations: int) -> None:
+        fit(module, max_iterations or iterations, logger, progress)
+
     if method == "hold":
-        result = _align_hold(mode, ready, weights, initial, max_iterations, logger, progress)
+        result = _align_hold(mode, ready, weights, initial, run)
     elif mode == "h":
-        result = _align_hands(ready, weights, refine, max_iterations, logger, progress)
-    elif mode == "o":
-        result = _align_object(ready, scale_estimator, _given(initial), logger, progress, seed)
+        result = _align_hands(ready, weights, refine, run)
     else:
-        result = _align_jointly(ready, weights, refine, _given(initial), max_iterations, logger, progress)
+        assert initial is not None
+        if mode == "o":
+            result = _align_object(ready, scale_estimator, initial, partial(fit, logger=logger, progress=progress), seed)
+        else:
+            result = _align_jointly(ready, weights, refine, initial, run)
     return replace(result, metrics=_metrics(ready, result) | result.metrics)
-
-
-def _given(initial: Alignment | None) -> Alignment:
-    assert initial is not None
-    return initial
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -76,60 +80,57 @@ def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> N
     if MODES.index(initial.mode) < MODES.index(before) or frames != problem.num_frames or set(initial.hands) != set(problem.hands):
         have = f"mode {initial.mode}, {frames} frames, hands {'+'.join(initial.hands)}"
         want = f"mode {before}, {problem.num_frames} frames, hands {'+'.join(problem.hands)}"
-        raise HoldprepError(f"align mode={mode}: the state given ({have}) is not the one needed ({want}): run stage=align mode={before} again")
+        raise HoldprepError(f"align mode={mode} needs {want}, but the state given is of {have}: run stage=align mode={before} again")
 
 
-def _align_hands(problem: Problem, weights: Weights, refine: Refine, max_iterations: int | None, logger: Logger | None, progress: bool) -> Alignment:
+def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     start = {side: _start(problem, side, state) for side, state in registered.items()}
     module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0))
-    fit(module, max_iterations or MAX_ITERATIONS["h"], logger, progress)
+    run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
     return _alignment("h", "lm", problem, hands, 1.0, float("nan"), module)
 
 
-def _align_object(problem: Problem, estimator: Choice, initial: Alignment, logger: Logger | None, progress: bool, seed: int) -> Alignment:
+def _align_object(problem: Problem, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     module = ObjectScale(tracks, problem.points_obj.numpy(), estimator, seed)
-    fit(module, MAX_ITERATIONS["o"], logger, progress)
+    run(module, len(ESTIMATORS))
     assert module.result is not None
     found = module.result
     result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, module)
     return replace(result, metrics={f"scale.{k}": v for k, v in found.figures.items()}, notes=list(found.notes))
 
 
-def _align_jointly(
-    problem: Problem, weights: Weights, refine: Refine, initial: Alignment, max_iterations: int | None, logger: Logger | None, progress: bool
-) -> Alignment:
+def _align_jointly(problem: Problem, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
     objective = Objective(problem, weights, refine, registered, log_scale, ratio)
     module = SecondOrder("ho", objective, Scene(_states(problem, initial), log_scale))
-    fit(module, max_iterations or MAX_ITERATIONS["ho"], logger, progress)
+    run(module, MAX_ITERATIONS["ho"])
     scale = float(np.exp(module.scene.log_scale))
     result = _alignment("ho", "lm", problem, module.scene.hands, scale, ratio * scale, module)
     return replace(result, notes=[*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"])
 
 
-def _align_hold(
-    mode: Mode, problem: Problem, weights: Weights, initial: Alignment | None, max_iterations: int | None, logger: Logger | None, progress: bool
-) -> Alignment:
+def _align_hold(mode: Mode, problem: Problem, weights: Weights, initial: Alignment | None, run: Run) -> Alignment:
     """HOLD's start is the hand at (0, 0, 1) and the object 1 m beyond its SfM place."""
+    ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     if initial is None:
         states = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
-        hands = {side: replace(s, transl=torch.tensor([0.0, 0.0, 1.0]).double().repeat(problem.num_frames, 1)) for side, s in states.items()}
-        scale, obj_transl = 1.0, problem.T_cam_obj[:, :3, 3] + torch.tensor([0.0, 0.0, 1.0]).double()
+        hands = {side: replace(state, transl=ahead.repeat(problem.num_frames, 1)) for side, state in states.items()}
+        scale, obj_transl = 1.0, problem.T_cam_obj[:, :3, 3] + ahead
     else:
         hands, scale, obj_transl = _states(problem, initial), initial.obj_scale, initial.transl_cam_obj_m.double()
-    rest = {side: HandPoints.of(problem.hands[side].model, NO_VERTICES).pose(replace(s, transl=0 * s.transl)).points for side, s in hands.items()}
-    transl = {side: s.transl for side, s in hands.items()}
+    rest = {side: _joints(problem, side, replace(state, transl=torch.zeros_like(state.transl))) for side, state in hands.items()}
+    transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), weights, max_iterations)
-    fit(module, module.iterations, logger, progress)
-    hands = {side: replace(s, transl=module.hand_transl[side].detach()) for side, s in hands.items()}
+    module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), weights)
+    run(module, module.schedule.iterations)
+    hands = {side: replace(state, transl=module.hand_transl[side].detach()) for side, state in hands.items()}
     result = _alignment(mode, "hold", problem, hands, float(module.obj_scale.detach()), float("nan"), module)
     return replace(result, transl_cam_obj_m=module.obj_transl.detach())
 
@@ -149,12 +150,13 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
 def _start(problem: Problem, side: Side, registered: HandState) -> HandState:
     """The linear solution in frames that have keypoints, kept in front of the camera; interpolated elsewhere."""
     hand = problem.hands[side]
-    joints = HandPoints.of(hand.model, NO_VERTICES).pose(registered).points
+    joints = _joints(problem, side, registered)
     transl = linear_translation(joints, problem.K, hand.j2d_px, hand.weight)
     depth = transl[:, 2] + joints[:, 0, 2]
     usable = torch.isfinite(depth) & (depth > 2 * NEAR_M)
     if not bool(usable.any()):
-        raise HoldprepError(f"the {side} hand's keypoints fit no place in front of the camera in {len(depth)} frames: check K and the keypoints' order")
+        counts = f"none of {len(depth)} frames"
+        raise HoldprepError(f"in {counts} do the {side} hand's keypoints fit a hand in front of the camera: check K and their order")
     filled = interpolate_linear(torch.nan_to_num(transl).numpy(), usable.numpy())
     return replace(registered, transl=torch.from_numpy(filled))
 
@@ -165,9 +167,17 @@ def _fill(problem: Problem, side: Side, state: HandState) -> HandState:
     return replace(state, transl=torch.from_numpy(interpolate_linear(state.transl.numpy(), seen)))
 
 
+def _joints(problem: Problem, side: Side, state: HandState) -> Tensor:
+    return HandPoints.of(problem.hands[side].model, NO_VERTICES).pose(state).points
+
+
 def _states(problem: Problem, alignment: Alignment) -> dict[Side, HandState]:
-    double = {side: ManoParams(p.global_orient.double(), p.hand_pose.double(), p.betas.double(), p.transl.double()) for side, p in alignment.hands.items()}
-    return {side: to_state(hand.model, double[side]) for side, hand in problem.hands.items()}
+    states = {}
+    for side, hand in problem.hands.items():
+        p = alignment.hands[side]
+        double = ManoParams(p.global_orient.double(), p.hand_pose.double(), p.betas.double(), p.transl.double())
+        states[side] = to_state(hand.model, double)
+    return states
 
 
 def _alignment(

@@ -13,6 +13,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from holdprep.errors import HoldprepError
+from holdprep.hand.model import Side
 
 Estimator = Literal["centroid", "rigid_grasp", "contact"]
 Choice = Literal["auto", "centroid", "rigid_grasp", "contact"]
@@ -60,7 +61,7 @@ class ScaleEstimate:
     notes: tuple[str, ...] = ()
 
 
-def centroid(tracks: Mapping[str, HandTrack], points_obj: np.ndarray, seed: int = 0) -> ScaleEstimate:
+def centroid(tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, seed: int = 0) -> ScaleEstimate:
     """HOLD's: the scale that brings the object's point centroid to the hand's joint centroid in L1, which is a weighted median."""
     middle = points_obj.mean(axis=0)
     hand = np.concatenate([t.joints_m.mean(axis=1) for t in tracks.values()])
@@ -72,13 +73,13 @@ def centroid(tracks: Mapping[str, HandTrack], points_obj: np.ndarray, seed: int 
     cumulative = np.cumsum((leverage * counts[:, :, None]).reshape(len(counts), -1)[:, order], axis=1)
     medians = ratio.reshape(-1)[order][(cumulative >= 0.5 * cumulative[:, -1:]).argmax(axis=1)]
     if medians[0] <= 0:
-        raise HoldprepError(f"hand and object lie on opposite sides of the camera (scale {medians[0]:.3g}): look at align mode h and object_pose")
+        raise HoldprepError(f"hand and object lie on opposite sides of the camera (scale {medians[0]:.3g}): look at mode h and object_pose")
     scatter = np.std(medians[1:]) / medians[0]
     l1_m = float(np.average(np.abs(hand - medians[0] * obj).mean(axis=1), weights=weight))
     return ScaleEstimate("centroid", float(medians[0]), float(np.hypot(scatter, SYSTEMATIC["centroid"])), figures={"gap_mm": 1e3 * l1_m})
 
 
-def rigid_grasp(tracks: Mapping[str, HandTrack], seed: int = 0, rounds: int = 15) -> ScaleEstimate:
+def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0, rounds: int = 15) -> ScaleEstimate:
     """The hand stands still in the object's frame: h_i = s t_i + R_i g is linear in the scale s and each hand's place g.
 
     Iteratively reweighted least squares (Geman-McClure, width three times the median residual), depth weighed down. Its doubt is
@@ -98,13 +99,15 @@ def rigid_grasp(tracks: Mapping[str, HandTrack], seed: int = 0, rounds: int = 15
     counts = _resampled_counts([len(t.weight) for t in tracks.values()], seed)[1:]
     ridge = 1e-12 * np.trace(normal.sum(axis=0)) * np.eye(len(solution))
     resampled = np.linalg.solve(np.tensordot(counts, normal, axes=1) + ridge, np.tensordot(counts, vector, axes=1)[..., None])[:, 0, 0]
-    stderr = float(np.hypot(np.std(resampled) / abs(scale), SYSTEMATIC["rigid_grasp"]))
+    scatter = max(float(np.std(resampled)), _formal_stderr(normal.sum(axis=0) + ridge, weight * robust, residual))
+    stderr = float(np.hypot(scatter / abs(scale), SYSTEMATIC["rigid_grasp"]))
     spread_mm = max(joint_spread_mm(t, scale) for t in tracks.values())
     turn_deg = max(relative_turn_deg(t) for t in tracks.values())
-    return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, turn_deg, stderr), {"spread_mm": spread_mm, "turn_deg": turn_deg})
+    figures = {"spread_mm": spread_mm, "turn_deg": turn_deg}
+    return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, turn_deg, stderr), figures)
 
 
-def contact(tracks: Mapping[str, HandTrack], points_obj: np.ndarray, around: float, seed: int = 0) -> ScaleEstimate:
+def contact(tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, around: float, seed: int = 0) -> ScaleEstimate:
     """The scale at which the cloud's surface meets the three nearest fingertips, searched within 25 % of `around`.
 
     Distances are unsigned, from the skin around each fingertip to the nearest cloud point; frames are sampled evenly.
@@ -155,14 +158,14 @@ def choose(estimates: Mapping[str, ScaleEstimate]) -> ScaleEstimate:
 
 
 def estimate(
-    name: Estimator, tracks: Mapping[str, HandTrack], points_obj: np.ndarray, seed: int = 0, around: float | None = None
+    name: Estimator, tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, seed: int = 0, around: float | None = None
 ) -> ScaleEstimate:
     """One estimator by name, doubts included; `contact` searches `around` a scale (the centroid's if None).
 
     Raises HoldprepError if no frame shows hand and object.
     """
     if not tracks or all(len(t.weight) == 0 for t in tracks.values()):
-        raise HoldprepError("no frame shows both a hand and a registered object: scale cannot be found; check masks, hand_pose and object_pose")
+        raise HoldprepError("no frame shows both a hand and a registered object, so no scale: look at hand_pose and object_pose")
     tracks = {side: t for side, t in tracks.items() if len(t.weight)}
     if name == "rigid_grasp":
         return rigid_grasp(tracks, seed)
@@ -208,6 +211,13 @@ def _grasp_equations(tracks: Sequence[HandTrack]) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(rows), np.concatenate(right)
 
 
+def _formal_stderr(normal: np.ndarray, weight: np.ndarray, residual: np.ndarray) -> float:
+    """Least squares' own standard error of the first unknown: a bootstrap of few frames believes too much."""
+    freedom = max(3 * weight.sum() ** 2 / np.square(weight).sum() - len(normal), 1.0)
+    variance = (weight * residual**2).sum() / freedom
+    return float(np.sqrt(variance * np.linalg.inv(normal)[0, 0]))
+
+
 def _doubt(scale: float, spread_mm: float, turn_deg: float, stderr: float) -> str:
     if scale <= 0:
         return "its scale is not positive"
@@ -215,7 +225,9 @@ def _doubt(scale: float, spread_mm: float, turn_deg: float, stderr: float) -> st
         return f"the object turns {turn_deg:.0f} degrees in the hand (at most {MAX_TURN_DEG:.0f})"
     if spread_mm > MAX_SPREAD_MM:
         return f"joints wander {spread_mm:.0f} mm on the object (at most {MAX_SPREAD_MM:.0f})"
-    return f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f}): the object is hardly turned" if stderr > MAX_STDERR else ""
+    if stderr > MAX_STDERR:
+        return f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f}): the object is hardly turned"
+    return ""
 
 
 def _distance(a: ScaleEstimate, b: ScaleEstimate) -> float:
@@ -223,7 +235,7 @@ def _distance(a: ScaleEstimate, b: ScaleEstimate) -> float:
 
 
 def _all_figures(estimates: Mapping[str, ScaleEstimate]) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     for name, e in estimates.items():
         figures |= {f"{name}.scale": e.scale, f"{name}.stderr_pct": 100 * e.stderr_ratio} | {f"{name}.{k}": v for k, v in e.figures.items()}
     return figures

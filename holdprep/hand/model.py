@@ -1,10 +1,18 @@
 """The hand model's data: MANO when the user has its files, the CC0 stand-in otherwise. Arrays only; the arithmetic is in `lbs`."""
 
+import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from holdprep import safeio
+from holdprep.errors import HoldprepError
+from holdprep.hand.joints import PARENTS
 
 Side = Literal["right", "left"]
 SIDES: tuple[Side, ...] = ("right", "left")
@@ -48,3 +56,91 @@ class ManoParams:
     hand_pose: Tensor
     betas: Tensor
     transl: Tensor
+
+
+STANDIN_FILE = Path(__file__).parent / "assets" / "standin_right.npz"
+STANDIN_MARK = "holdprep_standin"  # key of a MANO-layout file that holds the stand-in
+
+
+def load_hand_model(side: Side, path: Path | None = None, dtype: torch.dtype = torch.float32) -> HandModel:
+    """The hand model of one side: MANO from `path` (MANO_RIGHT.pkl / MANO_LEFT.pkl, or their folder), the stand-in without.
+
+    A left hand keeps its file's shape directions as they are: that is how HOLD's trainer reads them (its generator flips their x).
+    Raises HoldprepError where the file is missing or is no MANO hand of that side.
+    """
+    if side not in SIDES:
+        raise HoldprepError(f"hand side {side!r} is not one of {', '.join(SIDES)}")
+    if path is None:
+        data = _standin(side)
+    else:
+        file = path if path.is_file() else _find(path, side)
+        data = safeio.load_pickle(file)
+        _check(data, file)
+    return _from_arrays(side, data, dtype)
+
+
+def export_mano_pkl(folder: Path) -> None:
+    """Write the stand-in as MANO_RIGHT.pkl and MANO_LEFT.pkl of plain arrays, which smplx loads like MANO's own files."""
+    for side in SIDES:
+        data = _standin(side) | {STANDIN_MARK: True, "hands_components": np.eye(45), "bs_type": "lrotmin", "bs_style": "lbs"}
+        safeio.write_bytes_atomic(folder / f"MANO_{side.upper()}.pkl", pickle.dumps(data, protocol=4))
+
+
+def _find(folder: Path, side: Side) -> Path:
+    name = f"MANO_{side.upper()}.pkl"
+    for candidate in (folder / name, folder / "mano" / name, folder / "models" / name):
+        if candidate.is_file():
+            return candidate
+    raise HoldprepError(f"{folder / name} is not there: hand_model.path (or $MANO_DIR) must hold MANO_RIGHT.pkl and MANO_LEFT.pkl from mano.is.tue.mpg.de")
+
+
+def _check(data: Any, file: Path) -> None:
+    needed = {"v_template": (778, 3), "shapedirs": (778, 3, 10), "posedirs": (778, 3, 135), "weights": (778, 16), "f": (1538, 3), "hands_mean": (45,)}
+    for key, shape in needed.items():
+        found = np.shape(data[key]) if isinstance(data, Mapping) and key in data else None
+        if found != shape:
+            raise HoldprepError(f"{file} is no MANO hand: {key} has shape {found}, not {shape}")
+    if "J_regressor" not in data:
+        raise HoldprepError(f"{file} is no MANO hand: J_regressor is missing")
+
+
+def _from_arrays(side: Side, data: Mapping[str, Any], dtype: torch.dtype) -> HandModel:
+    regressor = data["J_regressor"]
+    dense = regressor.toarray() if hasattr(regressor, "toarray") else regressor
+
+    def tensor(x: Any) -> Tensor:
+        return torch.as_tensor(np.array(x, dtype=np.float64)).to(dtype)
+
+    return HandModel(
+        side=side,
+        name="standin" if STANDIN_MARK in data else "mano",
+        v_template=tensor(data["v_template"]),
+        shapedirs=tensor(data["shapedirs"]),
+        posedirs=tensor(data["posedirs"]),
+        J_regressor=tensor(dense),
+        weights=tensor(data["weights"]),
+        hand_mean=tensor(data["hands_mean"]),
+        faces=torch.as_tensor(np.array(data["f"], dtype=np.int64)),
+        parents=PARENTS,
+    )
+
+
+def _standin(side: Side) -> dict[str, Any]:
+    """The baked right hand in the keys of MANO's files; the left one is its mirror image in x."""
+    with np.load(STANDIN_FILE, allow_pickle=False) as file:
+        baked = {k: file[k] for k in file.files}
+    mirror = np.array([-1.0, 1.0, 1.0]) if side == "left" else np.ones(3)
+    mean = baked["hand_mean"].reshape(15, 3) * (np.array([1.0, -1.0, -1.0]) if side == "left" else 1.0)
+    faces = baked["faces"].astype(np.uint32)
+    parents = np.array([2**32 - 1, *PARENTS[1:]], dtype=np.int64)
+    return {
+        "v_template": baked["v_template"].astype(np.float64) * mirror,
+        "shapedirs": baked["shapedirs"].astype(np.float64) * mirror[:, None],
+        "posedirs": np.zeros((778, 3, 135)),  # the stand-in has no pose correctives
+        "J_regressor": baked["J_regressor"].astype(np.float64),
+        "weights": baked["weights"].astype(np.float64),
+        "hands_mean": mean.reshape(45).astype(np.float64),
+        "f": faces[:, ::-1].copy() if side == "left" else faces,
+        "kintree_table": np.stack([parents, np.arange(16)]),
+        STANDIN_MARK: True,
+    }

@@ -103,7 +103,14 @@ def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: S
 
 
 def extract_features(
-    folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, camera_model: str, max_features: int, peak_threshold: float, num_threads: int
+    folder: Path,
+    crop: Crop,
+    shape: tuple[int, int],
+    focal_px: float,
+    camera_model: str,
+    max_features: int,
+    peak_threshold: float,
+    num_threads: int,
 ) -> None:
     """SIFT of every crop into `folder`/database.db, all frames sharing one camera whose principal point is the full image's centre."""
     if camera_model not in _CAMERA_PARAMS:
@@ -122,7 +129,9 @@ def extract_features(
     options.sift.peak_threshold = peak_threshold
     options.sift.first_octave = 0  # the crop is enlarged already
     mode = pycolmap.CameraMode.SINGLE
-    pycolmap.extract_features(folder / "database.db", folder / "images", camera_mode=mode, reader_options=reader, extraction_options=options)
+    pycolmap.extract_features(
+        folder / "database.db", folder / "images", camera_mode=mode, reader_options=reader, extraction_options=options
+    )
 
 
 def match(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
@@ -158,7 +167,10 @@ def read_features(folder: Path, crop: Crop) -> Features:
 def descriptors(folder: Path) -> dict[str, np.ndarray]:
     """Frame name -> SIFT descriptors (M, 128) float32."""
     with pycolmap.Database.open(folder / "database.db") as database:
-        return {image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data.astype(np.float32) for image in database.read_all_images()}
+        return {
+            image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data.astype(np.float32)
+            for image in database.read_all_images()
+        }
 
 
 def map_models(folder: Path, crop: Crop, seed: int, *, refine_focal: bool, init_tri_angle_deg: float = 8.0) -> list[Model]:
@@ -223,7 +235,8 @@ def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray]
     present = {image.name.removesuffix(".png") for image in reconstruction.images.values()}
     for name in poses.keys() - present:
         reconstruction.add_image_with_trivial_frame(
-            pycolmap.Image(name=f"{name}.png", camera_id=stored[name].camera_id, image_id=stored[name].image_id), pycolmap.Rigid3d(poses[name][:3])
+            pycolmap.Image(name=f"{name}.png", camera_id=stored[name].camera_id, image_id=stored[name].image_id),
+            pycolmap.Rigid3d(poses[name][:3]),
         )
     output = folder / "sparse_rebuilt"
     output.mkdir(exist_ok=True)

@@ -10,7 +10,9 @@ from scipy.spatial.distance import cdist
 _NUM_WORDS = 32
 
 
-def choose_pairs(names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, exhaustive_frames: int, seed: int) -> list[tuple[str, str]]:
+def choose_pairs(
+    names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, exhaustive_frames: int, seed: int
+) -> list[tuple[str, str]]:
     """Pairs of frame names, `names` being in order of time.
 
     Up to `exhaustive_frames` frames: every pair. Beyond: for each frame half of `num_pairs` neighbours in time and as many of the
@@ -35,7 +37,8 @@ def _vlad(per_frame: Sequence[np.ndarray], seed: int) -> np.ndarray:
     sample = everything[np.random.default_rng(seed).permutation(len(everything))[:20000]]
     cv2.setRNGSeed(seed)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1.0)
-    _, _, words = cv2.kmeans(sample, min(_NUM_WORDS, len(sample)), None, criteria, 1, cv2.KMEANS_PP_CENTERS)
+    labels = np.zeros((len(sample), 1), np.int32)
+    words = np.asarray(cv2.kmeans(sample, min(_NUM_WORDS, len(sample)), labels, criteria, 1, cv2.KMEANS_PP_CENTERS)[2])
     frames = np.zeros((len(per_frame), *words.shape))
     for t, found in enumerate(per_frame):
         nearest = cdist(found, words).argmin(axis=1)

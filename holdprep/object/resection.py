@@ -21,7 +21,9 @@ class Resection:
     num_inliers: int
 
 
-def resect(names: Sequence[str], trusted: np.ndarray, model: Model, features: Features, K: np.ndarray, limit_deg: float) -> dict[int, Resection]:
+def resect(
+    names: Sequence[str], trusted: np.ndarray, model: Model, features: Features, K: np.ndarray, limit_deg: float
+) -> dict[int, Resection]:
     """Poses of frames outside `trusted` (T,) bool that the trusted frames' points support, spreading from the trusted frames inwards.
 
     A frame's keypoints take the 3D points of the keypoints they match in trusted or already resected frames. The pose is refined
@@ -29,8 +31,9 @@ def resect(names: Sequence[str], trusted: np.ndarray, model: Model, features: Fe
     Frames with fewer than 12 inliers, or that would turn more than `limit_deg` (times the root of the gap) are left out.
     """
     points_at = _solid_points(model, [name for name, ok in zip(names, trusted, strict=True) if ok])
-    poses = {t: model.poses[names[t]] for t in np.flatnonzero(trusted)}
-    camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[K[0, 0], K[0, 2], K[1, 2], *(model.distortion if len(model.distortion) else [0.0])])
+    poses = {t: model.poses[names[t]] for t in np.flatnonzero(trusted).tolist()}
+    radial = float(model.distortion[0]) if len(model.distortion) else 0.0
+    camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[K[0, 0], K[0, 2], K[1, 2], radial])
     found: dict[int, Resection] = {}
     pending = [t for t in range(len(names)) if t not in poses and names[t] in features.matches]
     while pending:

@@ -9,7 +9,8 @@ undecided is not passed off as registered.
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ from holdprep.object.resection import resect
 
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
 _AGREE_DEG = 8.0  # two mappings that differ more at a frame tell two stories about it
+_MAX_REPAIRS = 4  # rounds of resection and adjustment; each lets newly seen points carry the next frames
 _WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.K)"
 
 
@@ -98,16 +100,19 @@ def reconstruct(
 
     The focal length is refined from `focal_prior_px` (default 1.2 times the longer side) unless `focal_px` fixes it; the principal
     point is the image's centre, always. Mappings are made with `seeds`, then with further seeds up to `max_mappings` until two of
-    them are free of jumps and agree. Every mapping runs on one thread and is repeatable; extraction and matching use
-    `num_threads`, and repeat because verification is seeded per pair. `work_dir` is emptied of an earlier run's files and keeps
-    images, database.db and sparse models.
+    them are free of jumps and agree. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
+    several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
+    earlier run's files and keeps images, database.db and sparse models.
 
     Raises HoldprepError when masks are unusable, no model is found, or fewer than `min_registered_pct` percent of the frames register.
     """
     _check(images, masks, names)
     usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, erode_px)) >= _MIN_MASK_PX]
     if len(usable) < 3:
-        raise HoldprepError(f"object poses: {len(usable)} of {len(names)} frames have an object mask of {_MIN_MASK_PX} px or more, 3 are needed: check the object's masks")
+        raise HoldprepError(
+            f"object poses: {len(usable)} of {len(names)} frames have an object mask of {_MIN_MASK_PX} px or more, 3 are needed: "
+            "check the object's masks"
+        )
     h, w = images[0].shape[:2]
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
     refine_focal, focal = focal_px is None, focal_px or focal_prior_px or 1.2 * max(h, w)
@@ -127,12 +132,17 @@ def reconstruct(
 
 def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
     if not len(images) == len(masks) == len(names):
-        raise HoldprepError(f"object poses: {len(images)} images, {len(masks)} masks and {len(names)} names: there must be one of each per frame")
+        raise HoldprepError(
+            f"object poses: {len(images)} images, {len(masks)} masks and {len(names)} names: there must be one of each per frame"
+        )
     if len(set(names)) != len(names):
         raise HoldprepError(f"object poses: {len(names) - len(set(names))} frame names are used twice: names must be unique")
     for image, mask, name in zip(images, masks, names, strict=True):
         if image.shape[:2] != mask.shape or image.shape != images[0].shape:
-            raise HoldprepError(f"object poses: frame {name}: image {image.shape[:2]} and mask {mask.shape} must both have the first frame's size {images[0].shape[:2]}")
+            raise HoldprepError(
+                f"object poses: frame {name}: image {image.shape[:2]} and mask {mask.shape} must both have the first frame's size "
+                f"{images[0].shape[:2]}"
+            )
 
 
 def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -145,11 +155,19 @@ def _prepare(work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     for path in [work_dir / "images", work_dir / "masks", *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
-    (work_dir / "database.db").unlink(missing_ok=True)
+    for path in work_dir.glob("database.db*"):  # SQLite's journals too
+        path.unlink()
 
 
 def _map_until_agreed(
-    work_dir: Path, crop: colmap.Crop, names: Sequence[str], seeds: Sequence[int], max_mappings: int, num_threads: int, refine_focal: bool, bar: tqdm
+    work_dir: Path,
+    crop: colmap.Crop,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    max_mappings: int,
+    num_threads: int,
+    refine_focal: bool,
+    bar: tqdm,
 ) -> list[colmap.Model]:
     """All models of all mappings: the seeds asked for, then more while no two mappings are free of jumps and tell the same story."""
     todo = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + max(max_mappings - len(seeds), 0))]
@@ -157,8 +175,10 @@ def _map_until_agreed(
     wave = len(seeds)
     while todo:
         now, todo = todo[:wave], todo[wave:]
+        # odd seeds also begin from a wider pair: runs that start alike fail alike
+        run = partial(_map_one, work_dir, crop, refine_focal)
         with ThreadPoolExecutor(max(1, num_threads)) as pool:
-            for found in pool.map(lambda seed: colmap.map_models(work_dir, crop, seed, refine_focal=refine_focal, init_tri_angle_deg=8.0 + 8.0 * (seed % 2)), now):
+            for found in pool.map(run, now):
                 models += found
                 bar.update()
         summaries = _judge(names, models)
@@ -172,10 +192,20 @@ def _map_until_agreed(
     return models
 
 
+def _map_one(work_dir: Path, crop: colmap.Crop, refine_focal: bool, seed: int) -> list[colmap.Model]:
+    return colmap.map_models(work_dir, crop, seed, refine_focal=refine_focal, init_tri_angle_deg=16.0 if seed % 2 else 8.0)
+
+
 def _rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np.ndarray]:
     """(T, 3, 3) rotations, identity where unregistered, and (T,) bool."""
     registered = np.array([name in model.poses for name in names])
     return np.stack([model.poses[name][:3, :3] if name in model.poses else np.eye(3) for name in names]), registered
+
+
+def _share_alike(model: colmap.Model, other: colmap.Model) -> float:
+    """Share of the common frames at which two models tell the same rotation, 0 when they have none in common."""
+    angles = trajectory.disagreement_deg(model.poses, other.poses)
+    return float(np.mean([angle < _AGREE_DEG for angle in angles.values()])) if angles else 0.0
 
 
 def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSummary]:
@@ -184,7 +214,7 @@ def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSu
     for model in models:
         R, registered = _rotations(names, model)
         others = [other for other in models if other.seed != model.seed and len(other.poses) >= 0.5 * largest]
-        shares = [np.mean([angle < _AGREE_DEG for angle in trajectory.disagreement_deg(model.poses, other.poses).values()] or [0.0]) for other in others]
+        shares = [_share_alike(model, other) for other in others]
         summaries.append(
             ModelSummary(
                 model.seed,
@@ -201,7 +231,13 @@ def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSu
 
 
 def _finish(
-    work_dir: Path, crop: colmap.Crop, shape: tuple[int, int], names: Sequence[str], models: list[colmap.Model], refine_focal: bool, min_registered_pct: float
+    work_dir: Path,
+    crop: colmap.Crop,
+    shape: tuple[int, int],
+    names: Sequence[str],
+    models: list[colmap.Model],
+    refine_focal: bool,
+    min_registered_pct: float,
 ) -> ObjectReconstruction:
     """Keep the model with most trusted frames (then agreement, then observations), repair it, fill the gaps."""
     summaries = _judge(names, models)
@@ -211,21 +247,29 @@ def _finish(
     trusted = trajectory.trusted_frames(R, registered)
     _require(int(registered.sum()), len(names), "registered", min_registered_pct)
     features = colmap.read_features(work_dir, crop)
-    K = pinhole_K(model.focal_px, shape[1], shape[0])
-    rescued = resect(names, trusted, model, features, K, trajectory.jump_limit_deg(R, registered))
-    poses = {name: model.poses[name] for name, ok in zip(names, trusted, strict=True) if ok}
-    poses |= {names[t]: resection.T_cam_obj for t, resection in rescued.items()}
-    # a robust adjustment over points triangulated from trusted poses only; it also brings the focal length nearer the truth
-    model = colmap.rebuild(work_dir, crop, model, poses, refine_focal=refine_focal)
-    trusted = trajectory.trusted_frames(*_rotations(names, model))
+    rescued: set[int] = set()
+    for _ in range(_MAX_REPAIRS):
+        # points from trusted poses only, robustly adjusted: a flipped stretch bends the focal length too
+        K = pinhole_K(model.focal_px, shape[1], shape[0])
+        found = resect(names, trusted, model, features, K, trajectory.jump_limit_deg(*_rotations(names, model)))
+        poses = {name: model.poses[name] for name, ok in zip(names, trusted, strict=True) if ok}
+        poses |= {names[t]: resection.T_cam_obj for t, resection in found.items()}
+        model = colmap.rebuild(work_dir, crop, model, poses, refine_focal=refine_focal)
+        trusted = trajectory.trusted_frames(*_rotations(names, model))
+        rescued |= found.keys()
+        if not found or trusted.all():
+            break
     _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
-    summaries = [ModelSummary(**{**vars(s), "kept": i == best}) for i, s in enumerate(summaries)]
-    return _assemble(names, shape, model, features, trusted, set(rescued), summaries)
+    summaries = [replace(summary, kept=i == best) for i, summary in enumerate(summaries)]
+    return _assemble(names, shape, model, features, trusted, rescued, summaries)
 
 
 def _require(count: int, total: int, what: str, min_pct: float) -> None:
     if count < min_pct / 100 * total:
-        raise HoldprepError(f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, at least {min_pct:.0f} % are needed: {_WHAT_TO_TRY}")
+        raise HoldprepError(
+            f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, "
+            f"at least {min_pct:.0f} % are needed: {_WHAT_TO_TRY}"
+        )
 
 
 def _assemble(
@@ -241,7 +285,7 @@ def _assemble(
     h, w = shape
     K = pinhole_K(model.focal_px, w, h)
     frames, points, pixels = [], [], []
-    for t in np.flatnonzero(known):
+    for t in np.flatnonzero(known).tolist():
         index = model.point_of_keypoint[names[t]]
         seen = index >= 0
         frames.append(np.full(seen.sum(), t))
@@ -278,7 +322,7 @@ def _assemble(
         reprojection_px=float(error.mean()),
         rotation_jumps=[(names[a], names[b]) for a, b in jumps],
         models=summaries,
-        warnings=_warnings(model.focal_px, w, summaries, jumps, names),
+        warnings=_warnings(model.focal_px, w, summaries, jumps, names, len(rescued)),
     )
 
 
@@ -292,13 +336,29 @@ def _project(points: np.ndarray, T: np.ndarray, K: np.ndarray, distortion: np.nd
     return project(cam, K)
 
 
-def _warnings(focal_px: float, width: int, summaries: list[ModelSummary], jumps: list[tuple[int, int]], names: Sequence[str]) -> list[str]:
+def _warnings(
+    focal_px: float, width: int, summaries: list[ModelSummary], jumps: list[tuple[int, int]], names: Sequence[str], num_rescued: int
+) -> list[str]:
     found = []
     if not 0.5 <= focal_px / width <= 2.5:
-        found.append(f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: give the camera (object_pose.K)")
+        found.append(
+            f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: "
+            "give the camera (object_pose.K)"
+        )
     if jumps:
-        found.append(f"{len(jumps)} implausible rotations between neighbouring frames, the first at {names[jumps[0][0]]}-{names[jumps[0][1]]}: look at the overlay there")
+        a, b = jumps[0]
+        found.append(
+            f"{len(jumps)} implausible rotations between neighbouring frames, first at {names[a]}-{names[b]}: look at the overlay there"
+        )
+    if num_rescued > 0.05 * len(names):
+        found.append(
+            f"{num_rescued} of {len(names)} frames were resected from their neighbours after an implausible rotation, 5 % is usual: "
+            "the cloud may be bent there, look at the overlay, or try other seeds (object_pose.seeds)"
+        )
     kept = next(s for s in summaries if s.kept)
     if kept.agreement < 0.9:
-        found.append(f"other mappings agree on {100 * kept.agreement:.0f} % of the frames, 90 % is expected: a flipped stretch or a repeating texture is likely")
+        found.append(
+            f"other mappings agree on {100 * kept.agreement:.0f} % of the frames, 90 % is expected: "
+            "a flipped stretch or a repeating texture is likely"
+        )
     return found

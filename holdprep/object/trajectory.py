@@ -57,7 +57,8 @@ def trusted_frames(R: np.ndarray, registered: np.ndarray) -> np.ndarray:
     pieces = np.split(at, [i for i, frame in enumerate(at) if frame in starts])
     best: list[tuple[int, list[int]]] = []
     for j, piece in enumerate(pieces):
-        weight, chain = 0, []
+        weight = 0
+        chain: list[int] = []
         for i in range(j - 1):  # the piece right before is behind a jump
             a, b = pieces[i][-1], piece[0]
             fits = b - a <= _BRIDGE_FRAMES and rotation_angle_deg(R[a], R[b]) <= limit * np.sqrt(b - a)
@@ -85,7 +86,7 @@ def disagreement_deg(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], i
 
 
 def complete(T_cam_obj: np.ndarray, known: np.ndarray, centre_obj: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Poses (T, 4, 4) for every frame and where the unknown ones come from: '' (known), 'interpolated' or 'held' (before the first, after the last).
+    """Poses (T, 4, 4) for every frame, and per frame '' (known), 'interpolated' or 'held' (before the first, after the last known).
 
     Rotation follows SLERP, the object's centre (3,) a straight line before the camera. Raises ValueError when nothing is known.
     """

@@ -33,21 +33,21 @@ class Gate:
     @property
     def number(self) -> str:
         """The value with its unit, for reading."""
-        return f"{_format(self.value)} {self.unit}".strip()
+        return show(self.value) if _is_missing(self.value) else f"{show(self.value)} {self.unit}".strip()
 
     @property
     def threshold(self) -> str:
-        """What passes and what fails, for reading: `at least 90 %, fails below 60 %`."""
+        """What passes and what fails, for reading: `at least 90, fails below 60 %`."""
         words = {"at least": "below", "at most": "above", "within": "outside", "is": "unless"}[self.direction]
-        bound = self.warn_at if self.warn_at is not None else self.fail_at
-        text = f"{self.direction} {_format(bound)} {self.unit}".strip()
+        bound = self.fail_at if self.warn_at is None else self.warn_at
+        text = show(bound) if self.direction == "is" else f"{self.direction} {show(bound)}"
         if self.fail_at is None:
-            return f"{text}, else warns"
-        return text if self.fail_at == bound else f"{text}, fails {words} {_format(self.fail_at)} {self.unit}".strip()
+            return f"{text} {self.unit}".strip()
+        return f"{text if self.fail_at == bound else f'{text}, fails {words} {show(self.fail_at)}'} {self.unit}".strip()
 
     def line(self) -> str:
         """One line: metric, number, threshold and advice."""
-        return f"{self.metric} = {self.number} ({self.threshold})" + (f": {self.advice}" if self.advice else "")
+        return f"{self.metric} is {self.number}, should be {self.threshold}" + (f": {self.advice}" if self.advice else "")
 
 
 @dataclass(frozen=True)
@@ -63,71 +63,157 @@ class Rule:
     advice: str
 
 
+# fmt: off
 RULES: tuple[Rule, ...] = (
     # SfM needs views: the experiments that worked had 70 or more; a dozen cannot turn an object once round
-    Rule("create", "frames", "", "at least", 40, 10, "film longer, or keep more frames: lower create.stride, widen create.start/create.end"),
+    Rule(
+        "create", "frames", "", "at least", 40, 10,
+        "film longer, or keep more frames: lower create.stride, widen create.start/create.end",
+    ),
     # hand networks see crops of 192-224 px, SIFT wants an object of 100 px or more: a picture smaller than that holds neither
     Rule("create", "width", "px", "at least", 480, 160, "use the original recording, or raise create.max_side"),
     Rule("create", "height", "px", "at least", 360, 120, "use the original recording, or raise create.max_side"),
     # frames that do not decode are left out: one is harmless, but the file is damaged
     Rule("create", "unreadable_frames", "frames", "at most", 0, None, "the video is damaged: copy or export it again, or cut the part out"),
     # the object must be seen all the time: what has no mask cannot register, and 60 % registered is the least that worked
-    Rule("segment", "object.frames_with_mask_pct", "%", "at least", 95, 60, "add a key frame for the object where its mask ends (prompts.yaml)"),
+    Rule(
+        "segment", "object.frames_with_mask_pct", "%", "at least", 95, 60,
+        "add a key frame for the object where its mask ends (prompts.yaml)",
+    ),
     # a hand may leave the picture; the trainer still needs it in most frames to explain what hides the object
     Rule("segment", "frames_with_mask_pct", "%", "at least", 80, 30, "add a key frame for this hand where its mask ends (prompts.yaml)"),
     # 50 x 50 px gives SIFT some hundred features on textured things; at 20 x 20 px nothing is left to match or to train on
     Rule("segment", "area_median_px", "px", "at least", 2500, 400, "film closer, or crop less and raise create.max_side"),
     # area x1.5 against the running median is a leak or a lost part; a few frames are outvoted, thirty are not
-    Rule("segment", "area_jumps", "frames", "at most", 2, 30, "look at the mask pictures and add a key frame where it flickers (prompts.yaml)"),
+    Rule(
+        "segment", "area_jumps", "frames", "at most", 2, 30,
+        "look at the mask pictures and add a key frame where it flickers (prompts.yaml)",
+    ),
     # an object that reaches the border is cut off: its centre and its silhouette are then wrong
-    Rule("segment", "object.border_leak_pct", "%", "at most", 1, 25, "keep the whole object in the picture, or widen create.crop; if it is in it, its mask leaks"),
+    Rule(
+        "segment", "object.border_leak_pct", "%", "at most", 1, 25,
+        "keep the whole object in the picture, or widen create.crop; if it is in it, its mask leaks",
+    ),
     # an arm crosses 5-15 % of the border; a background leak takes most of it
-    Rule("segment", "border_leak_pct", "%", "at most", 25, 50, "the hand's mask leaks into the background: add a background click (prompts.yaml)"),
+    Rule(
+        "segment", "border_leak_pct", "%", "at most", 25, 50,
+        "the hand's mask leaks into the background: add a background click (prompts.yaml)",
+    ),
     # visible regions are disjoint by definition; a few pixels are rounding between two tools' masks
-    Rule("segment", "overlap_pct", "%", "at most", 10, 50, "hand and object masks claim the same pixels: correct them, each shows only what is visible"),
+    Rule(
+        "segment", "overlap_pct", "%", "at most", 10, 50,
+        "hand and object masks claim the same pixels: correct them, each shows only what is visible",
+    ),
     # without contact nothing ties the object's scale to the hand
-    Rule("segment", "touching_pct", "%", "at least", 50, 5, "hand and object hardly touch: cut the clip to the part where the object is held (create.start/create.end)"),
+    Rule(
+        "segment", "touching_pct", "%", "at least", 50, 5,
+        "hand and object hardly touch: cut the clip to the part where the object is held (create.start/create.end)",
+    ),
     # the default tracker finds 50-80 % of the frames of real clips; with less than a third, most of the motion is made up
-    Rule("hand_pose", "detected_pct", "%", "at least", 80, 30, "check the hand's mask and side, or import another tracker's result (hand=import)"),
+    Rule(
+        "hand_pose", "detected_pct", "%", "at least", 80, 30,
+        "check the hand's mask and side, or import another tracker's result (hand=import)",
+    ),
     # frames: 10 of a 30 fps clip at stride 2 are 0.7 s, which SLERP bridges; 2 s of finger motion it cannot know
-    Rule("hand_pose", "longest_gap", "frames", "at most", 10, 30, "cut the clip where the hand is lost, or import another tracker's result (hand=import)"),
+    Rule(
+        "hand_pose", "longest_gap", "frames", "at most", 10, 30,
+        "cut the clip where the hand is lost, or import another tracker's result (hand=import)",
+    ),
     # mean distance to the target: 1-2 mm is the trackers' noise, 8 mm half a finger's width, 20 mm another finger
-    Rule("register", "error_mm", "mm", "at most", 8, 20, "look at the hand overlays; try hand=import, or raise registration.max_iterations"),
-    Rule("register", "valid_pct", "%", "at least", 80, 30, "too many frames are infilled: better hand tracks are needed (hand=import), or raise registration.outlier_z"),
-    Rule("register", "longest_gap", "frames", "at most", 10, 30, "the pose in this gap is invented: cut the clip there, or use another tracker (hand=import)"),
-    Rule("register", "hand_model", "", "is", "mano", None, "get the MANO files from mano.is.tue.mpg.de and set hand_model.path or $MANO_DIR"),
+    Rule(
+        "register", "error_mm", "mm", "at most", 8, 20,
+        "look at the hand overlays; try hand=import, or raise registration.max_iterations",
+    ),
+    Rule(
+        "register", "valid_pct", "%", "at least", 80, 30,
+        "too many frames are infilled: better hand tracks are needed (hand=import), or raise registration.outlier_z",
+    ),
+    Rule(
+        "register", "longest_gap", "frames", "at most", 10, 30,
+        "the pose in this gap is invented: cut the clip there, or use another tracker (hand=import)",
+    ),
+    Rule(
+        "register", "hand_model", "", "is", "mano", None,
+        "get the MANO files from mano.is.tue.mpg.de and set hand_model.path or $MANO_DIR",
+    ),
     # 60 % registered is the least at which the interpolated rest does no harm
-    Rule("object_pose", "registered_pct", "%", "at least", 90, 60, "film slower and with more texture; check the object's masks; raise object_pose.num_pairs or upsample"),
+    Rule(
+        "object_pose", "registered_pct", "%", "at least", 90, 60,
+        "film slower and with more texture; check the object's masks; raise object_pose.num_pairs or upsample",
+    ),
     # good runs reach 0.4-0.7 px; wrong ones passed 1 px (a wrong one may be below: see rotation_jumps)
-    Rule("object_pose", "reprojection_px", "px", "at most", 0.8, 1.0, "check the object's masks for background; try object_pose.erode_px=3"),
+    Rule(
+        "object_pose", "reprojection_px", "px", "at most", 0.8, 1.0,
+        "check the object's masks for background; try object_pose.erode_px=3",
+    ),
     # focal length / longest side: phones have 0.6-2, a wrong model was off by up to 900 %
-    Rule("object_pose", "focal_ratio", "x width", "within", (0.6, 2.0), (0.5, 2.5), "SfM found an impossible camera: set object_pose.focal_px, or turn the object further"),
+    Rule(
+        "object_pose", "focal_ratio", "x width", "within", (0.6, 2.0), (0.5, 2.5),
+        "SfM found an impossible camera: set object_pose.focal_px, or turn the object further",
+    ),
     # a sparse cloud of a few dozen points is neither a shape nor an extent
-    Rule("object_pose", "points", "", "at least", 300, 50, "the object has too little texture: film closer and sharper, raise object_pose.upsample or max_features"),
+    Rule(
+        "object_pose", "points", "", "at least", 300, 50,
+        "the object has too little texture: film closer and sharper, raise object_pose.upsample or max_features",
+    ),
     # the one sign of a flipped object: symmetric things register fully at under 1 px and are wrong by 60-90 degrees
-    Rule("object_pose", "rotation_jumps", "frames", "at most", 0, 0, "the object flips between frames: another seed or object_pose.num_pairs, more key frames for its mask, or stick patterned tape on it"),
+    Rule(
+        "object_pose", "rotation_jumps", "frames", "at most", 0, 0,
+        "the object flips between frames: try another seed, correct its masks, or put tape with a pattern on it",
+    ),
     # a few are harmless; each is a guess
-    Rule("object_pose", "interpolated_frames", "frames", "at most", 10, None, "these frames have no measured object pose: film slower, or raise object_pose.num_pairs"),
+    Rule(
+        "object_pose", "interpolated_frames", "frames", "at most", 10, None,
+        "these frames have no measured object pose: film slower, or raise object_pose.num_pairs",
+    ),
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it the optimiser itself counts a point as an outlier
-    Rule("align", "reprojection_px", "px", "at most", 10, 25, "hand and picture disagree: look at the overlays; check the hand's side and the focal length"),
+    Rule(
+        "align", "reprojection_px", "px", "at most", 10, 25,
+        "hand and picture disagree: look at the overlays; check the hand's side and the focal length",
+    ),
     # the target is the object's own SfM projection, zero on the SfM trajectory: pixels of error are drift away from it
-    Rule("align", "object.reprojection_px", "px", "at most", 3, 10, "contact pulls the object off its trajectory: lower weights.contact or raise weights.o2d"),
+    Rule(
+        "align", "object.reprojection_px", "px", "at most", 3, 10,
+        "contact pulls the object off its trajectory: lower weights.contact or raise weights.o2d",
+    ),
     # the goal is 3 %; 30 degrees of turn give 2.4 %, no turn no scale at all
-    Rule("align", "object.scale_stderr_pct", "%", "at most", 3, 10, "the scale is uncertain: turn the object further, or try another align.scale"),
+    Rule(
+        "align", "object.scale_stderr_pct", "%", "at most", 3, 10,
+        "the scale is uncertain: turn the object further, or try another align.scale",
+    ),
     # 10 mm is what an average hand's size does to the depth of a held object; 50 mm is a hand that holds nothing
-    Rule("align", "contact.gap_mm", "mm", "at most", 10, 50, "hand and object do not meet: try another align.scale or raise weights.contact; measure hands.length_mm"),
-    Rule("align", "behind_camera_frames", "frames", "at most", 0, 0, "points lie behind the camera: raise weights.z_min; check the focal length"),
+    Rule(
+        "align", "contact.gap_mm", "mm", "at most", 10, 50,
+        "hand and object do not meet: try another align.scale or raise weights.contact; measure hands.length_mm",
+    ),
+    Rule(
+        "align", "behind_camera_frames", "frames", "at most", 0, 0,
+        "points lie behind the camera: raise weights.z_min; check the focal length",
+    ),
     # things that a hand holds
-    Rule("align", "object.diameter_mm", "mm", "within", (30, 400), (20, 600), "no hand holds a thing of this size: try another align.scale, measure hands.length_mm"),
+    Rule(
+        "align", "object.diameter_mm", "mm", "within", (30, 400), (20, 600),
+        "no hand holds a thing of this size: try another align.scale, measure hands.length_mm",
+    ),
     # the round trip is exact up to float32: 0.01 px is the promise of the format
-    Rule("build", "roundtrip_px", "px", "at most", 0.01, 0.01, "the build does not reproduce the alignment: run stage=build force=true; if it stays, this is a defect"),
+    Rule(
+        "build", "roundtrip_px", "px", "at most", 0.01, 0.01,
+        "the build does not reproduce the alignment: run stage=build force=true; if it stays, this is a defect",
+    ),
     # what the trainer's rays do not reach is not trained: the origin shift reaches everything
     Rule("build", "object_in_rays_pct", "%", "at least", 99, 90, "the trainer's rays end before the object: use build.shift=origin"),
     Rule("build", "hand_in_rays_pct", "%", "at least", 99, 90, "the trainer's rays end before the hand: use build.shift=origin"),
     # the trainer crashes on a frame that shows neither this hand nor the object
-    Rule("build", "unusable_frames", "frames", "at most", 0, 0, "the trainer crashes on frames without hand and object masks: add key frames, or cut them (create.start/create.end)"),
-    Rule("build", "trainable", "", "is", True, None, "not for training: the stand-in hand was used. Get the MANO files and set hand_model.path or $MANO_DIR"),
+    Rule(
+        "build", "unusable_frames", "frames", "at most", 0, 0,
+        "the trainer crashes on frames without hand and object masks: add key frames, or cut them (create.start/create.end)",
+    ),
+    Rule(
+        "build", "trainable", "", "is", True, None,
+        "not for training: the stand-in hand was used. Get the MANO files and set hand_model.path or $MANO_DIR",
+    ),
 )
+# fmt: on
 
 
 def judge(stage: str, metrics: Mapping[str, Value]) -> list[Gate]:
@@ -166,17 +252,22 @@ def _missed(value: Value, direction: Direction, bound: Bound) -> bool:
         return False
     if direction == "is":
         return value != bound
-    if not isinstance(value, int | float) or math.isnan(value):
+    if not isinstance(value, int | float) or _is_missing(value):
         return True
     low, high = bound if isinstance(bound, tuple) else (bound, bound)
     below, above = value < float(low), value > float(high)
     return {"at least": below, "at most": above, "within": below or above}[direction]
 
 
-def _format(value: Value | Bound) -> str:
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def show(value: Value | Bound) -> str:
+    """A number, a range, a flag or a word as a person reads it; what could not be had is `unknown`."""
     if isinstance(value, tuple):
-        return f"{_format(value[0])} to {_format(value[1])}"
-    if value is None or isinstance(value, float) and math.isnan(value):
+        return f"{show(value[0])} to {show(value[1])}"
+    if _is_missing(value):
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -20,7 +20,10 @@ class MaskCurves:
     is_jump: np.ndarray
 
     def metrics(self) -> dict[str, float]:
-        """frames_with_mask_pct, area_median_px and border_leak_pct (95th percentile) over the frames with a mask, and the count area_jumps."""
+        """frames_with_mask_pct, the count area_jumps and, over the frames with a mask, area_median_px and border_leak_pct.
+
+        The latter is the 95th percentile: a leak in one frame of twenty shows.
+        """
         seen = self.area_px > 0
         return {
             "frames_with_mask_pct": 100 * float(seen.mean()),
@@ -112,7 +115,10 @@ def longest_gap(is_valid: np.ndarray) -> int:
 
 
 def acceleration(points: np.ndarray) -> np.ndarray:
-    """(T,) mean length of the second difference over time of points (T, N, D), per frame squared; NaN at both ends and beside NaN frames."""
+    """(T,) mean length of the second difference over time of points (T, N, D), per frame squared.
+
+    NaN at both ends and beside NaN frames.
+    """
     result = np.full(len(points), np.nan)
     if len(points) > 2:
         result[1:-1] = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=-1).mean(axis=-1)

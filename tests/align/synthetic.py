@@ -3,9 +3,10 @@
 import numpy as np
 import roma
 import torch
-from holdprep.align.hand_points import HandPoints, HandState, to_params
+
 from holdprep.align.problem import HandObservation, Problem
 from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.hand.lbs import HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams, Side
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
@@ -39,7 +40,8 @@ def hand_model(side: Side = "right") -> HandModel:
     weights /= weights.sum(1, keepdims=True)
     lift = np.concatenate([vertices, np.ones((778, 1))], axis=1)
     near = np.exp(-np.square(np.linalg.norm(vertices[None] - joints[:, None], axis=-1) / 0.02))
-    regressor = np.stack([n + lift @ np.linalg.pinv(lift.T @ lift) @ (np.append(j, 1) - lift.T @ n) for n, j in zip(near, joints, strict=True)])
+    correct = lift @ np.linalg.pinv(lift.T @ lift)
+    regressor = np.stack([n + correct @ (np.append(j, 1) - lift.T @ n) for n, j in zip(near, joints, strict=True)])
     sizes = np.zeros((778, 3, 10))
     sizes[..., 0] = 0.06 * (vertices - joints[0])
     sizes[..., 1:] = 0.02 * np.einsum("vc,cdb->vdb", vertices - joints[0], rng.normal(size=(3, 3, 9)))

@@ -1,7 +1,8 @@
 import pytest
 import roma
 import torch
-from holdprep.align.hand_points import HandPoints, HandState, tip_patches, to_params, to_state
+
+from holdprep.hand.lbs import HandPoints, HandState, tip_patches, to_params, to_state
 
 from .synthetic import hand_model, random_state
 
@@ -45,7 +46,8 @@ def test_shape_jacobian_is_autograds(points):
 def test_global_rotation_is_about_the_wrist_and_params_round_trip(points):
     model = hand_model()
     state = random_state(4)
-    turned = state.step(torch.zeros(4, 3).double(), torch.cat([torch.ones(4, 1, 3), torch.zeros(4, 15, 3)], 1).double(), torch.zeros(10).double())
+    turn = torch.cat([torch.ones(4, 1, 3), torch.zeros(4, 15, 3)], dim=1).double()
+    turned = state.step(torch.zeros(4, 3).double(), turn, torch.zeros(10).double())
     assert torch.allclose(points.pose(turned).points[:, 0], points.pose(state).points[:, 0])
     back = to_state(model, to_params(model, state))
     assert torch.allclose(back.rotations, state.rotations, atol=1e-9)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
@@ -27,12 +28,16 @@ ASSETS = Path(__file__).parent / "assets"
 PALM_INPUT_PX, LANDMARK_INPUT_PX = 192, 224
 PALM_MIN_SCORE, PALM_MIN_IOU = 0.5, 0.3
 WRIST, INDEX, MIDDLE, RING = 0, 5, 9, 13  # OpenPose order; the last three are knuckles
+PARENT = [0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19]
+SKELETON_M = 0.83  # sum of the 20 bones of an average adult hand, wrist joint to fingertips (after Buryanov and Kotiuk, 2010)
+DEPTH_GAIN = 1.25  # the networks flatten hands: with this, bones keep their lengths best over real clips
 STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # joints whose extent makes the next crop: no fingertips
 LOST_PRESENCE = 0.1  # a crop below this is not centred again
 MIN_SHARE_NEAR_MASK = 0.4
+MIN_SIDE_SEEN, MIN_SIDE_TOLD = 0.5, 0.2  # handedness: where it alone picks the hand, where a mask does; below, fingers are mixed up
 # Crops of one estimate: (turned by degrees, size factor), each also mirrored.
 QUICK_VIEWS = ((0.0, 1.0),)
-FINAL_VIEWS = ((0.0, 1.0), (-12.0, 1.06), (12.0, 0.94))
+FINAL_VIEWS = ((0.0, 0.95), (-12.0, 1.05), (12.0, 1.05))
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,21 @@ class Palm:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A hand in one frame, OpenPose order: `j2d_px` (21, 2), `world_m` (21, 3) image axes, mean over its crops.
+    """A hand in one frame, OpenPose order: `j2d_px` (21, 2) and `depth_px` (21,) behind the wrist in pixels, means over its crops.
 
     `presence` 0..1, `handedness` near 1 for a right hand, `agreement` (21,) in 0..1: 1 where all crops say the same.
     """
 
     j2d_px: np.ndarray
-    world_m: np.ndarray
+    depth_px: np.ndarray
     presence: float
     handedness: float
     agreement: np.ndarray
+
+    def metric(self) -> np.ndarray:
+        """(21, 3) metres relative to the wrist, as seen along the hand's ray, at an average adult's size: a picture tells no size."""
+        xyz = np.concatenate([self.j2d_px - self.j2d_px[WRIST], self.depth_px[:, None]], axis=1)
+        return xyz * (SKELETON_M / np.linalg.norm(xyz - xyz[PARENT], axis=1).sum())
 
     def next_crop(self) -> Crop:
         """MediaPipe's crop for the following frame: twice the box of the stable joints, a tenth of it towards the fingers."""
@@ -179,23 +189,30 @@ class HandNetworks:
 
     def estimate(self, image: np.ndarray, crop: Crop, views: Iterable[tuple[float, float]]) -> Estimate:
         """The mean over views of a crop, each as it is and mirrored: so a mirrored image gives exactly the mirrored hand."""
-        j2d, world, presence, right = [], [], [], []
+        j2d, depth, presence, right = [], [], [], []
         for view in (crop.turned(*v) for v in views):
             patch = view.cut(image, LANDMARK_INPUT_PX, cv2.BORDER_REPLICATE)
             for mirrored in (False, True):
                 out = self._landmarks(patch[:, ::-1] if mirrored else patch)
-                unit = out["Identity"].reshape(21, 3)[:, :2].astype(np.float64) / LANDMARK_INPUT_PX
-                xyz = out["Identity_3"].reshape(21, 3).astype(np.float64)
+                unit = out["Identity"].reshape(21, 3).astype(np.float64) / LANDMARK_INPUT_PX
+                depth.append(_depth(unit, out["Identity_3"].reshape(21, 3)) * view.side)
                 if mirrored:
-                    unit[:, 0], xyz[:, 0] = 1 - unit[:, 0], -xyz[:, 0]
-                xyz[:, :2] = xyz[:, :2] @ view.rotation.T
-                j2d.append(view.to_image(unit))
-                world.append(xyz - xyz[WRIST])
+                    unit[:, 0] = 1 - unit[:, 0]
+                j2d.append(view.to_image(unit[:, :2]))
                 presence.append(float(out["Identity_1"][0]))
                 right.append(1 - float(out["Identity_2"][0]) if mirrored else float(out["Identity_2"][0]))
         spread = np.sqrt(np.var(j2d, axis=0).sum(axis=-1)) / _hand_size(np.mean(j2d, axis=0))
         agreement = np.exp(-((spread / 0.1) ** 2))
-        return Estimate(np.mean(j2d, axis=0), np.mean(world, axis=0), float(np.mean(presence)), float(np.mean(right)), agreement)
+        return Estimate(np.mean(j2d, axis=0), np.mean(depth, axis=0), float(np.mean(presence)), float(np.mean(right)), agreement)
+
+
+def _depth(unit: np.ndarray, world: np.ndarray) -> np.ndarray:
+    """(21,) depth behind the wrist, in crop sides, from the network's two opinions (21, 3): along with the image points, and in "world"
+    metres. The second is brought to the image's scale; its own x and y are poorer than the image's (bones vary twice as much).
+    """
+    unit, world = unit - unit[WRIST], world - world[WRIST]
+    scale = np.sum(world[:, :2] * unit[:, :2]) / np.sum(world[:, :2] ** 2)
+    return DEPTH_GAIN * (unit[:, 2] + scale * world[:, 2]) / 2
 
 
 def _hand_size(j2d_px: np.ndarray) -> float:
@@ -274,7 +291,8 @@ class _Finder:
     def _score(self, estimate: Estimate, mask: np.ndarray | None) -> float:
         of_side = estimate.handedness if self.side == "right" else 1 - estimate.handedness
         near = 1.0 if mask is None else _share_near(estimate.j2d_px, mask)
-        if estimate.presence < self.min_presence or near < MIN_SHARE_NEAR_MASK or (mask is None and of_side < 0.5):
+        min_side = MIN_SIDE_SEEN if mask is None else MIN_SIDE_TOLD
+        if estimate.presence < self.min_presence or of_side < min_side or near < MIN_SHARE_NEAR_MASK:
             return 0.0
         return estimate.presence * float(estimate.agreement.mean()) * near * (0.5 + 0.5 * of_side)
 
@@ -290,6 +308,7 @@ def track_hand(
     side: Side,
     masks: Sequence[np.ndarray | None] | None = None,
     *,
+    K: np.ndarray | None = None,
     min_presence: float = 0.5,
     threads: int = 2,
     progress: bool = False,
@@ -298,6 +317,8 @@ def track_hand(
 
     `masks` are (H, W) bool of that hand's visible pixels: an empty one says that the hand is not in the frame, None that nothing is known.
     Without masks the network's own handedness picks the hand. Frames whose hand presence stays under `min_presence` are NaN.
+    3D has an average adult's size. The network sees a crop, as if the hand were on the optical axis: with the camera's `K` (3, 3) 3D is
+    turned into the camera's axes, without it stays as seen.
     Raises HoldprepError where masks and images do not match.
     """
     if side not in SIDES:
@@ -321,23 +342,30 @@ def track_hand(
             else:
                 best = _best([found[t], followed])
                 found[t] = _best([finder.refine(image, mask, best)]) if best else None
-    return _track([f.estimate if f else None for f in found])
+    return _track([f.estimate if f else None for f in found], K)
 
 
 def _check(image: np.ndarray, mask: np.ndarray | None, t: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3:
         raise HoldprepError(f"image {t} has shape {image.shape}; (height, width, 3) is needed")
     if mask is not None and mask.shape != image.shape[:2]:
-        raise HoldprepError(f"mask {t} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {image.shape[1]} x {image.shape[0]}; resize the mask")
+        raise HoldprepError(f"mask {t} has shape {mask.shape}, its image {image.shape[:2]}; make the mask as large as the image")
 
 
-def _track(estimates: Sequence[Estimate | None]) -> KeypointTrack:
+def _track(estimates: Sequence[Estimate | None], K: np.ndarray | None) -> KeypointTrack:
     """Estimates in OpenPose order as arrays in MANO-21 order."""
     T = len(estimates)
-    j2d, j3d, confidence, boxes = np.full((T, 21, 2), np.nan), np.full((T, 21, 3), np.nan), np.zeros((T, 21)), np.full((T, 4), np.nan)
+    j2d, j3d, confidence, boxes = np.full((T, 21, 2), np.nan), np.full((T, 21, 3), np.nan), np.zeros((T, 21, 1)), np.full((T, 4), np.nan)
     for t, e in enumerate(estimates):
         if e is not None:
-            j2d[t], j3d[t], confidence[t] = e.j2d_px, e.world_m, e.presence * e.agreement
-            center, half = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2, 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
-            boxes[t] = *(center - half), *(center + half)
-    return KeypointTrack(*(to_mano21(x) for x in (j2d, j3d)), to_mano21(confidence[..., None])[..., 0], boxes)
+            center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
+            half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
+            j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, e.presence * e.agreement, (*(center - half), *(center + half))
+            j3d[t] = e.metric() if K is None else e.metric() @ _rotation_to_ray(center, K).T
+    return KeypointTrack(to_mano21(j2d), to_mano21(j3d), to_mano21(confidence)[..., 0], boxes)
+
+
+def _rotation_to_ray(pixel: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(3, 3) shortest rotation from the optical axis to the ray through a pixel (2,)."""
+    ray = np.linalg.solve(K, np.array([*pixel, 1.0]))
+    return Rotation.align_vectors(ray[None], np.array([[0.0, 0.0, 1.0]]))[0].as_matrix()

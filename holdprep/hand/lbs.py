@@ -1,6 +1,6 @@
-"""Chosen points of posed hands with their analytic derivatives: the 21 joints and as many vertices as contact needs.
+"""MANO's forward pass for chosen points (the 21 joints, any vertices), and their analytic derivatives.
 
-Linear blend skinning as in MANO (Romero et al. 2017, eqs. 2-4; Loper et al. 2015), restricted to a few points. A joint is a point
+Linear blend skinning as in MANO (Romero et al. 2017, eqs. 2-4; Loper et al. 2015), restricted to the points asked for. A joint is a point
 that is skinned to one bone and has no pose blend shape, so joints and vertices share the code.
 """
 
@@ -13,13 +13,32 @@ from torch import Tensor
 
 from holdprep.hand.model import HandModel, ManoParams
 
-TIP_VERTICES = (744, 320, 443, 554, 671)
+TIP_VERTICES = (744, 320, 443, 554, 671)  # thumb, index, middle, ring, little: joints 16-20 of MANO-21
 NUM_JOINTS = 21
 
 
 @dataclass(frozen=True)
+class HandMesh:
+    """`vertices` (T, 778, 3) and `joints` (T, 21, 3) in MANO-21 order, metres, in the camera frame of the parameters."""
+
+    vertices: Tensor
+    joints: Tensor
+
+
+def forward(model: HandModel, params: ManoParams) -> HandMesh:
+    """The posed hand of T frames; differentiable. Frames whose parameters are NaN come out NaN.
+
+    Equal to smplx's MANO(use_pca=False, flat_hand_mean=False): `global_orient` turns about the shaped template's wrist. `betas` is
+    (10,), or (T, 10) for a shape a frame.
+    """
+    points = HandPoints.of(model, torch.arange(len(model.v_template)))
+    posed = points.pose(to_state(model, params)).points
+    return HandMesh(posed[:, NUM_JOINTS:], posed[:, :NUM_JOINTS])
+
+
+@dataclass(frozen=True)
 class HandState:
-    """`rotations` (T, 16, 3, 3) of each bone in its parent's frame, hand mean included; `betas` (10,); `transl` (T, 3) m."""
+    """`rotations` (T, 16, 3, 3) of each bone in its parent's frame, hand mean included; `betas` (10,) or (T, 10); `transl` (T, 3) m."""
 
     rotations: Tensor
     betas: Tensor
@@ -78,7 +97,7 @@ class HandPoints:
             torch.cat([joint_rest, model.v_template[ids]]),
             torch.cat([joint_shapedirs, model.shapedirs[ids]]),
             torch.cat([posedirs.new_zeros(16, 3, 135), posedirs]),
-            torch.cat([torch.eye(16, dtype=posedirs.dtype), model.weights[ids]]),
+            torch.cat([torch.eye(16).to(posedirs), model.weights[ids]]),
             joint_rest,
             joint_shapedirs,
             model.parents,
@@ -87,23 +106,24 @@ class HandPoints:
     @cached_property
     def descends(self) -> Tensor:
         """(16, 16): 1 where bone k is bone j or hangs on it, [k, j]."""
-        table = torch.eye(16, dtype=self.rest.dtype)
+        table = torch.eye(16).to(self.rest)
         for k in range(1, 16):
             table[k] += table[self.parents[k]]
         return table
 
     def pose(self, state: HandState) -> Posed:
         """The points of T frames."""
-        joint_rest = self.joint_rest + self.joint_shapedirs @ state.betas
-        features = (state.rotations[:, 1:] - torch.eye(3, dtype=self.rest.dtype)).flatten(1)
-        shaped = self.rest + self.shapedirs @ state.betas + torch.einsum("pcn,tn->tpc", self.posedirs, features)
-        bones, joints = [state.rotations[:, 0]], [joint_rest[0] + state.transl]
+        betas = state.betas.expand(len(state.transl), 10)
+        joint_rest = self.joint_rest + torch.einsum("jcb,tb->tjc", self.joint_shapedirs, betas)
+        features = (state.rotations[:, 1:] - torch.eye(3).to(self.rest)).flatten(1)
+        shaped = self.rest + torch.einsum("pcb,tb->tpc", self.shapedirs, betas) + torch.einsum("pcn,tn->tpc", self.posedirs, features)
+        bones, joints = [state.rotations[:, 0]], [joint_rest[:, 0] + state.transl]
         for k in range(1, 16):
             parent = self.parents[k]
             bones.append(bones[parent] @ state.rotations[:, k])
-            joints.append(joints[parent] + bones[parent] @ (joint_rest[k] - joint_rest[parent]))
+            joints.append(joints[parent] + (bones[parent] @ (joint_rest[:, k] - joint_rest[:, parent])[..., None])[..., 0])
         G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
-        offsets = p - torch.einsum("tkab,kb->tka", G, joint_rest)
+        offsets = p - (G @ joint_rest[..., None])[..., 0]
         turned = torch.einsum("pk,tkab->tpab", self.skin, G)
         points = (turned @ shaped[..., None])[..., 0] + torch.einsum("pk,tka->tpa", self.skin, offsets)
         return Posed(points, G, p, offsets, shaped, state)
@@ -117,11 +137,11 @@ class HandPoints:
         placed = torch.einsum("tkab,tqb->tqka", posed.bones, shaped) + posed.offsets[:, None]
         hanging = torch.einsum("tqk,kj,tqka->tqja", skin, self.descends, placed)
         arm = hanging - (skin @ self.descends)[..., None] * posed.joints[:, None]
-        root = torch.eye(3, dtype=skin.dtype).expand(len(ids), 1, 3, 3)
+        root = torch.eye(3).to(skin).expand(len(ids), 1, 3, 3)
         frames = torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
         jacobian = torch.einsum("tqjab,tjbm->tqajm", -_skew(arm), frames)
         if self.posedirs[ids.unique()].any():
-            d_rotation = torch.einsum("mab,tjbc->tjmac", _skew(torch.eye(3, dtype=skin.dtype)), posed.state.rotations[:, 1:]).flatten(3)
+            d_rotation = torch.einsum("mab,tjbc->tjmac", _skew(torch.eye(3).to(skin)), posed.state.rotations[:, 1:]).flatten(3)
             blend = torch.einsum("tqcjn,tjmn->tqcjm", self.posedirs[ids].unflatten(-1, (15, 9)), d_rotation)
             turned = torch.einsum("tqk,tkab->tqab", skin, posed.bones)
             jacobian[..., 1:, :] += torch.einsum("tqab,tqbjm->tqajm", turned, blend)

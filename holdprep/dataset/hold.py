@@ -1,0 +1,200 @@
+"""From aligned hands and object (OpenCV camera frame, metres) to what HOLD trains on: build/data.npy and hold_fit.aligned.npy.
+
+The trainer's world is OpenGL-like: the camera frame turned about x by pi, then moved by one constant `normalize_shift`, then
+divided by the scale of its scene. Rays are sampled inside a sphere about that world's origin.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
+from holdprep.hand.model import HandModel, Side
+
+Shift = Literal["origin", "fixed", "paper"]
+FLIP = np.diag([1.0, -1.0, -1.0])  # OpenCV axes to OpenGL axes
+SCENE_BOUNDING_SPHERE, MAX_RADIUS_RATIO = 6.0, 3.0
+PAPER_SHIFT = np.array([-0.0085238, -0.01372686, 0.42570806])
+LABELS = {"right": 150, "left": 250, "object": 50}  # the object is painted last: it overwrites the hands
+MIN_INSIDE_PCT = 50.0  # fewer points in reach of the trainer's rays and there is nothing to train on
+
+
+@dataclass(frozen=True)
+class AlignedHand:
+    """One hand of T frames: MANO parameters, hand mean not included; `wrist_template_m` (3,) is the shaped template's wrist."""
+
+    global_orient: np.ndarray
+    hand_pose: np.ndarray
+    betas: np.ndarray
+    transl_m: np.ndarray
+    wrist_template_m: np.ndarray
+
+
+@dataclass(frozen=True)
+class AlignedObject:
+    """The object of T frames: x_cam_m = R (obj_scale * x_sfm) + transl, x_sfm = norm_mat^-1 x_cano.
+
+    `R_cam_obj` (T, 3, 3), `transl_m` (T, 3), `obj_scale` metres per SfM unit, `points_cano` (N, 3), `norm_mat` (4, 4).
+    """
+
+    R_cam_obj: np.ndarray
+    transl_m: np.ndarray
+    obj_scale: float
+    points_cano: np.ndarray
+    norm_mat: np.ndarray
+
+    @property
+    def points_sfm(self) -> np.ndarray:
+        """(N, 3) in the SfM frame."""
+        inverse = np.linalg.inv(self.norm_mat)
+        return self.points_cano @ inverse[:3, :3].T + inverse[:3, 3]
+
+    @property
+    def points_cam_m(self) -> np.ndarray:
+        """(T, N, 3) posed."""
+        return self.obj_scale * self.points_sfm @ np.swapaxes(self.R_cam_obj, 1, 2) + self.transl_m[:, None]
+
+
+def wrist_template(model: HandModel, betas: np.ndarray) -> np.ndarray:
+    """(3,) the wrist joint of the shaped template: global_orient turns about it."""
+    shaped = model.v_template.numpy() + model.shapedirs.numpy() @ betas
+    return model.J_regressor.numpy()[0] @ shaped
+
+
+def normalize_shift(obj: AlignedObject, shift: Shift) -> np.ndarray:
+    """(3,) what is added to every translation. `origin` puts the object at the world's origin, `fixed` is the guide's
+    --no_fixed_shift (1 m in front of it), `paper` the constant of the paper."""
+    if shift == "paper":
+        return PAPER_SHIFT.copy()
+    centre = FLIP @ np.median(np.median(obj.points_cam_m, axis=1), axis=0)
+    return -centre + (np.array([0.0, 0.0, -1.0]) if shift == "fixed" else 0.0)
+
+
+def rays_report(points_cam_m: Mapping[str, np.ndarray], shift_m: np.ndarray) -> dict[str, float]:
+    """How much of each entity the trainer's rays reach: `<entity>_in_rays_pct`, and the sphere's radius and the camera's distance in m.
+
+    The sphere lies about the world's origin with radius max_radius_ratio x |camera centre|; the camera stands at the shift.
+    `points_cam_m` maps entities to (T, N, 3).
+    """
+    radius = MAX_RADIUS_RATIO * float(np.linalg.norm(shift_m))
+    report = {"ray_sphere_radius_m": radius, "camera_distance_m": float(np.linalg.norm(shift_m))}
+    for entity, points in points_cam_m.items():
+        world = points @ FLIP.T + shift_m
+        inside = np.linalg.norm(world, axis=-1) < radius
+        report[f"{entity}_in_rays_pct"] = 100 * float(inside.mean())
+    return report
+
+
+def check_rays(report: Mapping[str, float], shift: Shift, object_distance_m: float) -> list[str]:
+    """Notes where a part lies outside the trainer's rays; raises HoldprepError where most of an entity does."""
+    notes = []
+    for key in (k for k in report if k.endswith("_in_rays_pct")):
+        entity, percent = key.removesuffix("_in_rays_pct"), report[key]
+        text = (
+            f"build.shift={shift}: {percent:.0f} % of the {entity} lies in the trainer's ray sphere (radius {report['ray_sphere_radius_m']:.2f} m, "
+            f"object at {object_distance_m:.2f} m)"
+        )
+        if percent < MIN_INSIDE_PCT:
+            raise HoldprepError(f"{text}; {MIN_INSIDE_PCT:.0f} % are needed: use build.shift=origin")
+        if percent < 100:
+            notes.append(f"{text}: build.shift=origin reaches all of it")
+    return notes
+
+
+def assemble(seq_name: str, K: np.ndarray, hands: Mapping[Side, AlignedHand], obj: AlignedObject, shift_m: np.ndarray) -> dict[str, Any]:
+    """The dict of build/data.npy. Hands turn to OpenGL axes about their wrist: transl' = flip (T_hip + transl) - T_hip."""
+    frames = len(obj.transl_m)
+    entities: dict[str, Any] = {side: _hand_entity(hand, shift_m) for side, hand in hands.items()}
+    entities["object"] = {
+        "obj_scale": float(obj.obj_scale),
+        "pts.cano": obj.points_cano.astype(np.float32),
+        "norm_mat": obj.norm_mat.astype(np.float32),
+        "object_poses": np.concatenate(
+            [Rotation.from_matrix(FLIP @ obj.R_cam_obj).as_rotvec(), obj.transl_m @ FLIP.T + shift_m], axis=1
+        ).astype(np.float32),
+    }
+    return {
+        "seq_name": seq_name,
+        "cameras": _cameras(K, shift_m, frames),
+        "scene_bounding_sphere": SCENE_BOUNDING_SPHERE,
+        "max_radius_ratio": MAX_RADIUS_RATIO,
+        "entities": entities,
+        "normalize_shift": shift_m.astype(np.float64),
+    }
+
+
+def _hand_entity(hand: AlignedHand, shift_m: np.ndarray) -> dict[str, np.ndarray]:
+    rotation = Rotation.from_matrix(FLIP @ Rotation.from_rotvec(hand.global_orient).as_matrix()).as_rotvec()
+    transl = (hand.wrist_template_m + hand.transl_m) @ FLIP.T - hand.wrist_template_m
+    return {
+        "hand_poses": np.concatenate([rotation, hand.hand_pose], axis=1).astype(np.float32),
+        "hand_trans": (transl + shift_m).astype(np.float32),
+        "mean_shape": hand.betas.astype(np.float32),
+    }
+
+
+def _cameras(K: np.ndarray, shift_m: np.ndarray, frames: int) -> dict[str, np.ndarray]:
+    """world_mat = K [R | t] with R = flip, t = -R shift; scale_mat = diag(s, s, s, 1), s = radius / bounding sphere."""
+    world, K4 = np.eye(4), np.eye(4)
+    world[:3, :3], world[:3, 3], K4[:3, :3] = FLIP, -FLIP @ shift_m, K
+    s = MAX_RADIUS_RATIO * np.linalg.norm(shift_m) / SCENE_BOUNDING_SPHERE
+    scale_mat, world_mat = np.diag([s, s, s, 1.0]).astype(np.float32), (K4 @ world).astype(np.float32)
+    return {f"{name}_{i}": matrix.copy() for i in range(frames) for name, matrix in (("scale_mat", scale_mat), ("world_mat", world_mat))}
+
+
+def hold_fit_aligned(
+    K: np.ndarray, im_paths: Sequence[str], hands: Mapping[Side, AlignedHand], meshes_m: Mapping[Side, tuple[np.ndarray, np.ndarray]], obj: AlignedObject
+) -> dict[str, Any]:
+    """The dict of processed/hold_fit.aligned.npy; `meshes_m` holds each hand's vertices (T, 778, 3) and joints (T, 21, 3) in camera frame."""
+    f32 = np.float32
+    out: dict[str, Any] = {}
+    for side, hand in hands.items():
+        vertices, joints = meshes_m[side]
+        out[side] = {
+            "j3d": joints.astype(f32),
+            "j3d.ra": (joints - joints[:, :1]).astype(f32),
+            "v3d": vertices.astype(f32),
+            "v2d": project(vertices, K).astype(f32),
+            "j2d": project(joints, K).astype(f32),
+            "hand_rot": hand.global_orient.astype(f32),
+            "hand_pose": hand.hand_pose.astype(f32),
+            "hand_beta": hand.betas.astype(f32),
+            "hand_transl": hand.transl_m.astype(f32),
+            "im_paths": list(im_paths),
+            "K": K.astype(f32),
+        }
+    o2w = np.tile(np.eye(4), (len(obj.transl_m), 1, 1))
+    o2w[:, :3, :3], o2w[:, :3, 3] = obj.R_cam_obj, obj.transl_m
+    points = obj.points_cam_m
+    out["object"] = {
+        "j3d": points.astype(f32),
+        "j2d": project(points, K).astype(f32),
+        "obj_scale": np.array([obj.obj_scale], f32),
+        "o2w_all": o2w.astype(f32),
+        "K": K.astype(f32),
+        "im_paths": list(im_paths),
+    }
+    return out
+
+
+def merge_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The label image (H, W) uint8 of one frame's masks (H, W) bool: 0 background, 50 object over 150 right and 250 left."""
+    label = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for entity, value in LABELS.items():
+        if entity in masks:
+            label[masks[entity]] = value
+    return label
+
+
+def unusable_frames(label_images: Sequence[np.ndarray], sides: Sequence[Side]) -> list[int]:
+    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel."""
+    bad = []
+    for t, label in enumerate(label_images):
+        present = set(np.unique(label).tolist())
+        if any(not present & {LABELS[side], LABELS["object"]} for side in sides):
+            bad.append(t)
+    return bad

@@ -1,0 +1,77 @@
+"""Frames without a hand, or with one that cannot be: found, filled from their neighbours, and marked."""
+
+import roma
+import torch
+from scipy.stats import median_abs_deviation
+from torch import Tensor
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.rigid import interpolate_linear, interpolate_rotations
+from holdprep.hand import lbs
+from holdprep.hand.model import HandModel, ManoParams
+from holdprep.quality.metrics import longest_gap as _longest_gap
+
+ERROR_FLOOR_M, VOLUME_FLOOR, MOTION_FLOOR_M = 5e-4, 0.01, 0.01  # deviations below these are noise, however even the rest is
+
+
+def infill(params: ManoParams, is_valid: Tensor) -> ManoParams:
+    """Frames outside `is_valid` (T,) filled: every joint's rotation by SLERP, the translation linearly, ends held; valid frames unchanged.
+
+    A shape a frame (T, 10) is filled with the mean of the five nearest valid frames. Raises HoldprepError without a valid frame.
+    """
+    known = is_valid.numpy().astype(bool)
+    if not known.any():
+        raise HoldprepError(f"infill: none of {len(known)} frames has a valid hand: check hand_pose's overlays")
+    pose = torch.cat([params.global_orient, params.hand_pose], dim=1).nan_to_num().reshape(-1, 16, 3)
+    rotations = roma.rotvec_to_rotmat(pose).numpy()
+    filled = torch.stack([torch.from_numpy(interpolate_rotations(rotations[:, k], known)) for k in range(16)], dim=1)
+    pose = torch.where(is_valid.bool()[:, None, None], pose, roma.rotmat_to_rotvec(filled).to(pose)).flatten(1)
+    transl = torch.from_numpy(interpolate_linear(params.transl.numpy(), known)).to(params.transl)
+    betas = params.betas if params.betas.ndim == 1 else _nearest_mean(params.betas, known)
+    return ManoParams(pose[:, :3], pose[:, 3:], betas, transl)
+
+
+def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Tensor, *, z: float = 6.0) -> Tensor:
+    """(T,) bool: valid frames whose fit error, mesh volume or departure from their neighbours' mean place is beyond `z` robust sigmas.
+
+    Sigmas are 1.4826 x the median absolute deviation over valid frames, each with a floor so that an even sequence has no outliers.
+    """
+    bad = torch.zeros_like(is_valid, dtype=torch.bool)
+    at = torch.nonzero(is_valid)[:, 0]
+    if len(at) < 5:
+        return bad
+    rows = ManoParams(params.global_orient[at], params.hand_pose[at], params.betas if params.betas.ndim == 1 else params.betas[at], params.transl[at])
+    mesh = lbs.forward(model, rows)
+    volume = _volume(mesh.vertices, model.faces).log()
+    place = mesh.joints.mean(dim=1)
+    before, after = torch.cat([place[1:2], place[:-1]]), torch.cat([place[1:], place[-2:-1]])
+    span = (at - torch.cat([at[1:2], at[:-1]])).abs() + (torch.cat([at[1:], at[-2:-1]]) - at).abs()
+    motion = (place - (before + after) / 2).norm(dim=1) / span
+    found = _beyond(error_m[at], z, ERROR_FLOOR_M) | _beyond(volume, z, VOLUME_FLOOR, both=True) | _beyond(motion, z, MOTION_FLOOR_M)
+    bad[at[found]] = True
+    return bad
+
+
+def longest_gap(is_valid: Tensor) -> int:
+    """Length of the longest run of frames that are not valid."""
+    return _longest_gap(is_valid.numpy())
+
+
+def _beyond(values: Tensor, z: float, floor: float, both: bool = False) -> Tensor:
+    off = values - values.median()
+    sigma = max(float(median_abs_deviation(values.numpy(), scale="normal")), floor)
+    return (off.abs() if both else off) > z * sigma
+
+
+def _volume(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(T,) volume enclosed by the mesh, the open wrist closed by a fan to its centre of mass of the hand (signed tetrahedra)."""
+    centred = vertices - vertices.mean(dim=1, keepdim=True)
+    a, b, c = (centred[:, faces[:, i]] for i in range(3))
+    return (torch.linalg.cross(b, c) * a).sum(dim=-1).sum(dim=1).abs() / 6
+
+
+def _nearest_mean(betas: Tensor, known) -> Tensor:
+    at = torch.from_numpy(known.nonzero()[0])
+    order = (torch.arange(len(betas))[:, None] - at).abs().argsort(dim=1, stable=True)[:, :5]
+    mean = betas[at[order]].mean(dim=1)
+    return torch.where(torch.from_numpy(known)[:, None], betas, mean)

@@ -1,0 +1,95 @@
+"""Clicks: prompts.yaml says, for a few key frames, where each entity is."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from holdprep.errors import HoldprepError
+
+ENTITIES = ("right", "left", "object")
+FIELDS = ("polygon", "polygons", "positive", "negative", "box")
+
+
+@dataclass(frozen=True)
+class EntityPrompt:
+    """Where an entity is in one frame, in pixels (x, y): coarse outlines, clicks on it and beside it, a box x1, y1, x2, y2.
+
+    `absent` says that the entity is not in the frame.
+    """
+
+    polygons: tuple[np.ndarray, ...] = ()
+    positive: np.ndarray | None = None
+    negative: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+    absent: bool = False
+
+
+def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
+    """prompts.yaml as {frame name: {entity: EntityPrompt}}.
+
+    `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. Raises HoldprepError in
+    one line naming file, frame and entity.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("frames"), dict) or not tree["frames"]:
+        raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
+    scale = np.ones(2)
+    if tree.get("image_size") is not None and image_size is not None:
+        scale = np.array(image_size, float) / _numbers(tree["image_size"], (2,), f"{path}: image_size")
+    return {str(frame): _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+
+
+def _frame(entities: Any, scale: np.ndarray, where: str) -> dict[str, EntityPrompt]:
+    if not isinstance(entities, dict):
+        raise HoldprepError(f"{where}: needs entities ({', '.join(ENTITIES)})")
+    found = {}
+    for entity, prompt in entities.items():
+        _known(entity, ENTITIES, f"{where}: entity")
+        found[entity] = _entity(prompt, scale, f"{where}, {entity}")
+    return found
+
+
+def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
+    if prompt == "absent":
+        return EntityPrompt(absent=True)
+    if not isinstance(prompt, Mapping) or not prompt:
+        raise HoldprepError(f"{where}: needs 'absent' or one of {', '.join(FIELDS)}")
+    for field in prompt:
+        _known(field, FIELDS, where)
+    outlines = [*prompt.get("polygons", []), *([prompt["polygon"]] if "polygon" in prompt else [])]
+    polygons = tuple(_numbers(p, (None, 2), f"{where}: polygon") * scale for p in outlines)
+    if any(len(p) < 3 for p in polygons):
+        raise HoldprepError(f"{where}: a polygon needs 3 points or more")
+    points = {kind: _numbers(prompt[kind], (None, 2), f"{where}: {kind}") * scale for kind in ("positive", "negative") if kind in prompt}
+    box = _numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
+    if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+        raise HoldprepError(f"{where}: box is x1, y1, x2, y2 with x1 < x2 and y1 < y2")
+    if not polygons and box is None and "positive" not in points:
+        raise HoldprepError(f"{where}: negative clicks alone say nothing; add a polygon, a box or positive clicks")
+    return EntityPrompt(polygons, points.get("positive"), points.get("negative"), None if box is None else tuple(box.tolist()))
+
+
+def _known(name: Any, allowed: tuple[str, ...], where: str) -> None:
+    if name not in allowed:
+        close = difflib.get_close_matches(str(name), allowed, n=1)
+        raise HoldprepError(f"{where} '{name}' is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; allowed: {', '.join(allowed)}")
+
+
+def _numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        array = np.zeros(())
+    if array.ndim != len(shape) or any(want is not None and want != have for want, have in zip(shape, array.shape, strict=True)):
+        raise HoldprepError(f"{where} must be numbers of shape {tuple('n' if s is None else s for s in shape)}")
+    if not np.isfinite(array).all():
+        raise HoldprepError(f"{where} holds a value that is not finite")
+    return array

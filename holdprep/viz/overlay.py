@@ -1,0 +1,119 @@
+"""Pictures drawn on frames: pure functions of BGR images (H, W, 3) uint8, which they leave unchanged."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from holdprep.geometry.cameras import project
+
+COLORS = {"right": (80, 180, 60), "left": (220, 150, 40), "object": (60, 60, 230)}  # BGR
+FINGER_COLORS = ((60, 200, 255), (80, 220, 80), (230, 200, 40), (220, 90, 200), (70, 110, 255))  # index, middle, little, ring, thumb
+# MANO-21: wrist, then each finger from palm to tip
+FINGERS = ((0, 1, 2, 3, 17), (0, 4, 5, 6, 18), (0, 7, 8, 9, 20), (0, 10, 11, 12, 19), (0, 13, 14, 15, 16))
+LIGHT = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
+
+
+def draw_masks(image: np.ndarray, masks: Mapping[str, np.ndarray], alpha: float = 0.45) -> np.ndarray:
+    """Each entity's mask (H, W) bool tinted in its colour, with an outline."""
+    out = image.copy()
+    for entity, mask in masks.items():
+        color = np.array(COLORS[entity])
+        out[mask] = ((1 - alpha) * out[mask] + alpha * color).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, COLORS[entity], 1, cv2.LINE_AA)
+    return out
+
+
+def draw_skeleton(image: np.ndarray, j2d_px: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
+    """21 joints (21, 2) in MANO-21 order, one colour a finger; NaN joints and those of confidence under 0.2 are left out."""
+    out = image.copy()
+    shown = np.isfinite(j2d_px).all(axis=1) & (True if confidence is None else confidence >= 0.2)
+    size = max(image.shape[:2]) // 400 + 1
+    for finger, color in zip(FINGERS, FINGER_COLORS, strict=True):
+        for a, b in zip(finger[:-1], finger[1:], strict=True):
+            if shown[a] and shown[b]:
+                cv2.line(out, _pixel(j2d_px[a]), _pixel(j2d_px[b]), color, size, cv2.LINE_AA)
+        for joint in finger:
+            if shown[joint]:
+                cv2.circle(out, _pixel(j2d_px[joint]), size + 1, color, -1, cv2.LINE_AA)
+    return out
+
+
+def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[int, int, int]) -> np.ndarray:
+    """Points (N, 2) px as dots, in one BGR colour or (N, 3)."""
+    out = image.copy()
+    radius = max(image.shape[:2]) // 640 + 1
+    shown = np.flatnonzero(np.isfinite(px).all(axis=1))
+    each = np.broadcast_to(np.asarray(colors), (len(px), 3))
+    for i in shown:
+        cv2.circle(out, _pixel(px[i]), radius, tuple(int(c) for c in each[i]), -1, cv2.LINE_AA)
+    return out
+
+
+def draw_axes(image: np.ndarray, K: np.ndarray, T_cam_obj: np.ndarray, length: float) -> np.ndarray:
+    """The object frame's axes, x red, y green, z blue, of `length` in the unit of T_cam_obj (4, 4)."""
+    ends = np.concatenate([np.zeros((1, 3)), length * np.eye(3)]) @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
+    if (ends[:, 2] <= 0).any():
+        return image
+    px, out = project(ends, K), image.copy()
+    for end, color in zip(px[1:], ((0, 0, 255), (0, 220, 0), (255, 80, 0)), strict=True):
+        cv2.line(out, _pixel(px[0]), _pixel(end), color, max(image.shape[:2]) // 320 + 1, cv2.LINE_AA)
+    return out
+
+
+def draw_mesh(
+    image: np.ndarray, vertices_cam_m: np.ndarray, faces: np.ndarray, K: np.ndarray, color: tuple[int, int, int], alpha: float = 0.75
+) -> np.ndarray:
+    """A shaded mesh (V, 3), painted from far to near; what lies behind the camera is left out."""
+    if not np.isfinite(vertices_cam_m).all():
+        return image
+    corners = vertices_cam_m[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    shade = 0.35 + 0.65 * np.abs(normals @ LIGHT)
+    px = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces]
+    order = np.argsort(-corners[..., 2].mean(axis=1))
+    order = order[(corners[order, :, 2] > 0).all(axis=1)]
+    layer, covered = image.copy(), np.zeros(image.shape[:2], np.uint8)
+    shift = 4  # sub-pixel bits
+    fixed = np.round(px * 2**shift).astype(np.int32)
+    for i in order:
+        cv2.fillConvexPoly(layer, fixed[i], [float(c * shade[i]) for c in color], cv2.LINE_8, shift)
+        cv2.fillConvexPoly(covered, fixed[i], 255, cv2.LINE_8, shift)
+    blended = cv2.addWeighted(layer, alpha, image, 1 - alpha, 0)
+    return np.where(covered[..., None] > 0, blended, image)
+
+
+def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
+    """Points (N, 3) of each entity seen from the side: depth runs to the right, the picture's up is up. Depth errors show here."""
+    out = np.full((size, size, 3), 250, np.uint8)
+    everything = np.concatenate([p[np.isfinite(p).all(axis=1)] for p in parts.values()])
+    if not len(everything):
+        return out
+    middle, extent = np.median(everything, axis=0), float(np.percentile(np.ptp(everything, axis=0), 100))
+    scale = 0.85 * size / max(extent, 1e-6)
+    for entity, points in parts.items():
+        xy = (points[:, [2, 1]] - middle[[2, 1]]) * scale + size / 2
+        out = draw_points(out, xy, COLORS[entity])
+    bar = scale * 0.05
+    cv2.line(out, (12, size - 14), (int(12 + bar), size - 14), (40, 40, 40), 2)
+    cv2.putText(out, "5 cm, depth ->", (int(20 + bar), size - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+    return out
+
+
+def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: int = 4, width: int = 320) -> np.ndarray:
+    """Pictures in a grid, each `width` wide, with its label."""
+    tiles = []
+    for image, label in zip(images, labels, strict=True):
+        tile = cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
+        cv2.putText(tile, label, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(tile, label, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    columns = min(columns, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def _pixel(point: np.ndarray) -> tuple[int, int]:
+    return tuple(int(v) for v in np.clip(np.round(point), -1e5, 1e5))  # type: ignore[return-value]

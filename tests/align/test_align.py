@@ -1,0 +1,223 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.loggers import CSVLogger
+
+from holdprep.align.problem import Refine, Tracks, Weights
+from holdprep.align.run import align
+from holdprep.align.state import load_state, save_state
+from holdprep.errors import HoldprepError, UnsafeFile
+from holdprep.geometry.cameras import project
+
+from .synthetic import grasp
+
+UNIT_M = 0.037
+STILL = Refine(rotation=False, pose=False, shape=False)
+
+
+def in_turn(problem, **kwargs):
+    h = align("h", problem, **kwargs)
+    o = align("o", problem, initial=h, **kwargs)
+    return h, o, align("ho", problem, initial=o, **kwargs)
+
+
+def miss_mm(alignment, truth, side):
+    return 1e3 * (alignment.hands[side].transl - truth[side].transl).norm(dim=1)
+
+
+@pytest.mark.parametrize("sides", [("right",), ("left",), ("right", "left")])
+def test_rigid_grasp_comes_out_metric(sides):
+    problem, truth = grasp(sides, frames=50, unit_m=UNIT_M)
+    h, o, ho = in_turn(problem)
+    assert set(ho.hands) == set(sides)
+    for side in sides:
+        assert miss_mm(h, truth, side).max() < 0.01
+        assert miss_mm(ho, truth, side).median() < 2
+    assert o.obj_scale == pytest.approx(UNIT_M, rel=0.01)
+    assert ho.obj_scale == pytest.approx(UNIT_M, rel=0.01)
+    assert torch.allclose(ho.transl_cam_obj_m, ho.obj_scale * problem.T_cam_obj[:, :3, 3])
+    assert ho.metrics["behind_camera_frames"] == 0
+    assert ho.metrics["contact.spread_mm"] < 5
+    assert ho.metrics["object.diameter_mm"] == pytest.approx(1e3 * np.linalg.norm((0.09, 0.05, 0.08)), rel=0.05)
+
+
+def test_noisy_keypoints_cost_little_scale():
+    problem, _ = grasp(frames=100, noise_px=4.0, unit_m=UNIT_M)
+    _, o, ho = in_turn(problem)
+    assert o.obj_scale == pytest.approx(UNIT_M, rel=0.015)
+    assert ho.metrics["right.reprojection_px"] < 6
+
+
+def test_turned_in_the_fingers_auto_does_not_follow_the_rigid_grasp():
+    problem, _ = grasp(frames=60, in_hand=True, noise_px=2.0, unit_m=UNIT_M)
+    o = align("o", problem, initial=align("h", problem, refine=STILL))
+    assert "rigid_grasp" not in o.notes[0]
+    assert abs(o.obj_scale - UNIT_M) < 2 * o.obj_scale_stderr
+
+
+def test_infilled_frames_with_garbage_change_nothing():
+    problem, _ = grasp(frames=40, noise_px=2.0)
+    hand = problem.hands["right"]
+    weight, hidden = hand.weight.clone(), torch.tensor([0, 7, 8, 9, 39])
+    weight[hidden] = 0.0
+    results = []
+    for garbage in (float("nan"), 4000.0):
+        j2d = hand.j2d_px.clone()
+        j2d[hidden] = garbage
+        results.append(in_turn(replace(problem, hands={"right": replace(hand, j2d_px=j2d, weight=weight)}))[2])
+    assert torch.allclose(results[0].hands["right"].transl, results[1].hands["right"].transl, atol=1e-9)
+    assert results[0].obj_scale == pytest.approx(results[1].obj_scale, rel=1e-9)
+    assert results[0].metrics["right.frames"] == 35
+    assert bool(torch.isfinite(results[0].hands["right"].hand_pose).all())
+
+
+def test_gaps_take_their_place_from_their_neighbours():
+    problem, truth = grasp(frames=30)
+    hand = problem.hands["right"]
+    weight = hand.weight.clone()
+    weight[10:13] = 0.0
+    h = align("h", replace(problem, hands={"right": replace(hand, weight=weight)}))
+    expected = torch.lerp(truth["right"].transl[9], truth["right"].transl[13], 0.5)
+    assert torch.allclose(h.hands["right"].transl[11], expected, atol=1e-5)
+
+
+def test_frames_without_object_pose_play_no_part():
+    problem, _ = grasp(frames=40, noise_px=2.0, unit_m=UNIT_M)
+    lost = torch.arange(12, 20)
+    weight, T = problem.obj_weight.clone(), problem.T_cam_obj.clone()
+    weight[lost] = 0.0
+    T[lost, :3, 3] *= 3.0
+    _, o, _ = in_turn(replace(problem, obj_weight=weight, T_cam_obj=T))
+    assert o.obj_scale == pytest.approx(UNIT_M, rel=0.015)
+
+
+def test_refinement_mends_a_wrong_rotation():
+    problem, truth = grasp(frames=30)
+    hand = problem.hands["right"]
+    off = replace(hand.params, global_orient=hand.params.global_orient + torch.tensor([0.15, -0.1, 0.1]).double())
+    wrong = replace(problem, hands={"right": replace(hand, params=off)})
+    still, free = align("h", wrong, refine=STILL), align("h", wrong, refine=Refine(rotation=True, pose=False))
+    assert free.metrics["right.reprojection_px"] < 0.3 * still.metrics["right.reprojection_px"]
+    assert miss_mm(free, truth, "right").median() < 0.5 * miss_mm(still, truth, "right").median()
+
+
+def test_shape_moves_only_when_freed():
+    problem, _ = grasp(frames=20, noise_px=1.0)
+    hand = problem.hands["right"]
+    thin = replace(problem, hands={"right": replace(hand, params=replace(hand.params, betas=torch.full((10,), 0.5).double()))})
+    kept = align("h", thin, refine=STILL)
+    freed = align("h", thin, refine=Refine(rotation=False, pose=False, shape=True), weights=Weights(shape=0.01))
+    assert torch.equal(kept.hands["right"].betas, torch.full((10,), 0.5).double())
+    assert freed.losses[-1]["j2d"] < kept.losses[-1]["j2d"]
+
+
+def test_loss_never_rises_and_every_term_is_logged(tmp_path):
+    problem, _ = grasp(frames=30, noise_px=4.0)
+    logger = CSVLogger(str(tmp_path), name="", version="losses")
+    h, o, ho = in_turn(problem, logger=logger)
+    logger.save()
+    header, *rows = (tmp_path / "losses" / "metrics.csv").read_text().splitlines()
+    assert {"align/h/j2d", "align/h/loss", "align/ho/contact", "align/ho/smooth", "align/o/rigid_grasp.scale"} <= set(header.split(","))
+    assert len(rows) >= max(len(h.losses), len(o.losses), len(ho.losses))
+    for result in (h, ho):
+        loss = [terms["loss"] for terms in result.losses]
+        assert loss == sorted(loss, reverse=True)
+        assert loss[-1] == pytest.approx(sum(v for k, v in result.losses[-1].items() if k != "loss"))
+
+
+def test_a_contact_weight_brings_the_hand_to_the_object():
+    problem, _ = grasp(frames=30, in_hand=True, noise_px=3.0)
+    o = align("o", problem, initial=align("h", problem))
+    loose, tight = (align("ho", problem, initial=o, weights=Weights(contact=c)) for c in (1e-3, 3000.0))
+    assert tight.losses[-1]["contact"] / 3000 < 0.5 * loose.losses[-1]["contact"] / 1e-3
+    assert tight.losses[-1]["j2d"] > loose.losses[-1]["j2d"]
+    assert not torch.allclose(tight.hands["right"].transl, loose.hands["right"].transl, atol=1e-4)
+
+
+def test_real_observations_give_the_objects_reprojection():
+    problem, _ = grasp(frames=20)
+    frame, point = torch.arange(20).repeat_interleave(5), torch.arange(100)
+    T = problem.T_cam_obj[frame]
+    px = project((T[:, :3, :3] @ problem.points_obj[point][..., None])[..., 0] + T[:, :3, 3], problem.K) + torch.tensor([3.0, 4.0])
+    o = align("o", replace(problem, tracks=Tracks(frame, point, px)), initial=align("h", problem, refine=STILL))
+    assert o.metrics["object.reprojection_px"] == pytest.approx(5.0)
+
+
+def test_state_round_trip(tmp_path):
+    problem, _ = grasp(("right", "left"), frames=12)
+    h = align("h", problem, refine=STILL)
+    o = align("o", problem, initial=h)
+    save_state(tmp_path / "last.ckpt", o)
+    back = load_state(tmp_path / "last.ckpt")
+    assert (back.mode, back.obj_scale, back.metrics, back.notes, back.losses) == (o.mode, o.obj_scale, o.metrics, o.notes, o.losses)
+    assert torch.equal(back.hands["left"].hand_pose, o.hands["left"].hand_pose)
+    again = align("ho", problem, initial=back, refine=STILL)
+    assert again.obj_scale == align("ho", problem, initial=o, refine=STILL).obj_scale
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_state_that_asks_for_code_is_not_loaded(tmp_path, capsys):
+    torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(UnsafeFile):
+        load_state(tmp_path / "last.ckpt")
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [{"mode": "h"}, {"holdprep_alignment": 1, "mode": "h"}, [1, 2]])
+def test_other_files_are_no_state(tmp_path, content):
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(HoldprepError, match="not an alignment state"):
+        load_state(tmp_path / "last.ckpt")
+
+
+def with_hand(problem, **changes):
+    return replace(problem, hands={"right": replace(problem.hands["right"], **changes)})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: replace(p, hands={}), "no hand"),
+        (lambda p: replace(p, obj_weight=torch.zeros(8)), "no object: 0 of 8 frames"),
+        (lambda p: with_hand(p, weight=torch.zeros(8)), "none of 8 frames shows 4 keypoints of the right hand"),
+        (lambda p: with_hand(p, j2d_px=torch.zeros(7, 21, 2)), "right j2d_px has shape"),
+        (lambda p: replace(p, K=torch.full((3, 3), float("nan"))), "K holds 9 values that are not finite"),
+        (lambda p: replace(p, T_cam_obj=p.T_cam_obj * torch.tensor([1.0, 1, -1, 1])[:, None]), "behind the camera in 8 of 8"),
+    ],
+)
+def test_what_cannot_be_aligned_is_said_in_one_line(spoil, message):
+    problem, _ = grasp(frames=8)
+    with pytest.raises(HoldprepError, match=message) as error:
+        align("h", spoil(problem))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_impossible_weights_are_named(value):
+    problem, _ = grasp(frames=8)
+    with pytest.raises(HoldprepError, match=r"weights\.contact="):
+        align("h", problem, weights=Weights(contact=value))
+
+
+def test_modes_need_their_predecessor():
+    problem, _ = grasp(frames=8)
+    h = align("h", problem, refine=STILL)
+    with pytest.raises(HoldprepError, match="mode=o starts from the state of mode=h"):
+        align("o", problem)
+    with pytest.raises(HoldprepError, match="needs mode o"):
+        align("ho", problem, initial=h)
+    longer, _ = grasp(frames=9)
+    with pytest.raises(HoldprepError, match="9 frames"):
+        align("o", longer, initial=h)
+
+
+@pytest.mark.parametrize("unit_m", [1e-6, 1e6])
+def test_wild_units_of_sfm(unit_m):
+    problem, _ = grasp(frames=30, unit_m=unit_m)
+    assert in_turn(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from holdprep.align import residuals as res
+
+K = torch.tensor([[700.0, 0, 320], [0, 690, 240], [0, 0, 1]], dtype=torch.float64)
+
+
+def points(count=7):
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, generator=g, dtype=torch.float64) * 0.1 + torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)
+
+
+def test_geman_mcclure_is_quadratic_near_zero_and_bounded():
+    x = torch.tensor([1e-3, 25.0, 1e6], dtype=torch.float64)
+    assert res.geman_mcclure(x, 25.0).tolist() == pytest.approx([1e-6, 312.5, 625.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [5.0, 25.0])
+def test_geman_mcclure_weight_has_its_gradient(sigma):
+    x = torch.linspace(-60, 60, 25, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(res.geman_mcclure(x, sigma).sum(), x)
+    assert torch.allclose(2 * res.geman_mcclure_weight(x, sigma) * x, gradient)
+
+
+def test_l1_norm_is_the_norm_away_from_zero_and_its_weight_has_its_gradient():
+    e = (points() * 0.05).requires_grad_()
+    norm = res.l1_norm(e, 1e-3)
+    (gradient,) = torch.autograd.grad(norm.sum(), e)
+    assert torch.allclose(2 * res.l1_norm_weight(e, 1e-3)[:, None] * e, gradient)
+    assert torch.allclose(norm, e.norm(dim=-1) - 1e-3, atol=1e-4)
+    assert float(res.l1_norm(torch.zeros(3), 1e-3)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_reprojection_jacobian_is_autograds():
+    full = torch.autograd.functional.jacobian(lambda x: res.reprojection(x, K, torch.zeros(7, 2)), points())
+    expected = torch.stack([full[i, :, i] for i in range(7)])
+    assert torch.allclose(res.reprojection_jacobian(points(), K), expected)
+
+
+def test_reprojection_of_the_target_is_zero():
+    pixel = points() @ K.T
+    assert res.reprojection(points(), K, pixel[:, :2] / pixel[:, 2:]).abs().max() < 1e-10
+
+
+def test_too_near_counts_only_what_falls_short():
+    assert res.too_near(torch.tensor([-0.1, 0.04, 0.3]), 0.05).tolist() == pytest.approx([0.15, 0.01, 0.0])
+
+
+def test_contact_gap_derivative_by_log_scale():
+    cloud, hand = points(), points() * 1.1
+    by_scale = torch.autograd.functional.jacobian(lambda s: res.contact_gap(hand, cloud, s.exp()), torch.tensor(0.3, dtype=torch.float64))
+    assert torch.allclose(by_scale, res.contact_gap(hand, cloud, torch.tensor(0.3).double().exp()) - hand)
+
+
+def test_motion_of_uniform_movement():
+    moving = torch.arange(4)[:, None, None] * torch.tensor([0.1, 0.0, -0.2])
+    assert torch.allclose(res.motion(moving), torch.tensor([0.1, 0.0, -0.2]).expand(3, 1, 3))
+
+
+def test_linear_translation_is_exact_without_noise_and_blind_to_weightless_joints():
+    rest = points(21).expand(3, 21, 3) - torch.tensor([0.0, 0.0, 0.7]).double()
+    transl = torch.tensor([[0.0, 0.1, 0.5], [0.2, -0.1, 0.8], [0.0, 0.0, 1.5]], dtype=torch.float64)
+    pixel = (rest + transl[:, None]) @ K.T
+    target = pixel[..., :2] / pixel[..., 2:]
+    target[0, 4] = 1e4
+    weight = torch.ones(3, 21, dtype=torch.float64)
+    weight[0, 4], weight[2] = 0.0, 0.0
+    found = res.linear_translation(rest, K, target, weight)
+    assert torch.allclose(found[:2], transl[:2], atol=1e-9)
+    assert bool(found[2].isnan().all())

@@ -1,0 +1,158 @@
+"""The networks on real frames of the demo clip, against pixels read off the picture and against turned and mirrored copies."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import holdprep
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K
+from holdprep.hand.trackers.mediapipe import Crop, HandNetworks, _anchors, _weighted_nms, track_hand
+
+CLIP = Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"
+FRAMES = (0, 168, 300)
+WIDTH, HEIGHT = 640, 480
+# Read off the pictures by eye, before any network saw them: wrist, thumb tip, index tip.
+BY_HAND = np.array([[[575, 160], [533, 222], [393, 212]], [[535, 100], [530, 240], [380, 215]], [[600, 165], [484, 262], [372, 208]]])
+THUMB_TIP, INDEX_TIP, MIDDLE_TIP, RING_TIP, LITTLE_TIP = 16, 17, 18, 19, 20
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(CLIP))
+    wanted = [capture.read()[1] for _ in range(max(FRAMES) + 1)]
+    return [wanted[f] for f in FRAMES]
+
+
+@pytest.fixture(scope="module")
+def track(images):
+    return track_hand(images, "right")
+
+
+def hull_masks(j2d_px: np.ndarray) -> list[np.ndarray]:
+    masks = []
+    for joints in j2d_px:
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(joints).astype(np.int32)), 1)
+        masks.append(mask > 0)
+    return masks
+
+
+def test_joints_are_where_the_picture_shows_them(track):
+    assert track.found.all()
+    off_px = np.linalg.norm(track.j2d_px[:, [0, THUMB_TIP, INDEX_TIP]] - BY_HAND, axis=-1)
+    assert off_px.max() < 15
+    assert (track.confidence > 0.5).all()
+    inside = (track.j2d_px >= track.boxes_px[:, None, :2]) & (track.j2d_px <= track.boxes_px[:, None, 2:])
+    assert inside.all()
+    np.testing.assert_allclose(track.boxes_px[:, 2] - track.boxes_px[:, 0], track.boxes_px[:, 3] - track.boxes_px[:, 1])
+
+
+def test_3d_is_metric_wrist_relative_and_nearer_is_smaller(track):
+    np.testing.assert_allclose(track.j3d_m[:, 0], 0, atol=1e-12)
+    palm = np.linalg.norm(track.j3d_m[:, 4], axis=-1)  # wrist to middle knuckle; 95 mm in an average adult
+    assert np.abs(palm - 0.095).max() < 0.015
+    fingers = np.linalg.norm(np.diff(track.j3d_m[:, [[1, 2, 3, 17], [4, 5, 6, 18], [10, 11, 12, 19]]], axis=2), axis=-1).sum(axis=-1)
+    assert np.abs(fingers - [0.082, 0.092, 0.088]).max() < 0.03
+    # In these frames the thumb is the side of the hand that faces the camera, the little finger the far one.
+    assert (np.diff(track.j3d_m[0, [THUMB_TIP, INDEX_TIP, MIDDLE_TIP, RING_TIP, LITTLE_TIP], 2]) > 0).all()
+
+
+def test_a_turned_picture_turns_both_2d_and_3d(images, track):
+    turned = track_hand([cv2.rotate(i, cv2.ROTATE_90_CLOCKWISE) for i in images], "right")
+    x, y = track.j2d_px[..., 0], track.j2d_px[..., 1]
+    assert np.abs(turned.j2d_px - np.stack([HEIGHT - 1 - y, x], axis=-1)).max() < 4
+    expected = np.stack([-track.j3d_m[..., 1], track.j3d_m[..., 0], track.j3d_m[..., 2]], axis=-1)
+    assert np.linalg.norm(turned.j3d_m - expected, axis=-1).max() < 0.006
+
+
+def test_a_mirrored_right_hand_is_a_left_hand(images, track):
+    mirrored = [np.ascontiguousarray(i[:, ::-1]) for i in images]
+    left = track_hand(mirrored, "left")
+    expected = track.j2d_px * [-1, 1] + [WIDTH - 1, 0]
+    assert np.abs(left.j2d_px - expected).max() < 4
+    assert np.linalg.norm(left.j3d_m - track.j3d_m * [-1, 1, 1], axis=-1).max() < 0.006
+    assert not track_hand(mirrored[:1], "right").found.any()
+
+
+def test_known_camera_turns_3d_to_its_ray(images, track):
+    K = pinhole_K(600, WIDTH, HEIGHT)
+    seen = track_hand(images[:1], "right", K=K)
+    np.testing.assert_allclose(seen.j2d_px, track.j2d_px[:1], atol=0.5)
+    center = (seen.boxes_px[0, :2] + seen.boxes_px[0, 2:]) / 2
+    ray = np.linalg.inv(K) @ [*center, 1]
+    # A rotation with axis z x ray keeps that axis and takes z to the ray.
+    axis = np.cross([0, 0, 1], ray) / np.linalg.norm(np.cross([0, 0, 1], ray))
+    without_K = track_hand(images[:1], "right").j3d_m[0]
+    np.testing.assert_allclose(seen.j3d_m[0] @ axis, without_K @ axis, atol=1e-9)
+    np.testing.assert_allclose(seen.j3d_m[0] @ ray / np.linalg.norm(ray), without_K[:, 2], atol=1e-9)
+
+
+def test_nothing_in_black_frames_and_the_hand_again_after_them(images, track):
+    clip = track_hand([images[0], np.zeros_like(images[0]), images[0]], "right")
+    np.testing.assert_array_equal(clip.found, [True, False, True])
+    assert np.isnan(clip.j3d_m[1]).all()
+    assert np.isnan(clip.boxes_px[1]).all()
+    assert (clip.confidence[1] == 0).all()
+    np.testing.assert_allclose(clip.j2d_px[2], track.j2d_px[0], atol=3)
+
+
+def test_masks_say_where_the_hand_is(images, track):
+    right = hull_masks(track.j2d_px)
+    elsewhere = np.zeros((HEIGHT, WIDTH), bool)
+    elsewhere[380:470, 20:110] = True  # the keyboard
+    masked = track_hand(images, "right", [right[0], np.zeros_like(elsewhere), elsewhere])
+    np.testing.assert_array_equal(masked.found, [True, False, False])
+    np.testing.assert_allclose(masked.j2d_px[0], track.j2d_px[0], atol=5)
+
+
+def test_a_small_hand_is_found_by_its_mask(images, track):
+    """A sixth of the picture's width in a large frame: too small for palm detection on the whole, not on the mask's square."""
+    large = np.zeros((4 * HEIGHT, 4 * WIDTH, 3), np.uint8)
+    large[600 : 600 + HEIGHT, 900 : 900 + WIDTH] = images[0]
+    mask = np.zeros(large.shape[:2], bool)
+    mask[600 : 600 + HEIGHT, 900 : 900 + WIDTH] = hull_masks(track.j2d_px[:1])[0]
+    found = track_hand([large], "right", [mask])
+    np.testing.assert_allclose(found.j2d_px[0], track.j2d_px[0] + [900, 600], atol=5)
+
+
+def test_bad_input_is_one_line(images):
+    with pytest.raises(HoldprepError, match="1 masks for 2 images"):
+        track_hand(images[:2], "right", [None])
+    with pytest.raises(HoldprepError, match=r"mask 0 has shape \(10, 10\), its image \(480, 640\)"):
+        track_hand(images[:1], "right", [np.ones((10, 10), bool)])
+    with pytest.raises(HoldprepError, match="image 0 has shape"):
+        track_hand([images[0][..., 0]], "right")
+    with pytest.raises(HoldprepError, match="hand side 'both'"):
+        track_hand(images[:1], "both")  # type: ignore[arg-type]
+
+
+def test_crops_cut_what_they_say():
+    """A picture whose blue and green tell x and y: each crop pixel holds the place that `to_image` gives for it."""
+    y, x = np.mgrid[:120, :200].astype(np.uint8)
+    image = np.stack([x, y, x], axis=-1)
+    for crop in (Crop(np.array([100.0, 60.0]), 48.0, 0.6), Crop(np.array([100.0, 60.0]), 64.0, -2.0)):
+        patch = crop.cut(image, 16, cv2.BORDER_CONSTANT) * 255
+        v, u = np.mgrid[:16, :16]
+        expected = crop.to_image((np.stack([u, v], axis=-1) + 0.5) / 16)
+        np.testing.assert_allclose(patch[..., 2], expected[..., 0], atol=0.6)
+        np.testing.assert_allclose(patch[..., 1], expected[..., 1], atol=0.6)
+
+
+def test_anchors_and_weighted_nms():
+    anchors = _anchors()
+    assert anchors.shape == (2016, 2)
+    np.testing.assert_allclose(anchors[[0, 1, 2]], [[0.5 / 24, 0.5 / 24]] * 2 + [[1.5 / 24, 0.5 / 24]])
+    np.testing.assert_allclose(anchors[-1], [11.5 / 12, 11.5 / 12])
+    rows = np.zeros((3, 18))
+    rows[:, :4] = [[0.5, 0.5, 0.2, 0.2], [0.52, 0.5, 0.2, 0.2], [0.9, 0.1, 0.1, 0.1]]
+    kept = _weighted_nms(rows, np.array([0.9, 0.6, 0.8]))
+    assert [score for score, _ in kept] == [0.9, 0.8]
+    assert kept[0][1][0] == pytest.approx((0.9 * 0.5 + 0.6 * 0.52) / 1.5)
+
+
+def test_black_crop_holds_no_palm():
+    networks = HandNetworks(threads=1)
+    assert networks.palms(np.zeros((100, 100, 3), np.uint8), Crop(np.array([49.5, 49.5]), 100.0, 0.0)) == []
