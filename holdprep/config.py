@@ -98,14 +98,18 @@ class Align(Node):
 
 
 class Weights(Node):
-    j2d: Weight = Field(description="hand keypoint reprojection (1 / px^2)")
-    j2d_sigma: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
-    o2d: Weight = Field(description="object reprojection (1 / px^2)")
-    o2d_sigma: Positive = Field(description="Geman-McClure width of object points (px)")
-    contact: Weight = Field(description="hand-object contact")
-    z_min: Weight = Field(description="points behind the camera")
-    smooth: Weight = Field(description="frame-to-frame motion")
-    obj_scale: Weight = Field(description="HOLD's first scale in mode o")
+    j2d: Weight = Field(description="hand keypoint reprojection (per px^2)")
+    j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
+    o2d: Weight = Field(description="object reprojection, align=hold alone (per px^2)")
+    o2d_sigma_px: Positive = Field(description="Geman-McClure width of object points (px)")
+    contact: Weight = Field(description="distance of hand and object (px^2 per m)")
+    z_min: Weight = Field(description="points behind the camera (px^2 per m)")
+    smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
+    obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")
+    rotation: Weight = Field(description="departure of the hand's rotation from the registered one (px^2 per rad^2)")
+    pose: Weight = Field(description="departure of the finger pose (px^2 per rad^2)")
+    shape: Weight = Field(description="departure of the hand's shape (px^2 per beta^2)")
+    scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
 
 
 class Build(Node):

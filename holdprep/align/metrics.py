@@ -19,9 +19,14 @@ GAP_FRAMES = 60
 
 
 def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
-    """The posed hand as scale estimators want it: only frames that show hand and object, weights from confidences."""
+    """The posed hand as scale estimators want it, weights from confidences.
+
+    It holds the frames in which hand and object may touch (a hand that has let go says nothing about scale), or, if there are
+    none, all that show both.
+    """
     hand = problem.hands[side]
-    both = (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
+    touching = contact_frames(problem, side)
+    both = touching if bool(touching.any()) else (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
     patches = tip_patches(hand.model)
     posed = HandPoints.of(hand.model, patches.flatten()).pose(HandState(state.rotations[both], state.betas, state.transl[both]))
     return HandTrack(
@@ -31,7 +36,7 @@ def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
         (hand.weight.mean(dim=1) * problem.obj_weight)[both].numpy(),
         problem.T_cam_obj[both, :3, :3].numpy(),
         problem.T_cam_obj[both, :3, 3].numpy(),
-        contact_frames(problem, side)[both].numpy(),
+        touching[both].numpy(),
     )
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import holdprep
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
+from holdprep.hand.joints import BONES_MANO21, MANO21_TIP_VERTICES
+from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers.mediapipe import Crop, HandNetworks, _anchors, _weighted_nms, track_hand
 
 CLIP = Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"
@@ -54,6 +57,12 @@ def test_3d_is_metric_wrist_relative_and_nearer_is_smaller(track):
     np.testing.assert_allclose(track.j3d_m[:, 0], 0, atol=1e-12)
     palm = np.linalg.norm(track.j3d_m[:, 4], axis=-1)  # wrist to middle knuckle; 95 mm in an average adult
     assert np.abs(palm - 0.095).max() < 0.015
+    bones = np.array(BONES_MANO21)
+    model = load_hand_model("right")
+    rest = torch.cat([model.J_regressor @ model.v_template, model.v_template[list(MANO21_TIP_VERTICES)]]).numpy()
+    for joints in track.j3d_m:
+        size, average = (np.linalg.norm(x[bones[:, 0]] - x[bones[:, 1]], axis=-1).sum() for x in (joints, rest))
+        assert size == pytest.approx(average, rel=0.02)
     fingers = np.linalg.norm(np.diff(track.j3d_m[:, [[1, 2, 3, 17], [4, 5, 6, 18], [10, 11, 12, 19]]], axis=2), axis=-1).sum(axis=-1)
     assert np.abs(fingers - [0.082, 0.092, 0.088]).max() < 0.03
     # In these frames the thumb is the side of the hand that faces the camera, the little finger the far one.
@@ -108,14 +117,15 @@ def test_masks_say_where_the_hand_is(images, track):
     np.testing.assert_allclose(masked.j2d_px[0], track.j2d_px[0], atol=5)
 
 
-def test_a_small_hand_is_found_by_its_mask(images, track):
-    """A sixth of the picture's width in a large frame: too small for palm detection on the whole, not on the mask's square."""
-    large = np.zeros((4 * HEIGHT, 4 * WIDTH, 3), np.uint8)
-    large[600 : 600 + HEIGHT, 900 : 900 + WIDTH] = images[0]
-    mask = np.zeros(large.shape[:2], bool)
-    mask[600 : 600 + HEIGHT, 900 : 900 + WIDTH] = hull_masks(track.j2d_px[:1])[0]
-    found = track_hand([large], "right", [mask])
-    np.testing.assert_allclose(found.j2d_px[0], track.j2d_px[0] + [900, 600], atol=5)
+def test_masks_choose_between_two_right_hands(images, track):
+    both = np.concatenate([images[0], images[1]])
+    above, below = hull_masks(track.j2d_px[:2])
+    for mask, expected in (
+        (np.concatenate([above, np.zeros_like(above)]), track.j2d_px[0]),
+        (np.concatenate([np.zeros_like(below), below]), track.j2d_px[1] + [0, HEIGHT]),
+    ):
+        found = track_hand([both], "right", [mask])
+        np.testing.assert_allclose(found.j2d_px[0], expected, atol=8)
 
 
 def test_bad_input_is_one_line(images):

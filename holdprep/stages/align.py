@@ -1,0 +1,116 @@
+"""Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from holdprep import safeio
+from holdprep.align.problem import BEFORE, Alignment, HandObservation, Mode, Problem, Refine, Tracks, Weights
+from holdprep.align.run import align
+from holdprep.align.state import load_state, save_state
+from holdprep.dataset import hold
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
+from holdprep.hand import lbs
+from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.trackers import hamer
+from holdprep.pipeline import Context, Result
+from holdprep.quality.metrics import touching_frames
+from holdprep.stages.common import hand_model, params_from_dict
+from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
+
+CONTACT_PX = 3  # masks this near to each other touch
+
+
+def run(ctx: Context, mode: Mode) -> Result:
+    cfg, seq = ctx.cfg, ctx.seq
+    models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
+    problem, cloud = _problem(ctx, models)
+    before = BEFORE[mode]
+    weights = Weights(**cfg.weights.model_dump())
+    refine = Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape)
+    found = align(
+        mode,
+        problem,
+        method=cfg.align.method,
+        weights=weights,
+        refine=refine,
+        scale_estimator=cfg.align.scale,
+        initial=None if before is None else load_state(seq.path(f"ckpt_{before}")),
+        max_iterations=cfg.align.max_iterations,
+        logger=ctx.runlog.logger,
+        seed=cfg.seed,
+    )
+    if mode == "ho":
+        _write_aligned(ctx, found, models, cloud)
+    with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
+        save_state(temporary, found)
+    return Result(dict(found.metrics), {}, list(found.notes))
+
+
+def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
+    """The alignment problem from the sequence's artefacts, matched by frame name; and what colmap/ holds."""
+    seq = ctx.seq
+    names = seq.frame_names()
+    cloud = seq.read_colmap()
+    fits = seq.read_npy("fit_slerp")
+    j2d_px = hamer.read(seq.path("j2d").parent, names).j2d_px
+    object_masks = seq.masks("object") if seq.has("masks_object") else None
+    hands: dict[Side, HandObservation] = {}
+    for side, model in models.items():
+        if side not in j2d_px:
+            raise HoldprepError(f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again")
+        params = params_from_dict(fits[side])
+        if len(params.transl) != len(names):
+            raise HoldprepError(f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again")
+        weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
+        touching = None
+        if object_masks is not None and seq.has(f"masks_{side}"):
+            touching = torch.as_tensor(touching_frames(seq.masks(side), object_masks, CONTACT_PX))
+        hands[side] = HandObservation(model, params, torch.as_tensor(j2d_px[side]), torch.as_tensor(weight), touching)
+    inverse = np.linalg.inv(cloud["normalization_mat"])
+    points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
+    registered = cloud.get("registered", np.ones(len(names), bool))
+    tracks = None
+    if "observation_px" in cloud:
+        tracks = Tracks(*(torch.as_tensor(cloud[f"observation_{k}"]) for k in ("frame", "point", "px")))
+    problem = Problem(
+        K=torch.as_tensor(cloud["intrinsic"]),
+        image_size=seq.image_size(),
+        hands=hands,
+        points_obj=torch.as_tensor(points),
+        T_cam_obj=torch.as_tensor(cloud["o2w"]),
+        obj_weight=torch.as_tensor(registered.astype(np.float64)),
+        tracks=tracks,
+    )
+    return problem, cloud
+
+
+def _write_aligned(ctx: Context, found: Alignment, models: dict[Side, HandModel], cloud: dict[str, np.ndarray]) -> None:
+    """hold_fit.aligned.npy as HOLD writes it, and a picture a frame."""
+    meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
+    arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
+    hands = {}
+    for side, p in found.hands.items():
+        betas = p.betas.numpy()
+        wrist = hold.wrist_template(models[side], betas)
+        hands[side] = hold.AlignedHand(p.global_orient.numpy(), p.hand_pose.numpy(), betas, p.transl.numpy(), wrist)
+    obj = hold.AlignedObject(
+        found.R_cam_obj.numpy(), found.transl_cam_obj_m.numpy(), found.obj_scale, cloud["points_cano"], cloud["normalization_mat"]
+    )
+    K = found.K.numpy()
+    paths = [str(f) for f in ctx.seq.images().files]
+    ctx.seq.write_npy("fit_aligned", hold.hold_fit_aligned(K, paths, hands, arrays, obj))
+    ctx.seq.write_images("align_vis", _overlays(ctx, arrays, models, obj, K))
+
+
+def _overlays(
+    ctx: Context, meshes_m: dict[Side, tuple[np.ndarray, np.ndarray]], models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    px = project(obj.points_cam_m, K)
+    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(), strict=True)):
+        picture = draw_points(image, px[t], COLORS["object"])
+        for side, (vertices, _) in meshes_m.items():
+            picture = draw_mesh(picture, vertices[t], models[side].faces.numpy(), K, COLORS[side])
+        yield f"{name}.jpg", picture

@@ -1,0 +1,107 @@
+"""Aligned sequence -> build/ and <seq>.zip, exactly what HOLD trains on; read back as the trainer does before it counts as done."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from holdprep import safeio
+from holdprep.dataset import hold
+from holdprep.dataset.trainer import project_build
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
+from holdprep.hand import lbs
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+from holdprep.pipeline import Context, Result
+from holdprep.sequence import atomic_dir, write_image
+from holdprep.stages.common import hand_model
+from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, side_view
+
+VIS_FRAMES = 24  # pictures in build/vis
+
+
+def run(ctx: Context) -> Result:
+    seq, shift = ctx.seq, ctx.cfg.build.shift
+    names = seq.frame_names()
+    K, hands, obj, models = _read(ctx, len(names))
+    shift_m = hold.normalize_shift(obj, shift)
+    vertices = {side: _vertices(models[side], hand) for side, hand in hands.items()}
+    points = {**vertices, "object": obj.points_cam_m}
+    report = hold.rays_report(points, shift_m)
+    notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
+    data = hold.assemble(seq.name, K, hands, obj, shift_m)
+    bad = hold.unusable_frames(seq.label_images(), list(hands))
+    with atomic_dir(seq.target("build")) as folder:
+        safeio.save_npy(folder / "data.npy", data)
+        roundtrip = _roundtrip(safeio.load_npy(folder / "data.npy"), models, points, K)
+        (folder / "corres.txt").write_text("".join(f"{f.name}\n" for f in seq.images().files))
+        for kind, pictures in (("image", seq.images()), ("mask", seq.label_images())):
+            (folder / kind).mkdir()
+            for t, picture in enumerate(pictures):
+                write_image(folder / kind / f"{t:04d}.png", picture)
+        (folder / "vis").mkdir()
+        for name, picture in _pictures(ctx, points, models, K):
+            write_image(folder / "vis" / name, picture)
+    if ctx.cfg.build.zip:
+        notes.append(f"packed as {seq.pack()}")
+    for t in bad[:3]:
+        ctx.warn(f"frame {names[t]} shows neither object nor hand: HOLD's trainer crashes on it ({len(bad)} such frames)")
+    model_name = next(iter(models.values())).name
+    metrics: dict[str, Any] = {
+        "frames": len(names),
+        "roundtrip_px": roundtrip,
+        "object_in_rays_pct": report["object_in_rays_pct"],
+        "hand_in_rays_pct": min(report[f"{side}_in_rays_pct"] for side in hands),
+        "ray_sphere_radius_m": report["ray_sphere_radius_m"],
+        "unusable_frames": len(bad),
+        "trainable": model_name == "mano",
+        "hand_model": model_name,
+    }
+    return Result(metrics, {}, notes)
+
+
+def _read(ctx: Context, frames: int) -> tuple[np.ndarray, dict[Side, hold.AlignedHand], hold.AlignedObject, dict[Side, HandModel]]:
+    """What alignment left, whoever ran it."""
+    path = ctx.seq.path("fit_aligned")
+    fit, cloud = ctx.seq.read_npy("fit_aligned"), ctx.seq.read_colmap()
+    sides = [s for s in SIDES if s in fit]
+    if not sides or "object" not in fit:
+        raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")
+    models = {side: hand_model(ctx.cfg, side) for side in sides}
+    hands = {}
+    for side in sides:
+        h = {k: np.asarray(fit[side][k], np.float64) for k in ("hand_rot", "hand_pose", "hand_beta", "hand_transl")}
+        betas = h["hand_beta"].reshape(-1, 10).mean(axis=0)
+        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(models[side], betas))
+    o2w = np.asarray(fit["object"]["o2w_all"], np.float64)
+    counts = {len(o2w), *(len(h.transl_m) for h in hands.values())}
+    if counts != {frames}:
+        raise HoldprepError(f"{path} has {sorted(counts)} frames, images/ has {frames}: run stage=align again")
+    scale = float(np.asarray(fit["object"]["obj_scale"]).reshape(-1)[0])
+    obj = hold.AlignedObject(o2w[:, :3, :3], o2w[:, :3, 3], scale, cloud["points_cano"], cloud["normalization_mat"])
+    return np.asarray(fit["object"]["K"], np.float64), hands, obj, models
+
+
+def _vertices(model: HandModel, hand: hold.AlignedHand) -> np.ndarray:
+    params = ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in (hand.global_orient, hand.hand_pose, hand.betas, hand.transl_m)))
+    return lbs.forward(model, params).vertices.numpy()
+
+
+def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m: dict[str, np.ndarray], K: np.ndarray) -> float:
+    """Largest distance (px) between a point where it was aligned and where the trainer will see it."""
+    seen = project_build(data, models)
+    return max(float(np.abs(seen[e] - project(points_cam_m[e], K)).max()) for e in seen)
+
+
+def _pictures(
+    ctx: Context, points_cam_m: dict[str, np.ndarray], models: dict[Side, HandModel], K: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Overlays and side views of some frames, evenly over the clip."""
+    names, images = ctx.seq.frame_names(), ctx.seq.images()
+    for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):
+        picture = draw_points(images[int(t)], project(points_cam_m["object"][t], K), COLORS["object"])
+        for side, model in models.items():
+            picture = draw_mesh(picture, points_cam_m[side][t], model.faces.numpy(), K, COLORS[side])
+        yield f"{names[t]}_overlay.jpg", picture
+        yield f"{names[t]}_side.jpg", side_view({e: p[t] for e, p in points_cam_m.items()})
