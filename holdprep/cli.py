@@ -90,6 +90,7 @@ def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
         return config
     try:
         merged = OmegaConf.merge(cfg, OmegaConf.load(own))
+        assert isinstance(merged, DictConfig)
         told = [o for o in overrides if "." in o.split("=")[0] or o.split("=")[0] in Config.model_fields]
         for override in told:
             key = override.split("=")[0].lstrip("+")

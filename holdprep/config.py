@@ -247,7 +247,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
     for value in values:
         if isinstance(value, str) and "${" in value:
             continue

@@ -102,8 +102,9 @@ def box_sequence(
 class SyntheticSequence:
     """A static camera's film of one or two hands that hold and turn a textured box, with exact truth in metres.
 
-    `images` T of (H, W, 3) uint8 BGR; `masks` (T, H, W) bool by entity, what is visible; `K` (3, 3); `T_cam_obj` (T, 4, 4); `box_size_m` edge
-    lengths; `points_obj_m` (N, 3) on the box; by side: `params`, `vertices_m` (T, 778, 3), `joints_m` (T, 21, 3), `j2d_px` (T, 21, 2).
+    `images` T of (H, W, 3) uint8 BGR; `masks` (T, H, W) bool by entity, what is visible; `K` (3, 3); `T_cam_obj` (T, 4, 4);
+    `box_size_m` (3,) edge lengths; `points_obj_m` (N, 3) on the box; by side: `params`, `vertices_m` (T, 778, 3),
+    `joints_m` (T, 21, 3), `j2d_px` (T, 21, 2).
     """
 
     images: list[np.ndarray]
@@ -135,7 +136,7 @@ def make_sequence(
     rng = np.random.default_rng(seed)
     models = {side: load_hand_model(side, dtype=torch.float64) for side in sides}
     K = pinhole_K(1.25 * max(size), width, height)
-    T_cam_obj = turning_poses(frames, depth=0.64, degrees=degrees)
+    T_cam_obj = turning_poses(frames, depth=0.67, degrees=degrees)
     betas = torch.from_numpy(rng.normal(0, 0.5, 10))
     box, params = {}, {}
     for side, model in models.items():
@@ -216,7 +217,7 @@ def _grip(model: HandModel, betas: torch.Tensor, from_above: bool) -> tuple[np.n
     hand_axes = np.stack([x, y, np.cross(x, y)], axis=1)
     T_hand_obj = from_rt(hand_axes, middle - GRIP_DEPTH_M * y)
     T_obj_hand = invert(T_hand_obj)
-    if from_above:  # the mirror image of the right hand's grip: x -> -x in the hand (that is the model's own), y -> -y in the box
+    if from_above:  # for the left hand, whose box has z the other way round, this mirrors the right hand's grip in y
         T_obj_hand = from_rt(np.diag([1.0, -1.0, -1.0]), np.zeros(3)) @ T_obj_hand
     return np.array([width, 2 * half_length, 0.07]), T_obj_hand
 
@@ -285,8 +286,11 @@ def _box_depth(shape: tuple[int, int], box: np.ndarray, K: np.ndarray, T_cam_obj
 
 def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """A wall (height, width, 3) with blotches of several sizes."""
-    layers = [cv2.GaussianBlur(rng.normal(size=(height, width, 1)) + 0.4 * rng.normal(size=(height, width, 3)), (0, 0), s) for s in (2.0, 9.0, 40.0)]
-    return np.clip(115 + sum(12 * layer / layer.std() for layer in layers), 0, 255).astype(np.uint8)
+    image = np.full((height, width, 3), 115.0)
+    for sigma in (2.0, 9.0, 40.0):
+        layer = cv2.GaussianBlur(rng.normal(size=(height, width, 1)) + 0.4 * rng.normal(size=(height, width, 3)), (0, 0), sigma)
+        image += 12 * layer / layer.std()
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _box_points(box: np.ndarray, rng: np.random.Generator, count: int = 600) -> np.ndarray:

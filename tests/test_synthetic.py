@@ -59,7 +59,7 @@ def test_object_points_lie_on_the_box_and_project_into_the_picture(seq: Syntheti
 def test_hands_hold_the_box_rigidly_and_touch_it(seq: SyntheticSequence):
     for side, vertices in seq.vertices_m.items():
         in_object = rigid.apply(rigid.invert(seq.T_cam_obj), vertices)
-        np.testing.assert_allclose(in_object, np.broadcast_to(in_object[0], in_object.shape), atol=1e-9)
+        np.testing.assert_allclose(in_object, np.broadcast_to(in_object[0], in_object.shape), atol=1e-7)
         gap = cKDTree(in_object[0]).query(seq.points_obj_m)[0].min()
         assert gap < 0.008, side
 
@@ -67,9 +67,7 @@ def test_hands_hold_the_box_rigidly_and_touch_it(seq: SyntheticSequence):
 def test_two_hands_are_mirror_images():
     seq = make_sequence(("right", "left"), frames=2)
     right, left = (rigid.apply(rigid.invert(seq.T_cam_obj[:1]), seq.vertices_m[s][:1])[0] for s in ("right", "left"))
-    distance = cKDTree(right).query(left * [-1, 1, 1] @ np.diag([1.0, -1, -1]))[0]
-    alternatives = [cKDTree(right).query(left * signs)[0].max() for signs in ([1, -1, 1], [-1, 1, 1], [1, 1, -1], [-1, -1, -1])]
-    assert min(distance.max(), *alternatives) < 1e-6
+    np.testing.assert_allclose(left, right * [1, -1, 1], atol=1e-7)
 
 
 def test_the_seed_decides():
@@ -90,6 +88,7 @@ def test_tracker_files_are_read_by_the_adapter(tmp_path: Path):
     assert size.max() < 1e-4, "the hand keeps its size"
     shown = project(track.vertices_m["right"][found], track.K)
     assert np.abs(shown - project(seq.vertices_m["right"], seq.K)[found]).max() < 25
-    masks = [cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) > 0 for f in sorted((tmp_path / "clip/processed/sam/object/images_masks").glob("*.png"))]
+    files = sorted((tmp_path / "clip/processed/sam/object/images_masks").glob("*.png"))
+    masks = [cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) > 0 for f in files]
     np.testing.assert_array_equal(masks, seq.masks["object"])
     assert [f.stem for f in sorted((tmp_path / "clip/images").iterdir())] == seq.names

@@ -6,10 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, Side
-from scipy.spatial.transform import Rotation
 
 
 def decompose(P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -22,9 +22,9 @@ def project_build(data: Mapping[str, Any], models: Mapping[Side, HandModel]) -> 
     """Pixels (T, N, 2) of every entity of a data.npy: hand vertices and object points, posed and projected in the trainer's world."""
     cameras, entities = data["cameras"], data["entities"]
     scale = 1.0 / float(cameras["scale_mat_0"][0, 0])
-    placed = {side: _hand(entities[side], models[side], scale) for side in models if side in entities}
-    placed_all: dict[str, np.ndarray] = {**placed, "object": _object(entities["object"], scale)}
-    return {entity: _project(points, cameras) for entity, points in placed_all.items()}
+    placed: dict[str, np.ndarray] = {side: _hand(entities[side], models[side], scale) for side in models if side in entities}
+    placed["object"] = _object(entities["object"], scale)
+    return {entity: _project(points, cameras) for entity, points in placed.items()}
 
 
 def _hand(entity: Mapping[str, np.ndarray], model: HandModel, scale: float) -> np.ndarray:

@@ -40,7 +40,8 @@ def sample_identities() -> dict[str, np.ndarray]:
     wrist = labels.index("wrist.R")
     pose = torch.eye(4)[None, None].repeat(BATCH, model.bone_count, 1, 1)
     generator = torch.Generator().manual_seed(0)
-    vertices, joints = [], []
+    vertices: list[np.ndarray] = []
+    joints: list[np.ndarray] = []
     for _ in range(BATCHES):
         phenotype = {k: torch.rand(BATCH, generator=generator) for k in model.phenotype_labels}
         phenotype["age"] = 0.6 + 0.4 * phenotype["age"]
@@ -247,5 +248,5 @@ def bake() -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(target, **bake())
+    np.savez_compressed(target, **bake())  # type: ignore[arg-type]
     print(target, target.stat().st_size, "bytes")

@@ -1,5 +1,6 @@
 """Frames without a hand, or with one that cannot be: found, filled from their neighbours, and marked."""
 
+import numpy as np
 import roma
 import torch
 from scipy.stats import median_abs_deviation
@@ -70,7 +71,7 @@ def _volume(vertices: Tensor, faces: Tensor) -> Tensor:
     return (torch.linalg.cross(b, c) * a).sum(dim=-1).sum(dim=1).abs() / 6
 
 
-def _nearest_mean(betas: Tensor, known) -> Tensor:
+def _nearest_mean(betas: Tensor, known: np.ndarray) -> Tensor:
     at = torch.from_numpy(known.nonzero()[0])
     order = (torch.arange(len(betas))[:, None] - at).abs().argsort(dim=1, stable=True)[:, :5]
     mean = betas[at[order]].mean(dim=1)

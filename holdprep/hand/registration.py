@@ -5,7 +5,7 @@ Per frame there are 51 unknowns (16 bones' turns, translation); the shape is sha
 frames are eliminated one by one, the 10 shape unknowns solved last (Schur complement). The cost is linear in frames.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -196,7 +196,8 @@ def _start_from_vertices(model: HandModel, points: HandPoints, target: Tensor) -
 def _start_from_keypoints(model: HandModel, points: HandPoints, terms: _Terms) -> HandState:
     """The palm by Procrustes, each finger bone by the shortest turn onto its direction; 2D alone: the mean pose by PnP."""
     frames = len(terms.weight) if terms.weight is not None else 0
-    zeros = ManoParams(*(torch.zeros(frames, n).double() for n in (3, 45)), torch.zeros(10).double(), torch.zeros(frames, 3).double())
+    rotation, pose, transl = (torch.zeros(frames, n).double() for n in (3, 45, 3))
+    zeros = ManoParams(rotation, pose, torch.zeros(10).double(), transl)
     state = to_state(model, zeros)
     mean = points.pose(state).points[0]
     if terms.j3d is None:
@@ -415,7 +416,7 @@ def _shape_prior(points: HandPoints, terms: _Terms, state: HandState) -> tuple[T
     return C, c
 
 
-def _arrow_step(blocks: list[tuple[Tensor, ...]], prior: tuple[Tensor, Tensor], damping: float) -> tuple[Tensor, Tensor]:
+def _arrow_step(blocks: Sequence[tuple[Tensor, ...]], prior: tuple[Tensor, Tensor], damping: float) -> tuple[Tensor, Tensor]:
     """Steps (T, 51) and (10,) of the damped arrow system: frames by their own blocks, the shape by the Schur complement."""
     A, B, a = (torch.cat([block[i] for block in blocks]) for i in (0, 1, 3))
     C, c = prior[0] + sum(b[2] for b in blocks), prior[1] + sum(b[4] for b in blocks)

@@ -56,11 +56,11 @@ class Picture:
     @property
     def data_uri(self) -> str:
         """The picture as a JPEG in the page itself, reduced to PICTURE_SIDE."""
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise HoldprepError(f"the report's picture '{self.title}' is {self.image.dtype} {self.image.shape}; it must be uint8 (H, W, 3)")
         scale = min(1.0, PICTURE_SIDE / max(self.image.shape[:2]))
         image = cv2.resize(self.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else self.image
-        ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not ok:
-            raise HoldprepError(f"cannot encode the report's picture '{self.title}': shape {self.image.shape}, dtype {self.image.dtype}")
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
@@ -91,7 +91,7 @@ class ReportData:
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML; it refers to nothing outside itself. Raises HoldprepError if a picture cannot be encoded."""
+    """The report as HTML; it refers to nothing outside itself. Raises HoldprepError if a picture is none."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

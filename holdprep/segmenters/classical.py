@@ -6,7 +6,7 @@ optical flow, smoothed along image edges (Min et al. 2014, fast global smoother)
 about the whole clip: the background's plate, where the camera does not move, and each label's colours.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -41,7 +41,7 @@ class _Clip:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.grey[0].shape[:2]  # type: ignore[return-value]
+        return self.grey[0].shape[:2]
 
 
 def propagate(
@@ -145,7 +145,7 @@ def _clean(labels: np.ndarray) -> np.ndarray:
     out = labels.copy()
     count = int(labels.max()) + 1
     for k in range(count):
-        parts, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)
+        _, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)
         areas = stats[1:, cv2.CC_STAT_AREA]
         least = 60 if k == 0 else (0.1 if k == count - 1 else 0.03) * (areas.max() if len(areas) else 0)
         for part in np.flatnonzero(areas < least) + 1:
@@ -199,7 +199,7 @@ def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float) -> np.ndarray:
         for x, y in clicks * scale if clicks is not None else ():
             cv2.circle(seeds, (round(x), round(y)), radius, value, -1)
     cv2.setRNGSeed(0)
-    cv2.grabCut(image, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     return np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
@@ -207,7 +207,7 @@ def _carry_all(clip: _Clip, keys: Mapping[int, np.ndarray], count: int, knowledg
     """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
     at = sorted(keys)
     total = len(clip.bgr)
-    labels = [keys.get(t) for t in range(total)]
+    labels: list[np.ndarray | None] = [keys.get(t) for t in range(total)]
     bar.update(len(at))
     for a, b in zip([None, *at], [*at, None], strict=True):
         inner = range((a if a is not None else -1) + 1, b if b is not None else total)
@@ -218,18 +218,20 @@ def _carry_all(clip: _Clip, keys: Mapping[int, np.ndarray], count: int, knowledg
                 share = (b - t) / (b - a)
                 probability = share * forward[t].astype(np.float32) + (1 - share) * backward[t].astype(np.float32)
             else:
-                probability = forward.get(t, backward.get(t))
+                probability = forward[t] if t in forward else backward[t]
             labels[t] = _clean(probability.argmax(axis=-1).astype(np.uint8))
             bar.update()
     return [label for label in labels if label is not None]
 
 
-def _carry(clip: _Clip, start: int, labels: np.ndarray, order: list[int], count: int, knowledge: "_Knowledge | None"):
-    """(frame, probabilities (H, W, L) uint8-scaled) along `order`, each from the frame before it."""
-    flow_of = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+def _carry(
+    clip: _Clip, start: int, labels: np.ndarray, order: list[int], count: int, knowledge: "_Knowledge | None"
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame, probabilities (H, W, L) float16) along `order`, each from the frame before it."""
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     previous = start
     for t in order:
-        flow = flow_of.calc(clip.grey[previous], clip.grey[t], None)
+        flow = flow_of.calc(clip.grey[previous], clip.grey[t], None)  # type: ignore[call-overload]
         source = _region(labels, 30)
         samples = _Samples.of(clip.lab[previous], _one_hot(labels, count), flow, source)
         moved = np.abs(flow[labels > 0])
@@ -256,7 +258,7 @@ class _Knowledge:
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
-        unit = (lab.astype(np.float32) + np.float32([0, 60, 60])) / np.float32([100, 120, 120])
+        unit = (lab.astype(np.float32) + np.array([0, 60, 60], np.float32)) / np.array([100, 120, 120], np.float32)
         return np.clip(unit * HISTOGRAM_BINS, 0, HISTOGRAM_BINS - 1).astype(np.intp)
 
     def _histograms(self, clip: _Clip, keys: Mapping[int, np.ndarray], count: int) -> np.ndarray:
@@ -300,11 +302,11 @@ class _Knowledge:
         """How much a pixel looks like the plate, or one pixel beside it; darker counts half, shadows fall on backgrounds."""
         assert self._plate is not None
         plate, spread, known = (part[region] for part in self._plate)
-        best = np.full(lab.shape[:2], np.inf, np.float32)
+        best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
                 off = lab - np.roll(plate, (dy, dx), axis=(0, 1))
-                off = off / (np.float32([5, 2.5, 2.5]) + spread)
+                off = off / (np.array([5, 2.5, 2.5], np.float32) + spread)
                 off[..., 0] = np.where(off[..., 0] < 0, 0.5 * off[..., 0], off[..., 0])
                 best = np.minimum(best, np.square(off).sum(axis=-1))
         best = cv2.GaussianBlur(best, (0, 0), 1.2)
@@ -319,7 +321,7 @@ def _is_static(clip: _Clip, labels: list[np.ndarray]) -> bool:
         corners = cv2.goodFeaturesToTrack(clip.grey[t - 1], 300, 0.005, 8, mask=free)
         if corners is None:
             continue
-        found, status, _ = cv2.calcOpticalFlowPyrLK(clip.grey[t - 1], clip.grey[t], corners, None, winSize=(15, 15))
+        found, status, _ = cv2.calcOpticalFlowPyrLK(clip.grey[t - 1], clip.grey[t], corners, None, winSize=(15, 15))  # type: ignore[call-overload]
         step = np.linalg.norm((found - corners).reshape(-1, 2)[status.ravel() > 0], axis=1)
         if len(step):
             moved.append(float(np.median(step)))

@@ -42,10 +42,9 @@ def _match(folder: Path, files: list[Path], names: Sequence[str], notes: list[st
         return {n: by_key[_key(n)] for n in names}
     numbered = [f for f in files if f.stem.isdecimal()]
     consecutive = len(files) == len(names) == len(numbered) and {int(f.stem) for f in files} in ({*range(len(names))}, {*range(1, len(names) + 1)})
-    if len(missing) == len(names) or consecutive:
-        if len(files) == len(names):
-            notes.append(f"{folder}: masks are numbered anew ({files[0].name} ...), taken in order of images/ ({names[0]} ...)")
-            return dict(zip(names, sorted(files, key=lambda f: (len(_key(f.stem)), f.stem)), strict=True))
+    if (len(missing) == len(names) or consecutive) and len(files) == len(names):
+        notes.append(f"{folder}: masks are numbered anew ({files[0].name} ...), taken in order of images/ ({names[0]} ...)")
+        return dict(zip(names, sorted(files, key=lambda f: (len(_key(f.stem)), f.stem)), strict=True))
     raise HoldprepError(f"{folder}: {len(missing)} of {len(names)} frames have no mask (first: {missing[0]}); masks must be named as in images/")
 
 

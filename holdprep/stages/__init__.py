@@ -3,9 +3,10 @@
 from functools import partial
 from pathlib import Path
 
+from holdprep.align.problem import MODES, Mode
 from holdprep.config import Config
 from holdprep.pipeline import Stage
-from holdprep.sequence import ENTITIES, MODES, Sequence
+from holdprep.sequence import ENTITIES, Sequence
 from holdprep.stages import align, build, create, hand_pose, object_pose, register, report, segment
 
 SAM = tuple(f"sam_{e}" for e in ENTITIES)
@@ -20,7 +21,7 @@ def _hand_model(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
     return {"hand_model": cfg.hand_model.path}
 
 
-def _align_stage(mode: str) -> Stage:
+def _align_stage(mode: Mode) -> Stage:
     before = {"h": (), "o": ("ckpt_h",), "ho": ("ckpt_o",)}[mode]
     return Stage(
         f"align.{mode}",
@@ -35,7 +36,7 @@ def _align_stage(mode: str) -> Stage:
 
 
 GRAPH: list[Stage] = [
-    Stage("create", create.run, makes=("images", "images_zip"), may_make=("raw_images", "frames"), config=("create",), files=_video),
+    Stage("create", create.run, makes=("images",), may_make=("images_zip", "raw_images", "frames"), config=("create",), files=_video),
     Stage(
         "segment",
         segment.run,

@@ -27,7 +27,8 @@ def run(ctx: Context) -> Result:
     K, hands, obj, models = _read(ctx, len(names))
     shift_m = hold.normalize_shift(obj, shift)
     vertices = {side: _vertices(models[side], hand) for side, hand in hands.items()}
-    points = {**vertices, "object": obj.points_cam_m}
+    points: dict[str, np.ndarray] = {side: v for side, v in vertices.items()}
+    points["object"] = obj.points_cam_m
     report = hold.rays_report(points, shift_m)
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from holdprep import frames, safeio
 from holdprep.config import Config
 from holdprep.errors import HoldprepError
-from holdprep.pipeline import Context, Result
+from holdprep.pipeline import Context, Metrics, Result
 from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
 
 VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
@@ -51,7 +51,7 @@ def run(ctx: Context) -> Result:
     seq.write_images_zip()
     for name in unreadable[:5]:
         ctx.warn(f"frame {name} of {path.name} cannot be decoded and is left out ({len(unreadable)} such frames)")
-    metrics = {"frames": len(times), "width": size[0], "height": size[1], "fps": info.fps, "unreadable_frames": len(unreadable)}
+    metrics: Metrics = {"frames": len(times), "width": size[0], "height": size[1], "fps": info.fps, "unreadable_frames": len(unreadable)}
     return Result(metrics, notes=[f"{len(times)} frames of {size[0]} x {size[1]} (every {stride}. of {path.name})"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from holdprep.geometry.cameras import llff_poses, project
 from holdprep.geometry.rigid import apply
 from holdprep.object.sfm import ObjectReconstruction, reconstruct
-from holdprep.pipeline import Context, Result
+from holdprep.pipeline import Context, Metrics, Result
 from holdprep.viz.overlay import draw_axes, draw_points
 
 
@@ -76,7 +76,7 @@ def _result(ctx: Context, found: ObjectReconstruction) -> Result:
         ctx.warn(line)
     total, registered = len(found.names), int(found.registered.sum())
     width, height = ctx.seq.image_size()
-    metrics = {
+    metrics: Metrics = {
         "registered_pct": 100 * registered / total,
         "resectioned_frames": found.origin.count("resectioned"),
         "interpolated_frames": found.origin.count("interpolated") + found.origin.count("held"),

@@ -35,7 +35,7 @@ def run(ctx: Context) -> Result:
     if "object" not in masks or len(masks) < 2 or lacking:
         raise HoldprepError(f"masks for {', '.join(masks) or 'nothing'} only; needed: object and {' and '.join(lacking) or 'a hand'}; see segmenter.*")
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
-    metrics, curves = quality.all_mask_metrics(masks)
+    metrics, curves = quality.all_mask_metrics({e: list(m) for e, m in masks.items()})
     return Result(metrics, curves, notes)
 
 

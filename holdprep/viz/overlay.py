@@ -1,16 +1,16 @@
 """Pictures drawn on frames: pure functions of BGR images (H, W, 3) uint8, which they leave unchanged."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from holdprep.geometry.cameras import project
+from holdprep.hand.joints import FINGERS
 
 COLORS = {"right": (80, 180, 60), "left": (220, 150, 40), "object": (60, 60, 230)}  # BGR
 FINGER_COLORS = ((60, 200, 255), (80, 220, 80), (230, 200, 40), (220, 90, 200), (70, 110, 255))  # index, middle, little, ring, thumb
-# MANO-21: wrist, then each finger from palm to tip
-FINGERS = ((0, 1, 2, 3, 17), (0, 4, 5, 6, 18), (0, 7, 8, 9, 20), (0, 10, 11, 12, 19), (0, 13, 14, 15, 16))
 LIGHT = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
 
 
@@ -31,10 +31,10 @@ def draw_skeleton(image: np.ndarray, j2d_px: np.ndarray, confidence: np.ndarray 
     shown = np.isfinite(j2d_px).all(axis=1) & (True if confidence is None else confidence >= 0.2)
     size = max(image.shape[:2]) // 400 + 1
     for finger, color in zip(FINGERS, FINGER_COLORS, strict=True):
-        for a, b in zip(finger[:-1], finger[1:], strict=True):
+        for a, b in pairwise((0, *finger)):
             if shown[a] and shown[b]:
                 cv2.line(out, _pixel(j2d_px[a]), _pixel(j2d_px[b]), color, size, cv2.LINE_AA)
-        for joint in finger:
+        for joint in (0, *finger):
             if shown[joint]:
                 cv2.circle(out, _pixel(j2d_px[joint]), size + 1, color, -1, cv2.LINE_AA)
     return out

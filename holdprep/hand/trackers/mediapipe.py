@@ -35,6 +35,7 @@ STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # joints whose extent makes 
 LOST_PRESENCE = 0.1  # a crop below this is not centred again
 MIN_SHARE_NEAR_MASK = 0.4
 MIN_SIDE_SEEN, MIN_SIDE_TOLD = 0.5, 0.2  # handedness: where it alone picks the hand, where a mask does; below, fingers are mixed up
+SIZE_WINDOW, MAX_SIZE_RATIO = 15, 1.6  # found frames on each side; a hand's apparent size changes slowly
 # Crops of one estimate: (turned by degrees, size factor), each also mirrored.
 QUICK_VIEWS = ((0.0, 1.0),)
 FINAL_VIEWS = ((0.0, 0.95), (-12.0, 1.05), (12.0, 1.05))
@@ -100,10 +101,20 @@ class Estimate:
     handedness: float
     agreement: np.ndarray
 
-    def metric(self) -> np.ndarray:
-        """(21, 3) metres relative to the wrist, as seen along the hand's ray, at an average adult's size: a picture tells no size."""
-        xyz = np.concatenate([self.j2d_px - self.j2d_px[WRIST], self.depth_px[:, None]], axis=1)
-        return xyz * (SKELETON_M / np.linalg.norm(xyz - xyz[PARENT], axis=1).sum())
+    @property
+    def xyz_px(self) -> np.ndarray:
+        """(21, 3) relative to the wrist, as seen along the hand's ray."""
+        return np.concatenate([self.j2d_px - self.j2d_px[WRIST], self.depth_px[:, None]], axis=1)
+
+    @property
+    def skeleton_px(self) -> float:
+        """Sum of the bones' lengths."""
+        return float(np.linalg.norm(self.xyz_px - self.xyz_px[PARENT], axis=1).sum())
+
+    @property
+    def xyz_m(self) -> np.ndarray:
+        """`xyz_px` at an average adult's size, in metres: a picture tells no size."""
+        return self.xyz_px * (SKELETON_M / self.skeleton_px)
 
     def next_crop(self) -> Crop:
         """MediaPipe's crop for the following frame: twice the box of the stable joints, a tenth of it towards the fingers."""
@@ -221,12 +232,13 @@ def _hand_size(j2d_px: np.ndarray) -> float:
 
 
 def _share_near(j2d_px: np.ndarray, mask: np.ndarray) -> float:
-    """Share of the joints that lie on the mask or within a tenth of the hand's size of it."""
-    reach = max(1, round(0.1 * _hand_size(j2d_px)))
-    near = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    """Of the joints inside the picture, the share that lies on the mask or within a tenth of the hand's size of it."""
     x, y = np.round(j2d_px).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-    return float(np.sum(near[y[inside], x[inside]])) / len(j2d_px)
+    if not inside.any():
+        return 0.0
+    distance_px = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)[y[inside], x[inside]]
+    return float(np.mean(distance_px <= 0.1 * _hand_size(j2d_px)))
 
 
 def _square_about(mask: np.ndarray, factor: float) -> Crop:
@@ -342,7 +354,7 @@ def track_hand(
             else:
                 best = _best([found[t], followed])
                 found[t] = _best([finder.refine(image, mask, best)]) if best else None
-    return _track([f.estimate if f else None for f in found], K)
+    return _track(_of_steady_size([f.estimate if f else None for f in found]), K)
 
 
 def _check(image: np.ndarray, mask: np.ndarray | None, t: int) -> None:
@@ -350,6 +362,18 @@ def _check(image: np.ndarray, mask: np.ndarray | None, t: int) -> None:
         raise HoldprepError(f"image {t} has shape {image.shape}; (height, width, 3) is needed")
     if mask is not None and mask.shape != image.shape[:2]:
         raise HoldprepError(f"mask {t} has shape {mask.shape}, its image {image.shape[:2]}; make the mask as large as the image")
+
+
+def _of_steady_size(estimates: list[Estimate | None]) -> list[Estimate | None]:
+    """Without those whose skeleton is much larger or smaller than in the found frames about them: hands seen in a thumb or wrist."""
+    found = [t for t, e in enumerate(estimates) if e is not None]
+    size = np.array([e.skeleton_px for e in estimates if e is not None])
+    kept = list(estimates)
+    for i, t in enumerate(found):
+        ratio = size[i] / np.median(size[max(0, i - SIZE_WINDOW) : i + SIZE_WINDOW + 1])
+        if not 1 / MAX_SIZE_RATIO < ratio < MAX_SIZE_RATIO:
+            kept[t] = None
+    return kept
 
 
 def _track(estimates: Sequence[Estimate | None], K: np.ndarray | None) -> KeypointTrack:
@@ -361,7 +385,7 @@ def _track(estimates: Sequence[Estimate | None], K: np.ndarray | None) -> Keypoi
             center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, e.presence * e.agreement, (*(center - half), *(center + half))
-            j3d[t] = e.metric() if K is None else e.metric() @ _rotation_to_ray(center, K).T
+            j3d[t] = e.xyz_m if K is None else e.xyz_m @ _rotation_to_ray(center, K).T
     return KeypointTrack(to_mano21(j2d), to_mano21(j3d), to_mano21(confidence)[..., 0], boxes)
 
 

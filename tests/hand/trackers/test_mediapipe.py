@@ -12,7 +12,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand.joints import BONES_MANO21, MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers.mediapipe import Crop, HandNetworks, _anchors, _weighted_nms, track_hand
+from holdprep.hand.trackers.mediapipe import Crop, Estimate, HandNetworks, _anchors, _of_steady_size, _weighted_nms, track_hand
 
 CLIP = Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"
 FRAMES = (0, 168, 300)
@@ -149,6 +149,15 @@ def test_crops_cut_what_they_say():
         expected = crop.to_image((np.stack([u, v], axis=-1) + 0.5) / 16)
         np.testing.assert_allclose(patch[..., 2], expected[..., 0], atol=0.6)
         np.testing.assert_allclose(patch[..., 1], expected[..., 1], atol=0.6)
+
+
+def test_hands_of_another_size_are_dropped(track):
+    def estimate(scale: float) -> Estimate:
+        j2d = track.j2d_px[0] * scale
+        return Estimate(j2d, np.zeros(21), 1.0, 1.0, np.ones(21))
+
+    kept = _of_steady_size([estimate(1.0), None, estimate(1.1), estimate(0.4), estimate(1.2), estimate(2.5), estimate(1.3)])
+    assert [e is not None for e in kept] == [True, False, True, False, True, False, True]
 
 
 def test_anchors_and_weighted_nms():
