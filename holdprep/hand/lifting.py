@@ -4,9 +4,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.registration import register_keypoints
 from holdprep.hand.trackers import KeypointTrack
+
+MIDDLE_FINGER = (0, 4, 5, 6)
+MIDDLE_TIP_VERTEX = MANO21_TIP_VERTICES[2]
+
+
+def average_length_m(model: HandModel) -> float:
+    """Wrist to middle fingertip along the bones of the model's mean shape."""
+    joints = (model.J_regressor @ model.v_template)[list(MIDDLE_FINGER)]
+    chain = torch.cat([joints, model.v_template[[MIDDLE_TIP_VERTEX]]])
+    return float((chain[1:] - chain[:-1]).norm(dim=1).sum())
 
 
 def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length_mm: float | None) -> ManoParams:
@@ -18,9 +29,11 @@ def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length
     def tensor(x: np.ndarray) -> Tensor:
         return torch.as_tensor(x, dtype=torch.float64)
 
+    # the tracker's 3D has an average adult's size
+    ratio = 1.0 if length_mm is None else length_mm / 1e3 / average_length_m(model)
     fit = register_keypoints(
         model,
-        j3d_m=tensor(track.j3d_m),
+        j3d_m=ratio * tensor(track.j3d_m),
         j2d_px=tensor(track.j2d_px),
         K=tensor(K),
         confidence=tensor(track.confidence),

@@ -13,7 +13,8 @@ from holdprep.errors import HoldprepError
 from holdprep.quality.chart import COLORS, Curve, line_chart
 from holdprep.quality.gates import Gate, Status, Value, overall, show
 
-PICTURE_SIDE = 1280  # px: sharp when enlarged on a laptop; a report of 12 pictures stays near 2 MB
+PICTURE_SIDE = 1920  # px: a sheet of twelve frames stays readable when enlarged; a report of five sheets stays near 3 MB
+WIDE = 1000  # px: wider pictures (sheets, large frames) get a row of their own
 JPEG_QUALITY = 82
 
 VERDICTS: dict[Status, str] = {"pass": "Fit to train on", "warn": "Usable: read the warnings first", "fail": "Not fit to train on"}
@@ -52,6 +53,11 @@ class Picture:
     title: str
     caption: str
     image: np.ndarray
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the picture needs the page's whole width."""
+        return self.image.shape[1] > WIDE
 
     @property
     def data_uri(self) -> str:

@@ -58,7 +58,7 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
     tracks: dict[Side, KeypointTrack] = {}
     for side in sides:
         masks = seq.masks(side) if side in with_masks else None
-        track = mediapipe.track_hand(seq.images(), side, masks, min_presence=node.min_presence, progress=True)
+        track = mediapipe.track_hand(seq.images(), side, masks, K=K, min_presence=node.min_presence, progress=True)
         if track.found.any():
             tracks[side] = track
         elif ctx.cfg.hands.which != "auto" or side in with_masks:

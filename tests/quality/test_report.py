@@ -100,14 +100,15 @@ def test_text_is_text():
 
 
 def test_pictures_are_in_the_page_reduced_and_true():
-    wide = np.zeros((700, 2000, 3), np.uint8)
-    wide[:, 1000:] = (200, 100, 50)
-    images = Page(render_report(data(pictures=[*data().pictures, Picture("wide", "", wide)]))).named("img")
-    sources = [i["src"] for i in images if i.get("src")]
+    wide = np.zeros((1000, 3000, 3), np.uint8)
+    wide[:, 1500:] = (200, 100, 50)
+    page = Page(render_report(data(pictures=[*data().pictures, Picture("wide", "", wide)])))
+    sources = [i["src"] for i in page.named("img") if i.get("src")]
     assert len(sources) == 4
+    assert [f["class"] for f in page.named("figure")][:4] == ["card", "card", "card", "card wide"]
     decoded = cv2.imdecode(np.frombuffer(base64.b64decode(sources[3].removeprefix("data:image/jpeg;base64,")), np.uint8), cv2.IMREAD_COLOR)
-    assert decoded.shape == (448, 1280, 3)
-    np.testing.assert_allclose(decoded[224, 900], (200, 100, 50), atol=4)
+    assert decoded.shape == (640, 1920, 3)
+    np.testing.assert_allclose(decoded[320, 1300], (200, 100, 50), atol=4)
 
 
 def test_a_picture_that_is_none_is_named():

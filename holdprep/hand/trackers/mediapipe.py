@@ -237,7 +237,7 @@ def _share_near(j2d_px: np.ndarray, mask: np.ndarray) -> float:
     inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
     if not inside.any():
         return 0.0
-    distance_px = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)[y[inside], x[inside]]
+    distance_px = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, 3)[y[inside], x[inside]]
     return float(np.mean(distance_px <= 0.1 * _hand_size(j2d_px)))
 
 
