@@ -28,7 +28,9 @@ class Node(BaseModel):
 
 
 class Create(Node):
-    stride: int | None = Field(ge=1, description="keep every stride-th frame, named by its number; null = 2 for videos, 1 for image folders")
+    stride: int | None = Field(
+        ge=1, description="keep every stride-th frame, named by its number; null = 2 for videos, 1 for image folders"
+    )
     start: int = Field(ge=0, description="first frame of the video that is used")
     end: int | None = Field(ge=1, description="frame of the video to stop before; null = its end")
     crop: tuple[int, int, int, int] | None = Field(description="x, y, width, height in pixels of the video; null = the whole picture")

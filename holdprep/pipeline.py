@@ -109,7 +109,9 @@ def run(stages: list[Stage], graph: list[Stage], cfg: Config, seq: Sequence, run
         except Exception as error:
             line = str(error) if isinstance(error, HoldprepError) else f"{type(error).__name__}: {error}"
             known = outcomes.get(stage.name)
-            outcomes[stage.name] = Outcome("failed", time.monotonic() - started, known.metrics if known else {}, known.gates if known else [], line)
+            outcomes[stage.name] = Outcome(
+                "failed", time.monotonic() - started, known.metrics if known else {}, known.gates if known else [], line
+            )
             raise
         finally:
             _write_metrics(run_dir, seq, outcomes)
@@ -195,7 +197,9 @@ def _check_needs(stage: Stage, graph: list[Stage], seq: Sequence) -> None:
     for artefact in stage.needs:
         if not seq.has(artefact):
             earlier = maker.get(artefact, "create").replace("align.", "align mode=")
-            raise MissingArtefact(f"stage {stage.name} needs {seq.path(artefact)}, which is not there: run stage={earlier} seq={seq.name} first")
+            raise MissingArtefact(
+                f"stage {stage.name} needs {seq.path(artefact)}, which is not there: run stage={earlier} seq={seq.name} first"
+            )
 
 
 @contextmanager
@@ -221,7 +225,9 @@ def _config(stage: Stage, cfg: Config) -> dict[str, Any]:
     return {key: tree[key] for key in stage.config}
 
 
-def _record(stage: Stage, context: Context, inputs: dict[str, str | None], metrics: Metrics, result: Result, seconds: float) -> dict[str, Any]:
+def _record(
+    stage: Stage, context: Context, inputs: dict[str, str | None], metrics: Metrics, result: Result, seconds: float
+) -> dict[str, Any]:
     outputs = {a: fingerprint(context.seq.path(a)) for a in (*stage.makes, *stage.may_make) if context.seq.has(a)}
     return {
         "stage": stage.name,

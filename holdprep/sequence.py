@@ -180,12 +180,16 @@ class Sequence:
 
     def read_colmap(self) -> dict[str, np.ndarray]:
         """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where there is one."""
-        found = {name: np.asarray(self.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")}
+        found = {
+            name: np.asarray(self.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")
+        }
         cloud = trimesh.load(self.path("colmap", "sparse_points_normalized.obj"), process=False)
         found["points_cano"] = np.asarray(cloud.vertices, dtype=np.float64)  # type: ignore[attr-defined]
         frames = len(self.frame_names())
         if found["o2w"].shape != (frames, 4, 4):
-            raise HoldprepError(f"{self.path('colmap', 'o2w.npy')} has shape {found['o2w'].shape}, images/ has {frames} frames: run stage=object_pose again")
+            raise HoldprepError(
+                f"{self.path('colmap', 'o2w.npy')} has shape {found['o2w'].shape}, images/ has {frames} frames: run stage=object_pose again"
+            )
         tracks = self.path("colmap", "tracks.npz")
         if tracks.is_file():
             with np.load(tracks, allow_pickle=False) as file:

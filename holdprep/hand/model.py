@@ -1,6 +1,5 @@
 """The hand model's data: MANO when the user has its files, the CC0 stand-in otherwise. Arrays only; the arithmetic is in `lbs`."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +82,7 @@ def export_mano_pkl(folder: Path) -> None:
     """Write the stand-in as MANO_RIGHT.pkl and MANO_LEFT.pkl of plain arrays, which smplx loads like MANO's own files."""
     for side in SIDES:
         data = _standin(side) | {STANDIN_MARK: True, "hands_components": np.eye(45), "bs_type": "lrotmin", "bs_style": "lbs"}
-        safeio.write_bytes_atomic(folder / f"MANO_{side.upper()}.pkl", pickle.dumps(data, protocol=4))
+        safeio.write_bytes_atomic(folder / f"MANO_{side.upper()}.pkl", safeio.dump_portable(data))
 
 
 def _find(folder: Path, side: Side) -> Path:
@@ -91,11 +90,20 @@ def _find(folder: Path, side: Side) -> Path:
     for candidate in (folder / name, folder / "mano" / name, folder / "models" / name):
         if candidate.is_file():
             return candidate
-    raise HoldprepError(f"{folder / name} is not there: hand_model.path (or $MANO_DIR) must hold MANO_RIGHT.pkl and MANO_LEFT.pkl from mano.is.tue.mpg.de")
+    raise HoldprepError(
+        f"{folder / name} is not there: hand_model.path (or $MANO_DIR) must hold MANO_RIGHT.pkl and MANO_LEFT.pkl from mano.is.tue.mpg.de"
+    )
 
 
 def _check(data: Any, file: Path) -> None:
-    needed = {"v_template": (778, 3), "shapedirs": (778, 3, 10), "posedirs": (778, 3, 135), "weights": (778, 16), "f": (1538, 3), "hands_mean": (45,)}
+    needed = {
+        "v_template": (778, 3),
+        "shapedirs": (778, 3, 10),
+        "posedirs": (778, 3, 135),
+        "weights": (778, 16),
+        "f": (1538, 3),
+        "hands_mean": (45,),
+    }
     for key, shape in needed.items():
         found = np.shape(data[key]) if isinstance(data, Mapping) and key in data else None
         if found != shape:
@@ -130,13 +138,14 @@ def _standin(side: Side) -> dict[str, Any]:
     with np.load(STANDIN_FILE, allow_pickle=False) as file:
         baked = {k: file[k] for k in file.files}
     mirror = np.array([-1.0, 1.0, 1.0]) if side == "left" else np.ones(3)
+    turns = np.tile(np.outer(mirror, mirror).ravel(), 15)  # mirroring takes each R - 1 of the pose to M (R - 1) M
     mean = baked["hand_mean"].reshape(15, 3) * (np.array([1.0, -1.0, -1.0]) if side == "left" else 1.0)
     faces = baked["faces"].astype(np.uint32)
     parents = np.array([2**32 - 1, *PARENTS[1:]], dtype=np.int64)
     return {
         "v_template": baked["v_template"].astype(np.float64) * mirror,
         "shapedirs": baked["shapedirs"].astype(np.float64) * mirror[:, None],
-        "posedirs": np.zeros((778, 3, 135)),  # the stand-in has no pose correctives
+        "posedirs": baked["posedirs"].astype(np.float64) * mirror[:, None] * turns,
         "J_regressor": baked["J_regressor"].astype(np.float64),
         "weights": baked["weights"].astype(np.float64),
         "hands_mean": mean.reshape(45).astype(np.float64),

@@ -130,7 +130,12 @@ def register_keypoints(
         j3d = torch.nan_to_num(torch.as_tensor(j3d_m, dtype=torch.float64)[is_valid])
         terms = replace(terms, j3d=j3d - j3d[:, :1], sigma_3d=sigma_3d_m)
     if j2d_px is not None and K is not None:
-        terms = replace(terms, j2d=torch.nan_to_num(torch.as_tensor(j2d_px, dtype=torch.float64)[is_valid]), K=torch.as_tensor(K).double(), sigma_px=sigma_px)
+        terms = replace(
+            terms,
+            j2d=torch.nan_to_num(torch.as_tensor(j2d_px, dtype=torch.float64)[is_valid]),
+            K=torch.as_tensor(K).double(),
+            sigma_px=sigma_px,
+        )
     points = HandPoints.of(model, torch.zeros(0, dtype=torch.long))
     state, history = _solve(points, terms, _start_from_keypoints(model, points, terms), max_iterations, on_iteration)
     return _registration(model, state, is_valid, _keypoint_error(points, terms, state), history)
@@ -259,7 +264,9 @@ def _start_by_pnp(state: HandState, mean: Tensor, terms: _Terms) -> HandState:
     return replace(state, rotations=rotations, transl=transl)
 
 
-def _solve(points: HandPoints, terms: _Terms, state: HandState, max_iterations: int, callback: Callback | None) -> tuple[HandState, list[dict[str, float]]]:
+def _solve(
+    points: HandPoints, terms: _Terms, state: HandState, max_iterations: int, callback: Callback | None
+) -> tuple[HandState, list[dict[str, float]]]:
     """LM with one damping for all frames; stops on the step's size."""
     damping = FIRST_DAMPING
     history: list[dict[str, float]] = []
@@ -291,7 +298,9 @@ def _solve_each(points: HandPoints, terms: _Terms, model: HandModel, max_iterati
     found = []
     history: list[dict[str, float]] = []
     for target in terms.vertices:
-        state, losses = _solve(points, _Terms(vertices=target[None]), _start_from_vertices(model, points, target[None]), max_iterations, None)
+        state, losses = _solve(
+            points, _Terms(vertices=target[None]), _start_from_vertices(model, points, target[None]), max_iterations, None
+        )
         found.append(state)
         history += losses[-1:]
     rotations, transl = (torch.cat([getattr(s, name) for s in found]) for name in ("rotations", "transl"))
@@ -301,7 +310,10 @@ def _solve_each(points: HandPoints, terms: _Terms, model: HandModel, max_iterati
 def _measure(points: HandPoints, terms: _Terms, state: HandState) -> tuple[_Terms, dict[str, float]]:
     """The vertices' noise from their residual (so that the shape prior has its due weight), and the losses under it."""
     if terms.vertices is not None:
-        squared = sum(float((points.pose(_rows(state, c)).points[:, NUM_JOINTS:] - terms.vertices[c]).square().sum()) for c in _chunks(len(state.transl)))
+        squared = sum(
+            float((points.pose(_rows(state, c)).points[:, NUM_JOINTS:] - terms.vertices[c]).square().sum())
+            for c in _chunks(len(state.transl))
+        )
         terms = replace(terms, sigma_vertex=max((squared / terms.vertices.numel()) ** 0.5, NOISE_FLOOR_M))
     return terms, _losses(points, terms, state)
 
@@ -339,7 +351,11 @@ def _residuals(terms: _Terms, posed: Posed, rows: slice) -> Iterator[tuple[str, 
         residual = (project(joints, terms.K) - terms.j2d[rows]) * root / terms.sigma_px
         # Geman-McClure at 3 sigma by reweighting: a joint that another finger hides must not bend the hand
         robust = 1 / (1 + residual.square().sum(dim=-1, keepdim=True) / 9)
-        yield "j2d", residual * robust.sqrt(), _projection_jacobian(joints, terms.K) * (root * robust.sqrt() * robust.sqrt() / terms.sigma_px)[..., None]
+        yield (
+            "j2d",
+            residual * robust.sqrt(),
+            _projection_jacobian(joints, terms.K) * (root * robust.sqrt() * robust.sqrt() / terms.sigma_px)[..., None],
+        )
 
 
 def _projection_jacobian(points: Tensor, K: Tensor) -> Tensor:

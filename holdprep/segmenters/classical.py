@@ -78,7 +78,10 @@ def _enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if labels.shape == size:
         return labels
     count = int(labels.max()) + 1
-    planes = [cv2.resize(cv2.GaussianBlur((labels == k).astype(np.float32), (0, 0), 0.8), size[::-1], interpolation=cv2.INTER_CUBIC) for k in range(count)]
+    planes = [
+        cv2.resize(cv2.GaussianBlur((labels == k).astype(np.float32), (0, 0), 0.8), size[::-1], interpolation=cv2.INTER_CUBIC)
+        for k in range(count)
+    ]
     return np.argmax(planes, axis=0).astype(np.uint8)
 
 
@@ -111,7 +114,9 @@ class _Samples:
         place = np.stack([xs, ys], axis=-1).astype(np.float32)
         if flow is not None:
             place += flow[ys, xs]
-        return _Samples(place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3).astype(np.float32), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1))
+        return _Samples(
+            place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3).astype(np.float32), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1)
+        )
 
     def where(self, keep: np.ndarray) -> "_Samples":
         return _Samples(self.place[keep], self.color[keep], self.probability[keep])

@@ -41,11 +41,16 @@ def _match(folder: Path, files: list[Path], names: Sequence[str], notes: list[st
     if not missing:
         return {n: by_key[_key(n)] for n in names}
     numbered = [f for f in files if f.stem.isdecimal()]
-    consecutive = len(files) == len(names) == len(numbered) and {int(f.stem) for f in files} in ({*range(len(names))}, {*range(1, len(names) + 1)})
+    consecutive = len(files) == len(names) == len(numbered) and {int(f.stem) for f in files} in (
+        {*range(len(names))},
+        {*range(1, len(names) + 1)},
+    )
     if (len(missing) == len(names) or consecutive) and len(files) == len(names):
         notes.append(f"{folder}: masks are numbered anew ({files[0].name} ...), taken in order of images/ ({names[0]} ...)")
         return dict(zip(names, sorted(files, key=lambda f: (len(_key(f.stem)), f.stem)), strict=True))
-    raise HoldprepError(f"{folder}: {len(missing)} of {len(names)} frames have no mask (first: {missing[0]}); masks must be named as in images/")
+    raise HoldprepError(
+        f"{folder}: {len(missing)} of {len(names)} frames have no mask (first: {missing[0]}); masks must be named as in images/"
+    )
 
 
 def _read(path: Path, size: tuple[int, int], value: int | None, notes: list[str]) -> np.ndarray:
@@ -59,6 +64,8 @@ def _read(path: Path, size: tuple[int, int], value: int | None, notes: list[str]
     if mask.shape == size:
         return mask
     if abs(mask.shape[0] / mask.shape[1] - size[0] / size[1]) > 0.01 * size[0] / size[1]:
-        raise HoldprepError(f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, images/ are {size[1]} x {size[0]}: masks must show the same picture")
+        raise HoldprepError(
+            f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, images/ are {size[1]} x {size[0]}: masks must show the same picture"
+        )
     notes.append(f"{path.parent}: masks of {mask.shape[1]} x {mask.shape[0]} pixels were resized to {size[1]} x {size[0]}")
     return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0

@@ -80,7 +80,9 @@ def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
 def _known(name: Any, allowed: tuple[str, ...], where: str) -> None:
     if name not in allowed:
         close = difflib.get_close_matches(str(name), allowed, n=1)
-        raise HoldprepError(f"{where} '{name}' is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; allowed: {', '.join(allowed)}")
+        raise HoldprepError(
+            f"{where} '{name}' is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; allowed: {', '.join(allowed)}"
+        )
 
 
 def _numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:

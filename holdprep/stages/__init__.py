@@ -5,6 +5,7 @@ from pathlib import Path
 
 from holdprep.align.problem import MODES, Mode
 from holdprep.config import Config
+from holdprep.hand.model import STANDIN_FILE
 from holdprep.pipeline import Stage
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.stages import align, build, create, hand_pose, object_pose, register, report, segment
@@ -18,7 +19,7 @@ def _video(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
 
 
 def _hand_model(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    return {"hand_model": cfg.hand_model.path}
+    return {"hand_model": cfg.hand_model.path or STANDIN_FILE}
 
 
 def _align_stage(mode: Mode) -> Stage:

@@ -60,10 +60,14 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
         if side not in j2d_px:
-            raise HoldprepError(f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again")
+            raise HoldprepError(
+                f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again"
+            )
         params = params_from_dict(fits[side])
         if len(params.transl) != len(names):
-            raise HoldprepError(f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again")
+            raise HoldprepError(
+                f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again"
+            )
         weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):

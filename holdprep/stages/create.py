@@ -76,7 +76,9 @@ def _write(ctx: Context, stream: Iterable[frames.Frame | str], stride: int) -> t
             found = (image.shape[1], image.shape[0])
             size = size or found
             if found != size:
-                raise HoldprepError(f"frame {frame.name} is {found[0]} x {found[1]}, the first is {size[0]} x {size[1]}: all must be of one size")
+                raise HoldprepError(
+                    f"frame {frame.name} is {found[0]} x {found[1]}, the first is {size[0]} x {size[1]}: all must be of one size"
+                )
             write_image(images / f"{frame.name}.jpg", image)
             times[frame.name] = None if frame.time_s != frame.time_s else round(frame.time_s, 6)
         if size is None:

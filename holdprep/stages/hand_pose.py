@@ -41,7 +41,9 @@ def _import(ctx: Context, node: ImportHand) -> Result:
     track = READERS[node.format](folder, names)
     sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m]
     if not sides:
-        raise HoldprepError(f"{folder} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another")
+        raise HoldprepError(
+            f"{folder} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another"
+        )
     vertices = {s: track.vertices_m[s] for s in sides}
     j2d = {s: track.j2d_px[s] for s in sides}
     _write(ctx, names, vertices, {}, j2d, {}, track.K)
@@ -62,9 +64,13 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
         if track.found.any():
             tracks[side] = track
         elif ctx.cfg.hands.which != "auto" or side in with_masks:
-            raise HoldprepError(f"no {side} hand found in {len(names)} frames: check its masks and side, or hand=import with another tracker's files")
+            raise HoldprepError(
+                f"no {side} hand found in {len(names)} frames: check its masks and side, or hand=import with another tracker's files"
+            )
     if not tracks:
-        raise HoldprepError(f"no hand found in {len(names)} frames of {seq.path('images')}: is one in the picture? try segment first, or hand=import")
+        raise HoldprepError(
+            f"no hand found in {len(names)} frames of {seq.path('images')}: is one in the picture? try segment first, or hand=import"
+        )
     vertices, joints = {}, {}
     for side, track in tracks.items():
         model = hand_model(ctx.cfg, side)

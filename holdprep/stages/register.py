@@ -19,7 +19,9 @@ def run(ctx: Context) -> Result:
     track = hamer.read(ctx.seq.path("v3d").parent, names)
     sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m and np.isfinite(track.vertices_m[s]).any()]
     if not sides:
-        raise HoldprepError(f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again")
+        raise HoldprepError(
+            f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
+        )
     result = Result(metrics={"frames": len(names)}, notes=list(track.notes))
     initial, filled = {}, {}
     for side in sides:

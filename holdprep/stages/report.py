@@ -18,7 +18,10 @@ STAGES = ("create", "segment", "hand_pose", "register", "object_pose", "align.h"
 SHOWN = 12  # frames in a sheet
 SHEETS = {
     "keypoints_vis": ("Hand keypoints", "What the hand tracker saw, one colour a finger."),
-    "colmap_2d": ("Object poses", "The cloud of SfM projected by each frame's pose: it must stick to the object. Axes x red, y green, z blue."),
+    "colmap_2d": (
+        "Object poses",
+        "The cloud of SfM projected by each frame's pose: it must stick to the object. Axes x red, y green, z blue.",
+    ),
     "align_vis": ("Aligned hand and object", "Hand mesh and object cloud in the one metric frame."),
 }
 CURVES = (
@@ -85,7 +88,11 @@ def _curves(ctx: Context, records: dict) -> list[Curve]:
     curves = []
     for stage, suffix, title, unit in CURVES:
         recorded = records.get(stage, {}).get("curves", {})
-        series = {k.removesuffix(suffix).strip(".") or title: _array(v) for k, v in recorded.items() if k.endswith(suffix) and len(v) == len(frames)}
+        series = {
+            k.removesuffix(suffix).strip(".") or title: _array(v)
+            for k, v in recorded.items()
+            if k.endswith(suffix) and len(v) == len(frames)
+        }
         if series:
             curves.append(Curve(title, unit, frames, series, _shaded(stage, recorded, len(frames))))
     return curves

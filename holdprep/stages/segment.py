@@ -33,7 +33,9 @@ def run(ctx: Context) -> Result:
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
     lacking = [e for e in wanted if e not in masks and ctx.cfg.hands.which != "auto"]
     if "object" not in masks or len(masks) < 2 or lacking:
-        raise HoldprepError(f"masks for {', '.join(masks) or 'nothing'} only; needed: object and {' and '.join(lacking) or 'a hand'}; see segmenter.*")
+        raise HoldprepError(
+            f"masks for {', '.join(masks) or 'nothing'} only; needed: object and {' and '.join(lacking) or 'a hand'}; see segmenter.*"
+        )
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
     metrics, curves = quality.all_mask_metrics({e: list(m) for e, m in masks.items()})
     return Result(metrics, curves, notes)
@@ -42,7 +44,9 @@ def run(ctx: Context) -> Result:
 def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict[str, np.ndarray]:
     path = node.prompts or ctx.seq.path("prompts")
     if not path.is_file():
-        raise HoldprepError(f"{path} is not there: write clicks for a few frames (README, 'Clicks'), or segmenter=import with a tool's masks")
+        raise HoldprepError(
+            f"{path} is not there: write clicks for a few frames (README, 'Clicks'), or segmenter=import with a tool's masks"
+        )
     prompts = read_prompts(path, image_size=ctx.seq.image_size())
     unknown = [frame for frame in prompts if frame not in names]
     if unknown:

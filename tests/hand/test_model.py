@@ -49,11 +49,11 @@ def test_mesh_is_a_disc_whose_edge_is_the_wrist_ring(side: str):
     ring = {tuple(sorted((a, b))) for a, b in zip(WRIST_RING, (*WRIST_RING[1:], WRIST_RING[0]), strict=True)}
     assert boundary == ring
     v = model.v_template.numpy()
-    closed = np.concatenate([faces, [[a, b, 778] for a, b in zip((*WRIST_RING[1:], WRIST_RING[0]), WRIST_RING, strict=True)]])
+    cap = np.array([[WRIST_RING[i - 1], WRIST_RING[i], 778] for i in range(16)])  # how HOLD's trainer seals a right hand
+    closed = np.concatenate([faces, cap if side == "right" else cap[:, [1, 0, 2]]])
     full = np.vstack([v, v[list(WRIST_RING)].mean(axis=0)])
-    directed = {(int(f[i]), int(f[(i + 1) % 3])) for f in faces for i in range(3)}
-    if (WRIST_RING[1], WRIST_RING[0]) in directed:
-        closed[1538:, :2] = closed[1538:, 1::-1]
+    directed = Counter((int(f[i]), int(f[(i + 1) % 3])) for f in closed for i in range(3))
+    assert max(directed.values()) == 1  # every edge once each way: one outside
     volume = np.einsum("fi,fi->f", np.cross(full[closed[:, 0]], full[closed[:, 1]]), full[closed[:, 2]]).sum() / 6
     assert 2e-4 < volume < 6e-4  # m^3, outward: an adult's hand is about 0.35 litres
 
