@@ -65,10 +65,12 @@ def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.nd
 
 
 def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    T_cam_centre = found.T_cam_obj.copy()  # the SfM frame's own origin lies anywhere: axes are shown at the cloud's middle
+    T_cam_centre[:, :3, 3] = apply(found.T_cam_obj, np.median(found.trimmed_points_obj, axis=0)[None])[:, 0]
     length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
     colors = found.colors[found.kept_points][:, ::-1]
     for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(), strict=True)):
-        yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, found.T_cam_obj[t], length)
+        yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
 def _result(ctx: Context, found: ObjectReconstruction) -> Result:
