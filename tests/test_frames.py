@@ -1,0 +1,80 @@
+"""Videos and image folders become frames; what cannot be read is named and nothing is lost."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from holdprep import frames
+from holdprep.errors import HoldprepError
+from tests.running import run
+
+
+def write_video(path: Path, count: int = 10) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for t in range(count):
+        writer.write(np.full((48, 64, 3), 20 * t, np.uint8))
+    writer.release()
+
+
+def write_folder(folder: Path, names: list[str], size: tuple[int, int] = (48, 64)) -> None:
+    folder.mkdir()
+    for i, name in enumerate(names):
+        cv2.imwrite(str(folder / name), np.full((*size, 3), 10 * i, np.uint8))
+
+
+def test_video_frames_keep_their_numbers_and_times(tmp_path: Path):
+    write_video(tmp_path / "clip.avi")
+    metrics = run(
+        tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={tmp_path / 'clip.avi'}", "create.stride=3", "on_fail=warn"
+    )
+    assert metrics["create"]["metrics"]["frames"] == 4
+    folder = tmp_path / "data" / "a"
+    assert [p.name for p in sorted((folder / "images").iterdir())] == ["0000.jpg", "0003.jpg", "0006.jpg", "0009.jpg"]
+    assert abs(int(cv2.imread(str(folder / "images" / "0003.jpg")).mean()) - 60) <= 3
+    assert len(list((folder / "processed" / "raw_images").iterdir())) == 10
+    times = json.loads((folder / "processed" / "frames.json").read_text())["times_s"]
+    assert times["0006"] == pytest.approx(0.6, abs=1e-3)
+    again = run(tmp_path / "data", tmp_path / "run2", "stage=create", "seq=a", "create.stride=3", "on_fail=warn")
+    assert again["create"]["status"] == "skipped"  # the video lies in the sequence now
+
+
+def test_one_unreadable_picture_is_named_and_the_rest_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_folder(tmp_path / "in", [f"{i}.png" for i in (1, 2, 10)])
+    (tmp_path / "in" / "2.png").write_bytes(b"broken")
+    metrics = run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={tmp_path / 'in'}", "on_fail=warn")["create"][
+        "metrics"
+    ]
+    assert (metrics["frames"], metrics["unreadable_frames"]) == (2, 1)
+    assert sorted(p.stem for p in (tmp_path / "data" / "a" / "images").iterdir()) == ["1", "10"]
+    assert "2.png" in caplog.text
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "text", "sizes"])
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
+    source = tmp_path / "in"
+    if case == "empty":
+        source.mkdir()
+    elif case == "text":
+        source.write_text("not a video")
+    elif case == "sizes":
+        write_folder(source, ["0.png"])
+        cv2.imwrite(str(source / "1.png"), np.zeros((50, 64, 3), np.uint8))
+    with pytest.raises(HoldprepError) as error:
+        run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
+    assert "\n" not in str(error.value)
+    words = {"missing": "is not there", "empty": "holds no pictures", "text": "cannot be decoded", "sizes": "frame 1 is 64 x 50"}
+    assert words[case] in str(error.value)
+    assert not (tmp_path / "data" / "a" / "images").exists()
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]["create"]["status"] == "failed"
+
+
+def test_crop_and_reduction():
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[10:20, 30:50] = 255
+    assert frames.fit(image, (30, 10, 20, 10), 2000).min() == 255
+    assert frames.fit(image, None, 100).shape == (50, 100, 3)
+    with pytest.raises(HoldprepError, match="200 x 100"):
+        frames.fit(image, (190, 0, 20, 10), 2000)

@@ -1,0 +1,50 @@
+"""What is drawn is where it should be."""
+
+import numpy as np
+
+from holdprep.geometry.cameras import pinhole_K
+from holdprep.viz import overlay
+
+BLACK = np.zeros((100, 100, 3), np.uint8)
+K = pinhole_K(100.0, 100, 100)
+
+
+def test_a_mesh_covers_its_projection_and_nearer_faces_hide_farther_ones():
+    far = np.array([[-0.3, -0.3, 1.0], [0.3, -0.3, 1.0], [0.0, 0.3, 1.0]])
+    near = 0.5 * far * [0.5, 0.5, 1.0]
+    once = overlay.draw_mesh(BLACK, far, np.array([[0, 1, 2]]), K, (200, 200, 200), alpha=1.0)
+    inside = once.any(axis=2)
+    assert inside[30, 50] and not inside[85, 50] and not inside[60, 25]
+    both = overlay.draw_mesh(BLACK, np.vstack([near, far]), np.array([[0, 1, 2], [3, 4, 5]]), K, (200, 200, 200), alpha=1.0)
+    swapped = overlay.draw_mesh(BLACK, np.vstack([near, far]), np.array([[3, 4, 5], [0, 1, 2]]), K, (200, 200, 200), alpha=1.0)
+    np.testing.assert_array_equal(both, swapped)
+    assert not BLACK.any()
+
+
+def test_missing_hands_draw_nothing():
+    assert not overlay.draw_mesh(BLACK, np.full((3, 3), np.nan), np.array([[0, 1, 2]]), K, (9, 9, 9)).any()
+    assert not overlay.draw_skeleton(BLACK, np.full((21, 2), np.nan)).any()
+
+
+def test_skeleton_joins_the_right_joints():
+    j2d = np.full((21, 2), np.nan)
+    j2d[0], j2d[13] = [10, 50], [90, 50]  # wrist and the thumb's first joint
+    assert overlay.draw_skeleton(BLACK, j2d)[50, 50].any()
+    j2d[13] = np.nan
+    j2d[14] = [90, 50]  # the second hangs on the first, not on the wrist
+    assert not overlay.draw_skeleton(BLACK, j2d)[50, 50].any()
+
+
+def test_points_masks_axes_and_sheets():
+    dots = overlay.draw_points(BLACK, np.array([[20.0, 30.0], [np.nan, 1]]), (0, 0, 255))
+    assert dots[30, 20].tolist() == [0, 0, 255]
+    mask = np.zeros((100, 100), bool)
+    mask[40:60, 40:60] = True
+    tinted = overlay.draw_masks(BLACK, {"object": mask})
+    assert tinted[50, 50].any() and not tinted[10, 10].any()
+    T = np.eye(4)
+    T[2, 3] = 1
+    axes = overlay.draw_axes(BLACK, K, T, 0.3)
+    assert axes[50, 65, 2] > 100 and axes[65, 50, 1] > 100  # x to the right in red, y down in green
+    sheet = overlay.contact_sheet([BLACK] * 5, list("abcde"), columns=2, width=50)
+    assert sheet.shape == (150, 100, 3)
