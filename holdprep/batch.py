@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-SHOWN = 8  # columns of metrics on the screen; the csv has all
+SHOWN = 5  # columns of metrics on the screen; the csv has all
 
 
 class Summary(Callback):
@@ -53,11 +53,16 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def _show(rows: list[dict[str, Any]], columns: list[str]) -> None:
-    metrics = [c for c in columns if "/" in c][:SHOWN]
+    """What differs between the jobs, for the screen; the file has everything."""
+    differing = [c for c in columns if c != "error" and len({str(row.get(c, "")) for row in rows}) > 1]
+    told = [c for c in differing if "/" not in c and c not in ("job", "status", "seconds")]
+    shown = ["job", *told, "status", "seconds", *[c for c in differing if "/" in c][:SHOWN]]
     table = Table()
-    shown = [c for c in columns if "/" not in c] + metrics
     for column in shown:
-        table.add_column(column, overflow="fold")
+        table.add_column(column.rpartition("/")[2], overflow="fold")
     for row in rows:
         table.add_row(*(f"{row[c]:.4g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in shown))
-    Console(width=max(120, 14 * len(shown))).print(table)
+    Console(width=max(100, 14 * len(shown))).print(table)
+    for row in rows:
+        if row["status"] == "failed":
+            print(f"{row['job']}: {row['error']}")

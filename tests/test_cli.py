@@ -1,0 +1,127 @@
+"""The command as a user types it: sweeps, loggers, exit status. Each test is one process."""
+
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import run
+from tests.synthetic import make_sequence, write_tracker_files
+
+LAUNCH = Path(__file__).parent.parent / "launch.py"
+
+
+def launch(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | environment
+    return subprocess.run(
+        [sys.executable, str(LAUNCH), *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/a is ready for mode ho, data/b lacks everything after its images."""
+    root = tmp_path_factory.mktemp("cli")
+    seq = make_sequence(("right",), frames=16)
+    for name in ("a", "b"):
+        write_tracker_files(seq, root / "data" / name)
+    run(
+        root / "data",
+        root / "outputs" / "first",
+        "seq=a",
+        "stage=all",
+        "segmenter=import",
+        "on_fail=warn",
+        "object_pose.min_registered_pct=50",
+    )
+    return root
+
+
+def test_a_wrong_key_stops_before_anything_runs(tmp_path: Path):
+    done = launch(tmp_path, "-m", "stage=create", "weights.contact=10,ten")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: weights.contact=ten: not allowed; allowed: float >= 0"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_keeps_jobs_apart_survives_a_failure_and_closes_with_a_table(workplace: Path):
+    before = {p: p.stat().st_mtime_ns for p in (workplace / "data").rglob("*") if p.is_file()}
+    told = ("-m", "stage=align", "mode=ho", "seq=a,b", "weights.contact=10,100", "logger=wandb", "segmenter=import", "on_fail=warn")
+    done = launch(workplace, *told, WANDB_MODE="offline", WANDB_SILENT="true")
+    assert done.returncode == 1
+    assert "2 of 4 jobs succeeded" in done.stdout
+    folder = next((workplace / "outputs" / "multirun").iterdir())
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["seq"], r["weights.contact"], r["status"]) for r in rows] == [
+        ("a", "10", "ok"),
+        ("a", "100", "ok"),
+        ("b", "10", "failed"),
+        ("b", "100", "failed"),
+    ]
+    assert "stage=register" in rows[2]["error"]
+    assert float(rows[0]["align.ho/object.scale"]) > 0
+    for job in ("0_a", "1_a"):
+        assert (folder / job / "a" / "processed" / "mano_fit_ckpt" / "ho" / "last.ckpt").is_file()
+        history, summary, settings = read_wandb(folder / job)
+        assert any("align/ho/loss" in row for row in history)
+        assert "align.ho/contact.gap_mm" in summary
+        assert settings["weights"]["contact"] == {"0_a": 10, "1_a": 100}[job]
+    assert {p: p.stat().st_mtime_ns for p in (workplace / "data").rglob("*") if p.is_file()} == before
+
+
+def leveldb_records(log: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log (32 KiB blocks; checksum, length, type before each part) behind W&B's 7 bytes of header."""
+    at, whole = 7, b""
+    while at + 7 <= len(log):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", log, at)
+        whole += log[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield whole
+            whole = b""
+
+
+def read_wandb(job: Path) -> tuple[list[dict], dict, dict]:
+    """History rows, summary and config of an offline run's file."""
+    from wandb.proto import wandb_internal_pb2
+
+    history, summary, settings = [], {}, {}
+    for data in leveldb_records(next(job.glob("wandb/offline-run-*/*.wandb")).read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            history.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+        elif kind == "summary":
+            summary |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update}
+        elif kind in ("run", "config"):
+            update = record.run.config.update if kind == "run" else record.config.update
+            settings |= {i.key: json.loads(i.value_json) for i in update}
+    return history, summary, settings
+
+
+def test_wandb_without_a_key_is_one_line_and_the_work_goes_on(workplace: Path):
+    told = ("stage=align", "mode=h", "seq=a", "force=true", "logger=wandb", "on_fail=warn")
+    done = launch(workplace, *told, HOME=str(workplace), NETRC=str(workplace / "none"))
+    assert done.returncode == 0, done.stderr
+    assert sum("no API key" in line for line in done.stdout.splitlines()) == 1
+    losses = list((workplace / "outputs" / "a").rglob("losses/metrics.csv"))
+    with losses[0].open() as file:
+        assert "align/h/loss" in next(csv.reader(file))
+
+
+def test_help_names_every_key(tmp_path: Path):
+    done = launch(tmp_path, "--help")
+    assert done.returncode == 0
+    assert "weights.contact" in done.stdout
+    assert "hand           import, mediapipe" in done.stdout
