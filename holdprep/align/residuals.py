@@ -54,21 +54,3 @@ def motion(points_m: Tensor) -> Tensor:
 def contact_gap(hand_points_m: Tensor, cloud_points_sfm: Tensor, scale: Tensor | float) -> Tensor:
     """Vectors (..., 3) m from cloud points, brought to metres, to hand points; d/d log(scale) is -scale * cloud_points_sfm."""
     return hand_points_m - scale * cloud_points_sfm
-
-
-def linear_translation(joints_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
-    """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for a hand of known size.
-
-    `joints_m` (T, J, 3) without translation, `weight` (T, J); frames without weight come out NaN.
-    """
-    u = (target_px - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
-    rows = torch.zeros(*u.shape, 3, dtype=u.dtype)
-    rows[..., 0, 0] = rows[..., 1, 1] = 1.0
-    rows[..., 2] = -u
-    right = u * joints_m[..., 2:] - joints_m[..., :2]
-    normal = torch.einsum("tj,tjra,tjrb->tab", weight, rows, rows)
-    vector = torch.einsum("tj,tjra,tjr->ta", weight, rows, right)
-    seen = weight.sum(dim=1) > 0
-    result = torch.full_like(vector, float("nan"))
-    result[seen] = torch.linalg.solve(normal[seen], vector[seen])
-    return result

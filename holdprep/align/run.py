@@ -14,9 +14,9 @@ from holdprep.align import hold, metrics
 from holdprep.align.modules import AlignModule, HoldAdam, ObjectScale, SecondOrder, fit
 from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, prepare
-from holdprep.align.residuals import linear_translation
 from holdprep.align.scale import ESTIMATORS, Choice
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import linear_translation
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side

@@ -1,6 +1,8 @@
 """Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at whole numbers."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
@@ -26,3 +28,21 @@ def llff_poses(T_cam_world: np.ndarray, K: np.ndarray, image_size: tuple[int, in
     right, down, forward, centre = (T_world_cam[:, :3, i] for i in range(4))
     hwf = np.broadcast_to(np.array([image_size[1], image_size[0], K[0, 0]]), centre.shape)
     return np.stack([down, right, -forward, centre, hwf], axis=2)
+
+
+def linear_translation(points_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
+    """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for points of known size.
+
+    `points_m` (T, J, 3) without translation, `weight` (T, J); frames without weight come out NaN.
+    """
+    u = (target_px - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
+    rows = torch.zeros(*u.shape, 3, dtype=u.dtype)
+    rows[..., 0, 0] = rows[..., 1, 1] = 1.0
+    rows[..., 2] = -u
+    right = u * points_m[..., 2:] - points_m[..., :2]
+    normal = torch.einsum("tj,tjra,tjrb->tab", weight, rows, rows)
+    vector = torch.einsum("tj,tjra,tjr->ta", weight, rows, right)
+    seen = weight.sum(dim=1) > 0
+    result = torch.full_like(vector, float("nan"))
+    result[seen] = torch.linalg.solve(normal[seen], vector[seen])
+    return result

@@ -10,7 +10,6 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import interpolate_linear, interpolate_rotations
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams
-from holdprep.quality.metrics import longest_gap as _longest_gap
 
 ERROR_FLOOR_M, VOLUME_FLOOR, MOTION_FLOOR_M = 5e-4, 0.01, 0.01  # deviations below these are noise, however even the rest is
 
@@ -53,11 +52,6 @@ def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Te
     found = _beyond(error_m[at], z, ERROR_FLOOR_M) | _beyond(volume, z, VOLUME_FLOOR, both=True) | _beyond(motion, z, MOTION_FLOOR_M)
     bad[at[found]] = True
     return bad
-
-
-def longest_gap(is_valid: Tensor) -> int:
-    """Length of the longest run of frames that are not valid."""
-    return _longest_gap(is_valid.numpy())
 
 
 def _beyond(values: Tensor, z: float, floor: float, both: bool = False) -> Tensor:

@@ -11,9 +11,9 @@ import roma
 import torch
 from torch import Tensor
 
+from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 
-TIP_VERTICES = (744, 320, 443, 554, 671)  # thumb, index, middle, ring, little: joints 16-20 of MANO-21
 NUM_JOINTS = 21
 
 
@@ -89,7 +89,7 @@ class HandPoints:
     @staticmethod
     def of(model: HandModel, vertices: Tensor) -> "HandPoints":
         """The 21 joints and the vertices (P - 21,) of a model, in the model's dtype."""
-        ids = torch.cat([torch.tensor(TIP_VERTICES), vertices])
+        ids = torch.cat([torch.tensor(MANO21_TIP_VERTICES), vertices])
         joint_rest = model.J_regressor @ model.v_template
         joint_shapedirs = torch.einsum("jv,vcb->jcb", model.J_regressor, model.shapedirs)
         posedirs = model.posedirs[ids]
@@ -165,7 +165,7 @@ class HandPoints:
 
 def tip_patches(model: HandModel, size: int = 20) -> Tensor:
     """(5, size) vertices nearest to each fingertip in the template: HOLD's fingertip patches without its index file."""
-    tips = model.v_template[list(TIP_VERTICES)]
+    tips = model.v_template[list(MANO21_TIP_VERTICES)]
     return torch.cdist(tips, model.v_template).topk(size, largest=False).indices
 
 

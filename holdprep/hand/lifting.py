@@ -4,19 +4,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.hand.joints import MANO21_TIP_VERTICES
+from holdprep.hand.lbs import HandPoints
 from holdprep.hand.model import HandModel, ManoParams
-from holdprep.hand.registration import register_keypoints
+from holdprep.hand.registration import MIDDLE_FINGER, register_keypoints
 from holdprep.hand.trackers import KeypointTrack
-
-MIDDLE_FINGER = (0, 4, 5, 6)
-MIDDLE_TIP_VERTEX = MANO21_TIP_VERTICES[2]
 
 
 def average_length_m(model: HandModel) -> float:
     """Wrist to middle fingertip along the bones of the model's mean shape."""
-    joints = (model.J_regressor @ model.v_template)[list(MIDDLE_FINGER)]
-    chain = torch.cat([joints, model.v_template[[MIDDLE_TIP_VERTEX]]])
+    chain = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).rest[list(MIDDLE_FINGER)]
     return float((chain[1:] - chain[:-1]).norm(dim=1).sum())
 
 

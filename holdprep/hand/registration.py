@@ -7,6 +7,7 @@ frames are eliminated one by one, the 10 shape unknowns solved last (Schur compl
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import project
+from holdprep.geometry.cameras import linear_translation, project
+from holdprep.hand.joints import FINGERS
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, Posed, to_params, to_state
 from holdprep.hand.model import HandModel, ManoParams
 
@@ -23,9 +25,10 @@ CHUNK = 48  # frames whose Jacobians are in memory at once: 778 points x 51 unkn
 NOISE_FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape prior finite on exact targets
 STEP_TOLERANCE = 1e-6  # rad, m and shape units
 FIRST_DAMPING, MAX_DAMPING = 1e-4, 1e8
-# chain below each bone in MANO-21: the joint that its direction is read off
-CHILD = {1: 2, 2: 3, 3: 17, 4: 5, 5: 6, 6: 18, 7: 8, 8: 9, 9: 20, 10: 11, 11: 12, 12: 19, 13: 14, 14: 15, 15: 16}
+# the joint next towards the tip: where a bone points
+CHILD = {joint: child for finger in FINGERS for joint, child in pairwise(finger)}
 PALM = (0, 1, 4, 7, 10, 13)
+MIDDLE_FINGER = (0, *FINGERS[1])
 
 Callback = Callable[[int, dict[str, float]], None]
 
@@ -228,20 +231,6 @@ def _start_from_keypoints(model: HandModel, points: HandPoints, terms: _Terms) -
     return replace(state, transl=linear_translation(joints, terms.K, terms.j2d, terms.weight))
 
 
-def linear_translation(points_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
-    """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for points of known size.
-
-    `points_m` (T, J, 3) without translation, `weight` (T, J) with some weight in every frame.
-    """
-    u = (target_px - K[:2, 2]) / torch.stack([K[0, 0], K[1, 1]])
-    rows = torch.zeros(*u.shape, 3, dtype=u.dtype)
-    rows[..., 0, 0] = rows[..., 1, 1] = 1.0
-    rows[..., 2] = -u
-    right = u * points_m[..., 2:] - points_m[..., :2]
-    normal = torch.einsum("tj,tjra,tjrb->tab", weight, rows, rows)
-    return torch.linalg.solve(normal, torch.einsum("tj,tjra,tjr->ta", weight, rows, right))
-
-
 def _shortest_turn(a: Tensor, b: Tensor) -> Tensor:
     """(T, 3, 3) rotations that take directions a onto b without twist."""
     a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
@@ -417,7 +406,7 @@ def _length_residual(points: HandPoints, length_m: float, betas: Tensor) -> tupl
     with torch.enable_grad():
         free = betas.detach().clone().requires_grad_()
         joints = points.rest[:NUM_JOINTS] + points.shapedirs[:NUM_JOINTS] @ free
-        chain = joints[[0, 4, 5, 6, 18]]
+        chain = joints[list(MIDDLE_FINGER)]
         residual = ((chain[1:] - chain[:-1]).norm(dim=-1).sum() - length_m) / 1e-3
         (gradient,) = torch.autograd.grad(residual, free)
     return residual.detach(), gradient

@@ -11,6 +11,7 @@ from holdprep.hand import infill, lbs, registration
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
+from holdprep.quality.metrics import longest_gap
 from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
 
 
@@ -59,7 +60,7 @@ def _report(result: Result, side: Side, fit: registration.Registration, is_valid
         f"{side}.valid_pct": 100 * float(is_valid.double().mean()),
         f"{side}.infilled_frames": int((~is_valid).sum()),
         f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
-        f"{side}.longest_gap": infill.longest_gap(is_valid),
+        f"{side}.longest_gap": longest_gap(is_valid.numpy()),
     }
     result.metrics |= metrics
     result.curves[f"{side}.error_mm"] = error_mm.tolist()
