@@ -129,15 +129,15 @@ class HandPoints:
         return Posed(points, G, p, offsets, shaped, state)
 
     def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 16, 3) of points `ids` (T, Q) by turns of each bone in its parent's frame (see HandState.step).
+        """Derivative (T, Q, 3, 16, 3) of points `ids` (T, Q), or (1, Q) for all frames, by turns of each bone in its parent's frame.
 
-        Turning a bone moves what hangs on it about the bone's joint; the pose blend shapes add the second part.
+        See HandState.step. Turning a bone moves what hangs on it about the bone's joint; the pose blend shapes add the second part.
         """
         skin, shaped = self.skin[ids], _rows(posed.shaped, ids)
         placed = torch.einsum("tkab,tqb->tqka", posed.bones, shaped) + posed.offsets[:, None]
         hanging = torch.einsum("tqk,kj,tqka->tqja", skin, self.descends, placed)
         arm = hanging - (skin @ self.descends)[..., None] * posed.joints[:, None]
-        root = torch.eye(3).to(skin).expand(len(ids), 1, 3, 3)
+        root = torch.eye(3).to(skin).expand(len(posed.points), 1, 3, 3)
         frames = torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
         jacobian = torch.einsum("tqjab,tjbm->tqajm", -_skew(arm), frames)
         if self.posedirs[ids.unique()].any():
@@ -148,8 +148,8 @@ class HandPoints:
         return jacobian
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 10) of points `ids` (T, Q) by betas."""
-        moved = [self.joint_shapedirs[0].expand(len(ids), 3, 10)]
+        """Derivative (T, Q, 3, 10) of points `ids` (T, Q), or (1, Q) for all frames, by betas."""
+        moved = [self.joint_shapedirs[0].expand(len(posed.points), 3, 10)]
         for k in range(1, 16):
             parent = self.parents[k]
             bone = self.joint_shapedirs[k] - self.joint_shapedirs[parent]
@@ -170,6 +170,8 @@ def tip_patches(model: HandModel, size: int = 20) -> Tensor:
 
 
 def _rows(values: Tensor, ids: Tensor) -> Tensor:
+    if len(ids) == 1:
+        return values[:, ids[0]]
     return values.gather(1, ids[..., None].expand(-1, -1, values.shape[-1]))
 
 

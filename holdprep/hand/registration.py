@@ -382,7 +382,7 @@ def _normal_equations(points: HandPoints, terms: _Terms, state: HandState, rows:
     B, C, c = torch.zeros(frames, 51, 10).double(), torch.zeros(10, 10).double(), torch.zeros(10).double()
     for name, residual, by_point in _residuals(terms, posed, rows):
         first, count = (NUM_JOINTS, 778) if name == "vertex" else (0, NUM_JOINTS)
-        ids = torch.arange(first, first + count).expand(frames, count)
+        ids = torch.arange(first, first + count)[None]
         motion = torch.cat([points.rotation_jacobian(posed, ids).flatten(3), torch.eye(3).double().expand(frames, count, 3, 3)], dim=3)
         shape = points.shape_jacobian(posed, ids)
         if name == "joint_3d":
