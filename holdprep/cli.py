@@ -13,11 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from holdprep import config as config_schema
-from holdprep import pipeline, stages
 from holdprep.config import Config
 from holdprep.errors import ConfigError, HoldprepError
-from holdprep.runlog import RunLog
-from holdprep.sequence import Sequence
 
 PACKAGE = Path(__file__).resolve().parent
 # beside launch.py in a checkout, inside the package once installed
@@ -85,6 +82,8 @@ def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
     config = config_schema.validate(cfg)
     if config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
+    from holdprep.sequence import Sequence
+
     own = Sequence(config.data_root, config.seq).path("overrides")
     if not own.is_file():
         return config
@@ -102,6 +101,11 @@ def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
 
 
 def _run(cfg: Config, run_dir: Path, group: str | None) -> float:
+    # here, not above: torch and its friends take seconds to import, and --help or a mistyped key must not wait for them
+    from holdprep import pipeline, stages
+    from holdprep.runlog import RunLog
+    from holdprep.sequence import Sequence
+
     seq = Sequence(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if group else None)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
     runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))

@@ -14,7 +14,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from importlib import metadata
@@ -97,9 +97,15 @@ class Outcome:
 
 
 def run(stages: list[Stage], graph: list[Stage], cfg: Config, seq: Sequence, runlog: RunLog, run_dir: Path) -> dict[str, Outcome]:
-    """Run `stages` (a part of `graph`, in order); raises the first HoldprepError after recording it in metrics.json."""
+    """Run `stages` (a part of `graph`, in order); raises the first failure after recording it in metrics.json.
+
+    What follows a failure does not run, except stages that always do: a report of what went wrong is worth most.
+    """
     outcomes: dict[str, Outcome] = {}
+    failure: Exception | None = None
     for stage in stages:
+        if failure is not None and not stage.always:
+            continue
         context = Context(cfg, seq, runlog, run_dir, stage.name)
         started = time.monotonic()
         try:
@@ -108,13 +114,13 @@ def run(stages: list[Stage], graph: list[Stage], cfg: Config, seq: Sequence, run
             _enforce(stage.name, outcomes[stage.name], cfg)
         except Exception as error:
             line = str(error) if isinstance(error, HoldprepError) else f"{type(error).__name__}: {error}"
-            known = outcomes.get(stage.name)
-            outcomes[stage.name] = Outcome(
-                "failed", time.monotonic() - started, known.metrics if known else {}, known.gates if known else [], line
-            )
-            raise
+            known = outcomes.get(stage.name, Outcome("failed", 0.0, {}, []))
+            outcomes[stage.name] = replace(known, status="failed", seconds=time.monotonic() - started, error=line)
+            failure = failure or error
         finally:
             _write_metrics(run_dir, seq, outcomes)
+    if failure is not None:
+        raise failure
     return outcomes
 
 
@@ -265,6 +271,12 @@ def _first_difference(before: Any, now: Any, name: str) -> str:
                 return _first_difference(before.get(key), now[key], f"{name}.{key}")
         return name
     return f"{name} ({before} -> {now})" if not name.startswith("inputs") else name
+
+
+def outcomes_so_far(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """The stages that this run has come to, as its metrics.json has them: status, seconds, metrics, gates, error."""
+    path = run_dir / "metrics.json"
+    return json.loads(path.read_text())["stages"] if path.is_file() else {}
 
 
 def _write_metrics(run_dir: Path, seq: Sequence, outcomes: dict[str, Outcome]) -> None:

@@ -47,7 +47,9 @@ def _make(cfg: LoggerConfig, seq: str, run_dir: Path, group: str | None, config:
     if cfg.name == "none":
         return None
     if cfg.name == "tensorboard":
-        return TensorBoardLogger(str(run_dir), name="", version="tensorboard")
+        board = TensorBoardLogger(str(run_dir), name="", version="tensorboard")
+        board.log_hyperparams(config)
+        return board
     if cfg.name == "wandb":
         wandb_logger = _make_wandb(cfg, seq, run_dir, group, config)
         if wandb_logger is not None:

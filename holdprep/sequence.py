@@ -46,6 +46,7 @@ ARTEFACTS: dict[str, str] = {
     "v3d_metro": "processed/v3d_ra.npy",
     "j2d_metro": "processed/j2d.crop.npy",
     "keypoints_vis": "processed/2d_keypoints",
+    "hpe_vis": "processed/hpe_vis",
     "fit_init": "processed/hold_fit.init.npy",
     "fit_slerp": "processed/hold_fit.slerp.npy",
     "fit_meshes": "processed/mesh_fit_vis",

@@ -6,11 +6,13 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from holdprep.errors import HoldprepError
 from tests.running import run
 from tests.synthetic import make_sequence, write_tracker_files
 
@@ -125,3 +127,43 @@ def test_help_names_every_key(tmp_path: Path):
     assert done.returncode == 0
     assert "weights.contact" in done.stdout
     assert "hand           import, mediapipe" in done.stdout
+
+
+def test_tensorboard_holds_losses_and_metrics(workplace: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = launch(workplace, "stage=align", "mode=h", "seq=a", "force=true", "logger=tensorboard", "on_fail=warn")
+    assert done.returncode == 0, done.stderr
+    events = next((workplace / "outputs" / "a").rglob("events.out.tfevents.*"))
+    scalars = EventAccumulator(str(events.parent)).Reload()
+    assert {"align/h/loss", "summary/align.h/right.reprojection_px"} <= set(scalars.Tags()["scalars"])
+    losses = [e.value for e in scalars.Scalars("align/h/loss")]
+    assert losses[-1] <= losses[0]
+
+
+def test_a_killed_run_continues_where_it_stopped(workplace: Path):
+    told = ("stage=align", "seq=a", "segmenter=import", "on_fail=warn", "align.method=hold", "align.max_iterations=100000")
+    command = [sys.executable, str(LAUNCH), *told]
+    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        marker = workplace / "data" / "a" / "processed" / ".holdprep" / "align.h.running"
+        while not marker.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert marker.exists()
+    done = launch(workplace, "stage=all", "seq=a", "segmenter=import", "on_fail=warn", "object_pose.min_registered_pct=50")
+    assert done.returncode == 0, done.stderr
+    assert "object_pose  skipped" in done.stdout
+    assert "align.h      done" in done.stdout
+    assert not marker.exists()
+    assert not list((workplace / "data" / "a").rglob("*.tmp"))
+
+
+def test_a_failed_run_still_writes_its_report(tmp_path: Path):
+    write_tracker_files(make_sequence(("right",), frames=12), tmp_path / "data" / "a")
+    with pytest.raises(HoldprepError, match=r"prompts\.yaml is not there"):
+        run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "prompts.yaml is not there" in page
+    assert "Not fit to train on" in page
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]["segment"]["status"] == "failed"

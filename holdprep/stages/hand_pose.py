@@ -18,7 +18,7 @@ from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import Sequence
 from holdprep.stages.common import hand_model, wanted_sides
-from holdprep.viz.overlay import draw_skeleton
+from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
 READERS = {"hamer": hamer.read, "metro": metro.read}
 
@@ -47,7 +47,7 @@ def _import(ctx: Context, node: ImportHand) -> Result:
     vertices = {s: track.vertices_m[s] for s in sides}
     j2d = {s: track.j2d_px[s] for s in sides}
     _write(ctx, names, vertices, {}, j2d, {}, track.K)
-    _write_overlays(ctx, j2d)
+    _write_overlays(ctx, j2d, vertices, track.K)
     return _result({s: np.isfinite(vertices[s]).all(axis=(1, 2)) for s in sides}, list(track.notes))
 
 
@@ -79,7 +79,7 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
         vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
     j2d = {s: t.j2d_px for s, t in tracks.items()}
     _write(ctx, names, vertices, joints, j2d, {s: t.confidence for s, t in tracks.items()}, K)
-    _write_overlays(ctx, j2d)
+    _write_overlays(ctx, j2d, vertices, K)
     for side, track in tracks.items():
         suffix = () if len(tracks) == 1 else (side,)
         if not suffix:
@@ -104,14 +104,28 @@ def _write(ctx: Context, names: list[str], vertices: dict, joints: dict, j2d: di
     ctx.seq.write_npy("j2d", keypoints)
 
 
-def _write_overlays(ctx: Context, j2d_px: dict[Side, np.ndarray]) -> None:
-    def pictures() -> Iterator[tuple[str, np.ndarray]]:
+def _write_overlays(ctx: Context, j2d_px: dict[Side, np.ndarray], vertices_m: dict[Side, np.ndarray], K: np.ndarray) -> None:
+    """2d_keypoints/ and hpe_vis/: what the tracker saw, and its meshes under its own camera."""
+    faces = {side: hand_model(ctx.cfg, side).faces.numpy() for side in vertices_m}
+
+    def frames() -> Iterator[tuple[int, str, np.ndarray]]:
         for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(), strict=True)):
+            yield t, f"{name}.jpg", image
+
+    def skeletons() -> Iterator[tuple[str, np.ndarray]]:
+        for t, name, image in frames():
             for joints in j2d_px.values():
                 image = draw_skeleton(image, joints[t])
-            yield f"{name}.jpg", image
+            yield name, image
 
-    ctx.seq.write_images("keypoints_vis", pictures())
+    def meshes() -> Iterator[tuple[str, np.ndarray]]:
+        for t, name, image in frames():
+            for side, vertices in vertices_m.items():
+                image = draw_mesh(image, vertices[t], faces[side], K, COLORS[side])
+            yield name, image
+
+    ctx.seq.write_images("keypoints_vis", skeletons())
+    ctx.seq.write_images("hpe_vis", meshes())
 
 
 def _crops(ctx: Context, track: KeypointTrack) -> Iterator[tuple[str, np.ndarray]]:

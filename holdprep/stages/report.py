@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 from holdprep import __version__, safeio
-from holdprep.pipeline import Context, Result
+from holdprep.pipeline import Context, Result, outcomes_so_far
 from holdprep.quality.chart import Curve
 from holdprep.quality.gates import judge
 from holdprep.quality.report import Picture, ReportData, StageReport, render_report
@@ -34,9 +34,7 @@ CURVES = (
 def run(ctx: Context) -> Result:
     seq = ctx.seq
     records = {name: record for name in STAGES if (record := seq.read_record(name)) is not None}
-    stages = [
-        StageReport(name, record["seconds"], False, record["metrics"], judge(name, record["metrics"])) for name, record in records.items()
-    ]
+    stages = _stages(records, outcomes_so_far(ctx.run_dir))
     model = records.get("build", records.get("register", {})).get("metrics", {}).get("hand_model", "standin")
     data = ReportData(
         seq=seq.name,
@@ -53,6 +51,19 @@ def run(ctx: Context) -> Result:
     safeio.write_bytes_atomic(seq.target("report"), html)
     safeio.write_bytes_atomic(ctx.run_dir / "report.html", html)
     return Result({"status": data.status}, {}, [f"{data.status}: {seq.path('report')}"])
+
+
+def _stages(records: dict, run: dict) -> list[StageReport]:
+    """What every stage left behind, and how it fared in this run: skipped, or the line it failed with."""
+    found = []
+    for name in STAGES:
+        record, now = records.get(name), run.get(name, {})
+        if record is None and now.get("error") is None:
+            continue
+        metrics = record["metrics"] if record else {}
+        seconds = record["seconds"] if record else now["seconds"]
+        found.append(StageReport(name, seconds, now.get("status") == "skipped", metrics, judge(name, metrics), now.get("error")))
+    return found
 
 
 def _some(count: int) -> list[int]:
