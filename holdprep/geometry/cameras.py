@@ -19,6 +19,13 @@ def project(points_cam, K):
     return uvw[..., :2] / uvw[..., 2:]
 
 
+def distort(points_cam: np.ndarray, k: float) -> np.ndarray:
+    """Points (..., 3) at depth 1 whose pinhole projection is that of points (..., 3) seen through COLMAP's SIMPLE_RADIAL lens."""
+    xy = points_cam[..., :2] / points_cam[..., 2:]
+    xy = xy * (1 + k * (xy**2).sum(axis=-1, keepdims=True))
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
+
+
 def llff_poses(T_cam_world: np.ndarray, K: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """(T, 3, 5) poses in LLFF's layout: camera-to-world with axes (down, right, backwards), and a last column (height, width, focal).
 

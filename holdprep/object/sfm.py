@@ -9,7 +9,7 @@ undecided is not passed off as registered.
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,61 +18,16 @@ import numpy as np
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import pinhole_K, project
-from holdprep.geometry.rigid import apply
-from holdprep.object import cloud, colmap, trajectory
+from holdprep.geometry.cameras import pinhole_K
+from holdprep.object import colmap, trajectory
 from holdprep.object.pairs import choose_pairs
+from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
 from holdprep.object.resection import resect
 
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
 _AGREE_DEG = 8.0  # two mappings that differ more at a frame tell two stories about it
 _MAX_REPAIRS = 4  # rounds of resection and adjustment; each lets newly seen points carry the next frames
-_WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.K)"
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """One sparse model that a mapping found, and how it was judged."""
-
-    seed: int
-    num_registered: int
-    num_points: int
-    focal_px: float
-    num_jumps: int
-    num_trusted: int  # frames left when those behind jumps are taken out
-    agreement: float  # share of its frames that the other mappings tell alike, 1.0 when there is none to ask
-    kept: bool
-
-
-@dataclass(frozen=True)
-class ObjectReconstruction:
-    """Object poses and sparse cloud; T frames in the order given, N points, M observations. Lengths in SfM units."""
-
-    names: list[str]
-    K: np.ndarray  # (3, 3) of the full image, principal point at its centre
-    distortion: np.ndarray  # (0,) or (1,) SIMPLE_RADIAL's k
-    focal_px: float
-    T_cam_obj: np.ndarray  # (T, 4, 4), object frame to OpenCV camera, every frame filled
-    registered: np.ndarray  # (T,) bool: a pose from the images, by SfM or by resection
-    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'interpolated', 'held'
-    inliers: np.ndarray  # (T,) observations behind the pose
-    points_obj: np.ndarray  # (N, 3)
-    colors: np.ndarray  # (N, 3) uint8 RGB
-    point_error_px: np.ndarray  # (N,) mean reprojection error, full-image pixels
-    track_length: np.ndarray  # (N,)
-    kept_points: np.ndarray  # (N,) bool: the trimmed cloud
-    normalization: np.ndarray  # (4, 4) SfM frame to canonical
-    observation_frame: np.ndarray  # (M,) frame index
-    observation_point: np.ndarray  # (M,) point index
-    observation_px: np.ndarray  # (M, 2) full image, pixel centres at integers
-    reprojection_px: float  # mean over observations
-    rotation_jumps: list[tuple[str, str]]  # neighbouring registered frames whose rotation is still implausible
-    models: list[ModelSummary]
-    warnings: list[str]
-
-    @property
-    def trimmed_points_obj(self) -> np.ndarray:
-        return self.points_obj[self.kept_points]
+_WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.focal_px)"
 
 
 def reconstruct(
@@ -281,9 +236,8 @@ def _assemble(
     rescued: set[int],
     summaries: list[ModelSummary],
 ) -> ObjectReconstruction:
-    """Arrays per frame, point and observation, from the frames `known` (T,) only."""
+    """The reconstruction that the frames `known` (T,) of a model make."""
     h, w = shape
-    K = pinhole_K(model.focal_px, w, h)
     frames, points, pixels = [], [], []
     for t in np.flatnonzero(known).tolist():
         index = model.point_of_keypoint[names[t]]
@@ -291,69 +245,37 @@ def _assemble(
         frames.append(np.full(seen.sum(), t))
         points.append(index[seen])
         pixels.append(features.keypoints_px[names[t]][seen])
-    frame, point, px = np.concatenate(frames), np.concatenate(points), np.concatenate(pixels)
-    track = np.bincount(point, minlength=len(model.points))
-    used = track >= 2
-    frame, px, point = frame[used[point]], px[used[point]], (np.cumsum(used) - 1)[point[used[point]]]
-    xyz, track = model.points[used], track[used]
-    T = np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)])
-    error = np.linalg.norm(_project(xyz[point], T[frame], K, model.distortion) - px, axis=1)
-    kept = cloud.trim(xyz)
-    full, filled = trajectory.complete(T, known, (xyz[kept].min(axis=0) + xyz[kept].max(axis=0)) / 2)
-    jumps = trajectory.rotation_jumps(full[:, :3, :3], known)
-    return ObjectReconstruction(
-        names=list(names),
-        K=K,
-        distortion=model.distortion,
-        focal_px=model.focal_px,
-        T_cam_obj=full,
-        registered=known,
-        origin=[how or ("resectioned" if t in rescued else "sfm") for t, how in enumerate(filled)],
-        inliers=np.bincount(frame, minlength=len(names)),
-        points_obj=xyz,
-        colors=model.colors[used],
-        point_error_px=np.bincount(point, error, minlength=len(xyz)) / track,
-        track_length=track,
-        kept_points=kept,
-        normalization=cloud.normalization_matrix(xyz[kept]),
-        observation_frame=frame,
-        observation_point=point,
-        observation_px=px,
-        reprojection_px=float(error.mean()),
-        rotation_jumps=[(names[a], names[b]) for a, b in jumps],
-        models=summaries,
-        warnings=_warnings(model.focal_px, w, summaries, jumps, names, len(rescued)),
+    found = assemble(
+        names,
+        pinhole_K(model.focal_px, w, h),
+        model.distortion,
+        np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)]),
+        known,
+        model.points,
+        model.colors,
+        Observations(np.concatenate(frames), np.concatenate(points), np.concatenate(pixels)),
     )
+    origin = ["resectioned" if t in rescued and how == "sfm" else how for t, how in enumerate(found.origin)]
+    return replace(found, origin=origin, models=summaries, warnings=_warnings(found, w, summaries, len(rescued)))
 
 
-def _project(points: np.ndarray, T: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-    """(M, 2) pixels of one point (M, 3) under one pose (M, 4, 4) each."""
-    cam = apply(T, points[:, None])[:, 0]
-    if len(distortion):
-        xy = cam[:, :2] / cam[:, 2:]
-        xy = xy * (1 + distortion[0] * (xy**2).sum(axis=1, keepdims=True))
-        cam = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
-    return project(cam, K)
-
-
-def _warnings(
-    focal_px: float, width: int, summaries: list[ModelSummary], jumps: list[tuple[int, int]], names: Sequence[str], num_rescued: int
-) -> list[str]:
+def _warnings(model: ObjectReconstruction, width: int, summaries: list[ModelSummary], num_rescued: int) -> list[str]:
     found = []
+    names, focal_px = model.names, model.focal_px
     if not 0.5 <= focal_px / width <= 2.5:
         found.append(
             f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: "
-            "give the camera (object_pose.K)"
+            "give the camera (object_pose.focal_px)"
         )
-    if jumps:
-        a, b = jumps[0]
+    if model.rotation_jumps:
+        a, b = model.rotation_jumps[0]
         found.append(
-            f"{len(jumps)} implausible rotations between neighbouring frames, first at {names[a]}-{names[b]}: look at the overlay there"
+            f"{len(model.rotation_jumps)} implausible rotations between neighbouring frames, first at {a}-{b}: look at the overlay there"
         )
     if num_rescued > 0.05 * len(names):
         found.append(
             f"{num_rescued} of {len(names)} frames were resected from their neighbours after an implausible rotation, 5 % is usual: "
-            "the cloud may be bent there, look at the overlay, or try other seeds (object_pose.seeds)"
+            "the cloud may be bent there, look at the overlay, or try another seed (seed=1)"
         )
     kept = next(s for s in summaries if s.kept)
     if kept.agreement < 0.9:

@@ -6,7 +6,8 @@ import numpy as np
 
 from holdprep.geometry.cameras import llff_poses, project
 from holdprep.geometry.rigid import apply
-from holdprep.object.sfm import ObjectReconstruction, reconstruct
+from holdprep.object.reconstruction import ObjectReconstruction, Observations
+from holdprep.object.sfm import reconstruct
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.viz.overlay import draw_axes, draw_points
 
@@ -55,13 +56,8 @@ def run(ctx: Context) -> Result:
 
 
 def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.ndarray]:
-    new_index = np.cumsum(found.kept_points) - 1
-    kept = found.kept_points[found.observation_point]
-    return {
-        "observation_frame": found.observation_frame[kept],
-        "observation_point": new_index[found.observation_point[kept]],
-        "observation_px": found.observation_px[kept],
-    }
+    seen = Observations(found.observation_frame, found.observation_point, found.observation_px).of_points(found.kept_points)
+    return {"observation_frame": seen.frame, "observation_point": seen.point, "observation_px": seen.px}
 
 
 def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import rotation_angle_deg
-from holdprep.object import ObjectReconstruction, reconstruct
-from holdprep.object.sfm import _project
+from holdprep.object.reconstruction import ObjectReconstruction, reproject
+from holdprep.object.sfm import reconstruct
 from tests.synthetic import box_sequence
 
 NUM_FRAMES = 24
@@ -63,7 +63,7 @@ def test_a_frame_without_a_mask_is_interpolated_and_marked(found: ObjectReconstr
 
 def test_cloud_projects_onto_its_observations_and_into_the_masks(found: ObjectReconstruction, scene: tuple) -> None:
     masks = scene[1]
-    pixels = _project(found.points_obj[found.observation_point], found.T_cam_obj[found.observation_frame], found.K, found.distortion)
+    pixels = reproject(found.points_obj[found.observation_point], found.T_cam_obj[found.observation_frame], found.K, found.distortion)
     error = np.linalg.norm(pixels - found.observation_px, axis=1)
     assert error.mean() == pytest.approx(found.reprojection_px)
     assert found.reprojection_px < 0.5
@@ -92,7 +92,7 @@ def test_a_given_focal_length_stays(scene: tuple, tmp_path: Path) -> None:
 def test_a_plain_object_is_refused_in_one_line(tmp_path: Path) -> None:
     plain = [np.full((64, 64, 3), level, np.uint8) for level in (60, 90, 120, 150, 180, 210)]
     images, masks, _, _ = box_sequence(8, textures=plain)
-    with pytest.raises(HoldprepError, match=r"object poses: .*object_pose\.K") as refused:
+    with pytest.raises(HoldprepError, match=r"object poses: .*object_pose\.focal_px") as refused:
         reconstruct(images, masks, [f"{t}" for t in range(8)], work_dir=tmp_path, num_threads=1)
     assert "\n" not in str(refused.value)
 

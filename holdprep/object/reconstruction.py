@@ -1,0 +1,119 @@
+"""What is known of an object after its poses were found: camera, pose per frame, cloud, and who saw what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.rigid import apply
+from holdprep.object import cloud, trajectory
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One sparse model that a mapping found, and how it was judged."""
+
+    seed: int
+    num_registered: int
+    num_points: int
+    focal_px: float
+    num_jumps: int
+    num_trusted: int  # frames left when those behind jumps are taken out
+    agreement: float  # share of its frames that the other mappings tell alike, 1.0 when there is none to ask
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ObjectReconstruction:
+    """Object poses and sparse cloud; T frames in the order given, N points, M observations. Lengths in SfM units."""
+
+    names: list[str]
+    K: np.ndarray  # (3, 3) of the full image, principal point at its centre
+    distortion: np.ndarray  # (0,) or (1,) SIMPLE_RADIAL's k
+    focal_px: float
+    T_cam_obj: np.ndarray  # (T, 4, 4), object frame to OpenCV camera, every frame filled
+    registered: np.ndarray  # (T,) bool: a pose from the images, by SfM or by resection
+    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'interpolated', 'held'
+    inliers: np.ndarray  # (T,) observations behind the pose
+    points_obj: np.ndarray  # (N, 3)
+    colors: np.ndarray  # (N, 3) uint8 RGB
+    point_error_px: np.ndarray  # (N,) mean reprojection error, full-image pixels
+    track_length: np.ndarray  # (N,)
+    kept_points: np.ndarray  # (N,) bool: the trimmed cloud
+    normalization: np.ndarray  # (4, 4) SfM frame to canonical
+    observation_frame: np.ndarray  # (M,) frame index
+    observation_point: np.ndarray  # (M,) point index
+    observation_px: np.ndarray  # (M, 2) full image, pixel centres at integers
+    reprojection_px: float  # mean over observations
+    rotation_jumps: list[tuple[str, str]]  # neighbouring registered frames whose rotation is still implausible
+    models: list[ModelSummary] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def trimmed_points_obj(self) -> np.ndarray:
+        return self.points_obj[self.kept_points]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """M sightings: `frame` (M,) and `point` (M,) indices, `px` (M, 2) in the full image."""
+
+    frame: np.ndarray
+    point: np.ndarray
+    px: np.ndarray
+
+    def of_points(self, kept: np.ndarray) -> "Observations":
+        """Those of the points `kept` (N,) bool, which are numbered anew."""
+        seen = kept[self.point]
+        return Observations(self.frame[seen], (np.cumsum(kept) - 1)[self.point[seen]], self.px[seen])
+
+
+def assemble(
+    names: Sequence[str],
+    K: np.ndarray,
+    distortion: np.ndarray,
+    T_cam_obj: np.ndarray,
+    known: np.ndarray,
+    points_obj: np.ndarray,
+    colors: np.ndarray,
+    seen: Observations,
+) -> ObjectReconstruction:
+    """Arrays per frame, point and observation from the poses (T, 4, 4) of the frames `known` (T,) bool; the others are filled.
+
+    Points (N, 3) with fewer than two observations are left out.
+    """
+    used = np.bincount(seen.point, minlength=len(points_obj)) >= 2
+    seen, xyz = seen.of_points(used), points_obj[used]
+    track = np.bincount(seen.point, minlength=len(xyz))
+    error = np.linalg.norm(reproject(xyz[seen.point], T_cam_obj[seen.frame], K, distortion) - seen.px, axis=1)
+    kept = cloud.trim(xyz)
+    full, filled = trajectory.complete(T_cam_obj, known, (xyz[kept].min(axis=0) + xyz[kept].max(axis=0)) / 2)
+    jumps = trajectory.rotation_jumps(full[:, :3, :3], known)
+    return ObjectReconstruction(
+        names=list(names),
+        K=K,
+        distortion=distortion,
+        focal_px=float(K[0, 0]),
+        T_cam_obj=full,
+        registered=known,
+        origin=[how or "sfm" for how in filled],
+        inliers=np.bincount(seen.frame, minlength=len(names)),
+        points_obj=xyz,
+        colors=colors[used],
+        point_error_px=np.bincount(seen.point, error, minlength=len(xyz)) / track,
+        track_length=track,
+        kept_points=kept,
+        normalization=cloud.normalization_matrix(xyz[kept]),
+        observation_frame=seen.frame,
+        observation_point=seen.point,
+        observation_px=seen.px,
+        reprojection_px=float(error.mean()),
+        rotation_jumps=[(names[a], names[b]) for a, b in jumps],
+    )
+
+
+def reproject(points: np.ndarray, T: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> np.ndarray:
+    """(M, 2) pixels of one point (M, 3) under one pose (M, 4, 4) each."""
+    cam = apply(T, points[:, None])[:, 0]
+    return project(distort(cam, float(distortion[0])) if len(distortion) else cam, K)
