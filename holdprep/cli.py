@@ -68,6 +68,8 @@ def _task(cfg: DictConfig) -> float:
         return _run(_typed(cfg, list(hydra_config.overrides.task)), run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
     except HoldprepError as error:
         log.error("error: %s", error)
+    except OSError as error:  # the disk's own words are the user's business: full, read-only, not there
+        log.error("error: %s", error)
     except Exception:
         if not sweep:
             raise

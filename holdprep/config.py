@@ -24,7 +24,7 @@ Weight = Annotated[float, Field(ge=0)]
 class Node(BaseModel):
     """A part of the configuration; keys that it does not name are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Create(Node):
@@ -249,7 +249,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
     for value in values:
         if isinstance(value, str) and "${" in value:
             continue

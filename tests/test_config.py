@@ -38,6 +38,8 @@ def test_every_option_of_every_group_is_valid(path: Path):
         ("stage=algin", ["stage=algin", "'align'", "object_pose"]),
         ("weights.contact=-1", ["weights.contact=-1", ">= 0"]),
         ("weights.contact=10,ten", ["weights.contact=ten", "float"]),
+        ("weights.contact=inf", ["weights.contact=inf", "float"]),
+        ("weights.contact=nan", ["weights.contact=nan", "float"]),
         ("create.stride=0", ["create.stride=0", ">= 1"]),
         ("mode=x", ["mode=x", "h | o | ho"]),
         ("hand.folder=x", ["hand.folder"]),

@@ -165,7 +165,7 @@ def _key_labels(clip: _Clip, t: int, entities: list[str], prompts: Mapping[str, 
     labels = np.zeros(clip.shape, np.uint8)
     for entity, prompt in prompts.items():
         if not prompt.absent:
-            labels[_rough(clip.bgr[t], prompt, scale)] = entities.index(entity) + 1
+            labels[_rough(clip.bgr[t], prompt, scale, t)] = entities.index(entity) + 1
     if not labels.any():
         raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
     count = len(entities) + 1
@@ -184,7 +184,7 @@ def _key_labels(clip: _Clip, t: int, entities: list[str], prompts: Mapping[str, 
     return _clean(labels)
 
 
-def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float) -> np.ndarray:
+def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int) -> np.ndarray:
     """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks."""
     mask = np.zeros(image.shape[:2], np.uint8)
     for polygon in prompt.polygons:
@@ -203,6 +203,11 @@ def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float) -> np.ndarray:
     for clicks, value in ((prompt.positive, cv2.GC_FGD), (prompt.negative, cv2.GC_BGD)):
         for x, y in clicks * scale if clicks is not None else ():
             cv2.circle(seeds, (round(x), round(y)), radius, value, -1)
+    background = np.isin(seeds, (cv2.GC_BGD, cv2.GC_PR_BGD))
+    if background.all() or not background.any():
+        raise HoldprepError(
+            f"segmenter=classical: a prompt of key frame {t} covers {'nothing' if background.all() else 'the whole picture'}: draw it anew"
+        )
     cv2.setRNGSeed(0)
     cv2.grabCut(image, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     return np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD))

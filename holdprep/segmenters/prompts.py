@@ -44,7 +44,25 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
     scale = np.ones(2)
     if tree.get("image_size") is not None and image_size is not None:
         scale = np.array(image_size, float) / _numbers(tree["image_size"], (2,), f"{path}: image_size")
-    return {str(frame): _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    found = {str(frame): _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    if image_size is not None:
+        for frame, entities in found.items():
+            for entity, prompt in entities.items():
+                _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
+    return found
+
+
+def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str) -> None:
+    """Clicks lie in the picture; outlines may pass its border a little, as a hand-drawn line does."""
+    box = [] if prompt.box is None else [np.reshape(prompt.box, (2, 2))]
+    clicks = [points for points in (prompt.positive, prompt.negative) if points is not None]
+    for points, margin in [(p, 0.05) for p in (*prompt.polygons, *box)] + [(p, 0.0) for p in clicks]:
+        beyond = np.maximum(-points, points - np.array(image_size)) > margin * max(image_size)
+        if beyond.any():
+            x, y = points[beyond.any(axis=1)][0]
+            raise HoldprepError(
+                f"{where}: ({x:.0f}, {y:.0f}) lies outside the picture of {image_size[0]} x {image_size[1]} pixels: correct it, or image_size"
+            )
 
 
 def _frame(entities: Any, scale: np.ndarray, where: str) -> dict[str, EntityPrompt]:

@@ -29,8 +29,8 @@ def _align_stage(mode: Mode) -> Stage:
         partial(align.run, mode=mode),
         needs=("fit_slerp", "j2d", "colmap", *before),
         uses=MASKS,
-        makes=(f"ckpt_{mode}",),
-        may_make=(),
+        makes=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
+        may_make=("align_vis",) if mode == "ho" else (),
         config=("align", "weights", "seed"),
         files=_hand_model,
     )

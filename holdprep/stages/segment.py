@@ -31,14 +31,23 @@ def run(ctx: Context) -> Result:
     node = ctx.cfg.segmenter
     masks, notes = _import(ctx, node, names) if isinstance(node, ImportSegmenter) else (_propagate(ctx, node, names), [])
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
-    lacking = [e for e in wanted if e not in masks and ctx.cfg.hands.which != "auto"]
-    if "object" not in masks or len(masks) < 2 or lacking:
-        raise HoldprepError(
-            f"masks for {', '.join(masks) or 'nothing'} only; needed: object and {' and '.join(lacking) or 'a hand'}; see segmenter.*"
-        )
+    _require(ctx, masks, wanted)
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
     metrics, curves = quality.all_mask_metrics({e: list(m) for e, m in masks.items()})
     return Result(metrics, curves, notes)
+
+
+def _require(ctx: Context, masks: dict[str, np.ndarray], wanted: tuple[str, ...]) -> None:
+    """The object and every hand asked for (auto: one at least) have masks in some frame."""
+    seen = [entity for entity, m in masks.items() if m.any()]
+    needed = wanted if ctx.cfg.hands.which != "auto" else ("object", *(("right",) if {"right", "left"}.isdisjoint(seen) else ()))
+    lacking = [entity for entity in needed if entity not in seen]
+    if not lacking:
+        return
+    if isinstance(ctx.cfg.segmenter, ImportSegmenter):
+        folder = getattr(ctx.cfg.segmenter, lacking[0]) or ctx.seq.path(f"sam_{lacking[0]}")
+        raise HoldprepError(f"no mask of {' or '.join(lacking)}: looked in {folder}; set segmenter.{lacking[0]}=<folder>, or hands=")
+    raise HoldprepError(f"no mask of {' or '.join(lacking)}: outline it on a key frame of {ctx.seq.path('prompts')}, or set hands=")
 
 
 def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict[str, np.ndarray]:

@@ -53,3 +53,25 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, words: list[s
         read_prompts(write(tmp_path, text))
     assert "\n" not in str(error.value)
     assert all(w in str(error.value) for w in [*words, "prompts.yaml"]), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "point"),
+    [
+        ("box: [1, 2, 3000, 40]", "(3000, 40)"),
+        ("positive: [[700, 40]]", "(700, 40)"),
+        ("polygon: [[10, 10], [-60, 20], [30, 90]]", "(-60, 20)"),
+    ],
+)
+def test_what_lies_outside_the_picture_is_refused(tmp_path: Path, prompt: str, point: str):
+    path = tmp_path / "prompts.yaml"
+    path.write_text(f"frames:\n  '0000': {{object: {{{prompt}}}}}\n")
+    with pytest.raises(HoldprepError, match="outside the picture of 640 x 480") as error:
+        read_prompts(path, (640, 480))
+    assert point in str(error.value)
+
+
+def test_an_outline_may_pass_the_border_a_little(tmp_path: Path):
+    path = tmp_path / "prompts.yaml"
+    path.write_text("frames:\n  '0000': {object: {polygon: [[600, 10], [645, 20], [630, 90]]}}\n")
+    assert read_prompts(path, (640, 480))["0000"]["object"].polygons[0][1, 0] == 645
