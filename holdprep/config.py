@@ -38,6 +38,35 @@ class Create(Node):
     raw_images: bool = Field(description="also keep every decoded frame in processed/raw_images/")
 
 
+class VideoSource(Node):
+    name: Literal["video"]
+
+
+class SyntheticSource(Node):
+    name: Literal["synthetic"]
+    object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="what is held")
+    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, turned in the fingers, or gripped anew")
+    hands: Literal["right", "left", "both"] = Field(description="which hands hold it")
+    frames: int = Field(ge=3, le=2000, description="frames that are rendered")
+    width: int = Field(ge=160, le=4096, description="width of the pictures (px)")
+    height: int = Field(ge=120, le=4096, description="height of the pictures (px)")
+    focal_px: float | None = Field(gt=0, description="focal length (px); null = a phone's, 0.95 x the longer side")
+    degrees: Positive = Field(description="how far the object turns before the camera, over the whole film (degrees)")
+    depth_m: Positive = Field(description="distance of the object from the camera (m)")
+    distortion: float = Field(ge=-0.5, le=0.5, description="lens: k of COLMAP's SIMPLE_RADIAL")
+    shake_deg: Weight = Field(description="hand-held camera: standard deviation of its turning (degrees)")
+    blur: float = Field(ge=0, le=1, description="exposure as a share of the time between frames (motion blur)")
+    noise: Weight = Field(description="sensor noise: standard deviation in grey levels of 255")
+    seed: int = Field(ge=0, description="seed of hand shape, grasp, motion, textures and noise")
+
+
+class TruthSegmenter(Node):
+    name: Literal["truth"]
+    erode_px: int = Field(ge=0, description="true masks are eroded by this (px)")
+    dilate_px: int = Field(ge=0, description="true masks are dilated by this (px)")
+    leak_pct: Weight = Field(description="true masks leak at their edge by this much of their area (%)")
+
+
 class ClassicalSegmenter(Node):
     name: Literal["classical"]
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
@@ -68,6 +97,16 @@ class ImportHand(Node):
     folder: Path | None = Field(description="folder with the tracker's .npy files; null = <seq>/processed")
 
 
+class TruthHand(Node):
+    name: Literal["truth"]
+    noise_px: Weight = Field(description="noise of each true keypoint: standard deviation (px)")
+    depth_noise_pct: Weight = Field(description="noise of the true hand's distance: standard deviation (%)")
+    drop_pct: float = Field(ge=0, le=100, description="frames in which the true hand is withheld (%)")
+    drop: Literal["random", "bursts", "ends"] = Field(description="which frames those are")
+    size_error_pct: float = Field(gt=-90, le=900, description="error of the hand's size (%)")
+    swap: bool = Field(description="left hands are called right and right hands left")
+
+
 class HandModelNode(Node):
     path: Path | None = Field(description="folder with MANO_RIGHT.pkl / MANO_LEFT.pkl; null = $MANO_DIR, else the CC0 stand-in")
 
@@ -88,6 +127,12 @@ class SiftObjectPose(Node):
     max_features: int = Field(ge=100, description="SIFT features per frame at most")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
+
+
+class TruthObjectPose(Node):
+    name: Literal["truth"]
+    drop_pct: float = Field(ge=0, le=100, description="frames whose true pose is withheld (%)")
+    focal_error_pct: float = Field(gt=-90, le=900, description="error of the focal length; depths follow it (%)")
 
 
 class Align(Node):
@@ -119,6 +164,17 @@ class Build(Node):
     zip: bool = Field(description="pack <data_root>/<seq>.zip")
 
 
+class Evaluate(Node):
+    truth: Path | None = Field(
+        description="ground truth: a .npz, HO-3D's sequence folder, ARCTIC's .npy; null = the synthetic sequence's own"
+    )
+    format: Literal["holdprep", "ho3d", "arctic"] = Field(description="what kind of ground truth that is")
+    view: int = Field(ge=0, le=8, description="ARCTIC's camera: 0 the egocentric one, 1 to 8 the fixed ones")
+    first: int = Field(ge=0, description="ARCTIC: number of the sequence's first picture (the subject's ioi_offset)")
+    image_size: tuple[int, int] | None = Field(description="ARCTIC: width, height of the view's original pictures; null = those of images/")
+    ycb: Path | None = Field(description="folder of the YCB models, for HO-3D's objects")
+
+
 class Logger(Node):
     name: Literal["csv", "tensorboard", "wandb", "none"]
     project: str = Field(description="W&B project")
@@ -129,7 +185,7 @@ class Logger(Node):
 class Config(Node):
     """Everything `launch.py` can be told."""
 
-    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report"]
+    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate"]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
     seq: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="sequence name: a folder of data_root")
     video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
@@ -139,16 +195,18 @@ class Config(Node):
     device: Literal["cpu", "cuda"] = Field(description="where optimisations run")
     seed: int = Field(ge=0, description="seed of everything random")
     objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
+    source: Annotated[VideoSource | SyntheticSource, Field(discriminator="name")]
     create: Create
-    segmenter: Annotated[ClassicalSegmenter | ImportSegmenter, Field(discriminator="name")]
+    segmenter: Annotated[ClassicalSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
     hands: Hands
-    hand: Annotated[MediapipeHand | ImportHand, Field(discriminator="name")]
+    hand: Annotated[MediapipeHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Registration
-    object_pose: SiftObjectPose
+    object_pose: Annotated[SiftObjectPose | TruthObjectPose, Field(discriminator="name")]
     align: Align
     weights: Weights
     build: Build
+    evaluate: Evaluate
     logger: Logger
 
 

@@ -55,6 +55,9 @@ ARTEFACTS: dict[str, str] = {
     **{f"ckpt_{m}": f"processed/mano_fit_ckpt/{m}/last.ckpt" for m in MODES},
     "fit_aligned": "processed/hold_fit.aligned.npy",
     "align_vis": "processed/align_vis",
+    "truth": "ground_truth/truth.npz",
+    **{f"truth_masks_{e}": f"ground_truth/masks/{e}" for e in ENTITIES},
+    "truth_depth": "ground_truth/depth",
     "build": "build",
     "report": "report.html",
 }
@@ -129,13 +132,13 @@ class Sequence:
         """Entities that have processed masks."""
         return [e for e in ENTITIES if self.has(f"masks_{e}")]
 
-    def masks(self, entity: str) -> "Masks":
-        """The 0/255 masks of an entity, read when asked for, one a frame of images/."""
-        folder = self.path(f"masks_{entity}")
+    def masks(self, entity: str, kind: str = "masks") -> "Masks":
+        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when asked for, one a frame of images/."""
+        folder = self.path(f"{kind}_{entity}")
         by_name = {f.stem: f for f in image_files(folder)}
         missing = [n for n in self.frame_names() if n not in by_name]
         if missing:
-            raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run stage=segment force=true")
+            raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
         return Masks([by_name[n] for n in self.frame_names()])
 
     def label_images(self) -> "Images":

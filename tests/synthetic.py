@@ -8,12 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import trimesh
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt, invert
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
+from holdprep.quality.truth import GroundTruth, HandTruth, save_truth
 
 # Corners of a unit box, x fastest; the faces' corners go around so that (b - a) x (c - a) points outwards.
 _BOX_CORNERS = np.array([[x, y, z] for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
@@ -187,6 +189,27 @@ def write_tracker_files(seq: SyntheticSequence, folder: Path, lost: Mapping[Side
             store[f"{key}.{side}"] = torch.from_numpy(rows[kept]).float()
     for file, content in (("v3d.npy", v3d), ("j2d.full.npy", j2d)):
         np.save(folder / "processed" / file, np.array(content, dtype=object), allow_pickle=True)
+
+
+def truth_of(seq: SyntheticSequence) -> GroundTruth:
+    """The scene as a ground truth, with the box's mesh."""
+    box = trimesh.creation.box(seq.box_size_m)
+    hands = {side: HandTruth(seq.params[side], seq.vertices_m[side], seq.joints_m[side]) for side in seq.params}
+    height, width = seq.images[0].shape[:2]
+    vertices, faces = np.asarray(box.vertices), np.asarray(box.faces)
+    return GroundTruth(seq.names, (width, height), seq.K, 0.0, seq.T_cam_obj, vertices, faces, hands, grasp="rigid")
+
+
+def write_truth(seq: SyntheticSequence, folder: Path) -> None:
+    """images/ and ground_truth/ as stage=create leaves them with source=synthetic."""
+    (folder / "images").mkdir(parents=True)
+    for name, image in zip(seq.names, seq.images, strict=True):
+        cv2.imwrite(str(folder / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 97])
+    for entity, masks in seq.masks.items():
+        (folder / "ground_truth" / "masks" / entity).mkdir(parents=True)
+        for name, mask in zip(seq.names, masks, strict=True):
+            cv2.imwrite(str(folder / "ground_truth" / "masks" / entity / f"{name}.png"), mask.astype(np.uint8) * 255)
+    save_truth(folder / "ground_truth" / "truth.npz", truth_of(seq))
 
 
 def _to_hamer_camera(seq: SyntheticSequence, side: Side, K: np.ndarray) -> np.ndarray:

@@ -8,14 +8,14 @@ from holdprep.config import Config
 from holdprep.hand.model import STANDIN_FILE
 from holdprep.pipeline import Stage
 from holdprep.sequence import ENTITIES, Sequence
-from holdprep.stages import align, build, create, hand_pose, object_pose, register, report, segment
+from holdprep.stages import align, build, create, evaluate, hand_pose, object_pose, register, report, segment
 
 SAM = tuple(f"sam_{e}" for e in ENTITIES)
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
 
 
 def _video(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    return {"video": create.source(cfg, seq)}
+    return {} if cfg.source.name == "synthetic" else {"video": create.source(cfg, seq)}
 
 
 def _hand_model(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
@@ -37,7 +37,14 @@ def _align_stage(mode: Mode) -> Stage:
 
 
 GRAPH: list[Stage] = [
-    Stage("create", create.run, makes=("images",), may_make=("images_zip", "raw_images", "frames"), config=("create",), files=_video),
+    Stage(
+        "create",
+        create.run,
+        makes=("images",),
+        may_make=("images_zip", "raw_images", "frames", "truth"),
+        config=("source", "create"),
+        files=_video,
+    ),
     Stage(
         "segment",
         segment.run,
@@ -72,6 +79,7 @@ GRAPH: list[Stage] = [
         needs=("images", "masks_object"),
         makes=("colmap", "colmap_2d"),
         config=("object_pose", "seed"),
+        files=object_pose.files,
     ),
     *(_align_stage(mode) for mode in MODES),
     Stage(
@@ -84,6 +92,7 @@ GRAPH: list[Stage] = [
     ),
     Stage("report", report.run, needs=("images",), always=True),
 ]
+EVALUATE = Stage("evaluate", evaluate.run, needs=("images",), always=True)  # asked for by name: few sequences have ground truth
 
 
 def select(cfg: Config) -> list[Stage]:
@@ -92,4 +101,4 @@ def select(cfg: Config) -> list[Stage]:
         return GRAPH
     if cfg.stage == "align":
         return [s for s in GRAPH if s.name in ([f"align.{cfg.mode}"] if cfg.mode else [f"align.{m}" for m in MODES])]
-    return [s for s in GRAPH if s.name == cfg.stage]
+    return [s for s in (*GRAPH, EVALUATE) if s.name == cfg.stage]

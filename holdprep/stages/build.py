@@ -4,18 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from holdprep import safeio
 from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
-from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
-from holdprep.hand import lbs
-from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+from holdprep.hand.model import HandModel, Side
 from holdprep.pipeline import Context, Result
 from holdprep.sequence import atomic_dir, write_image
-from holdprep.stages.common import hand_model
+from holdprep.stages.common import pose_aligned, read_aligned
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, side_view
 
 VIS_FRAMES = 24  # pictures in build/vis
@@ -24,9 +21,9 @@ VIS_FRAMES = 24  # pictures in build/vis
 def run(ctx: Context) -> Result:
     seq, shift = ctx.seq, ctx.cfg.build.shift
     names = seq.frame_names()
-    K, hands, obj, models = _read(ctx, len(names))
+    K, hands, obj, models = read_aligned(ctx)
     shift_m = hold.normalize_shift(obj, shift)
-    vertices = {side: _vertices(models[side], hand) for side, hand in hands.items()}
+    vertices = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
     points: dict[str, np.ndarray] = {side: v for side, v in vertices.items()}
     points["object"] = obj.points_cam_m
     report = hold.rays_report(points, shift_m)
@@ -60,33 +57,6 @@ def run(ctx: Context) -> Result:
         "hand_model": model_name,
     }
     return Result(metrics, {}, notes)
-
-
-def _read(ctx: Context, frames: int) -> tuple[np.ndarray, dict[Side, hold.AlignedHand], hold.AlignedObject, dict[Side, HandModel]]:
-    """What alignment left, whoever ran it."""
-    path = ctx.seq.path("fit_aligned")
-    fit, cloud = ctx.seq.read_npy("fit_aligned"), ctx.seq.read_colmap()
-    sides = [s for s in SIDES if s in fit]
-    if not sides or "object" not in fit:
-        raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")
-    models = {side: hand_model(ctx.cfg, side) for side in sides}
-    hands = {}
-    for side in sides:
-        h = {k: np.asarray(fit[side][k], np.float64) for k in ("hand_rot", "hand_pose", "hand_beta", "hand_transl")}
-        betas = h["hand_beta"].reshape(-1, 10).mean(axis=0)
-        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(models[side], betas))
-    o2w = np.asarray(fit["object"]["o2w_all"], np.float64)
-    counts = {len(o2w), *(len(h.transl_m) for h in hands.values())}
-    if counts != {frames}:
-        raise HoldprepError(f"{path} has {sorted(counts)} frames, images/ has {frames}: run stage=align again")
-    scale = float(np.asarray(fit["object"]["obj_scale"]).reshape(-1)[0])
-    obj = hold.AlignedObject(o2w[:, :3, :3], o2w[:, :3, 3], scale, cloud["points_cano"], cloud["normalization_mat"])
-    return np.asarray(fit["object"]["K"], np.float64), hands, obj, models
-
-
-def _vertices(model: HandModel, hand: hold.AlignedHand) -> np.ndarray:
-    params = ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in (hand.global_orient, hand.hand_pose, hand.betas, hand.transl_m)))
-    return lbs.forward(model, params).vertices.numpy()
 
 
 def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m: dict[str, np.ndarray], K: np.ndarray) -> float:

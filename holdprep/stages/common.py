@@ -7,7 +7,11 @@ import numpy as np
 import torch
 
 from holdprep.config import Config
+from holdprep.dataset import hold
+from holdprep.errors import HoldprepError
+from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
+from holdprep.pipeline import Context
 
 HAND_KEYS = ("global_orient", "hand_pose", "betas", "transl")
 
@@ -36,3 +40,32 @@ def params_from_dict(fit: Mapping[str, Any]) -> ManoParams:
     arrays = {k: torch.as_tensor(np.asarray(fit[k]), dtype=torch.float64) for k in HAND_KEYS}
     arrays["betas"] = torch.nanmean(arrays["betas"].reshape(-1, 10), dim=0)
     return ManoParams(**arrays)
+
+
+def pose_aligned(model: HandModel, hand: hold.AlignedHand) -> lbs.HandMesh:
+    """Mesh and joints of an aligned hand, float64."""
+    arrays = (hand.global_orient, hand.hand_pose, hand.betas, hand.transl_m)
+    return lbs.forward(model, ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in arrays)))
+
+
+def read_aligned(ctx: Context) -> tuple[np.ndarray, dict[Side, hold.AlignedHand], hold.AlignedObject, dict[Side, HandModel]]:
+    """K, hands, object and hand models as alignment left them, whoever ran it (hold_fit.aligned.npy)."""
+    frames = len(ctx.seq.frame_names())
+    path = ctx.seq.path("fit_aligned")
+    fit, cloud = ctx.seq.read_npy("fit_aligned"), ctx.seq.read_colmap()
+    sides = [s for s in SIDES if s in fit]
+    if not sides or "object" not in fit:
+        raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")
+    models = {side: hand_model(ctx.cfg, side) for side in sides}
+    hands = {}
+    for side in sides:
+        h = {k: np.asarray(fit[side][k], np.float64) for k in ("hand_rot", "hand_pose", "hand_beta", "hand_transl")}
+        betas = h["hand_beta"].reshape(-1, 10).mean(axis=0)
+        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(models[side], betas))
+    o2w = np.asarray(fit["object"]["o2w_all"], np.float64)
+    counts = {len(o2w), *(len(h.transl_m) for h in hands.values())}
+    if counts != {frames}:
+        raise HoldprepError(f"{path} has {sorted(counts)} frames, images/ has {frames}: run stage=align again")
+    scale = float(np.asarray(fit["object"]["obj_scale"]).reshape(-1)[0])
+    obj = hold.AlignedObject(o2w[:, :3, :3], o2w[:, :3, 3], scale, cloud["points_cano"], cloud["normalization_mat"])
+    return np.asarray(fit["object"]["K"], np.float64), hands, obj, models

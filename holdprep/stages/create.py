@@ -1,4 +1,4 @@
-"""Video or image folder -> images/, images.zip, processed/raw_images/, processed/frames.json."""
+"""Video, image folder or synthetic scene -> images/, images.zip, processed/raw_images/, processed/frames.json, ground_truth/."""
 
 import json
 import shutil
@@ -7,14 +7,19 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from holdprep import frames, safeio
-from holdprep.config import Config
+from holdprep.config import Config, SyntheticSource
 from holdprep.errors import HoldprepError
+from holdprep.hand.model import Side
 from holdprep.pipeline import Context, Metrics, Result
+from holdprep.quality.truth import save_truth
 from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
 
+SIDES_OF: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "both": ("right", "left")}
+DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: a tenth of a millimetre, 0 where nothing is
 VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
 
 
@@ -31,6 +36,34 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
 
 
 def run(ctx: Context) -> Result:
+    node = ctx.cfg.source
+    return _render(ctx, node) if isinstance(node, SyntheticSource) else _read(ctx)
+
+
+def _render(ctx: Context, node: SyntheticSource) -> Result:
+    """images/ and ground_truth/ of a rendered sequence."""
+    from holdprep.synth.scene import make_scene  # an extra: videos do not need its packages
+
+    seq = ctx.seq
+    told = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
+    truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **told)
+    entities = (*truth.hands, "object")
+    with ExitStack() as stack:
+        images, depths = (stack.enter_context(atomic_dir(seq.target(a))) for a in ("images", "truth_depth"))
+        masks = {e: stack.enter_context(atomic_dir(seq.target(f"truth_masks_{e}"))) for e in entities}
+        for name, shot in tqdm(zip(truth.names, shots, strict=True), total=node.frames, desc="create", unit="frame", leave=False):
+            write_image(images / f"{name}.jpg", shot.image)
+            depth = np.where(np.isfinite(shot.depth_m), shot.depth_m * DEPTH_UNITS_PER_M, 0)
+            write_image(depths / f"{name}.png", depth.round().astype(np.uint16))
+            for entity, folder in masks.items():
+                write_image(folder / f"{name}.png", shot.masks[entity].astype(np.uint8) * 255)
+    save_truth(seq.target("truth"), truth)
+    seq.write_images_zip()
+    metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
+    return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])
+
+
+def _read(ctx: Context) -> Result:
     cfg, seq = ctx.cfg.create, ctx.seq
     path = source(ctx.cfg, seq)
     if path is None:

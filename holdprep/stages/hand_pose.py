@@ -7,42 +7,50 @@ from typing import Any
 import cv2
 import numpy as np
 
-from holdprep.config import Config, ImportHand, MediapipeHand
+from holdprep.config import Config, ImportHand, MediapipeHand, TruthHand
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
 from holdprep.hand.model import SIDES, Side
-from holdprep.hand.trackers import KeypointTrack, hamer, mediapipe, metro
+from holdprep.hand.trackers import KeypointTrack, VertexTrack, hamer, mediapipe, metro
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
+from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.common import hand_model, wanted_sides
+from holdprep.synth import corruption
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
 READERS = {"hamer": hamer.read, "metro": metro.read}
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The folder of an imported tracker's files."""
+    """The folder of an imported tracker's files, or the ground truth."""
+    if isinstance(cfg.hand, TruthHand):
+        return {"truth": seq.path("truth")}
     return {"tracker": cfg.hand.folder} if isinstance(cfg.hand, ImportHand) else {}
 
 
 def run(ctx: Context) -> Result:
-    node = ctx.cfg.hand
+    node, names = ctx.cfg.hand, ctx.seq.frame_names()
+    if isinstance(node, MediapipeHand):
+        return _mediapipe(ctx, node)
     if isinstance(node, ImportHand):
-        return _import(ctx, node)
-    return _mediapipe(ctx, node)
+        folder = node.folder or ctx.seq.path("v3d").parent
+        return _take(ctx, READERS[node.format](folder, names), folder)
+    path = ctx.seq.path("truth")
+    errors = corruption.HandErrors(**node.model_dump(exclude={"name"}))
+    return _take(ctx, corruption.hand_track(load_truth(path), names, errors, ctx.cfg.seed), path)
 
 
-def _import(ctx: Context, node: ImportHand) -> Result:
+def _take(ctx: Context, track: VertexTrack, origin: Path) -> Result:
+    """Another's meshes and keypoints, as they are."""
     names = ctx.seq.frame_names()
-    folder = node.folder or ctx.seq.path("v3d").parent
-    track = READERS[node.format](folder, names)
     sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m]
     if not sides:
         raise HoldprepError(
-            f"{folder} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another"
+            f"{origin} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another"
         )
     vertices = {s: track.vertices_m[s] for s in sides}
     j2d = {s: track.j2d_px[s] for s in sides}

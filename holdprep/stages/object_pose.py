@@ -1,20 +1,45 @@
 """images/ and object masks -> processed/colmap/ (intrinsics, poses, cloud) and processed/colmap_2d/."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from holdprep.config import Config, TruthObjectPose
 from holdprep.geometry.cameras import llff_poses, project
 from holdprep.geometry.rigid import apply
 from holdprep.object.reconstruction import ObjectReconstruction, Observations
 from holdprep.object.sfm import reconstruct
 from holdprep.pipeline import Context, Metrics, Result
+from holdprep.quality.truth import load_truth
+from holdprep.sequence import Sequence
+from holdprep.synth import corruption
 from holdprep.viz.overlay import draw_axes, draw_points
 
 
+def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
+    """The ground truth, where it stands in for SfM."""
+    return {"truth": seq.path("truth")} if isinstance(cfg.object_pose, TruthObjectPose) else {}
+
+
 def run(ctx: Context) -> Result:
+    found = _find(ctx)
+    _write(ctx, found)
+    return _result(ctx, found)
+
+
+def _find(ctx: Context) -> ObjectReconstruction:
     cfg, seq = ctx.cfg.object_pose, ctx.seq
-    found = reconstruct(
+    if isinstance(cfg, TruthObjectPose):
+        return corruption.object_reconstruction(
+            load_truth(seq.path("truth")),
+            seq.frame_names(),
+            seq.masks("object"),
+            drop_pct=cfg.drop_pct,
+            focal_error_pct=cfg.focal_error_pct,
+            seed=ctx.cfg.seed,
+        )
+    return reconstruct(
         seq.images(),
         seq.masks("object"),
         seq.frame_names(),
@@ -28,6 +53,10 @@ def run(ctx: Context) -> Result:
         seeds=tuple(ctx.cfg.seed + i for i in range(3)),
         progress=True,
     )
+
+
+def _write(ctx: Context, found: ObjectReconstruction) -> None:
+    seq = ctx.seq
     px = project(apply(found.T_cam_obj, found.trimmed_points_obj), found.K)
     seq.write_colmap(
         arrays={
@@ -52,7 +81,6 @@ def run(ctx: Context) -> Result:
         },
     )
     seq.write_colmap_2d(px.astype(np.float32), _overlays(ctx, found, px))
-    return _result(ctx, found)
 
 
 def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.ndarray]:

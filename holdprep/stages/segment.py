@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter
+from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, TruthSegmenter
 from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
@@ -13,6 +13,7 @@ from holdprep.quality import metrics as quality
 from holdprep.segmenters import classical, folders
 from holdprep.segmenters.prompts import read_prompts
 from holdprep.sequence import ENTITIES, Sequence
+from holdprep.synth import corruption
 
 SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "both": ("right", "left")}
 
@@ -22,6 +23,8 @@ def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
     node = cfg.segmenter
     if isinstance(node, ClassicalSegmenter):
         return {"prompts": node.prompts or seq.path("prompts")}
+    if isinstance(node, TruthSegmenter):
+        return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
     return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
 
 
@@ -29,7 +32,13 @@ def run(ctx: Context) -> Result:
     names = ctx.seq.frame_names()
     wanted = (*SIDES_OF[ctx.cfg.hands.which], "object")
     node = ctx.cfg.segmenter
-    masks, notes = _import(ctx, node, names) if isinstance(node, ImportSegmenter) else (_propagate(ctx, node, names), [])
+    notes: list[str] = []
+    if isinstance(node, ImportSegmenter):
+        masks, notes = _import(ctx, node, names)
+    elif isinstance(node, TruthSegmenter):
+        masks = _truth(ctx, node)
+    else:
+        masks = _propagate(ctx, node, names)
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
     _require(ctx, masks, wanted)
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
@@ -62,6 +71,14 @@ def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict
         raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
     by_index = {names.index(frame): entities for frame, entities in prompts.items()}
     return classical.propagate(ctx.seq.images(), by_index, work_side=node.work_side, progress=True)
+
+
+def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:
+    there = [e for e in ENTITIES if ctx.seq.has(f"truth_masks_{e}")]
+    if not there:
+        raise HoldprepError(f"{ctx.seq.path('truth').parent} holds no true masks: segmenter=truth needs a sequence of source=synthetic")
+    masks = {e: np.stack(list(ctx.seq.masks(e, "truth_masks"))) for e in there}
+    return corruption.corrupt_masks(masks, node.erode_px, node.dilate_px, node.leak_pct, ctx.cfg.seed)
 
 
 def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:

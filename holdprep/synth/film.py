@@ -1,0 +1,214 @@
+"""A film of hands and an object: skin, sleeves, a room behind, a hand-held camera with a lens, an exposure and a sensor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation, Slerp
+
+from holdprep.geometry.rigid import apply, from_rt
+from holdprep.hand.joints import MANO21_TIP_VERTICES, WRIST_RING
+from holdprep.hand.model import HandModel, Side
+from holdprep.synth.render import Mesh, Rendered, Renderer
+from holdprep.synth.textures import make_room, make_texture
+
+ENTITY = {"right": 1, "left": 2, "object": 3}
+ARM = 4  # forearms and sleeves hide what is behind them and belong to nobody
+SUB_FRAMES = 4  # of a blurred picture
+SKIN = np.array([[0.62, 0.36, 0.26], [0.50, 0.27, 0.18], [0.72, 0.46, 0.36], [0.30, 0.16, 0.10]])  # linear RGB, from fair to dark
+ARM_STEPS_M = (0.0, 0.015, 0.04, 0.06, 0.061, 0.12, 0.6)  # rings of the forearm behind the wrist; cloth from the fifth
+ARM_WIDTH = (1.0, 1.02, 1.12, 1.2, 1.38, 1.5, 2.2)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What films: `K` (3, 3), `size` (width, height), `distortion` SIMPLE_RADIAL's k, `shake_deg` std of its turning, `blur` exposure as a share
+    of the time between frames, `noise` std of the sensor in grey levels."""
+
+    K: np.ndarray
+    size: tuple[int, int]
+    distortion: float = 0.0
+    shake_deg: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Actors:
+    """What is filmed, in the frame of a camera that does not shake: `T_cam_obj` (T, 4, 4), the object's mesh and print, and by side the hand's
+    `vertices_m` (T, 778, 3) with its model."""
+
+    T_cam_obj: np.ndarray
+    object_vertices_m: np.ndarray
+    object_faces: np.ndarray
+    object_uv: np.ndarray
+    texture: str
+    hands_m: Mapping[Side, np.ndarray]
+    models: Mapping[Side, HandModel]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One frame: `image` (H, W, 3) uint8 BGR, `masks` by entity (H, W) bool, what is seen of it, `depth_m` (H, W), infinite behind all."""
+
+    image: np.ndarray
+    masks: dict[str, np.ndarray]
+    depth_m: np.ndarray
+
+
+def shake(frames: int, std_deg: float, seed: int) -> np.ndarray:
+    """(T, 4, 4) T_shaken_still: slow turning of a hand-held camera, smooth over a third of a second at 30 fps."""
+    rng = np.random.default_rng(seed)
+    turns = gaussian_filter1d(rng.standard_normal((frames + 40, 3)), 5.0, axis=0)[20 : frames + 20]
+    turns *= np.radians(std_deg) / max(float(turns.std()), 1e-12)
+    return from_rt(Rotation.from_rotvec(turns).as_matrix(), np.zeros((frames, 3)))
+
+
+def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
+    """The film, frame by frame. A hand's mask is its model's mesh, open at the wrist: forearm and sleeve hide, but belong to nobody."""
+    rng = np.random.default_rng(seed)
+    lens = _Lens(camera)
+    width, height = lens.size
+    T_shaken = shake(len(actors.T_cam_obj), camera.shake_deg, seed)
+    stage = _Stage(actors, T_shaken, np.random.default_rng(seed + 1))
+    room = make_room(rng, int(1.3 * width), int(1.3 * height))
+    times = [0.0] if camera.blur == 0 else (np.linspace(-0.5, 0.5, SUB_FRAMES) * camera.blur).tolist()
+    with Renderer(width, height, {"object": make_texture(actors.texture, seed)}) as renderer:
+        for t in range(len(actors.T_cam_obj)):
+            exact = renderer.render(lens.K, stage.meshes(float(t)))
+            exposed = [exact.image if time == 0 else renderer.render(lens.K, stage.meshes(t + time), facts=False).image for time in times]
+            behind = _background(room, lens.K, (width, height), T_shaken[t, :3, :3])
+            picture = np.mean([_over(image, behind) for image in exposed], axis=0)
+            yield _develop(picture, exact, lens, camera, rng)
+
+
+def _over(image: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """Covered pixels over the background; colours of half-covered ones are multiplied by their share already."""
+    return image[..., :3].astype(np.float32) + behind * (1 - image[..., 3:].astype(np.float32) / 255)
+
+
+def _background(room: np.ndarray, K: np.ndarray, size: tuple[int, int], R_shaken: np.ndarray) -> np.ndarray:
+    """The far room under a turned camera: a homography of its plate, which is larger than the picture by the same margin all round."""
+    margin = (np.array(room.shape[1::-1]) - size) / 2
+    plate_K = np.array([[1, 0, margin[0]], [0, 1, margin[1]], [0, 0, 1]]) @ K
+    H = plate_K @ R_shaken.T @ np.linalg.inv(K)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpPerspective(room, H, size, flags=flags, borderMode=cv2.BORDER_REFLECT).astype(np.float32)
+
+
+def _develop(picture: np.ndarray, exact: Rendered, lens: "_Lens", camera: Camera, rng: np.random.Generator) -> Shot:
+    picture = cv2.GaussianBlur(lens.bend(picture.astype(np.float32), cv2.INTER_LINEAR), (0, 0), 0.5)
+    noisy = picture + camera.noise * rng.standard_normal(picture.shape, dtype=np.float32)
+    entity = lens.bend(exact.entity, cv2.INTER_NEAREST)
+    masks = {name: entity == number for name, number in ENTITY.items()}
+    return Shot(np.clip(noisy, 0, 255).astype(np.uint8), masks, lens.bend(exact.depth_m, cv2.INTER_NEAREST))
+
+
+class _Lens:
+    """A pinhole picture large enough, and where each pixel of the distorted one looks in it."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._k = camera.distortion
+        width, height = camera.size
+        self.K, self.size = camera.K, camera.size
+        if self._k == 0:
+            return
+        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 1, 2).astype(np.float64)
+        # OpenCV's radial model with k2 = 0 is SIMPLE_RADIAL
+        close = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-8)
+        straight = cv2.undistortPoints(grid, camera.K, np.array([self._k, 0, 0, 0.0]), R=np.eye(3), P=camera.K, criteria=close)
+        straight = straight.reshape(height, width, 2)
+        margin = np.ceil(np.maximum(-straight.min(axis=(0, 1)), straight.max(axis=(0, 1)) - np.array([width - 1, height - 1]))).astype(int)
+        margin = np.maximum(margin, 0) + 1
+        self.size = (width + 2 * int(margin[0]), height + 2 * int(margin[1]))
+        self.K = camera.K + np.array([[0, 0, margin[0]], [0, 0, margin[1]], [0, 0, 0]])
+        self._look_u, self._look_v = np.moveaxis((straight + margin).astype(np.float32), 2, 0)
+
+    def bend(self, picture: np.ndarray, flags: int) -> np.ndarray:
+        """The picture through the lens."""
+        return picture if self._k == 0 else cv2.remap(picture, self._look_u, self._look_v, flags)
+
+
+class _Stage:
+    """Meshes of every moment, also between frames."""
+
+    def __init__(self, actors: Actors, T_shaken: np.ndarray, rng: np.random.Generator) -> None:
+        self._actors = actors
+        T_obj = T_shaken @ actors.T_cam_obj
+        self._object_at = _interpolator(T_obj)
+        self._hands = {side: apply(T_shaken, vertices) for side, vertices in actors.hands_m.items()}
+        skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.9, 1.1)
+        self._skin = {side: skin_colour(model, skin) for side, model in actors.models.items()}
+        self._cloth = rng.uniform(0.02, 0.5, 3)
+
+    def meshes(self, t: float) -> list[Mesh]:
+        """Everything at time `t` in frames."""
+        actors = self._actors
+        white = np.ones_like(actors.object_vertices_m)
+        placed = apply(self._object_at(t), actors.object_vertices_m)
+        found = [Mesh(placed, actors.object_faces, ENTITY["object"], white, actors.object_uv, "object", gloss=0.12)]
+        for side, vertices in self._hands.items():
+            model = actors.models[side]
+            faces, rest = model.faces.numpy(), model.v_template.numpy()
+            now = self._hand_at(vertices, t)
+            found.append(Mesh(now, faces, ENTITY[side], self._skin[side], rest_m=rest))
+            found.append(_forearm(now, rest, self._skin[side][WRIST_RING[0]], self._cloth))
+        return found
+
+    def _hand_at(self, vertices: np.ndarray, t: float) -> np.ndarray:
+        t = float(np.clip(t, 0, len(vertices) - 1))
+        low = min(int(t), max(len(vertices) - 2, 0))
+        return vertices[low] if t == low else (1 - (t - low)) * vertices[low] + (t - low) * vertices[low + 1]
+
+
+def _interpolator(T: np.ndarray) -> Callable[[float], np.ndarray]:
+    """Poses (T, 4, 4) at any time between the first and the last frame: SLERP, straight lines."""
+    frames = np.arange(len(T))
+    turn = Slerp(frames, Rotation.from_matrix(T[:, :3, :3])) if len(T) > 1 else None
+
+    def at(t: float) -> np.ndarray:
+        t = float(np.clip(t, 0, len(T) - 1))
+        if turn is None or t == int(t):
+            return T[int(t)]
+        return from_rt(turn(t).as_matrix(), np.array([np.interp(t, frames, T[:, i, 3]) for i in range(3)]))
+
+    return at
+
+
+def skin_colour(model: HandModel, base: np.ndarray) -> np.ndarray:
+    """(778, 3) linear RGB: redder at fingertips and knuckles, paler in the palm."""
+    rest = model.v_template
+    joints = model.J_regressor @ rest
+    tips = rest[list(MANO21_TIP_VERTICES)]
+    near_tip = torch.exp(-((torch.cdist(rest, tips).min(dim=1).values / 0.012) ** 2))
+    near_knuckle = torch.exp(-((torch.cdist(rest, joints[1:]).min(dim=1).values / 0.011) ** 2))
+    red = (0.5 * near_tip + 0.25 * near_knuckle).numpy()[:, None]
+    palm = np.clip((joints[0, 1] - rest[:, 1]).numpy() / 0.02, 0, 1)[:, None]
+    colour = base * (1 + red * np.array([0.15, -0.25, -0.2])) * (1 + 0.12 * palm)
+    return np.clip(colour, 0, 1)
+
+
+def _forearm(vertices: np.ndarray, rest: np.ndarray, skin: np.ndarray, cloth: np.ndarray) -> Mesh:
+    """A tube from the open wrist backwards: bare at first, then a sleeve."""
+    ring = vertices[list(WRIST_RING)]
+    centre = ring.mean(axis=0)
+    normal = np.linalg.svd(ring - centre)[2][2]
+    back = normal * np.sign(normal @ (centre - vertices.mean(axis=0)))
+    away = back * [1, 1, 0] + [0, 0, max(back[2], 0.15)]  # an elbow towards the lens would fill the picture: the arm bends past it
+    way = [(1 - bend) * back + bend * away / np.linalg.norm(away) for bend in np.clip(np.array(ARM_STEPS_M) / 0.06, 0, 1)]
+    rings = [centre + w * (ring - centre) + step * d for step, w, d in zip(ARM_STEPS_M, ARM_WIDTH, way, strict=True)]
+    count = len(ring)
+    around = np.arange(count)
+    following = (around + 1) % count
+    quads = [
+        np.stack([a + around, a + following, a + count + around, a + following, a + count + following, a + count + around], axis=1)
+        for a in range(0, count * (len(rings) - 1), count)
+    ]
+    bare = np.repeat([step < ARM_STEPS_M[4] for step in ARM_STEPS_M], count)
+    colour = np.where(bare[:, None], skin, cloth)
+    # the mottle follows the wrist's rest shape: it must not swim when the arm moves
+    still = np.concatenate([rest[list(WRIST_RING)] + [0, 0, step] for step in ARM_STEPS_M])
+    return Mesh(np.concatenate(rings), np.concatenate(quads).reshape(-1, 3), ARM, colour, rest_m=still)

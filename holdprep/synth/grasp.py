@@ -1,0 +1,142 @@
+"""Hands that hold an object: finger poses whose tips touch its surface and nothing passes through, several moments at once.
+
+The grip frame is the object's before it turns in the hand: y up along its axis, fingers on the side of -z, the thumb opposite. The hand
+comes from below, so that most of the object stays in sight and a forearm has somewhere to go.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from holdprep.hand import lbs
+from holdprep.hand.model import HandModel, ManoParams
+from holdprep.hand.registration import PoseNoise
+from holdprep.synth.objects import SynthObject
+
+ITERATIONS = 500
+FINGER_HALF_M = 0.009  # skin to bone
+SIGMA_TOUCH_M, SIGMA_INSIDE_M = 5e-4, 1.5e-4
+SIGMA_TURN, SIGMA_PLACE_M = 0.25, 0.02  # how far the wrist may leave its start, rad and m
+SIGMA_SIDE_M = 0.003
+SIGMA_STEP, SIGMA_STEP_M = 0.2, 0.01  # change from one moment to the next
+TIP_WEIGHT = (1.0, 1.0, 1.0, 0.7, 0.3)  # thumb, index, middle, ring, little: the little finger may rest beside the object
+MIRROR = np.diag([-1.0, 1.0, 1.0])
+# fingers nearly straight, the thumb out: what a hand does before it closes about a thing; on top of the mean pose
+OPEN_BEND = (-0.15, -0.25, -0.1)
+
+
+@dataclass(frozen=True)
+class Grip:
+    """Hands at K moments in the grip frame: `params` of K frames, `gap_mm` and `inside_mm` (K,) as `contact` has them."""
+
+    params: ManoParams
+    gap_mm: np.ndarray
+    inside_mm: np.ndarray
+
+
+def solve_grip(
+    obj: SynthObject,
+    model: HandModel,
+    betas: Tensor,
+    turn_rad: np.ndarray,
+    gap_m: np.ndarray,
+    *,
+    from_above: bool = False,
+    reach_m: float = 0.06,
+    seed: int = 0,
+) -> Grip:
+    """A hand at K moments, at which the object has turned by `turn_rad` (K,) about y in it and the tips keep `gap_m` (K,) from it.
+
+    `reach_m` is how far the tips reach up from the object's bottom (down from its top if `from_above`). Adam on the finger angles (a
+    Gaussian about an open hand) and the wrist; moments next to each other stay close.
+    """
+    model, betas = model.to(torch.float32), betas.float()
+    turns, gaps = torch.as_tensor(turn_rad).float(), torch.as_tensor(gap_m).float()
+    start = _start(obj, model, betas, len(turns), from_above, reach_m, seed)
+    sigma = PoseNoise().table().float().reshape(45)
+    free = [torch.zeros(len(turns), n, requires_grad=True) for n in (3, 45, 3)]
+    adam = torch.optim.Adam([{"params": free[:2], "lr": 0.02}, {"params": free[2:], "lr": 0.002}])
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, ITERATIONS)
+    patches = lbs.tip_patches(model)
+    weight = torch.tensor(TIP_WEIGHT)
+    with torch.enable_grad():
+        for _ in range(ITERATIONS):
+            adam.zero_grad()
+            vertices = lbs.forward(model, _moved(start, betas, *free)).vertices
+            distance = _distances(obj, vertices, turns)
+            tips = _soft_min(distance[:, patches])
+            touch = (weight * ((tips - gaps[:, None]) / SIGMA_TOUCH_M).abs().clamp_max(1e3)).sum()
+            inside = ((-distance).clamp_min(0) / SIGMA_INSIDE_M).square().sum()
+            loss = touch + inside + _prior(free, sigma) + _opposition(obj, vertices[:, patches].mean(dim=2))
+            loss.backward()
+            adam.step()
+            decay.step()
+    found = _moved(start, betas, *(x.detach() for x in free))
+    return Grip(found, *contact(obj, model, found, turns))
+
+
+def contact(obj: SynthObject, model: HandModel, params: ManoParams, turns: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) mean distance in mm of the thumb's tip and the two nearest others, 0 where they are inside, and depth of the deepest vertex."""
+    distance = _distances(obj, lbs.forward(model, params).vertices, turns)
+    tips = distance[:, lbs.tip_patches(model)].amin(dim=2).clamp_min(0)
+    gap = (tips[:, 0] + tips[:, 1:].sort(dim=1).values[:, :2].sum(dim=1)) / 3
+    return 1000 * gap.double().numpy(), 1000 * (-distance).amax(dim=1).clamp_min(0).double().numpy()
+
+
+def _opposition(obj: SynthObject, tips: Tensor) -> Tensor:
+    """The thumb belongs on the side of +z, index to ring on that of -z: what it costs tips (K, 5, 3) to be elsewhere."""
+    z, side = tips[..., 2], 0.35 * obj.grip_m
+    lacking = torch.cat([(side - z[:, :1]).clamp_min(0), (z[:, 1:4] + side).clamp_min(0)], dim=1)
+    return (lacking / SIGMA_SIDE_M).square().sum()
+
+
+def _distances(obj: SynthObject, vertices: Tensor, turns: Tensor) -> Tensor:
+    """(K, 778) signed distance of every vertex."""
+    turn = roma.rotvec_to_rotmat(turns[:, None].to(vertices) * torch.tensor([0.0, 1.0, 0.0]).to(vertices))
+    return obj.signed_distance(vertices @ turn)  # rows: the inverse turn
+
+
+def _soft_min(distance: Tensor) -> Tensor:
+    """(K, 5) least distance of each tip's patch, smooth over half a millimetre."""
+    share = torch.softmax(-distance / 5e-4, dim=2)
+    return (share * distance).sum(dim=2)
+
+
+def _prior(free: list[Tensor], sigma: Tensor) -> Tensor:
+    orient, pose, place = free
+    near = (orient / SIGMA_TURN).square().sum() + (pose / sigma).square().sum() + (place / SIGMA_PLACE_M).square().sum()
+    steps = [(x[1:] - x[:-1]) / s for x, s in ((orient, SIGMA_STEP), (pose, SIGMA_STEP), (place, SIGMA_STEP_M))]
+    return near + torch.stack([s.square().sum() for s in steps]).sum()
+
+
+def _moved(start: ManoParams, betas: Tensor, orient: Tensor, pose: Tensor, place: Tensor) -> ManoParams:
+    turned = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(orient) @ roma.rotvec_to_rotmat(start.global_orient))
+    return ManoParams(turned, start.hand_pose + pose, betas, start.transl + place)
+
+
+def _start(obj: SynthObject, model: HandModel, betas: Tensor, count: int, from_above: bool, reach_m: float, seed: int) -> ManoParams:
+    """An open hand whose palm lies behind the object's lower part, fingers up."""
+    flip = 1.0 if model.side == "right" else -1.0  # mirrored in x, bending about z changes its sign
+    pose = np.zeros((15, 3))
+    pose[:12, 2] = flip * np.tile(OPEN_BEND, 4)
+    pose[:12] += np.random.default_rng(seed).normal(0, 0.04, (12, 3)) * [0, 0, 1]
+    R = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0.0]])  # the right hand's -x (fingers) up, its -y (palm) to the thumb's side
+    open_hand = ManoParams(torch.zeros(1, 3), torch.from_numpy(pose.reshape(1, 45)).float(), betas, torch.zeros(1, 3))
+    joints = lbs.forward(model, open_hand).joints[0].double().numpy()
+    joints = joints if model.side == "right" else joints @ MIRROR
+    tips, knuckles = joints[[17, 18, 19]].mean(axis=0), joints[[1, 4, 10]].mean(axis=0)
+    place = np.array([0.0, -obj.height_m / 2 + reach_m, -obj.grip_m / 2 - FINGER_HALF_M]) - R @ tips
+    place[2] = min(place[2], -obj.grip_m / 2 - FINGER_HALF_M - (R @ knuckles)[2])
+    if model.side == "left":
+        R, place = MIRROR @ R @ MIRROR, MIRROR @ place
+    if from_above:
+        R, place = np.diag([-1.0, -1.0, 1.0]) @ R, np.diag([-1.0, -1.0, 1.0]) @ place
+    wrist = (model.J_regressor @ (model.v_template + model.shapedirs @ betas))[0].double().numpy()
+    transl = R @ wrist + place - wrist  # MANO turns about the wrist, R and place about the model's origin
+    orient = roma.rotmat_to_rotvec(torch.from_numpy(R)).float()
+    return ManoParams(
+        orient.repeat(count, 1), open_hand.hand_pose.repeat(count, 1), betas, torch.from_numpy(transl).float().repeat(count, 1)
+    )

@@ -1,0 +1,69 @@
+"""A whole synthetic sequence from a few choices: who holds what, how it moves, how it is filmed, and the truth about it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from holdprep.geometry.cameras import pinhole_K
+from holdprep.hand import lbs
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
+from holdprep.quality.truth import GroundTruth, HandTruth
+from holdprep.synth import film
+from holdprep.synth.motion import Grasp, make_motion, moved
+from holdprep.synth.objects import make_object
+
+PHONE_FOCAL = 0.95  # focal length / longer side of a phone's main camera, film mode
+SHAPE_STD = 0.7  # of betas: ordinary people
+TOUCH_MM = 3.0  # nearer than this a fingertip touches
+
+
+def make_scene(
+    object_name: str,
+    grasp: Grasp,
+    sides: tuple[Side, ...],
+    frames: int,
+    *,
+    size: tuple[int, int] = (640, 480),
+    focal_px: float | None = None,
+    degrees: float = 200.0,
+    depth_m: float = 0.35,
+    distortion: float = 0.0,
+    shake_deg: float = 0.0,
+    blur: float = 0.0,
+    noise: float = 2.0,
+    seed: int = 0,
+) -> tuple[GroundTruth, Iterator[film.Shot]]:
+    """The truth, with frames named 0000, 0001, ..., and the film, which is shot as it is read.
+
+    `size` (width, height) in px; see `film.Camera` for the camera's faults. One hand shape serves both hands. Raises HoldprepError without
+    OpenGL, when the first frame is read.
+    """
+    rng = np.random.default_rng(seed)
+    models = {side: load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}
+    obj = make_object(object_name)
+    betas = torch.from_numpy(SHAPE_STD * rng.standard_normal(10))
+    motion = make_motion(obj, models, grasp, frames, degrees=degrees, depth_m=depth_m, seed=seed, betas=betas)
+    camera = film.Camera(pinhole_K(focal_px or PHONE_FOCAL * max(size), *size), size, distortion, shake_deg, blur, noise)
+    T_shaken = film.shake(frames, shake_deg, seed)
+    hands_m = {side: lbs.forward(models[side], params).vertices.numpy() for side, params in motion.params.items()}
+    actors = film.Actors(motion.T_cam_obj, obj.vertices_m, obj.faces, obj.uv, obj.texture, hands_m, models)
+    truth = GroundTruth(
+        names=[f"{t:04d}" for t in range(frames)],
+        image_size=size,
+        K=camera.K,
+        distortion=distortion,
+        T_cam_obj=T_shaken @ motion.T_cam_obj,
+        object_vertices_m=obj.vertices_m,
+        object_faces=obj.faces,
+        hands={side: _hand(models[side], moved(models[side], params, T_shaken)) for side, params in motion.params.items()},
+        grasp=grasp,
+        segments=motion.segments,
+        contact=np.max([gap < TOUCH_MM for gap in motion.contact_gap_mm.values()], axis=0),
+    )
+    return truth, film.shoot(actors, camera, seed)
+
+
+def _hand(model: HandModel, params: ManoParams) -> HandTruth:
+    mesh = lbs.forward(model, params)
+    return HandTruth(params, mesh.vertices.numpy(), mesh.joints.numpy())

@@ -1,0 +1,51 @@
+"""The command: one table, and rows as JSON."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.cases import CASES
+from tests.benchmarks.measure import Row, measure_case, measure_registration
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the short set: under 5 minutes on two cores")
+    parser.add_argument("--only", nargs="*", metavar="CASE", help="these cases alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--compare", type=Path, metavar="OLD.json", help="show ratios to an earlier run's rows")
+    parser.add_argument("--root", type=Path, help="keep the sequences there (default: a temporary folder)")
+    told = parser.parse_args()
+    cases = [c for c in CASES if (c.name in told.only if told.only else c.quick or not told.quick)]
+    rows: list[Row] = [] if told.only else list(measure_registration())
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in cases:
+            rows += measure_case(case, told.root or Path(scratch))
+    if told.json:
+        told.json.write_text(json.dumps(rows, indent=1))
+    show(rows, json.loads(told.compare.read_text()) if told.compare else [])
+
+
+def show(rows: Sequence[Row], old: Sequence[Row]) -> None:
+    """One line a case and stage, its metrics side by side, each with its ratio to the old value where there is one."""
+    before = {(r["case"], r["stage"], r["metric"]): float(r["value"]) for r in old}
+    table = Table("case", "stage", "result", title="benchmark")
+    lines: dict[tuple[str, str], list[str]] = {}
+    for r in rows:
+        text = f"{r['metric']} {float(r['value']):.3g}"
+        earlier = before.get((r["case"], r["stage"], r["metric"]))
+        if earlier:
+            text += f" (x{float(r['value']) / earlier:.2f})"
+        lines.setdefault((str(r["case"]), str(r["stage"])), []).append(text)
+    for (case, stage), texts in lines.items():
+        table.add_row(case, stage, ", ".join(texts))
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
