@@ -16,7 +16,8 @@ from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.registration import PoseNoise
 from holdprep.synth.objects import SynthObject
 
-ITERATIONS = 500
+ITERATIONS = 350
+REACHES_M = (0.045, 0.06, 0.075)
 FINGER_HALF_M = 0.009  # skin to bone
 SIGMA_TOUCH_M, SIGMA_INSIDE_M = 5e-4, 1.5e-4
 SIGMA_TURN, SIGMA_PLACE_M = 0.25, 0.02  # how far the wrist may leave its start, rad and m
@@ -45,37 +46,56 @@ def solve_grip(
     gap_m: np.ndarray,
     *,
     from_above: bool = False,
-    reach_m: float = 0.06,
+    reaches_m: tuple[float, ...] = REACHES_M,
     seed: int = 0,
 ) -> Grip:
     """A hand at K moments, at which the object has turned by `turn_rad` (K,) about y in it and the tips keep `gap_m` (K,) from it.
 
-    `reach_m` is how far the tips reach up from the object's bottom (down from its top if `from_above`). Adam on the finger angles (a
-    Gaussian about an open hand) and the wrist; moments next to each other stay close.
+    `reaches_m` is how far the tips may reach up from the object's bottom (down from its top if `from_above`): each is tried for the first
+    moment, the one that holds best is kept for all. Deterministic by `seed`.
     """
     model, betas = model.to(torch.float32), betas.float()
     turns, gaps = torch.as_tensor(turn_rad).float(), torch.as_tensor(gap_m).float()
-    start = _start(obj, model, betas, len(turns), from_above, reach_m, seed)
+    starts = [_start(obj, model, betas, from_above, reach, seed) for reach in reaches_m]
+    tried = _solve(obj, model, _stack(starts), turns[:1].repeat(len(starts)), gaps[:1].repeat(len(starts)), coupled=False)
+    gap, inside = contact(obj, model, tried, turns[:1].repeat(len(starts)))
+    best = int(np.argmin(np.abs(gap - 1000 * float(gaps[0])) + inside))
+    found = _stack([_row(tried, best)] * len(turns))
+    if len(turns) > 1:
+        found = _solve(obj, model, found, turns, gaps, coupled=True)
+    return Grip(found, *contact(obj, model, found, turns))
+
+
+def _stack(params: list[ManoParams]) -> ManoParams:
+    orient, pose, transl = (torch.cat([getattr(p, name) for p in params]) for name in ("global_orient", "hand_pose", "transl"))
+    return ManoParams(orient, pose, params[0].betas, transl)
+
+
+def _row(params: ManoParams, k: int) -> ManoParams:
+    return ManoParams(params.global_orient[k : k + 1], params.hand_pose[k : k + 1], params.betas, params.transl[k : k + 1])
+
+
+def _solve(obj: SynthObject, model: HandModel, start: ManoParams, turns: Tensor, gaps: Tensor, coupled: bool) -> ManoParams:
+    """Adam on finger angles (a Gaussian about the start) and wrist; `coupled` moments that are next to each other stay close."""
     sigma = PoseNoise().table().float().reshape(45)
     free = [torch.zeros(len(turns), n, requires_grad=True) for n in (3, 45, 3)]
-    adam = torch.optim.Adam([{"params": free[:2], "lr": 0.02}, {"params": free[2:], "lr": 0.002}])
+    rate = 0.004 if coupled else 0.02  # rad a step; coupled moments start from a grip that holds, and must not be shaken off it
+    adam = torch.optim.Adam([{"params": free[:2], "lr": rate}, {"params": free[2:], "lr": rate / 10}])
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, ITERATIONS)
     patches = lbs.tip_patches(model)
     weight = torch.tensor(TIP_WEIGHT)
     with torch.enable_grad():
         for _ in range(ITERATIONS):
             adam.zero_grad()
-            vertices = lbs.forward(model, _moved(start, betas, *free)).vertices
+            vertices = lbs.forward(model, _moved(start, *free)).vertices
             distance = _distances(obj, vertices, turns)
-            tips = _soft_min(distance[:, patches])
-            touch = (weight * ((tips - gaps[:, None]) / SIGMA_TOUCH_M).abs().clamp_max(1e3)).sum()
+            touch = (weight * (_soft_min(distance[:, patches]) - gaps[:, None]).abs() / SIGMA_TOUCH_M).sum()
             inside = ((-distance).clamp_min(0) / SIGMA_INSIDE_M).square().sum()
-            loss = touch + inside + _prior(free, sigma) + _opposition(obj, vertices[:, patches].mean(dim=2))
+            loss = touch + inside + _prior(free, sigma, coupled) + _opposition(obj, vertices[:, patches].mean(dim=2))
             loss.backward()
             adam.step()
             decay.step()
-    found = _moved(start, betas, *(x.detach() for x in free))
-    return Grip(found, *contact(obj, model, found, turns))
+    return _moved(start, *(x.detach() for x in free))
 
 
 def contact(obj: SynthObject, model: HandModel, params: ManoParams, turns: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -105,20 +125,22 @@ def _soft_min(distance: Tensor) -> Tensor:
     return (share * distance).sum(dim=2)
 
 
-def _prior(free: list[Tensor], sigma: Tensor) -> Tensor:
+def _prior(free: list[Tensor], sigma: Tensor, coupled: bool) -> Tensor:
     orient, pose, place = free
     near = (orient / SIGMA_TURN).square().sum() + (pose / sigma).square().sum() + (place / SIGMA_PLACE_M).square().sum()
+    if not coupled:
+        return near
     steps = [(x[1:] - x[:-1]) / s for x, s in ((orient, SIGMA_STEP), (pose, SIGMA_STEP), (place, SIGMA_STEP_M))]
     return near + torch.stack([s.square().sum() for s in steps]).sum()
 
 
-def _moved(start: ManoParams, betas: Tensor, orient: Tensor, pose: Tensor, place: Tensor) -> ManoParams:
+def _moved(start: ManoParams, orient: Tensor, pose: Tensor, place: Tensor) -> ManoParams:
     turned = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(orient) @ roma.rotvec_to_rotmat(start.global_orient))
-    return ManoParams(turned, start.hand_pose + pose, betas, start.transl + place)
+    return ManoParams(turned, start.hand_pose + pose, start.betas, start.transl + place)
 
 
-def _start(obj: SynthObject, model: HandModel, betas: Tensor, count: int, from_above: bool, reach_m: float, seed: int) -> ManoParams:
-    """An open hand whose palm lies behind the object's lower part, fingers up."""
+def _start(obj: SynthObject, model: HandModel, betas: Tensor, from_above: bool, reach_m: float, seed: int) -> ManoParams:
+    """One open hand whose palm lies behind the object's lower part, fingers up."""
     flip = 1.0 if model.side == "right" else -1.0  # mirrored in x, bending about z changes its sign
     pose = np.zeros((15, 3))
     pose[:12, 2] = flip * np.tile(OPEN_BEND, 4)
@@ -136,7 +158,5 @@ def _start(obj: SynthObject, model: HandModel, betas: Tensor, count: int, from_a
         R, place = np.diag([-1.0, -1.0, 1.0]) @ R, np.diag([-1.0, -1.0, 1.0]) @ place
     wrist = (model.J_regressor @ (model.v_template + model.shapedirs @ betas))[0].double().numpy()
     transl = R @ wrist + place - wrist  # MANO turns about the wrist, R and place about the model's origin
-    orient = roma.rotmat_to_rotvec(torch.from_numpy(R)).float()
-    return ManoParams(
-        orient.repeat(count, 1), open_hand.hand_pose.repeat(count, 1), betas, torch.from_numpy(transl).float().repeat(count, 1)
-    )
+    orient = roma.rotmat_to_rotvec(torch.from_numpy(R[None])).float()
+    return ManoParams(orient, open_hand.hand_pose, betas, torch.from_numpy(transl[None]).float())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.synth.grasp import contact, solve_grip
+from holdprep.synth.grasp import REACHES_M, contact, solve_grip
 from holdprep.synth.objects import SynthObject
 
 Grasp = Literal["rigid", "in_hand", "regrasp"]
@@ -24,7 +24,7 @@ REGRASPS = 2
 OPEN_FRAMES = 10  # a hand lets go, moves and closes again in a third of a second
 OPEN_M = 0.008  # and lifts its tips by this
 TILT_DEG = 22.0  # the camera looks down a little
-BOTH_REACH_M = 0.04  # two hands leave each other room
+BOTH_REACHES_M = (0.03, 0.04)  # two hands leave each other room
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def make_motion(
     depths: dict[Side, np.ndarray] = {}
     for side, model in models.items():
         second = side == "left" and len(models) == 2
-        held = _hold(obj, model, betas, turn, gap, from_above=second, reach_m=BOTH_REACH_M if len(models) == 2 else 0.06, seed=seed)
+        held = _hold(
+            obj, model, betas, turn, gap, from_above=second, reaches_m=BOTH_REACHES_M if len(models) == 2 else REACHES_M, seed=seed
+        )
         gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn))
         params[side] = moved(model, held, T_cam_grip)
     return Motion(T_cam_obj, params, gaps, depths, segments)
@@ -111,7 +113,15 @@ def _showing(frames: int, angle: float, depth_m: float, rng: np.random.Generator
 
 
 def _hold(
-    obj: SynthObject, model: HandModel, betas: Tensor, turn: np.ndarray, gap: np.ndarray, *, from_above: bool, reach_m: float, seed: int
+    obj: SynthObject,
+    model: HandModel,
+    betas: Tensor,
+    turn: np.ndarray,
+    gap: np.ndarray,
+    *,
+    from_above: bool,
+    reaches_m: tuple[float, ...],
+    seed: int,
 ) -> ManoParams:
     """The hand in the grip frame, T frames: solved at key moments, and smooth between (PCHIP keeps still what is still)."""
     keys = _key_frames(turn, gap)
@@ -120,7 +130,7 @@ def _hold(
     first = np.array([np.flatnonzero(which.ravel() == i)[0] for i in range(len(states))])
     order = np.argsort(first)
     rank = np.argsort(order)[which.ravel()]
-    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], from_above=from_above, reach_m=reach_m, seed=seed).params
+    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], from_above=from_above, reaches_m=reaches_m, seed=seed).params
     values = torch.cat([found.global_orient, found.hand_pose, found.transl], dim=1).double().numpy()[rank]
     if len(keys) > 1:
         values = PchipInterpolator(keys, values)(np.arange(len(turn)))
