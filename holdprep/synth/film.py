@@ -9,18 +9,22 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation, Slerp
 
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand.joints import MANO21_TIP_VERTICES, WRIST_RING
 from holdprep.hand.model import HandModel, Side
-from holdprep.synth.render import Mesh, Rendered, Renderer
+from holdprep.synth.render import Mesh, Rendered, Renderer, vertex_normals
 from holdprep.synth.textures import make_room, make_texture
 
 ENTITY = {"right": 1, "left": 2, "object": 3}
 ARM = 4  # forearms and sleeves hide what is behind them and belong to nobody
-SUB_FRAMES = 4  # of a blurred picture
+SUB_FRAMES, STEP_PX = 8, 2.0  # a blurred picture is a mean of at most so many, each that far from the next
+GAMMA = 2.2
 SKIN = np.array([[0.62, 0.36, 0.26], [0.50, 0.27, 0.18], [0.72, 0.46, 0.36], [0.30, 0.16, 0.10]])  # linear RGB, from fair to dark
-ARM_STEPS_M = (0.0, 0.015, 0.04, 0.06, 0.061, 0.12, 0.6)  # rings of the forearm behind the wrist; cloth from the fifth
-ARM_WIDTH = (1.0, 1.02, 1.12, 1.2, 1.38, 1.5, 2.2)
+ARM_STEPS_M = np.array([0.015, 0.04, 0.06, 0.061, 0.12, 0.6])  # rings of the forearm behind the wrist
+ARM_WIDTH = np.array([1.02, 1.12, 1.2, 1.38, 1.5, 2.2])
+SLEEVE_M = 0.0605  # cloth begins
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,26 @@ def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
     width, height = lens.size
     T_shaken = shake(len(actors.T_cam_obj), camera.shake_deg, seed)
     stage = _Stage(actors, T_shaken, np.random.default_rng(seed + 1))
-    room = make_room(rng, int(1.3 * width), int(1.3 * height))
-    times = [0.0] if camera.blur == 0 else (np.linspace(-0.5, 0.5, SUB_FRAMES) * camera.blur).tolist()
+    room = _to_linear(make_room(rng, int(1.3 * width), int(1.3 * height)))
     with Renderer(width, height, {"object": make_texture(actors.texture, seed)}) as renderer:
         for t in range(len(actors.T_cam_obj)):
             exact = renderer.render(lens.K, stage.meshes(float(t)))
-            exposed = [exact.image if time == 0 else renderer.render(lens.K, stage.meshes(t + time), facts=False).image for time in times]
-            behind = _background(room, lens.K, (width, height), T_shaken[t, :3, :3])
-            picture = np.mean([_over(image, behind) for image in exposed], axis=0)
+            exposed = []
+            for moment in stage.exposure(t, lens.K, camera.blur):
+                image = exact.image if moment == t else renderer.render(lens.K, stage.meshes(moment), facts=False).image
+                exposed.append(_over(image, _background(room, lens.K, (width, height), stage.shaken_at(moment)[:3, :3])))
+            picture = np.mean(exposed, axis=0)
             yield _develop(picture, exact, lens, camera, rng)
+
+
+def _to_linear(picture: np.ndarray) -> np.ndarray:
+    """Light (..., 3) float32 in 0..1 of a uint8 picture; light adds up, grey levels do not."""
+    return ((np.arange(256) / 255) ** GAMMA).astype(np.float32)[picture]
 
 
 def _over(image: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """Covered pixels over the background; colours of half-covered ones are multiplied by their share already."""
-    return image[..., :3].astype(np.float32) + behind * (1 - image[..., 3:].astype(np.float32) / 255)
+    return image[..., :3] + behind * (1 - image[..., 3:])
 
 
 def _background(room: np.ndarray, K: np.ndarray, size: tuple[int, int], R_shaken: np.ndarray) -> np.ndarray:
@@ -96,15 +106,15 @@ def _background(room: np.ndarray, K: np.ndarray, size: tuple[int, int], R_shaken
     plate_K = np.array([[1, 0, margin[0]], [0, 1, margin[1]], [0, 0, 1]]) @ K
     H = plate_K @ R_shaken.T @ np.linalg.inv(K)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpPerspective(room, H, size, flags=flags, borderMode=cv2.BORDER_REFLECT).astype(np.float32)
+    return cv2.warpPerspective(room, H, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
 def _develop(picture: np.ndarray, exact: Rendered, lens: "_Lens", camera: Camera, rng: np.random.Generator) -> Shot:
-    picture = cv2.GaussianBlur(lens.bend(picture.astype(np.float32), cv2.INTER_LINEAR), (0, 0), 0.5)
-    noisy = picture + camera.noise * rng.standard_normal(picture.shape, dtype=np.float32)
+    light = cv2.GaussianBlur(lens.bend(picture, cv2.INTER_LINEAR), (0, 0), 0.5)
+    noisy = 255 * np.clip(light, 0, 1) ** (1 / GAMMA) + camera.noise * rng.standard_normal(light.shape, dtype=np.float32)
     entity = lens.bend(exact.entity, cv2.INTER_NEAREST)
     masks = {name: entity == number for name, number in ENTITY.items()}
-    return Shot(np.clip(noisy, 0, 255).astype(np.uint8), masks, lens.bend(exact.depth_m, cv2.INTER_NEAREST))
+    return Shot(np.clip(noisy.round(), 0, 255).astype(np.uint8), masks, lens.bend(exact.depth_m, cv2.INTER_NEAREST))
 
 
 class _Lens:
@@ -120,6 +130,12 @@ class _Lens:
         # OpenCV's radial model with k2 = 0 is SIMPLE_RADIAL
         close = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-8)
         straight = cv2.undistortPoints(grid, camera.K, np.array([self._k, 0, 0, 0.0]), R=np.eye(3), P=camera.K, criteria=close)
+        rays = np.concatenate([straight - camera.K[:2, 2], np.ones((*straight.shape[:2], 1))], axis=2) / [*np.diag(camera.K)[:2], 1]
+        lost = ~(np.linalg.norm(project(distort(rays, self._k), camera.K) - grid, axis=2) < 0.05)
+        if lost.any():
+            raise HoldprepError(
+                f"distortion {self._k:g} bends {lost.sum()} of {width * height} pixels to where no ray goes: bring it nearer to 0, or a longer focal length"
+            )
         straight = straight.reshape(height, width, 2)
         margin = np.ceil(np.maximum(-straight.min(axis=(0, 1)), straight.max(axis=(0, 1)) - np.array([width - 1, height - 1]))).astype(int)
         margin = np.maximum(margin, 0) + 1
@@ -137,31 +153,38 @@ class _Stage:
 
     def __init__(self, actors: Actors, T_shaken: np.ndarray, rng: np.random.Generator) -> None:
         self._actors = actors
-        T_obj = T_shaken @ actors.T_cam_obj
-        self._object_at = _interpolator(T_obj)
-        self._hands = {side: apply(T_shaken, vertices) for side, vertices in actors.hands_m.items()}
+        self.shaken_at, self._object_at = _interpolator(T_shaken), _interpolator(actors.T_cam_obj)
         skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.9, 1.1)
-        self._skin = {side: skin_colour(model, skin) for side, model in actors.models.items()}
-        self._cloth = rng.uniform(0.02, 0.5, 3)
+        cloth = rng.uniform(0.02, 0.5, 3)
+        self._limbs = {side: _Limb(model, skin, cloth) for side, model in actors.models.items()}
 
     def meshes(self, t: float) -> list[Mesh]:
         """Everything at time `t` in frames."""
-        actors = self._actors
-        white = np.ones_like(actors.object_vertices_m)
-        placed = apply(self._object_at(t), actors.object_vertices_m)
+        actors, T = self._actors, self.shaken_at(t)
+        placed = apply(T @ self._object_at(t), actors.object_vertices_m)
+        white = np.ones_like(placed)
         found = [Mesh(placed, actors.object_faces, ENTITY["object"], white, actors.object_uv, "object", gloss=0.12)]
-        for side, vertices in self._hands.items():
-            model = actors.models[side]
-            faces, rest = model.faces.numpy(), model.v_template.numpy()
-            now = self._hand_at(vertices, t)
-            found.append(Mesh(now, faces, ENTITY[side], self._skin[side], rest_m=rest))
-            found.append(_forearm(now, rest, self._skin[side][WRIST_RING[0]], self._cloth))
+        for side, vertices in actors.hands_m.items():
+            found += self._limbs[side].meshes(apply(T, _between(vertices, t)), ENTITY[side])
         return found
 
-    def _hand_at(self, vertices: np.ndarray, t: float) -> np.ndarray:
-        t = float(np.clip(t, 0, len(vertices) - 1))
-        low = min(int(t), max(len(vertices) - 2, 0))
-        return vertices[low] if t == low else (1 - (t - low)) * vertices[low] + (t - low) * vertices[low + 1]
+    def exposure(self, t: int, K: np.ndarray, share: float) -> list[float]:
+        """The moments whose mean is a frame exposed around `t`; `t` alone where nothing moves by more than a step."""
+        opens, closes = np.clip([t - share / 2, t + share / 2], 0, len(self._actors.T_cam_obj) - 1)
+        if opens == closes:
+            return [float(t)]
+        start, end = (
+            np.concatenate([project(mesh.vertices_m, K) for mesh in self.meshes(moment) if mesh.entity != ARM])
+            for moment in (opens, closes)
+        )
+        count = int(np.clip(np.ceil(np.linalg.norm(end - start, axis=1).max() / STEP_PX), 1, SUB_FRAMES))
+        return [float(t)] if count == 1 else (opens + (np.arange(count) + 0.5) / count * (closes - opens)).tolist()
+
+
+def _between(x: np.ndarray, t: float) -> np.ndarray:
+    """Linear interpolation of (T, ...) over its first axis."""
+    low = min(int(t), max(len(x) - 2, 0))
+    return x[low] if t == low else (1 - (t - low)) * x[low] + (t - low) * x[low + 1]
 
 
 def _interpolator(T: np.ndarray) -> Callable[[float], np.ndarray]:
@@ -170,10 +193,9 @@ def _interpolator(T: np.ndarray) -> Callable[[float], np.ndarray]:
     turn = Slerp(frames, Rotation.from_matrix(T[:, :3, :3])) if len(T) > 1 else None
 
     def at(t: float) -> np.ndarray:
-        t = float(np.clip(t, 0, len(T) - 1))
         if turn is None or t == int(t):
             return T[int(t)]
-        return from_rt(turn(t).as_matrix(), np.array([np.interp(t, frames, T[:, i, 3]) for i in range(3)]))
+        return from_rt(turn(t).as_matrix(), _between(T[:, :3, 3], t))
 
     return at
 
@@ -191,24 +213,38 @@ def skin_colour(model: HandModel, base: np.ndarray) -> np.ndarray:
     return np.clip(colour, 0, 1)
 
 
-def _forearm(vertices: np.ndarray, rest: np.ndarray, skin: np.ndarray, cloth: np.ndarray) -> Mesh:
-    """A tube from the open wrist backwards: bare at first, then a sleeve."""
-    ring = vertices[list(WRIST_RING)]
+class _Limb:
+    """A hand with a forearm, which goes on smoothly from the open wrist: bare at first, then a sleeve."""
+
+    def __init__(self, model: HandModel, skin: np.ndarray, cloth: np.ndarray) -> None:
+        self._hand, hand_rest = model.faces.numpy(), model.v_template.numpy()
+        ring = np.array(WRIST_RING)
+        rings = np.stack([ring, *(len(hand_rest) + np.arange(len(ring) * len(ARM_STEPS_M)).reshape(-1, len(ring)))])
+        if (np.stack([self._hand, np.roll(self._hand, -1, axis=1)], axis=-1) == ring[:2]).all(axis=-1).any():
+            rings = rings[:, ::-1]  # neighbouring faces run along their common edge in opposite ways
+        a, b = rings, np.roll(rings, -1, axis=1)
+        self._arm = np.stack([a[:-1], b[:-1], a[1:], b[:-1], b[1:], a[1:]], axis=-1).reshape(-1, 3)
+        # the mottle follows the wrist's rest shape: it must not swim when the arm moves
+        self._rest = np.concatenate([hand_rest, *(hand_rest[ring] + [0, 0, step] for step in ARM_STEPS_M)])
+        hand = skin_colour(model, skin)
+        self._colour = np.concatenate([hand, *(hand[ring] if step < SLEEVE_M else np.tile(cloth, (len(ring), 1)) for step in ARM_STEPS_M)])
+
+    def meshes(self, hand_m: np.ndarray, entity: int) -> list[Mesh]:
+        """The hand (778, 3) and its arm, with normals across the wrist."""
+        vertices = np.concatenate([hand_m, _arm_rings(hand_m)])
+        normals = vertex_normals(vertices, np.concatenate([self._hand, self._arm]))
+        parts = ((self._hand, entity), (self._arm, ARM))
+        return [Mesh(vertices, faces, number, self._colour, rest_m=self._rest, normals=normals) for faces, number in parts]
+
+
+def _arm_rings(hand_m: np.ndarray) -> np.ndarray:
+    """(R, 3) rings behind the wrist of a hand (778, 3)."""
+    ring = hand_m[list(WRIST_RING)]
     centre = ring.mean(axis=0)
     normal = np.linalg.svd(ring - centre)[2][2]
-    back = normal * np.sign(normal @ (centre - vertices.mean(axis=0)))
+    back = normal * np.sign(normal @ (centre - hand_m.mean(axis=0)))
     away = back * [1, 1, 0] + [0, 0, max(back[2], 0.15)]  # an elbow towards the lens would fill the picture: the arm bends past it
-    way = [(1 - bend) * back + bend * away / np.linalg.norm(away) for bend in np.clip(np.array(ARM_STEPS_M) / 0.06, 0, 1)]
-    rings = [centre + w * (ring - centre) + step * d for step, w, d in zip(ARM_STEPS_M, ARM_WIDTH, way, strict=True)]
-    count = len(ring)
-    around = np.arange(count)
-    following = (around + 1) % count
-    quads = [
-        np.stack([a + around, a + following, a + count + around, a + following, a + count + following, a + count + around], axis=1)
-        for a in range(0, count * (len(rings) - 1), count)
-    ]
-    bare = np.repeat([step < ARM_STEPS_M[4] for step in ARM_STEPS_M], count)
-    colour = np.where(bare[:, None], skin, cloth)
-    # the mottle follows the wrist's rest shape: it must not swim when the arm moves
-    still = np.concatenate([rest[list(WRIST_RING)] + [0, 0, step] for step in ARM_STEPS_M])
-    return Mesh(np.concatenate(rings), np.concatenate(quads).reshape(-1, 3), ARM, colour, rest_m=still)
+    bend = np.clip(ARM_STEPS_M / 0.06, 0, 1)[:, None]
+    way = (1 - bend) * back + bend * away / np.linalg.norm(away)
+    rings = centre + (ARM_STEPS_M[:, None] * way)[:, None] + ARM_WIDTH[:, None, None] * (ring - centre)
+    return rings.reshape(-1, 3)

@@ -24,7 +24,7 @@ REGRASPS = 2
 OPEN_FRAMES = 10  # a hand lets go, moves and closes again in a third of a second
 OPEN_M = 0.008  # and lifts its tips by this
 TILT_DEG = 22.0  # the camera looks down a little
-BOTH_REACHES_M = (0.03, 0.04)  # two hands leave each other room
+BOTH_REACHES_M = (0.01, 0.02)  # two hands leave each other room
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ def make_motion(
     depths: dict[Side, np.ndarray] = {}
     for side, model in models.items():
         second = side == "left" and len(models) == 2
-        held = _hold(
-            obj, model, betas, turn, gap, from_above=second, reaches_m=BOTH_REACHES_M if len(models) == 2 else REACHES_M, seed=seed
-        )
-        gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn))
-        params[side] = moved(model, held, T_cam_grip)
+        reaches = BOTH_REACHES_M if len(models) == 2 else REACHES_M
+        across = np.pi / 2 if second else 0.0  # its fingers lie across the other hand's
+        T_cam_own = T_cam_grip @ from_rt(Rotation.from_rotvec([0.0, across, 0.0]).as_matrix(), np.zeros(3))
+        held = _hold(obj, model, betas, turn - across, gap, from_above=second, reaches_m=reaches, seed=seed)
+        gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn - across))
+        params[side] = moved(model, held, T_cam_own)
     return Motion(T_cam_obj, params, gaps, depths, segments)
 
 

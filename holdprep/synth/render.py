@@ -14,6 +14,7 @@ from holdprep.errors import HoldprepError
 
 NEAR_M, FAR_M = 0.02, 20.0
 SHADOW_SIDE = 1024
+SHADOW_SOFT_M, SHADOW_BIAS_M = 0.005, 0.003  # radius over which a shadow's edge fades; closer than the bias nothing shades itself
 SAMPLES = 4
 LIGHT = np.array([-0.45, -0.75, -0.5]) / np.linalg.norm([-0.45, -0.75, -0.5])  # towards the light, camera axes: above, left, before
 
@@ -21,47 +22,73 @@ VERTEX = """
 #version 330
 in vec3 position; in vec3 normal; in vec2 uv; in vec3 colour; in vec3 rest;
 uniform mat4 projection; uniform mat4 shadow;
-out vec3 v_position; out vec3 v_normal; out vec2 v_uv; out vec3 v_colour; out vec3 v_rest; out vec4 v_shadow;
+centroid out vec3 v_position, v_normal, v_colour, v_rest, v_shadow; centroid out vec2 v_uv;
 void main() {
     v_position = position; v_normal = normal; v_uv = uv; v_colour = colour; v_rest = rest;
-    v_shadow = shadow * vec4(position, 1.0);
+    v_shadow = (shadow * vec4(position, 1.0)).xyz * 0.5 + 0.5;
     gl_Position = projection * vec4(position, 1.0);
 }
 """
-# Lambert, a sky from above, a little gloss (Blinn-Phong); albedo is the vertex colour times a texture or a mottle like skin's
-FRAGMENT = """
+# Lambert, a sky from above, a little gloss (Blinn-Phong), all in linear light; `albedo` comes with the kind of surface.
+# Shadows: 16 places of a disc (Vogel's spiral), turned from pixel to pixel (Jimenez 2014, interleaved gradient noise).
+SURFACE = """
 #version 330
-in vec3 v_position; in vec3 v_normal; in vec2 v_uv; in vec3 v_colour; in vec3 v_rest; in vec4 v_shadow;
-uniform sampler2D picture; uniform sampler2D lightmap; uniform float textured; uniform vec3 light; uniform float gloss;
+centroid in vec3 v_position, v_normal, v_colour, v_rest, v_shadow; centroid in vec2 v_uv;
+uniform sampler2D lightmap; uniform vec3 soft; uniform vec3 light; uniform float gloss;
 out vec4 result;
+%s
+float lit() {
+    float turn = 6.2832 * fract(52.9829189 * fract(dot(gl_FragCoord.xy, vec2(0.06711056, 0.00583715))));
+    vec2 way = vec2(cos(turn), sin(turn));
+    float open = 0.0;
+    for (int i = 0; i < 16; i++) {
+        vec2 at = v_shadow.xy + soft.xy * sqrt((float(i) + 0.5) / 16.0) * way;
+        open += step(v_shadow.z - soft.z, textureLod(lightmap, at, 0.0).r);
+        way = mat2(-0.737369, 0.675490, -0.675490, -0.737369) * way;
+    }
+    return open / 16.0;
+}
+void main() {
+    vec3 n = normalize(v_normal), view = normalize(-v_position);
+    if (!gl_FrontFacing) n = -n;
+    float open = lit();
+    vec3 wrap = wrapping();
+    vec3 direct = max(dot(n, light) + wrap, 0.0) / (1.0 + wrap) * open;
+    float sky = 0.42 - 0.18 * n.y;
+    float spark = gloss * pow(max(dot(n, normalize(light + view)), 0.0), 40.0) * open;
+    result = vec4(albedo() * (direct + sky) + spark, 1.0);
+}
+"""
+# Anisotropic filtering by hand: Mesa's own can take minutes over a triangle that is seen edge-on. Four places along the longer way of a
+# pixel in the texture, each filtered over the shorter one.
+PRINTED = """
+uniform sampler2D picture;
+vec3 wrapping() { return vec3(0.0); }
+vec3 albedo() {
+    vec2 x = dFdx(v_uv), y = dFdy(v_uv);
+    vec2 longer = dot(x, x) > dot(y, y) ? x : y, shorter = dot(x, x) > dot(y, y) ? y : x;
+    vec3 sum = vec3(0.0);
+    for (int i = 0; i < 4; i++) sum += textureGrad(picture, v_uv + longer * (float(i) - 1.5) / 4.0, longer / 4.0, shorter).rgb;
+    return v_colour * pow(sum / 4.0, vec3(2.2));
+}
+"""
+# Skin: mottled at three scales in the rest shape, and red light that creeps around the edge of shade.
+MOTTLED = """
+vec3 wrapping() { return vec3(0.22, 0.10, 0.07); }
 float hash(vec3 p) { p = fract(p * 0.3183099 + 0.1); p *= 17.0; return fract(p.x * p.y * p.z * (p.x + p.y + p.z)); }
 float grain(vec3 x) {
     vec3 i = floor(x), f = fract(x); f = f * f * (3.0 - 2.0 * f);
     return mix(mix(mix(hash(i), hash(i + vec3(1,0,0)), f.x), mix(hash(i + vec3(0,1,0)), hash(i + vec3(1,1,0)), f.x), f.y),
                mix(mix(hash(i + vec3(0,0,1)), hash(i + vec3(1,0,1)), f.x), mix(hash(i + vec3(0,1,1)), hash(i + vec3(1,1,1)), f.x), f.y), f.z);
 }
-float lit() {
-    vec3 at = v_shadow.xyz * 0.5 + 0.5;
-    float open = 0.0;
-    for (int i = -3; i <= 3; i++) for (int j = -3; j <= 3; j++)
-        open += step(at.z - 0.004, texture(lightmap, at.xy + vec2(i, j) * 0.0022).r);
-    return open / 49.0;
-}
-void main() {
-    vec3 n = normalize(v_normal), view = normalize(-v_position);
-    if (dot(n, view) < 0.0) n = -n;
-    vec3 mottle = 1.0 + vec3(0.10, 0.16, 0.18) * (grain(v_rest * 90.0) + 0.6 * grain(v_rest * 330.0) + 0.4 * grain(v_rest * 1100.0) - 1.0);
-    vec3 albedo = v_colour * mix(mottle, pow(texture(picture, v_uv).rgb, vec3(2.2)), textured);
-    float open = lit();
-    float direct = max(dot(n, light), 0.0) * open;
-    float sky = 0.42 + 0.18 * (-n.y);
-    float spark = gloss * pow(max(dot(n, normalize(light + view)), 0.0), 40.0) * open;
-    result = vec4(pow(clamp(albedo * (direct + sky) + spark, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+vec3 albedo() {
+    float mottle = grain(v_rest * 90.0) + 0.6 * grain(v_rest * 330.0) + 0.4 * grain(v_rest * 1100.0) - 1.0;
+    return v_colour * (1.0 + vec3(0.10, 0.16, 0.18) * mottle);
 }
 """
 FACTS = """
 #version 330
-in vec3 v_position; uniform float entity;
+centroid in vec3 v_position; uniform float entity;
 out vec2 result;
 void main() { result = vec2(v_position.z, entity); }
 """
@@ -77,6 +104,7 @@ class Mesh:
     """What is drawn: `vertices_m` (V, 3) in the camera frame, `faces` (F, 3), `entity` a number from 1 to 255.
 
     `colour` (V, 3) linear RGB in 0..1 is multiplied by the BGR `texture` at `uv` (V, 2), or by a mottle fixed to `rest_m` (V, 3).
+    `normals` (V, 3) are the mesh's own where it has no neighbour that it must join smoothly.
     """
 
     vertices_m: np.ndarray
@@ -86,12 +114,15 @@ class Mesh:
     uv: np.ndarray | None = None
     texture: str | None = None
     rest_m: np.ndarray | None = None
+    normals: np.ndarray | None = None
     gloss: float = 0.05
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """`image` (H, W, 4) uint8 BGR and coverage, `depth_m` (H, W) float32 with infinity where nothing is, `entity` (H, W) uint8."""
+    """`image` (H, W, 4) float32: linear BGR times coverage, and coverage 0..1; `depth_m` (H, W) float32 with infinity where
+    nothing is, `entity` (H, W) uint8. Depth and entity belong to pixel centres: nothing is averaged.
+    """
 
     image: np.ndarray
     depth_m: np.ndarray
@@ -105,18 +136,21 @@ class Renderer:
         self.width, self.height = width, height
         self._gl = _context()
         gl = self._gl
-        self._colour = gl.program(VERTEX, FRAGMENT)
+        self._printed = gl.program(VERTEX, SURFACE % PRINTED)
+        self._mottled = gl.program(VERTEX, SURFACE % MOTTLED)
         self._facts = gl.program(VERTEX, FACTS)
         self._shadow = gl.program(SHADOW, "#version 330\nvoid main() {}")
         size = (width, height)
-        self._many = gl.framebuffer([gl.renderbuffer(size, 4, samples=SAMPLES)], gl.depth_renderbuffer(size, samples=SAMPLES))
-        self._flat = gl.framebuffer([gl.renderbuffer(size, 4)])
+        self._many = gl.framebuffer([gl.renderbuffer(size, 4, samples=SAMPLES, dtype="f2")], gl.depth_renderbuffer(size, samples=SAMPLES))
+        self._flat = gl.framebuffer([gl.renderbuffer(size, 4, dtype="f2")])
         self._exact = gl.framebuffer([gl.renderbuffer(size, 2, dtype="f4")], gl.depth_renderbuffer(size))
         self._lightmap = gl.depth_texture((SHADOW_SIDE, SHADOW_SIDE))
         self._lightmap.compare_func = ""
+        self._lightmap.filter = (gl.NEAREST, gl.NEAREST)
         self._lightmap.repeat_x = self._lightmap.repeat_y = False
         self._light = gl.framebuffer(depth_attachment=self._lightmap)
         self._textures = {name: self._upload(picture) for name, picture in (textures or {}).items()}
+        gl.front_face = "cw"  # outward faces: rows grow downwards here, upwards in OpenGL
         gl.enable(gl.DEPTH_TEST)
 
     def __enter__(self) -> "Renderer":
@@ -128,8 +162,19 @@ class Renderer:
     def render(self, K: np.ndarray, meshes: Sequence[Mesh], facts: bool = True) -> Rendered:
         """One frame; without `facts`, depth and entity are left empty (for the sub-frames of a blurred picture)."""
         projection = projection_matrix(K, self.width, self.height)
-        shadow = _shadow_matrix(np.concatenate([m.vertices_m for m in meshes]))
-        buffers = [(mesh, *self._buffers(mesh)) for mesh in meshes]
+        with self._gl:
+            buffers = [(mesh, *self._buffers(mesh)) for mesh in meshes]
+            image = self._render_image(projection, buffers)
+            depth, entity = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.uint8)
+            if facts:
+                depth, entity = self._render_facts(projection, buffers)
+            for _, vertices, faces in buffers:
+                vertices.release()
+                faces.release()
+        return Rendered(image, depth, entity)
+
+    def _render_image(self, projection: np.ndarray, buffers: list) -> np.ndarray:
+        shadow = _shadow_matrix(np.concatenate([mesh.vertices_m for mesh, _, _ in buffers]))
         self._light.use()
         self._light.clear(depth=1.0)
         self._shadow["shadow"].write(_bytes(shadow))
@@ -137,22 +182,21 @@ class Renderer:
             self._draw(self._shadow, vertices, faces)
         self._many.use()
         self._many.clear()
-        self._textures_and_light(projection, shadow)
+        self._lightmap.use(1)
+        soft = np.linalg.norm(shadow[:3, :3], axis=1) / 2 * [SHADOW_SOFT_M, SHADOW_SOFT_M, SHADOW_BIAS_M]
+        for program in (self._printed, self._mottled):
+            program["projection"].write(_bytes(projection))
+            program["shadow"].write(_bytes(shadow))
+            program["light"].value, program["soft"].value, program["lightmap"].value = tuple(LIGHT), tuple(soft), 1
         for mesh, vertices, faces in buffers:
-            self._colour["textured"].value = float(mesh.texture is not None)
-            self._colour["gloss"].value = mesh.gloss
+            program = self._mottled if mesh.texture is None else self._printed
+            program["gloss"].value = mesh.gloss
             if mesh.texture is not None:
                 self._textures[mesh.texture].use(0)
-            self._draw(self._colour, vertices, faces)
+            self._draw(program, vertices, faces)
         self._gl.copy_framebuffer(self._flat, self._many)
-        image = np.frombuffer(self._flat.read(components=4), np.uint8).reshape(self.height, self.width, 4)[..., [2, 1, 0, 3]]
-        depth, entity = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.uint8)
-        if facts:
-            depth, entity = self._render_facts(projection, buffers)
-        for _, vertices, faces in buffers:
-            vertices.release()
-            faces.release()
-        return Rendered(image, depth, entity)
+        rgba = np.frombuffer(self._flat.read(components=4, dtype="f4"), np.float32).reshape(self.height, self.width, 4)
+        return rgba[..., [2, 1, 0, 3]]
 
     def _render_facts(self, projection: np.ndarray, buffers: list) -> tuple[np.ndarray, np.ndarray]:
         self._exact.use()
@@ -165,18 +209,12 @@ class Renderer:
         entity = facts[..., 1].round().astype(np.uint8)
         return np.where(entity > 0, facts[..., 0], np.inf).astype(np.float32), entity
 
-    def _textures_and_light(self, projection: np.ndarray, shadow: np.ndarray) -> None:
-        self._colour["projection"].write(_bytes(projection))
-        self._colour["shadow"].write(_bytes(shadow))
-        self._colour["light"].value = tuple(LIGHT)
-        self._colour["picture"].value, self._colour["lightmap"].value = 0, 1
-        self._lightmap.use(1)
-
     def _buffers(self, mesh: Mesh) -> tuple[Any, Any]:
         none = np.zeros((len(mesh.vertices_m), 3))
         uv = none[:, :2] if mesh.uv is None else mesh.uv
         rest = none if mesh.rest_m is None else mesh.rest_m
-        packed = np.concatenate([mesh.vertices_m, vertex_normals(mesh.vertices_m, mesh.faces), uv, mesh.colour, rest], axis=1)
+        normals = vertex_normals(mesh.vertices_m, mesh.faces) if mesh.normals is None else mesh.normals
+        packed = np.concatenate([mesh.vertices_m, normals, uv, mesh.colour, rest], axis=1)
         return self._gl.buffer(packed.astype(np.float32).tobytes()), self._gl.buffer(mesh.faces.astype(np.int32).tobytes())
 
     def _draw(self, program: Any, vertices: Any, faces: Any) -> None:
@@ -190,7 +228,6 @@ class Renderer:
         texture = self._gl.texture((picture.shape[1], picture.shape[0]), 3, np.ascontiguousarray(picture[..., ::-1]).tobytes())
         texture.build_mipmaps()
         texture.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.LINEAR)
-        texture.anisotropy = 8.0
         return texture
 
 

@@ -1,15 +1,17 @@
 """Films: lens, shake and blur do to pictures what their equations say, and masks follow."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
 from holdprep.hand import lbs
-from holdprep.hand.model import ManoParams, load_hand_model
+from holdprep.hand.model import ManoParams, Side, load_hand_model
 from holdprep.synth import film
 
 SIZE = (320, 240)
@@ -36,6 +38,17 @@ def shots(camera: film.Camera, speed_m: float = 0.0) -> list[film.Shot]:
         return list(film.shoot(actors(speed_m), camera, seed=1))
     except HoldprepError as error:
         pytest.skip(str(error))
+
+
+WRIST_X = {"right": 1.0, "left": -1.0}  # where the forearm lies in the rest pose
+
+
+def _skin_light(seed: int) -> np.ndarray:
+    try:
+        shot = next(film.shoot(actors(), film.Camera(K, SIZE), seed))
+    except HoldprepError as error:
+        pytest.skip(str(error))
+    return shot.image[shot.masks["right"]].astype(float)
 
 
 def centre_px(mask: np.ndarray) -> np.ndarray:
@@ -86,6 +99,58 @@ def test_blur_smears_what_moves_and_leaves_the_truth_sharp():
         return float(np.abs(np.diff(shot.image.astype(float), axis=1))[mask[:, 1:]].mean())
 
     assert detail(blurred[1]) < 0.75 * detail(sharp[1])
+
+
+def test_a_shaken_exposure_blurs_the_room_too():
+    """Like a mean of sharp rooms, each turned by its part of the shake (a camera that turns sees a homography)."""
+    sharp, blurred = (shots(film.Camera(K, SIZE, shake_deg=8.0, blur=blur))[1].image[:70, 60:-60].astype(float) for blur in (0.0, 1.0))
+    whole = film._to_linear(shots(film.Camera(K, SIZE, shake_deg=8.0))[1].image)
+    R = film.shake(FRAMES, 8.0, 1)[:, :3, :3]
+    expected = []
+    for s in np.linspace(-0.5, 0.5, 17):
+        step = Rotation.from_matrix(R[1 + int(np.sign(s))] @ R[1].T).as_rotvec() * abs(s)
+        H = K @ Rotation.from_rotvec(step).as_matrix() @ np.linalg.inv(K)
+        expected.append(cv2.warpPerspective(whole, H, SIZE))
+    mean = 255 * np.mean(expected, axis=0)[:70, 60:-60] ** (1 / 2.2)
+    assert np.abs(blurred - mean).mean() < 0.4 * np.abs(blurred - sharp).mean()
+
+
+def test_an_exposure_takes_more_moments_the_more_moves():
+    stages = {speed: film._Stage(actors(speed), np.stack([np.eye(4)] * FRAMES), np.random.default_rng(0)) for speed in (0.0, 0.01, 0.2)}
+    moments = {speed: stage.exposure(1, K, 0.5) for speed, stage in stages.items()}
+    assert moments[0.0] == [1.0]
+    # 0.01 m at 0.46 m and 300 px: 6.5 px a frame, 3.3 in half of one, two steps
+    np.testing.assert_allclose(moments[0.01], [0.875, 1.125])
+    assert len(moments[0.2]) == film.SUB_FRAMES
+    assert np.mean(moments[0.2]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_forearms_go_on_where_hands_end(side: Side):
+    model = load_hand_model(side, dtype=torch.float64)
+    hand, arm = film._Limb(model, film.SKIN[0], np.zeros(3)).meshes(model.v_template.numpy(), film.ENTITY[side])
+    limb = trimesh.Trimesh(hand.vertices_m, np.concatenate([hand.faces, arm.faces]), process=False)
+    assert limb.is_winding_consistent
+    assert (np.linalg.norm(hand.normals, axis=1) > 0.99).all()
+    elbow = np.sign(WRIST_X[side]) * (hand.vertices_m[778:, 0] - hand.vertices_m[:778, 0].mean())
+    assert elbow.min() > 0.08
+    ring = trimesh.grouping.group_rows(np.sort(limb.edges, axis=1), require_count=1)
+    assert (limb.edges[ring] >= 778).all()  # the one open end is the elbow's
+
+
+def test_skin_is_no_flat_colour_and_differs_between_seeds():
+    found = {seed: _skin_light(seed) for seed in range(6)}
+    means = np.array([light.mean(axis=0) for light in found.values()])
+    assert np.ptp(means[:, 2]) > 25
+    model = load_hand_model("right")
+    colour = film.skin_colour(model, film.SKIN[0])
+    redness = colour[:, 0] / colour[:, 1]
+    assert redness[list(film.MANO21_TIP_VERTICES)].min() > 1.1 * np.median(redness)
+
+
+def test_a_lens_that_folds_the_picture_is_refused():
+    with pytest.raises(HoldprepError, match=r"distortion -0.5 bends \d+ of 76800 pixels"):
+        next(film.shoot(actors(), film.Camera(K, SIZE, distortion=-0.6 + 0.1), seed=0))
 
 
 def test_noise_is_as_strong_as_told_and_the_film_repeats_itself():
