@@ -69,11 +69,9 @@ def make_motion(
     for side, model in models.items():
         second = side == "left" and len(models) == 2
         reaches = BOTH_REACHES_M if len(models) == 2 else REACHES_M
-        across = np.pi / 2 if second else 0.0  # its fingers lie across the other hand's
-        T_cam_own = T_cam_grip @ from_rt(Rotation.from_rotvec([0.0, across, 0.0]).as_matrix(), np.zeros(3))
-        held = _hold(obj, model, betas, turn - across, gap, from_above=second, reaches_m=reaches, seed=seed)
-        gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn - across))
-        params[side] = moved(model, held, T_cam_own)
+        held = _hold(obj, model, betas, turn, gap, from_above=second, reaches_m=reaches, seed=seed)
+        gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn))
+        params[side] = moved(model, held, T_cam_grip)
     return Motion(T_cam_obj, params, gaps, depths, segments)
 
 

@@ -42,7 +42,7 @@ def test_truth_and_pictures_agree(seq: Sequence):
         hull = cv2.convexHull(project(distort(seen, truth.distortion), truth.K).astype(np.float32))
         outline = np.zeros(masks[t].shape, np.uint8)
         cv2.fillConvexPoly(outline, np.round(hull).astype(np.int32), 1)
-        assert masks[t].sum() > 0.4 * outline.sum()  # the rest is hidden by the hand
+        assert masks[t].sum() > 0.2 * outline.sum()  # the rest is hidden by hands
         assert (masks[t] & (cv2.dilate(outline, np.ones((3, 3), np.uint8)) == 0)).sum() == 0
         nearest = depth[masks[t]].min() / 10_000
         assert nearest == pytest.approx(seen[:, 2].min(), abs=0.004)
