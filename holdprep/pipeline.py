@@ -217,8 +217,10 @@ def _locked(stage: str, seq: Sequence) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise HoldprepError(f"another process is running stage {stage} on {seq.name} ({marker}): wait for it") from None
-        yield
-        marker.unlink()
+        try:
+            yield
+        finally:  # a failure leaves nothing half done, only a kill does
+            marker.unlink()
 
 
 def _inputs(stage: Stage, cfg: Config, seq: Sequence) -> dict[str, str | None]:
