@@ -112,9 +112,14 @@ class HandModelNode(Node):
 
 
 class Registration(Node):
-    method: Literal["lm"]
+    method: Literal["lm"] = Field(description="second order over all frames at once")
     max_iterations: int = Field(ge=1, le=1000, description="Levenberg-Marquardt iterations at most")
     shared_shape: bool = Field(description="one shape per hand for the whole sequence")
+    robust: Literal["none", "huber", "geman_mcclure"] = Field(description="loss of the distance to the tracker's mesh")
+    robust_mm: Positive = Field(description="width of that loss (mm); farther points count less")
+    smooth_deg: float | None = Field(
+        gt=0, description="a joint's usual turn from frame to frame (degrees), which smooths; null = no smoothing"
+    )
     outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
     save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
 

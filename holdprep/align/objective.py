@@ -12,6 +12,7 @@ from holdprep.align import residuals as res
 from holdprep.align.problem import Problem, Refine, Weights, contact_frames
 from holdprep.align.scale import TOUCHING_TIPS
 from holdprep.align.solver import BlockSystem
+from holdprep.geometry.cameras import projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, Posed, tip_patches
 from holdprep.hand.model import Side
 
@@ -173,7 +174,7 @@ class Objective:
 
     def _add_pixels(self, system: BlockSystem, side: Side, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         hand = self.problem.hands[side]
-        by_point = res.reprojection_jacobian(r.posed.points[:, :NUM_JOINTS], self.problem.K)
+        by_point = projection_jacobian(r.posed.points[:, :NUM_JOINTS], self.problem.K)
         weight = hand.weight[..., None] * res.geman_mcclure_weight(r.pixels, self.weights.j2d_sigma_px)
         system.add(by_point @ joints[0], by_point @ joints[1], r.pixels, weight * (share * self.weights.j2d / hand.weight.sum()))
 

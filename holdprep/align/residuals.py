@@ -1,7 +1,8 @@
 """Residuals, robust widths and their derivatives: pure functions of tensors, (..., D) in, (..., D) out."""
 
-import torch
 from torch import Tensor
+
+from holdprep.geometry.cameras import project_ahead
 
 
 def geman_mcclure(x: Tensor, sigma: float) -> Tensor:
@@ -25,20 +26,8 @@ def l1_norm_weight(e: Tensor, epsilon: float) -> Tensor:
 
 
 def reprojection(points_cam_m: Tensor, K: Tensor, target_px: Tensor) -> Tensor:
-    """Pixels (..., 2) by which points (..., 3) fall beside their targets; depths below 1 mm count as 1 mm."""
-    uv = points_cam_m[..., :2] / points_cam_m[..., 2:].clamp_min(1e-3)
-    return uv @ K[:2, :2].T + K[:2, 2] - target_px
-
-
-def reprojection_jacobian(points_cam_m: Tensor, K: Tensor) -> Tensor:
-    """Derivative (..., 2, 3) of `reprojection` by the points."""
-    z = points_cam_m[..., 2].clamp_min(1e-3)
-    in_front = points_cam_m[..., 2] > 1e-3
-    uv = points_cam_m[..., :2] / z[..., None]
-    d_uv = torch.zeros(*points_cam_m.shape[:-1], 2, 3, dtype=points_cam_m.dtype)
-    d_uv[..., 0, 0] = d_uv[..., 1, 1] = 1 / z
-    d_uv[..., 2] = -uv / z[..., None] * in_front[..., None]
-    return K[:2, :2] @ d_uv
+    """Pixels (..., 2) by which points (..., 3) fall beside their targets; `projection_jacobian` is its derivative."""
+    return project_ahead(points_cam_m, K) - target_px
 
 
 def too_near(z_m: Tensor, near_m: float) -> Tensor:

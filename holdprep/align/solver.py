@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve_banded, cholesky_banded
+from scipy.linalg import LinAlgError
 from torch import Tensor
+
+from holdprep.geometry.blocks import BlockFactor
 
 Key = TypeVar("Key")
 
@@ -62,29 +64,12 @@ class BlockSystem:
         self.diagonal[:, at, at] += weight.numpy()
         self.gradient[:, at] += (weight * departure).numpy()
 
-    def factor(self, damping: float) -> "_Factor":
+    def factor(self, damping: float) -> BlockFactor:
         """Cholesky factor of the damped blocks; raises LinAlgError if they are not positive definite."""
-        band = np.zeros((2 * self.size if self.below is not None else self.size, self.frames * self.size))
         blocks = self.diagonal.copy()
         at = np.arange(self.size)
         blocks[:, at, at] += damping * blocks[:, at, at] + 1e-12 * (1 + np.abs(blocks).max())
-        row, column = np.tril_indices(self.size)
-        start = np.arange(self.frames)[:, None] * self.size
-        band[row - column, start + column] = blocks[:, row, column]
-        if self.below is not None:
-            row, column = (i.ravel() for i in np.indices((self.size, self.size)))
-            band[self.size + row - column, start[:-1] + column] = self.below[:, row, column]
-        return _Factor(cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False), self)
-
-
-class _Factor:
-    def __init__(self, cholesky: np.ndarray, system: BlockSystem) -> None:
-        self.cholesky, self.system = cholesky, system
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """Blocks (T, size, k) for right sides alike."""
-        flat = right.reshape(-1, right.shape[-1])
-        return cho_solve_banded((self.cholesky, True), flat, check_finite=False).reshape(right.shape)
+        return BlockFactor(blocks, self.below)
 
 
 def solve(

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NEAREST_M = 1e-3
+
 
 def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
     """(3, 3) intrinsics with one focal length and the principal point at the image centre ((w-1)/2, (h-1)/2)."""
@@ -17,6 +19,23 @@ def project(points_cam, K):
     """
     uvw = points_cam @ K.T
     return uvw[..., :2] / uvw[..., 2:]
+
+
+def project_ahead(points_cam_m: Tensor, K: Tensor) -> Tensor:
+    """Pixels (..., 2) of points (..., 3) m; depths below 1 mm count as 1 mm, so that an optimiser finds back in front of the camera."""
+    uv = points_cam_m[..., :2] / points_cam_m[..., 2:].clamp_min(NEAREST_M)
+    return uv @ K[:2, :2].T + K[:2, 2]
+
+
+def projection_jacobian(points_cam_m: Tensor, K: Tensor) -> Tensor:
+    """Derivative (..., 2, 3) of `project_ahead` by the points."""
+    z = points_cam_m[..., 2].clamp_min(NEAREST_M)
+    in_front = points_cam_m[..., 2] > NEAREST_M
+    uv = points_cam_m[..., :2] / z[..., None]
+    d_uv = torch.zeros(*points_cam_m.shape[:-1], 2, 3).to(points_cam_m)
+    d_uv[..., 0, 0] = d_uv[..., 1, 1] = 1 / z
+    d_uv[..., 2] = -uv / z[..., None] * in_front[..., None]
+    return K[:2, :2] @ d_uv
 
 
 def distort(points_cam: np.ndarray, k: float) -> np.ndarray:

@@ -44,8 +44,12 @@ class HandState:
     betas: Tensor
     transl: Tensor
 
+    def rows(self, rows: slice | Tensor) -> "HandState":
+        """Some of the frames."""
+        return HandState(self.rotations[rows], self.betas if self.betas.ndim == 1 else self.betas[rows], self.transl[rows])
+
     def step(self, transl: Tensor, rotation_vectors: Tensor, betas: Tensor) -> "HandState":
-        """The state after adding `transl` (T, 3) and `betas` (10,) and turning bones by `rotation_vectors` (T, 16, 3) in parents' frames."""
+        """The state after adding `transl` (T, 3) and `betas` (10,) or (T, 10), and turning bones by `rotation_vectors` (T, 16, 3) in parents' frames."""
         rotations = roma.rotvec_to_rotmat(rotation_vectors) @ self.rotations
         return HandState(rotations, self.betas + betas, self.transl + transl)
 
@@ -64,7 +68,7 @@ def to_params(model: HandModel, state: HandState) -> ManoParams:
 
 @dataclass(frozen=True)
 class Posed:
-    """Points (T, P, 3) m in the camera frame, and what their derivatives need: bones' turns, places and offsets, shaped points."""
+    """Points (T, P, 3) m in the camera frame, and what their derivatives need: bones' turns, places and offsets, shaped points (T, 3, P)."""
 
     points: Tensor
     bones: Tensor
@@ -72,6 +76,12 @@ class Posed:
     offsets: Tensor
     shaped: Tensor
     state: HandState
+
+    def to(self, dtype: torch.dtype) -> "Posed":
+        """The same with floats of another kind."""
+        state = HandState(self.state.rotations.to(dtype), self.state.betas.to(dtype), self.state.transl.to(dtype))
+        points, bones, joints, offsets, shaped = (x.to(dtype) for x in (self.points, self.bones, self.joints, self.offsets, self.shaped))
+        return Posed(points, bones, joints, offsets, shaped, state)
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,8 @@ class HandPoints:
 
     @staticmethod
     def of(model: HandModel, vertices: Tensor) -> "HandPoints":
-        """The 21 joints and the vertices (P - 21,) of a model, in the model's dtype."""
-        ids = torch.cat([torch.tensor(MANO21_TIP_VERTICES), vertices])
+        """The 21 joints and the vertices (P - 21,) of a model, in the model's dtype and on its device."""
+        ids = torch.cat([torch.tensor(MANO21_TIP_VERTICES), vertices]).to(model.v_template.device)
         joint_rest = model.J_regressor @ model.v_template
         joint_shapedirs = torch.einsum("jv,vcb->jcb", model.J_regressor, model.shapedirs)
         posedirs = model.posedirs[ids]
@@ -103,20 +113,25 @@ class HandPoints:
             model.parents,
         )
 
+    def to(self, dtype: torch.dtype) -> "HandPoints":
+        """The same with floats of another kind."""
+        names = ("rest", "shapedirs", "posedirs", "skin", "joint_rest", "joint_shapedirs")
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
+
     @cached_property
-    def descends(self) -> Tensor:
-        """(16, 16): 1 where bone k is bone j or hangs on it, [k, j]."""
-        table = torch.eye(16).to(self.rest)
-        for k in range(1, 16):
-            table[k] += table[self.parents[k]]
-        return table
+    def blend(self) -> Tensor:
+        """(15, 9, 3, P): the pose blend shapes of every joint's turn; entries of its matrix by row."""
+        return self.posedirs.unflatten(-1, (15, 9)).permute(2, 3, 1, 0).contiguous()
 
     def pose(self, state: HandState) -> Posed:
         """The points of T frames."""
         betas = state.betas.expand(len(state.transl), 10)
         joint_rest = self.joint_rest + torch.einsum("jcb,tb->tjc", self.joint_shapedirs, betas)
         features = (state.rotations[:, 1:] - torch.eye(3).to(self.rest)).flatten(1)
-        shaped = self.rest + torch.einsum("pcb,tb->tpc", self.shapedirs, betas) + torch.einsum("pcn,tn->tpc", self.posedirs, features)
+        P = len(self.rest)
+        shaped = (
+            self.rest.mT.flatten() + betas @ self.shapedirs.permute(2, 1, 0).flatten(1) + features @ self.blend.reshape(135, -1)
+        ).view(-1, 3, P)
         bones, joints = [state.rotations[:, 0]], [joint_rest[:, 0] + state.transl]
         for k in range(1, 16):
             parent = self.parents[k]
@@ -124,43 +139,94 @@ class HandPoints:
             joints.append(joints[parent] + (bones[parent] @ (joint_rest[:, k] - joint_rest[:, parent])[..., None])[..., 0])
         G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
         offsets = p - (G @ joint_rest[..., None])[..., 0]
-        turned = torch.einsum("pk,tkab->tpab", self.skin, G)
-        points = (turned @ shaped[..., None])[..., 0] + torch.einsum("pk,tka->tpa", self.skin, offsets)
-        return Posed(points, G, p, offsets, shaped, state)
+        turned = _turned(G, self.skin.mT)
+        points = (turned * shaped[:, None]).sum(dim=2) + offsets.mT @ self.skin.mT
+        return Posed(points.mT, G, p, offsets, shaped, state)
 
-    def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 16, 3) of points `ids` (T, Q), or (1, Q) for all frames, by turns of each bone in its parent's frame.
+    def frames(self, posed: Posed) -> Tensor:
+        """(T, 16, 3, 3): the turn of each bone's parent in the camera frame, the identity for the wrist."""
+        root = torch.eye(3).to(posed.bones).expand(len(posed.bones), 1, 3, 3)
+        return torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
 
-        See HandState.step. Turning a bone moves what hangs on it about the bone's joint; the pose blend shapes add the second part.
+    def choose(self, ids: Tensor) -> "Chosen":
+        """Points `ids` (T, Q), or (1, Q) for all frames, whose derivatives are wanted."""
+        with_blend = len(ids) > 1 or bool((ids >= 16).any())  # joints proper have no blend shapes
+        blend = self.blend[..., ids[0] if len(ids) == 1 else ids] if with_blend else None
+        return Chosen(ids, self.skin[ids].mT.contiguous(), blend, self.shapedirs[ids].permute(0, 3, 2, 1).contiguous())
+
+    def turn_rows(self, posed: Posed, chosen: "Chosen", out: Tensor | None = None) -> Tensor:
+        """Derivative (T, 16, 3, 3, Q) of the points' coordinates (fourth axis) by turns of each bone about the camera frame's axes
+        (third axis), written to `out` (zeros) if given.
+
+        A turn moves what hangs on the bone about the bone's joint; the pose blend shapes add the second part.
         """
-        skin, shaped = self.skin[ids], _rows(posed.shaped, ids)
-        placed = torch.einsum("tkab,tqb->tqka", posed.bones, shaped) + posed.offsets[:, None]
-        hanging = torch.einsum("tqk,kj,tqka->tqja", skin, self.descends, placed)
-        arm = hanging - (skin @ self.descends)[..., None] * posed.joints[:, None]
-        root = torch.eye(3).to(skin).expand(len(posed.points), 1, 3, 3)
-        frames = torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
-        jacobian = torch.einsum("tqjab,tjbm->tqajm", -_skew(arm), frames)
-        if self.posedirs[ids.unique()].any():
-            d_rotation = torch.einsum("mab,tjbc->tjmac", _skew(torch.eye(3).to(skin)), posed.state.rotations[:, 1:]).flatten(3)
-            blend = torch.einsum("tqcjn,tjmn->tqcjm", self.posedirs[ids].unflatten(-1, (15, 9)), d_rotation)
-            turned = torch.einsum("tqk,tkab->tqab", skin, posed.bones)
-            jacobian[..., 1:, :] += torch.einsum("tqab,tqbjm->tqajm", turned, blend)
-        return jacobian
+        shaped = _columns(posed.shaped, chosen.ids)
+        hanging = (posed.bones.flatten(1, 2) @ shaped).unflatten(1, (16, 3))
+        hanging.add_(posed.offsets[..., None]).mul_(chosen.skin[:, :, None])
+        carried = chosen.skin.clone()
+        for k in range(15, 0, -1):  # children follow their parents in MANO's order
+            hanging[:, self.parents[k]] += hanging[:, k]
+            carried[:, self.parents[k]] += carried[:, k]
+        x, y, z = hanging.sub_(carried[:, :, None] * posed.joints[..., None]).unbind(2)
+        rows = torch.zeros(len(posed.points), 16, 3, 3, chosen.ids.shape[1]).to(x) if out is None else out
+        torch.neg(z, out=rows[:, :, 0, 1])
+        torch.neg(x, out=rows[:, :, 1, 2])
+        torch.neg(y, out=rows[:, :, 2, 0])
+        rows[:, :, 0, 2], rows[:, :, 1, 0], rows[:, :, 2, 1] = y, z, x
+        if chosen.blend is not None:
+            self._add_blend(rows, posed, chosen.skin, chosen.blend)
+        return rows
 
-    def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 10) of points `ids` (T, Q), or (1, Q) for all frames, by betas."""
+    def _add_blend(self, rows: Tensor, posed: Posed, skin: Tensor, blend: Tensor) -> None:
+        frames, points = len(posed.points), skin.shape[-1]
+        # turning joint j about camera axis m changes its matrix R_j by [F_j' e_m] R_j, F_j its parent's turn
+        changed = (_skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
+        if blend.ndim == 4:
+            moved = torch.bmm(changed.transpose(0, 1).reshape(15, frames * 3, 9), blend.flatten(2))
+            moved = moved.view(15, frames, 3, 3, points).transpose(0, 1)
+        else:
+            moved = torch.einsum("tjmn,jnctq->tjmcq", changed, blend)
+        turned = _turned(posed.bones, skin)
+        for a in range(3):
+            for c in range(3):
+                rows[:, 1:, :, a].addcmul_(moved[..., c, :], turned[:, None, None, a, c])
+
+    def shape_rows(self, posed: Posed, chosen: "Chosen") -> Tensor:
+        """Derivative (T, 10, 3, Q) of the points' coordinates by betas."""
         moved = [self.joint_shapedirs[0].expand(len(posed.points), 3, 10)]
         for k in range(1, 16):
             parent = self.parents[k]
             bone = self.joint_shapedirs[k] - self.joint_shapedirs[parent]
             moved.append(moved[parent] + posed.bones[:, parent] @ bone)
         offsets = torch.stack(moved, dim=1) - posed.bones @ self.joint_shapedirs
-        turned = torch.einsum("tqk,tkab->tqab", self.skin[ids], posed.bones)
-        return turned @ self.shapedirs[ids] + torch.einsum("tqk,tkan->tqan", self.skin[ids], offsets)
+        rows = (offsets.permute(0, 3, 2, 1).flatten(1, 2) @ chosen.skin).unflatten(1, (10, 3))
+        turned = _turned(posed.bones, chosen.skin)
+        for a in range(3):
+            for c in range(3):
+                rows[:, :, a].addcmul_(chosen.shapedirs[:, :, c], turned[:, None, a, c])
+        return rows
+
+    def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
+        """Derivative (T, Q, 3, 16, 3) of points `ids` by turns of each bone in its parent's frame (see HandState.step)."""
+        return torch.einsum("tjmaq,tjmi->tqaji", self.turn_rows(posed, self.choose(ids)), self.frames(posed))
+
+    def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
+        """Derivative (T, Q, 3, 10) of points `ids` by betas."""
+        return self.shape_rows(posed, self.choose(ids)).permute(0, 3, 2, 1)
 
     def shaped_by(self, betas: Tensor) -> "HandPoints":
         """The same points with a shape baked in."""
         return replace(self, rest=self.rest + self.shapedirs @ betas, joint_rest=self.joint_rest + self.joint_shapedirs @ betas)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Points `ids` (T, Q) or (1, Q) with their `skin` (., 16, Q), `blend` (15, 9, 3, Q), (15, 9, 3, T, Q) or None, `shapedirs` (., 10, 3, Q)."""
+
+    ids: Tensor
+    skin: Tensor
+    blend: Tensor | None
+    shapedirs: Tensor
 
 
 def tip_patches(model: HandModel, size: int = 20) -> Tensor:
@@ -169,10 +235,16 @@ def tip_patches(model: HandModel, size: int = 20) -> Tensor:
     return torch.cdist(tips, model.v_template).topk(size, largest=False).indices
 
 
-def _rows(values: Tensor, ids: Tensor) -> Tensor:
+def _turned(bones: Tensor, skin: Tensor) -> Tensor:
+    """(T, 3, 3, Q): bones' turns (T, 16, 3, 3) mixed by skinning weights (..., 16, Q)."""
+    return (bones.flatten(2).mT @ skin).unflatten(1, (3, 3))
+
+
+def _columns(values: Tensor, ids: Tensor) -> Tensor:
+    """Columns `ids` (T, Q), or (1, Q) alike in all frames, of (T, 3, P)."""
     if len(ids) == 1:
-        return values[:, ids[0]]
-    return values.gather(1, ids[..., None].expand(-1, -1, values.shape[-1]))
+        return values[..., ids[0]]
+    return values.gather(2, ids[:, None].expand(-1, values.shape[1], -1))
 
 
 def _skew(v: Tensor) -> Tensor:

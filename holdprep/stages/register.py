@@ -1,5 +1,6 @@
 """processed/v3d.npy -> MANO parameters with one shape per hand (hold_fit.init.npy), gaps filled and marked (hold_fit.slerp.npy)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import trimesh
 from holdprep.errors import HoldprepError
 from holdprep.hand import infill, lbs, registration
 from holdprep.hand.model import HandModel, Side
+from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
+from holdprep.hand.targets import Targets
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
@@ -32,7 +35,7 @@ def run(ctx: Context) -> Result:
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
-        _report(result, side, fit, is_valid)
+        _report(result, side, model, fit, is_valid)
         result.metrics["hand_model"] = model.name
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, track.vertices_m[side])
@@ -42,17 +45,25 @@ def run(ctx: Context) -> Result:
 
 
 def _fit(ctx: Context, side: Side, model: HandModel, vertices_m: np.ndarray) -> registration.Registration:
-    cfg = ctx.cfg.registration
-    return registration.register_vertices(
-        model,
-        torch.as_tensor(vertices_m, dtype=torch.float64),
+    cfg, length_mm = ctx.cfg.registration, ctx.cfg.hands.length_mm
+    options = registration.Options(
         shared_shape=cfg.shared_shape,
+        robust=cfg.robust,
+        robust_m=cfg.robust_mm / 1e3,
+        hand_length_m=None if length_mm is None else length_mm / 1e3,
+        smooth_turn=None if cfg.smooth_deg is None else math.radians(cfg.smooth_deg),
         max_iterations=cfg.max_iterations,
+    )
+    return registration.register(
+        model,
+        Targets(vertices_m=torch.as_tensor(vertices_m)),
+        options,
+        device=ctx.cfg.device,
         on_iteration=lambda step, losses: ctx.log_losses(step, {f"{side}.{k}": v for k, v in losses.items()}),
     )
 
 
-def _report(result: Result, side: Side, fit: registration.Registration, is_valid: torch.Tensor) -> None:
+def _report(result: Result, side: Side, model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> None:
     error_mm = 1e3 * fit.error_m
     metrics: dict[str, Any] = {
         f"{side}.error_mm": float(error_mm[is_valid].mean()),
@@ -61,14 +72,22 @@ def _report(result: Result, side: Side, fit: registration.Registration, is_valid
         f"{side}.infilled_frames": int((~is_valid).sum()),
         f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
         f"{side}.longest_gap": longest_gap(is_valid.numpy()),
+        f"{side}.beyond_limits_pct": 100 * _beyond_limits(model, fit, is_valid),
     }
     result.metrics |= metrics
     result.curves[f"{side}.error_mm"] = error_mm.tolist()
     result.curves[f"{side}.is_valid"] = is_valid.double().tolist()
+    result.notes += fit.notes
     result.notes.append(
         f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from its target, "
         f"{metrics[f'{side}.infilled_frames']} of {len(is_valid)} frames infilled (longest gap {metrics[f'{side}.longest_gap']})"
     )
+
+
+def _beyond_limits(model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> float:
+    """Share of valid frames in which a joint turns farther than joints do."""
+    rotations = lbs.to_state(model.to(torch.float64), fit.params).rotations[is_valid]
+    return float((beyond_limits(model.side, rotations).abs() > LIMIT_SIGMA).flatten(1).any(dim=1).double().mean())
 
 
 def _write_meshes(ctx: Context, side: Side, model: HandModel, fit: registration.Registration, target_m: np.ndarray) -> None:

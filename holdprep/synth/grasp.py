@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams
-from holdprep.hand.registration import PoseNoise
+from holdprep.hand.priors import PoseNoise
 from holdprep.synth.objects import SynthObject
 
 ITERATIONS = 350

@@ -10,6 +10,7 @@ import torch
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs, registration
 from holdprep.hand.model import ManoParams, load_hand_model
+from holdprep.hand.targets import Targets
 from tests.benchmarks.cases import Case
 from tests.running import run
 
@@ -79,9 +80,9 @@ def measure_registration(frames: int = 300) -> Iterator[Row]:
     noisy = mesh.vertices + 1e-3 * torch.randn(mesh.vertices.shape, generator=generator, dtype=torch.float64)
     joints = mesh.joints - mesh.joints[:, :1]
     jobs: dict[str, Callable[[], registration.Registration]] = {
-        "exact_vertices": lambda: registration.register_vertices(model, mesh.vertices),
-        "noisy_vertices": lambda: registration.register_vertices(model, noisy),
-        "exact_joints_3d": lambda: registration.register_keypoints(model, j3d_m=joints),
+        "exact_vertices": lambda: registration.register(model, Targets(vertices_m=mesh.vertices)),
+        "noisy_vertices": lambda: registration.register(model, Targets(vertices_m=noisy)),
+        "exact_joints_3d": lambda: registration.register(model, Targets(j3d_m=joints, relative=True)),
     }
     for name, job in jobs.items():
         started = time.perf_counter()

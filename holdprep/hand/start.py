@@ -1,0 +1,91 @@
+"""A first pose for registration, in closed form and from any global rotation: each bone turned onto what is seen of it."""
+
+import cv2
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from holdprep.geometry.cameras import linear_translation
+from holdprep.hand.joints import CHILD, PALM
+from holdprep.hand.lbs import HandPoints, HandState, to_state
+from holdprep.hand.model import HandModel, ManoParams
+
+
+def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandState:
+    """Each bone by Procrustes on the vertices (T, 778, 3) skinned to it, weighed by `seen` (T, 778): some 5 mm away, from any pose."""
+    bones, target = [], torch.where(seen[..., None] > 0, vertices_m, 0.0)
+    for k in range(16):
+        w = model.weights[:, k] * seen + 1e-12
+        w = w / w.sum(dim=1, keepdim=True)
+        x = model.v_template - (w @ model.v_template)[:, None]
+        bones.append(roma.special_procrustes((target * w[..., None]).mT @ x))
+    local = [bones[0]] + [bones[model.parents[k]].mT @ bones[k] for k in range(1, 16)]
+    state = HandState(torch.stack(local, dim=1), torch.zeros(10).to(target), torch.zeros(len(target), 3).to(target))
+    few = torch.arange(0, 778, 8)  # enough to place it
+    points = HandPoints.of(model, few).pose(state).points[:, 21:]
+    w = (seen[:, few] / seen[:, few].sum(dim=1, keepdim=True).clamp_min(1))[..., None]
+    return HandState(state.rotations, state.betas, ((target[:, few] - points) * w).sum(dim=1))
+
+
+def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:
+    """The palm by Procrustes, each finger bone by the shortest turn onto its direction; bones that are not `seen` (T, 21) keep the mean pose."""
+    points = HandPoints.of(model, torch.zeros(0, dtype=torch.long))
+    state = _mean_pose(model, len(j3d_m))
+    mean = points.pose(state.rows(slice(1))).points[0]
+    palm = list(PALM)
+    w = seen[:, palm] / seen[:, palm].sum(dim=1, keepdim=True).clamp_min(1e-12)
+    target = torch.where(seen[..., None] > 0, j3d_m, 0.0)
+    centred = (target[:, palm] - (w[..., None] * target[:, palm]).sum(dim=1, keepdim=True)) * w[..., None]
+    root = roma.special_procrustes(centred.mT @ (mean[palm] - w[..., None].mul(mean[palm]).sum(dim=1, keepdim=True)))
+    rotations = state.rotations.clone()
+    rotations[:, 0] = root
+    world = {0: root}
+    for k, child in CHILD.items():
+        parent = world[model.parents[k]]
+        want = (parent.mT @ (target[:, child] - target[:, k])[..., None])[..., 0]
+        have = (state.rotations[:, k] @ (points.rest[child] - points.rest[k]).expand_as(want)[..., None])[..., 0]
+        turn = shortest_turn(have, want)
+        both = (seen[:, child] * seen[:, k] > 0)[:, None, None]
+        rotations[:, k] = torch.where(both, turn @ state.rotations[:, k], state.rotations[:, k])
+        world[k] = parent @ rotations[:, k]
+    state = HandState(rotations, state.betas, state.transl)
+    joints = points.pose(state).points
+    w = (seen / seen.sum(dim=1, keepdim=True))[..., None]
+    return HandState(rotations, state.betas, ((target - joints) * w).sum(dim=1))
+
+
+def from_pixels(model: HandModel, j2d_px: Tensor, K: Tensor, weight: Tensor) -> HandState:
+    """The hand in its mean pose by PnP (SQPnP, Terzakis & Lourakis 2020)."""
+    state = _mean_pose(model, len(j2d_px))
+    mean = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(state.rows(slice(1))).points[0].cpu()
+    rotations, transl = state.rotations.clone(), state.transl.clone()
+    for t, px in enumerate(j2d_px.cpu()):
+        use = (weight[t] > 0).cpu().numpy()
+        ok, rvec, tvec = cv2.solvePnP(
+            (mean - mean[0]).numpy()[use], px.numpy()[use], K.cpu().numpy(), np.zeros(4), flags=cv2.SOLVEPNP_SQPNP
+        )
+        if ok:
+            rotations[t, 0] = roma.rotvec_to_rotmat(torch.from_numpy(np.ravel(rvec))).to(rotations)
+            transl[t] = (torch.from_numpy(np.ravel(tvec)) - mean[0]).to(transl)
+    return HandState(rotations, state.betas, transl)
+
+
+def placed(model: HandModel, state: HandState, j2d_px: Tensor, K: Tensor, weight: Tensor) -> HandState:
+    """The same pose moved to where its joints were seen in the picture."""
+    still = HandState(state.rotations, state.betas, torch.zeros_like(state.transl))
+    joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(still).points
+    return HandState(state.rotations, state.betas, linear_translation(joints, K, torch.nan_to_num(j2d_px), weight))
+
+
+def shortest_turn(a: Tensor, b: Tensor) -> Tensor:
+    """(T, 3, 3) rotations that take directions a onto b without twist."""
+    a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
+    axis = torch.linalg.cross(a, b)
+    angle = torch.atan2(axis.norm(dim=-1), (a * b).sum(dim=-1))
+    return roma.rotvec_to_rotmat(torch.nn.functional.normalize(axis, dim=-1) * angle[:, None])
+
+
+def _mean_pose(model: HandModel, frames: int) -> HandState:
+    zeros = [torch.zeros(frames, n).to(model.v_template) for n in (3, 45, 3)]
+    return to_state(model, ManoParams(zeros[0], zeros[1], torch.zeros(10).to(model.v_template), zeros[2]))

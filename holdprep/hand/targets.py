@@ -1,0 +1,159 @@
+"""What a hand is registered to, and the checks that it can be a hand of the right side, in metres."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import roma
+import torch
+from torch import Tensor
+
+from holdprep.errors import HoldprepError
+from holdprep.hand.joints import MANO21_TIP_VERTICES, MIDDLE_FINGER
+from holdprep.hand.lbs import NUM_JOINTS
+from holdprep.hand.model import HandModel
+
+LENGTH_RANGE_M = (0.08, 0.30)  # wrist to middle fingertip: an infant's to a giant's
+MIN_SPREAD = 0.02  # of a target's points about their mean, in lengths of a hand; less is one point
+MIN_JOINTS, MIN_VERTICES = 6, 200
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Any mix of targets of T frames; NaN where there is none.
+
+    `vertices_m` (T, 778, 3) and `j3d_m` (T, 21, 3, MANO-21 order) in camera axes, from a point of the hand if `relative` (then `j2d_px`,
+    where given, tells the place), else from the camera; `j2d_px` (T, 21, 2) under `K` (3, 3); `confidence` (T, 21) in [0, 1] of both kinds of joints.
+    """
+
+    vertices_m: Tensor | None = None
+    j3d_m: Tensor | None = None
+    j2d_px: Tensor | None = None
+    K: Tensor | None = None
+    confidence: Tensor | None = None
+    relative: bool = False
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return next(len(x) for x in (self.vertices_m, self.j3d_m, self.j2d_px) if x is not None)
+
+    def weights(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What is seen of vertices (T, 778), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
+        trust = None if self.confidence is None else torch.nan_to_num(self.confidence.double())
+
+        def weight(x: Tensor | None, trust: Tensor | None) -> Tensor | None:
+            if x is None:
+                return None
+            seen = torch.isfinite(x).all(dim=-1).double()
+            return seen if trust is None else seen * trust * (trust > 0.05)
+
+        return weight(self.vertices_m, None), weight(self.j3d_m, trust), weight(self.j2d_px, trust)
+
+    def is_valid(self) -> Tensor:
+        """(T,) frames in which enough was seen: a quarter of the vertices, or 6 joints."""
+        vertices, j3d, j2d = self.weights()
+        enough = torch.zeros(self.num_frames, dtype=torch.bool)
+        for weight, least in ((vertices, MIN_VERTICES), (j3d, MIN_JOINTS), (j2d, MIN_JOINTS)):
+            if weight is not None:
+                enough = enough | ((weight > 0).sum(dim=1).cpu() >= least)
+        return enough
+
+    def rows(self, rows: Tensor) -> "Targets":
+        """Some of the frames."""
+        return self._mapped(lambda x: x[rows], per_frame_only=True)
+
+    def to(self, device: str | torch.device) -> "Targets":
+        """The same on another device."""
+        return self._mapped(lambda x: x.to(device))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], per_frame_only: bool = False) -> "Targets":
+        def maybe(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
+        K = self.K if per_frame_only else maybe(self.K)
+        return Targets(maybe(self.vertices_m), maybe(self.j3d_m), maybe(self.j2d_px), K, maybe(self.confidence), self.relative)
+
+    def scaled(self, ratio: float) -> "Targets":
+        """Points in space moved away from the camera so that sizes are `ratio` times theirs and pixels stay."""
+        vertices = None if self.vertices_m is None else self.vertices_m * ratio
+        return replace(self, vertices_m=vertices, j3d_m=None if self.j3d_m is None else self.j3d_m * ratio)
+
+
+def check(model: HandModel, targets: Targets) -> Tensor:
+    """(T,) frames that can be registered. Raises HoldprepError, naming counts and frames, for everything that is no hand of this side in metres."""
+    _check_shapes(targets)
+    is_valid = targets.is_valid()
+    if not bool(is_valid.any()):
+        raise HoldprepError(f"register: none of {len(is_valid)} frames has a target: check hand_pose's overlays and hands.which")
+    for name in ("vertices_m", "j3d_m"):
+        points = getattr(targets, name)
+        if points is not None:
+            _check_size(model, name, points, is_valid)
+    if targets.vertices_m is not None:
+        _check_side(model, targets.vertices_m, is_valid)
+    return is_valid
+
+
+def _check_shapes(targets: Targets) -> None:
+    shapes = {"vertices_m": (778, 3), "j3d_m": (NUM_JOINTS, 3), "j2d_px": (NUM_JOINTS, 2), "confidence": (NUM_JOINTS,)}
+    given = {n: x for n in shapes if (x := getattr(targets, n)) is not None}
+    if not set(given) - {"confidence"}:
+        raise HoldprepError("register: no target: give vertices_m, j3d_m, or j2d_px with K")
+    if targets.j2d_px is not None and targets.K is None:
+        raise HoldprepError("register: j2d_px without K: give the camera's intrinsics")
+    for name, value in given.items():
+        if tuple(value.shape[1:]) != shapes[name] or len(value) != targets.num_frames:
+            want = ", ".join(str(n) for n in shapes[name])
+            raise HoldprepError(f"register: {name} has shape {tuple(value.shape)}, not ({targets.num_frames}, {want})")
+
+
+def _lengths(model: HandModel, points: Tensor) -> Tensor:
+    """(T,) m along the bones from wrist to middle fingertip, of vertices or of joints."""
+    if points.shape[1] == 778:
+        bones = model.J_regressor[list(MIDDLE_FINGER[:-1])].to(points)
+        chain = torch.cat([bones @ points, points[:, [MANO21_TIP_VERTICES[2]]]], dim=1)
+    else:
+        chain = points[:, list(MIDDLE_FINGER)]
+    return chain.diff(dim=1).norm(dim=-1).sum(dim=1)
+
+
+def _check_size(model: HandModel, name: str, points: Tensor, is_valid: Tensor) -> None:
+    kind = "vertices" if name == "vertices_m" else "joints"
+    spread = (points - points.nanmean(dim=1, keepdim=True)).norm(dim=-1).nan_to_num().amax(dim=1).cpu()
+    lengths = _lengths(model, points).cpu()
+    known = lengths[torch.isfinite(lengths) & is_valid]
+    length = float(known.median()) if len(known) else float("nan")
+    flat = is_valid & torch.isfinite(lengths) & (spread <= MIN_SPREAD * (length if length > 0 else 1.0))
+    if bool(flat.any()):
+        first = int(flat.nonzero()[0, 0])
+        raise HoldprepError(
+            f"register: in {int(flat.sum())} of {len(flat)} frames all {kind} lie at one point (first: row {first}): no hand"
+        )
+    if not len(known) or LENGTH_RANGE_M[0] <= length <= LENGTH_RANGE_M[1]:
+        return
+    low, high = LENGTH_RANGE_M
+    advice = "are these millimetres? give metres" if low <= length / 1e3 <= high else f"a hand has {low}-{high} m: check the unit"
+    raise HoldprepError(f"register: the {kind} make a hand of {length:.4g} m from wrist to middle fingertip: {advice}")
+
+
+def _check_side(model: HandModel, vertices_m: Tensor, is_valid: Tensor) -> None:
+    """The palm moves as one piece: a mirrored one correlates with the model's through a reflection."""
+    palm = model.weights[:, 0] > 0.9
+    rows = is_valid.to(vertices_m.device) & torch.isfinite(vertices_m[:, palm]).all(dim=(1, 2))
+    if not bool(rows.any()):
+        return
+    rest = (model.v_template[palm] - model.v_template[palm].mean(dim=0)).to(vertices_m)
+    seen = vertices_m[rows][:, palm]
+    seen = seen - seen.mean(dim=1, keepdim=True)
+    errors = []
+    for sign in (1.0, -1.0):
+        source = rest * torch.tensor([sign, 1.0, 1.0]).to(rest)
+        turn = roma.special_procrustes((seen.mT @ source).double())
+        errors.append((seen - source @ turn.mT.to(source)).norm(dim=-1).mean(dim=1))
+    mirrored = int((errors[1] < 0.7 * errors[0]).sum())
+    if mirrored > 0.5 * len(errors[0]):
+        other = "left" if model.side == "right" else "right"
+        raise HoldprepError(
+            f"register: in {mirrored} of {len(errors[0])} frames the {model.side} hand's vertices are a {other} hand's: "
+            f"name it hands.which={other}, or mirror the file's x"
+        )

@@ -1,0 +1,153 @@
+"""What a registration measures: targets of points in space or in the picture, their residuals and Gauss-Newton equations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from holdprep.geometry.cameras import project_ahead, projection_jacobian
+from holdprep.hand.lbs import Chosen, HandPoints, HandState, Posed
+
+Robust = Literal["none", "huber", "geman_mcclure"]
+TURNS, TRANSL = 48, 51  # unknowns of a frame: 16 bones' turns, then the translation, then 10 of shape
+UNKNOWNS = 61
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of a coordinate, in the target's unit; if `measured` only a first guess, estimated from the residuals down to `floor`."""
+
+    sigma: float
+    measured: bool = False
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Robust loss of a point's distance, of `width` in the target's unit."""
+
+    kind: Robust = "none"
+    width: float = 1.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One kind of measurement: `ids` (Q,) of HandPoints were seen at `target` (T, Q, C), metres or pixels under `K`.
+
+    `weight` (T, Q) is 0 where nothing was seen. Where the targets' place is not known (`floating`), they and the points are taken from
+    the mean of those that were seen. Derivatives are of `dtype`; residuals are always float64, so that the solution is as exact as they are.
+    """
+
+    name: str
+    ids: Tensor
+    target: Tensor
+    weight: Tensor
+    noise: Noise
+    loss: Loss = field(default_factory=Loss)
+    floating: bool = False
+    K: Tensor | None = None
+    dtype: torch.dtype = torch.float64
+
+    def residual(self, posed: Posed, rows: slice) -> Tensor:
+        """(T, C, Q) of frames `rows`, in the unit of the target; 0 where nothing was seen."""
+        points = posed.points[:, self.ids]
+        target = torch.nan_to_num(self.target[rows].to(points))
+        if self.floating:
+            share = self.share(rows)[:, None]
+            points, target = points - share @ points, target - share @ target
+        seen = points if self.K is None else project_ahead(points, self.K)
+        return torch.where(self.weight[rows][..., None] > 0, seen - target, 0.0).mT
+
+    def share(self, rows: slice) -> Tensor:
+        """(T, Q) of each point in the mean of those that were seen."""
+        seen = (self.weight[rows] > 0).double()
+        return seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
+
+    def losses(self, residual: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """(T,) half the weighted robust squares of a residual (T, C, Q), and the weights (T, Q) of its reweighted squares."""
+        square = residual.square().sum(dim=1)
+        value, weight = robust_loss(square, self.loss)
+        own = self.weight[rows].to(square)
+        return 0.5 * (own * value).sum(dim=1), own * weight
+
+
+def robust_loss(square: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Loss and its derivative by the squared residual; Huber 1964, Geman & McClure 1987."""
+    kind, width = loss.kind, loss.width
+    if kind == "huber":
+        size = square.sqrt()
+        return torch.where(size < width, square, 2 * width * size - width**2), (width / size.clamp_min(1e-12)).clamp_max(1)
+    if kind == "geman_mcclure":
+        share = 1 / (1 + square / width**2)
+        return square * share, share.square()
+    return square, torch.ones_like(square)
+
+
+def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Of every term (T,) half its weighted robust squares; and the turns (T, 16, 3, 3) of the bones' parents in the camera frame."""
+    found: dict[str, list[Tensor]] = {t.name: [] for t in terms}
+    frames = []
+    for rows in chunks(len(state.transl), chunk):
+        posed = points.pose(state.rows(rows))
+        for t in terms:
+            found[t.name].append(t.losses(t.residual(posed, rows), rows)[0])
+        frames.append(points.frames(posed))
+    return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(frames)
+
+
+def linearise(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of every term, in its own unit, Gauss-Newton's matrix (T, 61, 61) and gradient (T, 61); the unknown turns go about the camera's axes."""
+    narrow = [_Narrow.of(points, t) for t in terms]
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {t.name: [] for t in terms}
+    for rows in chunks(len(state.transl), chunk):
+        posed = points.pose(state.rows(rows))
+        for t, own in zip(terms, narrow, strict=True):
+            found[t.name].append(_equations(own, posed, t, rows))
+    return {name: (torch.cat([H for H, _ in parts]), torch.cat([g for _, g in parts])) for name, parts in found.items()}
+
+
+def chunks(frames: int, size: int) -> Iterator[slice]:
+    """The frames in parts."""
+    return (slice(i, i + size) for i in range(0, frames, size))
+
+
+@dataclass(frozen=True)
+class _Narrow:
+    """A term's points in the kind of floats of its derivatives."""
+
+    points: HandPoints
+    chosen: Chosen
+
+    @staticmethod
+    def of(points: HandPoints, term: Term) -> "_Narrow":
+        own = points.to(term.dtype)
+        return _Narrow(own, own.choose(term.ids[None]))
+
+
+def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[Tensor, Tensor]:
+    residual = term.residual(posed, rows)
+    weight = term.losses(residual, rows)[1]
+    small = posed.to(term.dtype)
+    J = _jacobian(narrow.points, small, narrow.chosen)
+    if term.floating:
+        J = J - torch.einsum("tuaq,tq->tua", J, term.share(rows).to(J))[..., None]
+    if term.K is not None:
+        by_point = projection_jacobian(posed.points[:, term.ids], term.K).to(term.dtype)
+        J = torch.einsum("tqca,tuaq->tucq", by_point, J)
+    if not bool((weight == 1).all()):
+        root = weight.sqrt()
+        J, residual = J * root[:, None, None].to(J), residual * root[:, None]
+    J = J.flatten(2)
+    return J @ J.mT, (J @ residual.flatten(1)[..., None].to(J))[..., 0].double()
+
+
+def _jacobian(points: HandPoints, posed: Posed, chosen: Chosen) -> Tensor:
+    """(T, 61, 3, Q) derivative of points by the unknowns."""
+    J = torch.zeros(len(posed.points), UNKNOWNS, 3, chosen.ids.shape[1]).to(posed.points)
+    points.turn_rows(posed, chosen, J[:, :TURNS].unflatten(1, (16, 3)))
+    for a in range(3):
+        J[:, TURNS + a, a] = 1
+    J[:, TRANSL:] = points.shape_rows(posed, chosen)
+    return J
