@@ -1,0 +1,60 @@
+"""Tiny checkpoints in the published layouts, from a seed; and the fixtures that the published implementations computed with them."""
+
+import ast
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+HERE = Path(__file__).parent
+HAMER_CONFIG = {
+    "MODEL": {
+        "IMAGE_SIZE": 256,
+        "BACKBONE": {"TYPE": "vit", "DEPTH": 2, "NUM_HEADS": 4},
+        "MANO_HEAD": {
+            "TYPE": "transformer_decoder",
+            "TRANSFORMER_DECODER": {"depth": 2, "heads": 2, "mlp_dim": 16, "dim_head": 8, "norm": "layer", "context_dim": 32, "dim": 24},
+        },
+    },
+}
+
+
+def fixture(name: str) -> dict[str, np.ndarray]:
+    """Inputs and outputs of a published implementation, made outside this repository."""
+    with np.load(HERE / name, allow_pickle=False) as file:
+        return dict(file)
+
+
+def seeded(parity: dict[str, np.ndarray], seed: int, sigma: float) -> dict[str, Tensor]:
+    """The weights that a fixture was made with: normal numbers, drawn in the order of the published names."""
+    rng = np.random.default_rng(seed)
+    shapes = [ast.literal_eval(str(s)) for s in parity["shapes"]]
+    return {str(n): torch.from_numpy(rng.normal(0, sigma, s).astype(np.float32)) for n, s in zip(parity["names"], shapes, strict=True)}
+
+
+def hamer_weights() -> dict[str, Tensor]:
+    weights = seeded(fixture("hamer_parity.npz"), seed=7, sigma=0.15)
+    return weights | {"mano_head.init_cam": torch.tensor([[0.9, 0.0, 0.0]])}
+
+
+def write_hamer_checkpoint(folder: Path) -> Path:
+    """hamer.ckpt as Lightning writes it, with what else the published one holds, and model_config.yaml in the folder above."""
+    path = folder / "checkpoints" / "hamer.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = {
+        "mano.v_template": torch.zeros(778, 3),
+        "discriminator.betas_fc1.weight": torch.zeros(2, 2),
+        "initialized": torch.tensor(False),
+    }
+    torch.save({"state_dict": hamer_weights() | extra, "epoch": 3, "hyper_parameters": {"cfg": {}}}, path)
+    (folder / "model_config.yaml").write_text(yaml.safe_dump(HAMER_CONFIG))
+    return path
+
+
+def picture(width: int, height: int, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8: random tiles of 10 pixels."""
+    tiles = np.random.default_rng(seed).uniform(0, 255, (height // 10, width // 10, 3)).astype(np.float32)
+    return np.clip(np.round(cv2.resize(tiles, (width, height), interpolation=cv2.INTER_NEAREST)), 0, 255).astype(np.uint8)
