@@ -66,7 +66,7 @@ def _mask_boxes(ctx: Context) -> dict[Side, np.ndarray]:
         raise HoldprepError(
             f"no hand masks of {ctx.seq.name} for hands.which={ctx.cfg.hands.which}, which say where to look: run segment, or set hand.boxes=mediapipe"
         )
-    return {s: crops.mask_boxes(ctx.seq.masks(s)) for s in sides}
+    return {s: crops.mask_boxes(ctx.seq.masks(s), ctx.seq.image_size(), ctx.seq.frame_names(), s) for s in sides}
 
 
 def _file_boxes(ctx: Context, path: Path | None) -> dict[Side, np.ndarray]:

@@ -31,13 +31,17 @@ class Job(NamedTuple):
 Cut = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]  # image, box, mirrored -> (3, H, W) float32 RGB, 0..255
 
 
-def mask_boxes(masks: Sequence[np.ndarray]) -> np.ndarray:
+def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: Sequence[str], side: Side) -> np.ndarray:
     """(T, 4) boxes x1, y1, x2, y2 (centres of the outermost pixels) about masks (T of (H, W) bool); NaN where there is no hand.
 
     Specks are passed over; a hand that is less than MIN_BOX_PX across counts as none.
+    Raises HoldprepError for a mask that has not the size of the image (width, height).
     """
     boxes = np.full((len(masks), 4), np.nan)
-    for t, mask in enumerate(masks):
+    for t, (name, mask) in enumerate(zip(names, masks, strict=True)):
+        if mask.shape[::-1] != image_size:
+            sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {image_size[0]} x {image_size[1]}"
+            raise HoldprepError(f"{side} hand's mask of frame {name} is {sizes}; make masks as large as their images")
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
         parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= MIN_PART * stats[1:, cv2.CC_STAT_AREA].max(initial=0)]
         if len(parts):

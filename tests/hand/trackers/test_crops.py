@@ -16,15 +16,19 @@ def mask(*rectangles: tuple[int, int, int, int]) -> np.ndarray:
     return filled
 
 
+def boxes_of(masks: list[np.ndarray]) -> np.ndarray:
+    return crops.mask_boxes(masks, (80, 60), [f"{t:04d}" for t in range(len(masks))], "right")
+
+
 def test_boxes_hold_the_hand_and_pass_over_specks():
     fingers_apart = mask((10, 20, 30, 40), (50, 25, 54, 35))
     masks = [mask((10, 20, 30, 40)), fingers_apart, mask((10, 20, 30, 40), (70, 2, 71, 3)), mask()]
     expected = [[10, 20, 30, 40], [10, 20, 54, 40], [10, 20, 30, 40], [np.nan] * 4]
-    np.testing.assert_array_equal(crops.mask_boxes(masks), expected)
+    np.testing.assert_array_equal(boxes_of(masks), expected)
 
 
 def test_a_hand_of_a_pixel_or_a_few_is_none():
-    found = crops.mask_boxes([mask((5, 5, 5, 5)), mask((5, 5, 11, 11)), mask((5, 5, 13, 6))])
+    found = boxes_of([mask((5, 5, 5, 5)), mask((5, 5, 11, 11)), mask((5, 5, 13, 6))])
     np.testing.assert_array_equal(np.isfinite(found).all(axis=1), [False, False, True])
 
 
