@@ -305,14 +305,25 @@ def load_npy(path: Path | str) -> Any:
     """An array, or the dict that `np.save(path, dict)` wrote. Raises what `load_pickle` raises."""
     path = Path(path)
     with _readable(path), path.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        dtype = read_header(stream)[2]
-        if not dtype.hasobject:
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        array = _unpickle(stream)
-        return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+        return _read_npy(stream)
+
+
+def load_npz_array(path: Path | str, name: str) -> Any:
+    """One array of what `np.savez` wrote. Raises what `load_pickle` raises."""
+    path = Path(path)
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        return _read_npy(io.BytesIO(archive.read(f"{name}.npy")))
+
+
+def _read_npy(stream: BinaryIO) -> Any:
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    dtype = read_header(stream)[2]
+    if not dtype.hasobject:
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    array = _unpickle(stream)
+    return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
 
 
 class _Setting(metaclass=_Frozen):

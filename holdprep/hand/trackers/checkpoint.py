@@ -48,8 +48,8 @@ def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path
 
     Raises HoldprepError naming the model whose weights the file seems to hold, and the first tensor that is absent or of another shape.
     """
-    filled = {}
-    for own, value in network.state_dict().items():
+    filled = network.state_dict()
+    for own, value in [item for item in filled.items() if not item[0].endswith("num_batches_tracked")]:  # which only training reads
         sources = published_names(own, names)
         shape = (value.shape[0] // len(sources), *value.shape[1:]) if len(sources) > 1 else tuple(value.shape)
         for source in sources:
@@ -74,6 +74,6 @@ def published_names(own: str, names: Names) -> tuple[str, ...]:
 def _another(path: Path, published: Mapping[str, Tensor], model: str, tensor: str) -> HoldprepError:
     found = next((name for name, pattern in _MODELS if any(re.search(pattern, key) for key in published)), None)
     if found == model:
-        return HoldprepError(f"{path} is {model}'s, but of another size: {tensor}; use the published checkpoint with its own settings")
+        return HoldprepError(f"{path} is {model}'s, but of another kind: {tensor}; use the published checkpoint with its own settings")
     whose = f"looks like {found}'s" if found else f"has {len(published)} tensors of an unknown model, first {next(iter(published))}"
     return HoldprepError(f"{path} is not {model}'s checkpoint, it {whose}: {tensor}; set hand.checkpoint to {model}'s")

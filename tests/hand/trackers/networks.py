@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import scipy.sparse
 import torch
 import yaml
 from torch import Tensor
@@ -58,3 +59,23 @@ def picture(width: int, height: int, seed: int) -> np.ndarray:
     """(H, W, 3) uint8: random tiles of 10 pixels."""
     tiles = np.random.default_rng(seed).uniform(0, 255, (height // 10, width // 10, 3)).astype(np.float32)
     return np.clip(np.round(cv2.resize(tiles, (width, height), interpolation=cv2.INTER_NEAREST)), 0, 255).astype(np.uint8)
+
+
+def metro_weights() -> dict[str, Tensor]:
+    """Normalisations start from ones, and no variance is negative."""
+    weights = seeded(fixture("metro_parity.npz"), seed=11, sigma=0.05)
+    for name, value in weights.items():
+        if name.endswith("running_var"):
+            weights[name] = value.abs() + 0.5
+        elif name.endswith("LayerNorm.weight") or (name.startswith("backbone") and name.endswith("weight") and value.ndim == 1):
+            weights[name] = value + 1
+    return weights
+
+
+def write_sampling(path: Path, kept: np.ndarray) -> Path:
+    """mano_downsampling.npz as METRO's repository has it: lists of sparse matrices."""
+    rows = scipy.sparse.csc_matrix((np.ones(len(kept)), (np.arange(len(kept)), kept)), shape=(len(kept), 778))
+    steps = np.empty(2, object)
+    steps[:] = [rows, scipy.sparse.csc_matrix(np.eye(3, len(kept)))]
+    np.savez(path, D=steps, A=steps)
+    return path

@@ -138,7 +138,7 @@ def test_another_models_checkpoint_is_told_by_name_with_its_first_tensor(tmp_pat
     torch.save({"state_dict": {"conv.weight": torch.zeros(3)}}, path)
     assert "has 1 tensors of an unknown model, first conv.weight" in refused(path)
     wide = corrupt(tmp_path, {"backbone.pos_embed": torch.zeros(1, 197, 768)})
-    assert "is HaMeR's, but of another size: backbone.pos_embed is (1, 197, 768), (1, 193, 32) is needed" in refused(wide)
+    assert "is HaMeR's, but of another kind: backbone.pos_embed is (1, 197, 768), (1, 193, 32) is needed" in refused(wide)
     without = corrupt(tmp_path, {"mano_head.decpose.bias": None})
     assert "mano_head.decpose.bias is missing" in refused(without)
 
