@@ -113,6 +113,19 @@ class HamerHand(NetworkHand):
     focal_px: float | None = Field(gt=0, description="true focal length in pixels of images/; null = HaMeR's 5000/256 x the longer side")
 
 
+class MetroHand(NetworkHand):
+    name: Literal["metro"]
+    checkpoint: Path = Field(description="metro_hand_state_dict.bin; also $METRO_CHECKPOINT")
+    backbone: Path | None = Field(
+        description="hrnetv2_w64_imagenet_pretrained.pth, only for a checkpoint without its backbone; null = none"
+    )
+    sampling: Path = Field(description="mano_downsampling.npz of METRO's repository")
+    reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
+    focal_px: float | None = Field(
+        gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, a long lens"
+    )
+
+
 class ImportHand(Node):
     name: Literal["import"]
     format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
@@ -221,7 +234,7 @@ class Config(Node):
     create: Create
     segmenter: Annotated[ClassicalSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
     hands: Hands
-    hand: Annotated[MediapipeHand | HamerHand | ImportHand | TruthHand, Field(discriminator="name")]
+    hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Registration
     object_pose: Annotated[SiftObjectPose | TruthObjectPose, Field(discriminator="name")]

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import torch
 
-from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, NetworkHand, TruthHand
+from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, MetroHand, NetworkHand, TruthHand
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
-from holdprep.hand.model import SIDES, Side
-from holdprep.hand.trackers import VertexTrack, hamer, hamer_network, metro
+from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.trackers import VertexTrack, hamer, hamer_network, metro, metro_network
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.quality.truth import load_truth
@@ -34,9 +34,16 @@ def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
         return {"truth": seq.path("truth")}
     if isinstance(cfg.hand, ImportHand):
         return {"tracker": cfg.hand.folder}
-    if isinstance(cfg.hand, HamerHand):
-        weights = {"checkpoint": cfg.hand.checkpoint, "settings": hamer_network.settings_file(cfg.hand.checkpoint)}
-        return weights | {"boxes": cfg.hand.boxes_file, "hand_model": cfg.hand_model.path}
+    if isinstance(cfg.hand, NetworkHand):
+        return _weights(cfg.hand) | {"boxes": cfg.hand.boxes_file, "hand_model": cfg.hand_model.path}
+    return {}
+
+
+def _weights(node: NetworkHand) -> dict[str, Path | None]:
+    if isinstance(node, HamerHand):
+        return {"checkpoint": node.checkpoint, "settings": hamer_network.settings_file(node.checkpoint)}
+    if isinstance(node, MetroHand):
+        return {"checkpoint": node.checkpoint, "backbone": node.backbone, "sampling": node.sampling}
     return {}
 
 
@@ -46,6 +53,8 @@ def run(ctx: Context) -> Result:
         return _mediapipe(ctx, node)
     if isinstance(node, HamerHand):
         return _hamer(ctx, node)
+    if isinstance(node, MetroHand):
+        return _metro(ctx, node)
     if isinstance(node, ImportHand):
         folder = node.folder or ctx.seq.path("v3d").parent
         return _take(ctx, READERS[node.format](folder, names), folder)
@@ -100,11 +109,8 @@ def _hamer(ctx: Context, node: HamerHand) -> Result:
     network = hamer_network.load(node.checkpoint).to(device)
     network.backbone.to(_dtype(node, device))
     boxes, notes = hand_boxes.boxes(ctx, node)
-    models = {side: hand_model(ctx.cfg, side) for side in {"right": 0, **boxes}}
-    if models["right"].name == "standin":
-        notes.append(
-            "HaMeR speaks MANO's parameters: on the stand-in hand its meshes and keypoints are near, not exact; set hand_model.path"
-        )
+    models = {side: hand_model(ctx.cfg, side) for side in dict.fromkeys(("right", *boxes))}
+    notes += _standin_note("HaMeR", models["right"])
     track = hamer.track(
         ctx.seq.images(),
         boxes,
@@ -117,6 +123,40 @@ def _hamer(ctx: Context, node: HamerHand) -> Result:
         progress=True,
     )
     return _keep(ctx, replace(track, notes=(*track.notes, *notes)), {s: hamer.square(b) for s, b in boxes.items()})
+
+
+def _metro(ctx: Context, node: MetroHand) -> Result:
+    device = _device(ctx)
+    network = metro_network.load(node.checkpoint, node.backbone).to(device)
+    network.backbone.to(_dtype(node, device))
+    kept = metro.read_kept(node.sampling)
+    boxes, notes = hand_boxes.boxes(ctx, node)
+    model, names = hand_model(ctx.cfg, "right"), ctx.seq.frame_names()
+    found = metro.track(
+        ctx.seq.images(),
+        boxes,
+        network,
+        model,
+        kept,
+        names,
+        reuse_boxes=node.reuse_boxes,
+        batch=node.batch,
+        threads=node.threads,
+        progress=True,
+    )
+    width, height = ctx.seq.image_size()
+    K = pinhole_K(node.focal_px, width, height) if node.focal_px else metro.long_lens(width, height)
+    result = _keep(ctx, metro.place(found, K, names, notes + _standin_note("METRO", model)), {s: h.boxes_px for s, h in found.items()})
+    if "right" in found:  # METRO's own files know no left hand
+        ctx.seq.write_npy("v3d_metro", found["right"].v3d_ra_m.astype(np.float32))
+        ctx.seq.write_npy("j2d_metro", found["right"].j2d_crop_px.astype(np.float32))
+        ctx.seq.write_npy("boxes", found["right"].boxes_px)
+    return result
+
+
+def _standin_note(tracker: str, model: HandModel) -> list[str]:
+    told = f"{tracker} was trained on MANO: with the stand-in hand its results are near, not exact; set hand_model.path"
+    return [told] if model.name == "standin" else []
 
 
 def _device(ctx: Context) -> torch.device:

@@ -10,6 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from holdprep.hand.trackers.metro_network import Sizes
+
 HERE = Path(__file__).parent
 HAMER_CONFIG = {
     "MODEL": {
@@ -59,6 +61,9 @@ def picture(width: int, height: int, seed: int) -> np.ndarray:
     """(H, W, 3) uint8: random tiles of 10 pixels."""
     tiles = np.random.default_rng(seed).uniform(0, 255, (height // 10, width // 10, 3)).astype(np.float32)
     return np.clip(np.round(cv2.resize(tiles, (width, height), interpolation=cv2.INTER_NEAREST)), 0, 255).astype(np.uint8)
+
+
+METRO_SIZES = Sizes(width=8, units=(1, 2, 1), blocks=1, encoders=(64, 32, 16), layers=2, heads=4, positions=220)
 
 
 def metro_weights() -> dict[str, Tensor]:

@@ -13,10 +13,9 @@ from holdprep.geometry.cameras import project
 from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import metro, metro_network
-from tests.hand.trackers.networks import fixture, metro_weights, picture, write_sampling
+from tests.hand.trackers.networks import METRO_SIZES, fixture, metro_weights, picture, write_sampling
 
 MODEL = load_hand_model("right", dtype=torch.float64)
-SIZES = metro_network.Sizes(width=8, units=(1, 2, 1), blocks=1, encoders=(64, 32, 16), layers=2, heads=4, positions=220)
 K = np.array([[900.0, 0, 319.5], [0, 900, 239.5], [0, 0, 1]])
 
 
@@ -34,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def network(checkpoint: Path) -> metro_network.Metro:
-    return metro_network.load(checkpoint, sizes=SIZES)
+    return metro_network.load(checkpoint, sizes=METRO_SIZES)
 
 
 def test_template_is_the_published_one(parity: dict[str, np.ndarray]):
@@ -109,7 +108,7 @@ def test_hands_of_both_sides_stand_where_they_project_to_their_keypoints():
 
 def refused(path: Path, backbone: Path | None = None) -> str:
     with pytest.raises(HoldprepError) as error:
-        metro_network.load(path, backbone, SIZES)
+        metro_network.load(path, backbone, METRO_SIZES)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -130,7 +129,7 @@ def test_a_backbone_may_come_from_hrnets_own_file(tmp_path: Path, network: metro
     torch.save({k: v for k, v in weights.items() if not k.startswith("backbone.")}, bare)
     torch.save({k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")}, hrnet)
     assert "backbone.conv1.weight is missing" in refused(bare)
-    joined = metro_network.load(bare, hrnet, SIZES)
+    joined = metro_network.load(bare, hrnet, METRO_SIZES)
     for name, value in network.state_dict().items():
         assert torch.equal(value, joined.state_dict()[name]), name
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.hand import lbs
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers import hamer
-from tests.hand.trackers.networks import picture, write_hamer_checkpoint
+from holdprep.hand.trackers import hamer, metro, metro_network
+from tests.hand.trackers.networks import METRO_SIZES, metro_weights, picture, write_hamer_checkpoint, write_sampling
 from tests.running import run
 
 FRAMES = ["0000", "0002", "0004"]
@@ -99,6 +100,30 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     np.save(tmp_path / "boxes.npy", np.array(["a", "b"]))
     assert "holds no boxes" in refused(tmp_path, checkpoint, *options)
     assert "needs hand.boxes_file" in refused(tmp_path, checkpoint, "hand.boxes=file")
+
+
+def test_metro_writes_its_own_files_and_those_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_sequence(
+        tmp_path / "data", {"right": masks((100, 100, 200, 220), None, (110, 100, 200, 220)), "left": masks(*[(400, 60, 500, 160)] * 3)}
+    )
+    weights, processed = tmp_path / "metro.bin", folder / "processed"
+    torch.save(metro_weights(), weights)
+    sampling = write_sampling(tmp_path / "mano_downsampling.npz", np.arange(195) * 3)
+    monkeypatch.setattr(metro_network, "Sizes", lambda: METRO_SIZES)
+    overrides = ["stage=hand_pose", "seq=s", "hand=metro", f"hand.checkpoint={weights}", f"hand.sampling={sampling}", "on_fail=warn"]
+    run(tmp_path / "data", tmp_path / "run", *overrides)
+    assert {a: np.load(processed / f"{a}.npy").shape for a in ("v3d_ra", "j2d.crop", "boxes")} == {
+        "v3d_ra": (3, 778, 3),
+        "j2d.crop": (3, 21, 2),
+        "boxes": (3, 4),
+    }
+    written = hamer.read(processed, FRAMES)
+    assert sorted(written.vertices_m) == ["left", "right"]
+    again = metro.read(processed, FRAMES, written.K)
+    np.testing.assert_array_equal(np.isnan(again.vertices_m["right"]).all(axis=(1, 2)), [False, True, False])
+    far = np.nanmax(np.abs(again.vertices_m["right"]))
+    np.testing.assert_allclose(again.vertices_m["right"], written.vertices_m["right"], atol=1e-3 * far)
+    np.testing.assert_allclose(again.j2d_px["right"], written.j2d_px["right"], atol=1e-2)
 
 
 def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):
