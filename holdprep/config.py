@@ -100,6 +100,9 @@ class NetworkHand(Node):
     boxes_file: Path | None = Field(
         description="boxes=file: .npy of x1, y1, x2, y2 per frame (px), NaN = none; or a dict {right: .., left: ..}"
     )
+    focal_px: float | None = Field(
+        gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, as published"
+    )
     batch: int = Field(ge=1, description="crops that go through the network at once")
     threads: int = Field(ge=1, description="threads that read and cut pictures ahead of the network")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -110,7 +113,6 @@ class NetworkHand(Node):
 class HamerHand(NetworkHand):
     name: Literal["hamer"]
     checkpoint: Path = Field(description="hamer.ckpt as published, model_config.yaml beside it or one folder up; also $HAMER_CHECKPOINT")
-    focal_px: float | None = Field(gt=0, description="true focal length in pixels of images/; null = HaMeR's 5000/256 x the longer side")
 
 
 class MetroHand(NetworkHand):
@@ -121,9 +123,6 @@ class MetroHand(NetworkHand):
     )
     sampling: Path = Field(description="mano_downsampling.npz of METRO's repository")
     reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
-    focal_px: float | None = Field(
-        gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, a long lens"
-    )
 
 
 class ImportHand(Node):
