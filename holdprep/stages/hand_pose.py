@@ -15,7 +15,7 @@ from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
 from holdprep.hand.model import SIDES, HandModel, Side
-from holdprep.hand.trackers import VertexTrack, hamer, hamer_network, metro, metro_network
+from holdprep.hand.trackers import VertexTrack, crops, hamer, hamer_network, metro, metro_network
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.quality.truth import load_truth
@@ -145,7 +145,7 @@ def _metro(ctx: Context, node: MetroHand) -> Result:
         progress=True,
     )
     width, height = ctx.seq.image_size()
-    K = pinhole_K(node.focal_px, width, height) if node.focal_px else metro.long_lens(width, height)
+    K = crops.long_lens(width, height, node.focal_px)
     result = _keep(ctx, metro.place(found, K, names, notes + _standin_note("METRO", model)), {s: h.boxes_px for s, h in found.items()})
     if "right" in found:  # METRO's own files know no left hand
         ctx.seq.write_npy("v3d_metro", found["right"].v3d_ra_m.astype(np.float32))

@@ -1,21 +1,23 @@
 """Where a hand is in each frame, and the crops of it that a network is fed."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 
 MIN_BOX_PX = 8  # a hand seen in less is not seen
 MIN_PART = 0.02  # parts of a mask below this share of its largest part are specks
+FOCAL_PER_SIDE = 5000 / 256
 # ImageNet's, which all backbones here were trained on; RGB, 0..1
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -28,6 +30,7 @@ class Job(NamedTuple):
     box_px: np.ndarray
 
 
+Found = TypeVar("Found")
 Cut = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]  # image, box, mirrored -> (3, H, W) float32 RGB, 0..255
 
 
@@ -74,6 +77,37 @@ def jobs(boxes_px: Mapping[Side, np.ndarray]) -> list[Job]:
     """All hands that have a box, by frame."""
     found = [Job(int(t), side, boxes[t]) for side, boxes in boxes_px.items() for t in np.flatnonzero(np.isfinite(boxes).all(axis=1))]
     return sorted(found, key=lambda job: job.frame)
+
+
+def forward(network: Callable[[Tensor], Found], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Found]:
+    """What a network says to batches of crops; `bar` = (crops, frames without a hand) shows progress.
+
+    Raises HoldprepError where a batch does not fit into the device's memory.
+    """
+    found: list[Found] = []
+    total, lost = bar or (0, 0)
+    note = {"frames without a hand": lost} if lost else None
+    with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=bar is None, postfix=note) as shown:
+        for batch in pictures:
+            try:
+                found.append(network(batch))
+            except torch.OutOfMemoryError as error:
+                raise HoldprepError(f"{name}: {len(batch)} crops at once do not fit into the GPU's memory; set hand.batch lower") from error
+            shown.update(len(batch))
+    return found
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raises HoldprepError where some of N predictions (N, ...) are not finite: half precision has overflowed."""
+    bad = int((~torch.isfinite(values.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise HoldprepError(f"{name}: {bad} of {len(values)} crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32")
+
+
+def long_lens(width: float, height: float, focal_px: float | None = None) -> np.ndarray:
+    """(3, 3) camera that HaMeR invents for a picture: 5000 / 256 longer sides, unless the focal length is known; centre (w / 2, h / 2)."""
+    focal = focal_px or FOCAL_PER_SIDE * max(width, height)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
 def batches(

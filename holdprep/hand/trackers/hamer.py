@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -24,10 +23,9 @@ from holdprep.hand.trackers import VertexTrack, crops
 from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
 from holdprep.safeio import load_npy
 
-FOCAL_PER_SIDE = 5000 / 256
 RESCALE = 2.0  # crop to box about the hand's keypoints
 PARAM_SHAPES = {"global_orient": 3, "hand_pose": 45, "betas": 10, "transl": 3}
-FLIP = np.array([-1.0, 1.0, 1.0])
+MAX_MIRROR_ERROR_MM = 0.1
 
 
 def track(
@@ -54,31 +52,29 @@ def track(
     todo = crops.jobs(boxes_px)
     device = network.head.position.device
     pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
-    found = predict(network, pictures, len(todo) if progress else None)
-    focal = focal_px or FOCAL_PER_SIDE * max(width, height)
-    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    vertices, joints, j2d, params = {}, {}, {}, {}
+    found = predict(network, pictures, (len(todo), len(names) - len({job.frame for job in todo})) if progress else None)
+    K = crops.long_lens(width, height, focal_px)
+    vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
     for side in (s for s in SIDES if any(job.side == s for job in todo)):
         rows = [i for i, job in enumerate(todo) if job.side == side]
         hand = _right_hand(found, rows, np.stack([todo[i].box_px for i in rows]), K, side, models["right"])
         mesh = lbs.forward(models["right"], hand)
-        flip = FLIP if side == "left" else 1.0
+        if side == "left":
+            hand, mesh, note = _as_left(hand, mesh, models)
+            notes += note
         at = np.array([todo[i].frame for i in rows])
-        vertices[side], joints[side] = (_spread(x.numpy() * flip, at, len(names)) for x in (mesh.vertices, mesh.joints))
+        vertices[side], joints[side] = (_spread(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
-        own = mirrored(hand, models["right"], models["left"]) if side == "left" else hand
-        params[side] = ManoParams(*(torch.as_tensor(_spread(getattr(own, k).numpy(), at, len(names))) for k in PARAM_SHAPES))
-    return VertexTrack(vertices, j2d, K, tuple(names), joints_m=joints, params=params)
+        params[side] = ManoParams(*(torch.as_tensor(_spread(getattr(hand, k).numpy(), at, len(names))) for k in PARAM_SHAPES))
+    return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
-def predict(network: Hamer, pictures: Iterable[Tensor], total: int | None = None) -> Prediction:
-    """The network on batches of crops, float64 on the CPU; with a progress bar where their `total` is given."""
-    parts = []
-    with torch.inference_mode(), tqdm(total=total, desc="HaMeR", unit="crop", disable=total is None) as bar:
-        for batch in pictures:
-            parts.append(network(batch))
-            bar.update(len(batch))
-    return Prediction(*(torch.cat([getattr(p, k) for p in parts]).double().cpu() for k in ("rotations", "betas", "camera")))
+def predict(network: Hamer, pictures: Iterable[Tensor], bar: tuple[int, int] | None = None) -> Prediction:
+    """The network on batches of crops, float64 on the CPU; `bar` as in `crops.forward`."""
+    parts = crops.forward(network, pictures, "HaMeR", bar)
+    found = Prediction(*(torch.cat([getattr(p, k) for p in parts]).double().cpu() for k in ("rotations", "betas", "camera")))
+    crops.check_finite(torch.cat([found.rotations.flatten(1), found.betas, found.camera], dim=1), "HaMeR")
+    return found
 
 
 def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
@@ -135,6 +131,16 @@ def _right_hand(found: Prediction, rows: list[int], boxes_px: np.ndarray, K: np.
         off_axis_m[:, 0] *= -1
     transl = torch.as_tensor(np.concatenate([off_axis_m + shift_m, (2 * focal / size)[:, None]], axis=1))
     return lbs.to_params(model, lbs.HandState(found.rotations[rows], found.betas[rows], transl))
+
+
+def _as_left(hand: ManoParams, mesh: lbs.HandMesh, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:
+    """Right hands mirrored into left ones: the left model's parameters, the mesh, and a remark where that model cannot have this shape."""
+    flip = torch.tensor([-1.0, 1.0, 1.0]).to(mesh.vertices)
+    mesh = lbs.HandMesh(mesh.vertices * flip, mesh.joints * flip)
+    params = mirrored(hand, models["right"], models["left"])
+    off_mm = 1e3 * float((lbs.forward(models["left"], params).vertices - mesh.vertices).norm(dim=-1).mean())
+    told = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off HaMeR's mesh"
+    return params, mesh, [told] if off_mm > MAX_MIRROR_ERROR_MM else []
 
 
 def _spread(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:

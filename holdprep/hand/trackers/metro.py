@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
@@ -24,8 +23,6 @@ from holdprep.hand.trackers import VertexTrack, crops
 from holdprep.hand.trackers.metro_network import COARSE, CROP_PX, Metro
 from holdprep.safeio import load_npy, load_npz_array
 
-# METRO's camera is weak perspective; a long lens, as HaMeR's 5000 / 256 image sides, is the pinhole next to it.
-FOCAL_PER_SIDE = 5000 / 256
 # METRO's own fingertips, from thumb to little finger; its template and its output differ by one vertex.
 TEMPLATE_TIPS, OUTPUT_TIPS = (745, 317, 444, 556, 673), (745, 317, 445, 556, 673)
 # the rule of HOLD's fork: boxes are enlarged, and clamped in pixels
@@ -71,17 +68,15 @@ def track(
     device = network.upsample.weight.device
     resting = template(model, kept).to(device, network.upsample.weight.dtype)
     pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
-    parts = []
-    with torch.inference_mode(), tqdm(total=len(todo), desc="METRO", unit="crop", disable=not progress) as bar:
-        for crop in pictures:
-            found = network(crop, resting)
-            parts.append(_about_wrist(found.vertices_m.double().cpu(), found.camera.double().cpu(), model))
-            bar.update(len(crop))
-    vertices, j2d = (torch.cat(x).numpy() for x in zip(*parts, strict=True))
+    bar = (len(todo), len(names) - len({job.frame for job in todo})) if progress else None
+    found = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", bar)
+    about_wrist = [_about_wrist(f.vertices_m.double().cpu(), f.camera.double().cpu(), model) for f in found]
+    vertices_m, j2d_px = (torch.cat(x) for x in zip(*about_wrist, strict=True))
+    crops.check_finite(vertices_m, "METRO")
     hands = {}
     for side, square in squares.items():
         rows = [i for i, job in enumerate(todo) if job.side == side]
-        hands[side] = _raw(side, square, [todo[i].frame for i in rows], vertices[rows], j2d[rows])
+        hands[side] = _raw(side, square, [todo[i].frame for i in rows], vertices_m[rows].numpy(), j2d_px[rows].numpy())
     return hands
 
 
@@ -96,12 +91,6 @@ def place(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes:
         lost = np.isnan(vertices[side]).any(axis=(1, 2)) | np.isnan(j2d_px).any(axis=(1, 2))
         vertices[side][lost], j2d[side][lost] = np.nan, np.nan
     return VertexTrack(vertices, j2d, np.asarray(K, dtype=np.float64), tuple(names), tuple(notes))
-
-
-def long_lens(width: float, height: float) -> np.ndarray:
-    """(3, 3) camera of a picture whose own is not known."""
-    focal = FOCAL_PER_SIDE * max(width, height)
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
 def square_boxes(boxes_px: np.ndarray) -> np.ndarray:
@@ -186,7 +175,7 @@ def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> Ver
         raise HoldprepError(f"{folder / 'boxes.npy'}: {len(unknown)} of {len(names)} boxes are NaN, first {names[unknown[0]]}; rerun METRO")
     notes = []
     if K is None:
-        K = long_lens(*boxes_px[:, 2:].max(axis=0))
+        K = crops.long_lens(*boxes_px[:, 2:].max(axis=0))
         notes.append(f"METRO: depth is that of an invented focal length of {K[0, 0]:.0f} px; alignment mode h mends it")
     placed = place({"right": Raw(v3d_ra, j2d_crop, boxes_px)}, K, names, notes)
     if np.isnan(placed.vertices_m["right"]).all():

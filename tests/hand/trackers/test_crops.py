@@ -53,6 +53,19 @@ def test_boxes_that_cannot_be_are_refused_in_one_line():
         crops.check_boxes(good[:1], (80, 60), names, "left")
 
 
+def test_a_batch_too_large_for_the_gpu_is_told(capsys: pytest.CaptureFixture[str]):
+    def network(batch: torch.Tensor) -> int:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return len(batch)
+
+    assert crops.forward(network, [torch.zeros(2), torch.zeros(1)], "HaMeR", (3, 5)) == [2, 1]
+    shown = capsys.readouterr().err
+    assert "3/3" in shown and "frames without a hand=5" in shown
+    with pytest.raises(HoldprepError, match=r"HaMeR: 3 crops at once do not fit into the GPU's memory; set hand.batch lower"):
+        crops.forward(network, [torch.zeros(3)], "HaMeR", None)
+
+
 def test_crops_come_in_order_and_each_frame_is_read_once():
     read = []
 

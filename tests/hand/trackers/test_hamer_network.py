@@ -1,6 +1,7 @@
 """HaMeR in this project's code against the published implementation, on one set of random weights and a small network."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,22 @@ def test_half_precision_stays_near(case: Case, network: hamer_network.Hamer, tmp
         exact, rough = (track_case(case, n).params[side] for n in (network, halved))
         assert (exact.betas - rough.betas).abs().max() < 0.05
         assert (exact.betas - rough.betas).abs().max() > 0
+
+
+def test_left_shapes_that_are_no_mirror_images_are_remarked_upon(case: Case, network: hamer_network.Hamer):
+    assert track_case(case, network).notes == ()
+    wrong_sign = replace(MODELS["left"], shapedirs=MODELS["left"].shapedirs * torch.tensor([-1.0, 1, 1])[:, None])
+    boxes = {"left": case["boxes"][sides(case).index("left")][None].astype(float)}
+    track = hamer.track([case["image"]], boxes, network, {"right": MODELS["right"], "left": wrong_sign}, ["0000"])
+    mesh = lbs.forward(wrong_sign, track.params["left"])
+    off_mm = 1e3 * np.linalg.norm(mesh.vertices.numpy() - track.vertices_m["left"], axis=-1).mean()
+    assert off_mm > hamer.MAX_MIRROR_ERROR_MM
+    assert track.notes[0].endswith(f"its parameters are {off_mm:.1f} mm off HaMeR's mesh")
+
+
+def test_overflow_in_half_precision_is_told(network: hamer_network.Hamer):
+    with pytest.raises(HoldprepError, match=r"HaMeR: 1 of 2 crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32"):
+        hamer.predict(network, [torch.zeros(1, 3, 256, 192), torch.full((1, 3, 256, 192), torch.inf)])
 
 
 def corrupt(tmp_path: Path, change: dict[str, Tensor | None]) -> Path:
