@@ -44,12 +44,15 @@ def read(path: Path, advice: str) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path: Path, model: str) -> None:
-    """Give every tensor of `network` its published value.
+    """Give every tensor of `network`, which may be on the meta device, its published value in float32.
 
     Raises HoldprepError naming the model whose weights the file seems to hold, and the first tensor that is absent or of another shape.
     """
-    filled = network.state_dict()
-    for own, value in [item for item in filled.items() if not item[0].endswith("num_batches_tracked")]:  # which only training reads
+    filled: dict[str, Tensor] = {}
+    for own, value in network.state_dict().items():
+        if own.endswith("num_batches_tracked"):  # which only training reads
+            filled[own] = torch.zeros((), dtype=value.dtype)
+            continue
         sources = published_names(own, names)
         shape = (value.shape[0] // len(sources), *value.shape[1:]) if len(sources) > 1 else tuple(value.shape)
         for source in sources:
@@ -57,8 +60,9 @@ def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path
                 raise _another(path, published, model, f"{source} is missing")
             if tuple(published[source].shape) != shape:
                 raise _another(path, published, model, f"{source} is {tuple(published[source].shape)}, {shape} is needed")
-        filled[own] = published[sources[0]] if len(sources) == 1 else torch.cat([published[s] for s in sources])
-    network.load_state_dict(filled)
+        parts = [published[s].float() for s in sources]
+        filled[own] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    network.load_state_dict(filled, assign=True)
 
 
 def published_names(own: str, names: Names) -> tuple[str, ...]:

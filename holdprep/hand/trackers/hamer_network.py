@@ -169,7 +169,9 @@ def load(path: Path) -> Hamer:
     """
     if not path.is_file():
         raise HoldprepError(f"{path} is not there: {ADVICE}")
-    network = Hamer(_sizes(settings_file(path)))
+    sizes = _sizes(settings_file(path))
+    with torch.device("meta"):  # no time is spent on weights that are replaced
+        network = Hamer(sizes)
     checkpoint.fill(network, checkpoint.read(path, ADVICE), NAMES, path, "HaMeR")
     return network.eval()
 

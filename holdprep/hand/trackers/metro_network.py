@@ -226,6 +226,7 @@ def load(path: Path, backbone: Path | None = None, sizes: Sizes | None = None) -
     published = checkpoint.read(path, ADVICE)
     if backbone is not None:
         published |= {f"backbone.{k}": v for k, v in checkpoint.read(backbone, "hand.backbone is HRNet-W64's weights").items()}
-    network = Metro(sizes or Sizes())
+    with torch.device("meta"):  # no time is spent on weights that are replaced
+        network = Metro(sizes or Sizes())
     checkpoint.fill(network, published, NAMES, path, "METRO")
     return network.eval()
