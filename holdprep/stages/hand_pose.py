@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, MetroHand, NetworkHand, TruthHand
 from holdprep.errors import HoldprepError
@@ -105,9 +106,8 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
 
 
 def _hamer(ctx: Context, node: HamerHand) -> Result:
-    device = _device(ctx)
-    network = hamer_network.load(node.checkpoint).to(device)
-    network.backbone.to(_dtype(node, device))
+    network = hamer_network.load(node.checkpoint)
+    _bring(network, network.backbone, ctx.cfg.device, node)
     boxes, notes = hand_boxes.boxes(ctx, node)
     models = {side: hand_model(ctx.cfg, side) for side in dict.fromkeys(("right", *boxes))}
     notes += _standin_note("HaMeR", models["right"])
@@ -126,9 +126,8 @@ def _hamer(ctx: Context, node: HamerHand) -> Result:
 
 
 def _metro(ctx: Context, node: MetroHand) -> Result:
-    device = _device(ctx)
-    network = metro_network.load(node.checkpoint, node.backbone).to(device)
-    network.backbone.to(_dtype(node, device))
+    network = metro_network.load(node.checkpoint, node.backbone)
+    _bring(network, network.backbone, ctx.cfg.device, node)
     kept = metro.read_kept(node.sampling)
     boxes, notes = hand_boxes.boxes(ctx, node)
     model, names = hand_model(ctx.cfg, "right"), ctx.seq.frame_names()
@@ -159,15 +158,13 @@ def _standin_note(tracker: str, model: HandModel) -> list[str]:
     return [told] if model.name == "standin" else []
 
 
-def _device(ctx: Context) -> torch.device:
-    if ctx.cfg.device == "cuda" and not torch.cuda.is_available():
+def _bring(network: nn.Module, backbone: nn.Module, device: str, node: NetworkHand) -> None:
+    """A network to where it runs, its backbone to the precision asked for."""
+    if device == "cuda" and not torch.cuda.is_available():
         raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
-    return torch.device(ctx.cfg.device)
-
-
-def _dtype(node: NetworkHand, device: torch.device) -> torch.dtype:
-    automatic = "bfloat16" if device.type == "cuda" else "float32"
-    return getattr(torch, automatic if node.dtype == "auto" else node.dtype)
+    automatic = "bfloat16" if device == "cuda" else "float32"
+    network.to(device)
+    backbone.to(getattr(torch, automatic if node.dtype == "auto" else node.dtype))
 
 
 def _write(ctx: Context, track: VertexTrack, confidence: Mapping[Side, np.ndarray]) -> None:

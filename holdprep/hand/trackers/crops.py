@@ -50,7 +50,7 @@ def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: 
         if len(parts):
             low = parts[:, :2].min(axis=0)
             high = (parts[:, :2] + parts[:, 2:4]).max(axis=0) - 1
-            if (high - low).max() >= MIN_BOX_PX:
+            if (high - low).max() >= MIN_BOX_PX and (high - low).min() > 0:
                 boxes[t] = (*low, *high)
     return boxes
 

@@ -28,8 +28,8 @@ def test_boxes_hold_the_hand_and_pass_over_specks():
 
 
 def test_a_hand_of_a_pixel_or_a_few_is_none():
-    found = boxes_of([mask((5, 5, 5, 5)), mask((5, 5, 11, 11)), mask((5, 5, 13, 6))])
-    np.testing.assert_array_equal(np.isfinite(found).all(axis=1), [False, False, True])
+    found = boxes_of([mask((5, 5, 5, 5)), mask((5, 5, 11, 11)), mask((5, 5, 30, 5)), mask((5, 5, 13, 6))])
+    np.testing.assert_array_equal(np.isfinite(found).all(axis=1), [False, False, False, True])
 
 
 def test_boxes_about_keypoints():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import holdprep
 from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.hand import lbs
@@ -126,6 +127,19 @@ def test_metro_writes_its_own_files_and_those_of_the_pipeline(tmp_path: Path, mo
     np.testing.assert_allclose(again.j2d_px["right"], written.j2d_px["right"], atol=1e-2)
 
 
+def test_mediapipe_finds_hands_where_there_are_no_masks(tmp_path: Path, checkpoint: Path):
+    folder = tmp_path / "data" / "s"
+    (folder / "images").mkdir(parents=True)
+    capture = cv2.VideoCapture(str(Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"))
+    for name in FRAMES:
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), capture.read()[1])
+    track(tmp_path, checkpoint, "hand.boxes=mediapipe", "hands.which=right")
+    box = np.load(folder / "processed" / "boxes.npy")[0]
+    for x, y in ((575, 160), (533, 222), (393, 212)):  # wrist, thumb tip and index tip, read off the first picture by eye
+        assert box[0] < x < box[2] and box[1] < y < box[3]
+    assert np.isfinite(hamer.read(folder / "processed", FRAMES).vertices_m["right"]).all()
+
+
 def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):
     write_sequence(tmp_path / "data", {"right": masks((5, 5, 6, 6), None, None)})
     assert "no right hand in 3 frames: all its masks are empty or below 8 px" in refused(tmp_path, checkpoint)
@@ -137,5 +151,7 @@ def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):
 def test_weights_that_are_not_there_are_asked_for(tmp_path: Path):
     write_sequence(tmp_path / "data", {})
     assert "get hamer_demo_data.tar.gz" in refused(tmp_path, tmp_path / "hamer.ckpt")
+    if not torch.cuda.is_available():
+        assert "torch sees no CUDA device here" in refused(tmp_path, write_hamer_checkpoint(tmp_path), "device=cuda")
     with pytest.raises(MissingArtefact):
         track(tmp_path, tmp_path / "hamer.ckpt", "seq=other")
