@@ -10,9 +10,13 @@ import torch
 import yaml
 from torch import Tensor
 
+import holdprep
 from holdprep.hand.trackers.metro_network import Sizes
 
 HERE = Path(__file__).parent
+# The demo clip's first picture, its right hand boxed and wrist, thumb tip and index tip (MANO-21 0, 16, 17) read off by eye.
+DEMO_BOX = np.array([[385.0, 95.0, 639.0, 290.0]])
+DEMO_JOINTS, DEMO_J2D = [0, 16, 17], np.array([[575, 160], [533, 222], [393, 212]])
 HAMER_CONFIG = {
     "MODEL": {
         "IMAGE_SIZE": 256,
@@ -55,6 +59,10 @@ def write_hamer_checkpoint(folder: Path) -> Path:
     torch.save({"state_dict": hamer_weights() | extra, "epoch": 3, "hyper_parameters": {"cfg": {}}}, path)
     (folder / "model_config.yaml").write_text(yaml.safe_dump(HAMER_CONFIG))
     return path
+
+
+def demo_picture() -> np.ndarray:
+    return cv2.VideoCapture(str(Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4")).read()[1]
 
 
 def picture(width: int, height: int, seed: int) -> np.ndarray:

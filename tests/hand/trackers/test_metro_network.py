@@ -13,7 +13,17 @@ from holdprep.geometry.cameras import project
 from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import metro, metro_network
-from tests.hand.trackers.networks import METRO_SIZES, fixture, metro_weights, picture, write_sampling
+from tests.hand.trackers.networks import (
+    DEMO_BOX,
+    DEMO_J2D,
+    DEMO_JOINTS,
+    METRO_SIZES,
+    demo_picture,
+    fixture,
+    metro_weights,
+    picture,
+    write_sampling,
+)
 
 MODEL = load_hand_model("right", dtype=torch.float64)
 K = np.array([[900.0, 0, 319.5], [0, 900, 239.5], [0, 0, 1]])
@@ -144,11 +154,25 @@ def test_the_choice_of_vertices_is_read_and_other_reductions_refused(tmp_path: P
         metro.read_kept(tmp_path / "nothing.npz")
 
 
+def test_half_precision_stays_near(checkpoint: Path, network: metro_network.Metro, parity: dict[str, np.ndarray]):
+    halved = metro_network.load(checkpoint, sizes=METRO_SIZES)
+    halved.backbone.to(torch.bfloat16)
+    box = {"right": np.array([[100.0, 120, 200, 260]])}
+    exact, rough = (metro.track([picture(640, 480, 0)], box, n, MODEL, parity["kept"], ["a"])["right"] for n in (network, halved))
+    off_m = np.abs(exact.v3d_ra_m - rough.v3d_ra_m).max()
+    assert 0 < off_m < 0.05 * np.abs(exact.v3d_ra_m).max()
+
+
 @pytest.mark.skipif(
-    "METRO_CHECKPOINT" not in os.environ, reason="METRO_CHECKPOINT is not set: the published weights are not here to be tried"
+    not {"METRO_CHECKPOINT", "METRO_SAMPLING"} <= set(os.environ),
+    reason="METRO_CHECKPOINT and METRO_SAMPLING are not set: the published weights are not here to be tried",
 )
-def test_published_checkpoint_loads():
+def test_published_weights_see_the_hand_of_the_demo():
     network = metro_network.load(Path(os.environ["METRO_CHECKPOINT"]))
-    with torch.inference_mode():
-        found = network(torch.zeros(1, 3, 224, 224), torch.zeros(216, 3))
-    assert found.vertices_m.abs().max() < 1
+    mano = Path(os.environ["MANO_DIR"]) if "MANO_DIR" in os.environ else None
+    model = load_hand_model("right", mano, dtype=torch.float64)
+    kept = metro.read_kept(Path(os.environ["METRO_SAMPLING"]))
+    found = metro.track([demo_picture()], {"right": DEMO_BOX}, network, model, kept, ["0000"])
+    track = metro.place(found, K, ["0000"])
+    off_px = np.linalg.norm(track.j2d_px["right"][0, DEMO_JOINTS] - DEMO_J2D, axis=1)
+    assert off_px.max() < 40

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-import holdprep
 from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.hand import lbs
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import hamer, metro, metro_network
-from tests.hand.trackers.networks import METRO_SIZES, metro_weights, picture, write_hamer_checkpoint, write_sampling
+from tests.hand.trackers.networks import DEMO_J2D, METRO_SIZES, demo_picture, metro_weights, picture, write_hamer_checkpoint, write_sampling
 from tests.running import run
 
 FRAMES = ["0000", "0002", "0004"]
@@ -130,12 +129,11 @@ def test_metro_writes_its_own_files_and_those_of_the_pipeline(tmp_path: Path, mo
 def test_mediapipe_finds_hands_where_there_are_no_masks(tmp_path: Path, checkpoint: Path):
     folder = tmp_path / "data" / "s"
     (folder / "images").mkdir(parents=True)
-    capture = cv2.VideoCapture(str(Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"))
     for name in FRAMES:
-        cv2.imwrite(str(folder / "images" / f"{name}.png"), capture.read()[1])
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), demo_picture())
     track(tmp_path, checkpoint, "hand.boxes=mediapipe", "hands.which=right")
     box = np.load(folder / "processed" / "boxes.npy")[0]
-    for x, y in ((575, 160), (533, 222), (393, 212)):  # wrist, thumb tip and index tip, read off the first picture by eye
+    for x, y in DEMO_J2D:
         assert box[0] < x < box[2] and box[1] < y < box[3]
     assert np.isfinite(hamer.read(folder / "processed", FRAMES).vertices_m["right"]).all()
 
