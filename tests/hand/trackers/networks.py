@@ -15,7 +15,7 @@ from holdprep.hand.trackers.metro_network import Sizes
 
 HERE = Path(__file__).parent
 # The demo clip's first picture, its right hand boxed and wrist, thumb tip and index tip (MANO-21 0, 16, 17) read off by eye.
-DEMO_BOX = np.array([[385.0, 95.0, 639.0, 290.0]])
+DEMO_BOX = np.array([[380.0, 95.0, 605.0, 230.0]])
 DEMO_JOINTS, DEMO_J2D = [0, 16, 17], np.array([[575, 160], [533, 222], [393, 212]])
 HAMER_CONFIG = {
     "MODEL": {
