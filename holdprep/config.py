@@ -91,6 +91,40 @@ class MediapipeHand(Node):
     focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
 
 
+class NetworkHand(Node):
+    """A tracker that runs a published network on crops."""
+
+    boxes: Literal["masks", "mediapipe", "file"] = Field(
+        description="where crops are: about the hand masks, MediaPipe's keypoints, or a file's"
+    )
+    boxes_file: Path | None = Field(
+        description="boxes=file: .npy of x1, y1, x2, y2 per frame (px), NaN = none; or a dict {right: .., left: ..}"
+    )
+    focal_px: float | None = Field(
+        gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, as published"
+    )
+    batch: int = Field(ge=1, description="crops that go through the network at once")
+    threads: int = Field(ge=1, description="threads that read and cut pictures ahead of the network")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        description="precision of the backbone; auto = bfloat16 on CUDA, else float32"
+    )
+
+
+class HamerHand(NetworkHand):
+    name: Literal["hamer"]
+    checkpoint: Path = Field(description="hamer.ckpt as published, model_config.yaml beside it or one folder up; also $HAMER_CHECKPOINT")
+
+
+class MetroHand(NetworkHand):
+    name: Literal["metro"]
+    checkpoint: Path = Field(description="metro_hand_state_dict.bin; also $METRO_CHECKPOINT")
+    backbone: Path | None = Field(
+        description="hrnetv2_w64_imagenet_pretrained.pth, only for a checkpoint without its backbone; null = none"
+    )
+    sampling: Path = Field(description="mano_downsampling.npz of METRO's repository")
+    reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
+
+
 class ImportHand(Node):
     name: Literal["import"]
     format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
@@ -204,7 +238,7 @@ class Config(Node):
     create: Create
     segmenter: Annotated[ClassicalSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
     hands: Hands
-    hand: Annotated[MediapipeHand | ImportHand | TruthHand, Field(discriminator="name")]
+    hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Registration
     object_pose: Annotated[SiftObjectPose | TruthObjectPose, Field(discriminator="name")]

@@ -12,6 +12,7 @@ import pickle
 import re
 import secrets
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -304,24 +305,63 @@ def load_npy(path: Path | str) -> Any:
     """An array, or the dict that `np.save(path, dict)` wrote. Raises what `load_pickle` raises."""
     path = Path(path)
     with _readable(path), path.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        dtype = read_header(stream)[2]
-        if not dtype.hasobject:
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        array = _unpickle(stream)
-        return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+        return _read_npy(stream)
+
+
+def load_npz_array(path: Path | str, name: str) -> Any:
+    """One array of what `np.savez` wrote. Raises what `load_pickle` raises."""
+    path = Path(path)
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        return _read_npy(io.BytesIO(archive.read(f"{name}.npy")))
+
+
+def _read_npy(stream: BinaryIO) -> Any:
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    dtype = read_header(stream)[2]
+    if not dtype.hasobject:
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    array = _unpickle(stream)
+    return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+
+
+class _Setting(metaclass=_Frozen):
+    """Any object of a training program: made as an empty dict, which takes any state and is thrown away."""
+
+    def __new__(cls, *args: object) -> Any:
+        return OrderedDict()
+
+
+# What Lightning keeps beside the weights: settings, callbacks, optimiser states. By name, or by package with a dot at its end.
+_SETTINGS = (
+    *("omegaconf.", "yacs.", "pytorch_lightning.", "pathlib.", "typing.Any", "collections.defaultdict"),
+    *(f"builtins.{t}" for t in ("dict", "list", "tuple", "int", "float", "str", "bool", "object")),
+)
 
 
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
-    """A torch checkpoint of tensors and plain values, on the CPU. Raises what `load_pickle` raises."""
+    """A torch checkpoint of tensors and plain values, on the CPU; a training program's settings in it come out as empty dicts.
+
+    Raises what `load_pickle` raises.
+    """
     path = Path(path)
-    with _readable(path):
+    with _readable(path), torch.serialization.safe_globals([(_Setting, name) for name in _settings_in(path)]):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):
         raise HoldprepError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dict")
     return checkpoint
+
+
+def _settings_in(path: Path) -> list[str]:
+    """Names of settings' classes that a checkpoint mentions; found without running anything."""
+    if not zipfile.is_zipfile(path):  # torch before 1.6, when state dicts came alone
+        return []
+    return [name for name in torch.serialization.get_unsafe_globals_in_checkpoint(path) if _is_setting(name)]
+
+
+def _is_setting(name: str) -> bool:
+    return any(name.startswith(s) if s.endswith(".") else name == s for s in _SETTINGS)
 
 
 @contextmanager

@@ -277,9 +277,10 @@ class Images(Seq[np.ndarray]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self.files))[index]
-        if self._last is None or self._last[0] != index:
-            self._last = (index, self._read(self.files[index]))
-        return self._last[1]
+        last = self._last  # threads may read at once
+        if last is None or last[0] != index:
+            self._last = last = (index, self._read(self.files[index]))
+        return last[1]
 
     def _read(self, path: Path) -> np.ndarray:
         return read_image(path, self._flags)

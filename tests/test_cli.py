@@ -126,7 +126,7 @@ def test_help_names_every_key(tmp_path: Path):
     done = launch(tmp_path, "--help")
     assert done.returncode == 0
     assert "weights.contact" in done.stdout
-    assert "hand           import, mediapipe" in done.stdout
+    assert "hand           hamer, import, mediapipe" in done.stdout
 
 
 def test_tensorboard_holds_losses_and_metrics(workplace: Path):

@@ -1,14 +1,18 @@
 import os
 import pickle
 import pickletools
+import shutil
 import sys
 import types
 import zipfile
+from collections import OrderedDict, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from omegaconf import OmegaConf
 
 from holdprep import safeio
 from holdprep.errors import HoldprepError, UnsafeFile
@@ -284,6 +288,40 @@ def test_reads_checkpoints(tmp_path):
 def test_checkpoint_that_is_no_dict_is_refused(tmp_path):
     torch.save(torch.ones(2), tmp_path / "a.ckpt")
     with pytest.raises(HoldprepError, match="not a checkpoint"):
+        safeio.load_checkpoint(tmp_path / "a.ckpt")
+
+
+class CfgNode(dict):
+    """A stand-in for yacs' class: a dict with attributes."""
+
+
+CfgNode.__module__ = "yacs.config"
+
+
+def test_training_settings_in_a_checkpoint_are_passed_over(tmp_path, monkeypatch):
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = CfgNode  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", module)
+    node = CfgNode(lr=0.1)
+    node.__dict__["__frozen__"] = True
+    settings = {
+        "cfg": OmegaConf.create({"MODEL": {"TYPE": "vit", "LIST": [1, 2.5, "x"], "NONE": None}}),
+        "node": node,
+        "dir": Path("/tmp"),
+        "state": defaultdict(dict, {0: {"step": 1}}),
+    }
+    torch.save({"state_dict": {"x": torch.arange(3.0)}, "hyper_parameters": settings, "epoch": 4}, tmp_path / "a.ckpt")
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    read = safeio.load_checkpoint(tmp_path / "a.ckpt")
+    assert torch.equal(read["state_dict"]["x"], torch.arange(3.0))
+    assert read["epoch"] == 4
+    assert type(read["hyper_parameters"]["cfg"]) is OrderedDict
+
+
+def test_settings_do_not_let_other_names_in(tmp_path):
+    torch.save({"cfg": OmegaConf.create({"a": 1}), "bad": shutil.rmtree}, tmp_path / "a.ckpt")
+    with pytest.raises(UnsafeFile, match=r"names shutil\.rmtree"):
         safeio.load_checkpoint(tmp_path / "a.ckpt")
 
 

@@ -60,7 +60,7 @@ GRAPH: list[Stage] = [
         needs=("images",),
         uses=MASKS[:2],
         makes=("v3d", "j2d"),
-        may_make=("boxes", "crop_image", "keypoints_vis", "hpe_vis"),
+        may_make=("boxes", "v3d_metro", "j2d_metro", "crop_image", "keypoints_vis", "hpe_vis"),
         config=("hand", "hands"),
         files=hand_pose.files,
     ),

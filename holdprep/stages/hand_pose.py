@@ -1,24 +1,28 @@
 """images/ (and hand masks) -> processed/v3d.npy and j2d.full.npy, the layout that HOLD's registration reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import nn
 
-from holdprep.config import Config, ImportHand, MediapipeHand, TruthHand
+from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, MetroHand, NetworkHand, TruthHand
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
-from holdprep.hand.model import SIDES, Side
-from holdprep.hand.trackers import KeypointTrack, VertexTrack, hamer, mediapipe, metro
+from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.trackers import VertexTrack, crops, hamer, hamer_network, metro, metro_network
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, wanted_sides
+from holdprep.stages import hand_boxes
+from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
 from holdprep.synth import corruption
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
@@ -26,16 +30,32 @@ READERS = {"hamer": hamer.read, "metro": metro.read}
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The folder of an imported tracker's files, or the ground truth."""
+    """What a tracker reads outside the sequence: another's files, the ground truth, a network's weights, given boxes, MANO."""
     if isinstance(cfg.hand, TruthHand):
         return {"truth": seq.path("truth")}
-    return {"tracker": cfg.hand.folder} if isinstance(cfg.hand, ImportHand) else {}
+    if isinstance(cfg.hand, ImportHand):
+        return {"tracker": cfg.hand.folder}
+    if isinstance(cfg.hand, NetworkHand):
+        return _weights(cfg.hand) | {"boxes": cfg.hand.boxes_file, "hand_model": cfg.hand_model.path}
+    return {}
+
+
+def _weights(node: NetworkHand) -> dict[str, Path | None]:
+    if isinstance(node, HamerHand):
+        return {"checkpoint": node.checkpoint, "settings": hamer_network.settings_file(node.checkpoint)}
+    if isinstance(node, MetroHand):
+        return {"checkpoint": node.checkpoint, "backbone": node.backbone, "sampling": node.sampling}
+    return {}
 
 
 def run(ctx: Context) -> Result:
     node, names = ctx.cfg.hand, ctx.seq.frame_names()
     if isinstance(node, MediapipeHand):
         return _mediapipe(ctx, node)
+    if isinstance(node, HamerHand):
+        return _hamer(ctx, node)
+    if isinstance(node, MetroHand):
+        return _metro(ctx, node)
     if isinstance(node, ImportHand):
         folder = node.folder or ctx.seq.path("v3d").parent
         return _take(ctx, READERS[node.format](folder, names), folder)
@@ -46,39 +66,34 @@ def run(ctx: Context) -> Result:
 
 def _take(ctx: Context, track: VertexTrack, origin: Path) -> Result:
     """Another's meshes and keypoints, as they are."""
-    names = ctx.seq.frame_names()
     sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m]
     if not sides:
         raise HoldprepError(
             f"{origin} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another"
         )
-    vertices = {s: track.vertices_m[s] for s in sides}
-    j2d = {s: track.j2d_px[s] for s in sides}
-    _write(ctx, names, vertices, {}, j2d, {}, track.K)
-    _write_overlays(ctx, j2d, vertices, track.K)
-    return _result({s: np.isfinite(vertices[s]).all(axis=(1, 2)) for s in sides}, list(track.notes))
+    vertices, j2d = {s: track.vertices_m[s] for s in sides}, {s: track.j2d_px[s] for s in sides}
+    params = {s: p for s, p in track.params.items() if s in sides}
+    return _keep(ctx, replace(track, vertices_m=vertices, j2d_px=j2d, params=params))
+
+
+def _keep(
+    ctx: Context, track: VertexTrack, boxes_px: Mapping[Side, np.ndarray] | None = None, confidence: Mapping[Side, np.ndarray] | None = None
+) -> Result:
+    """Write a track, its pictures and, where our own tracker made them, its crops."""
+    _write(ctx, track, confidence or {})
+    _write_overlays(ctx, track)
+    for side, boxes in (boxes_px or {}).items():
+        suffix = () if len(boxes_px or {}) == 1 else (side,)
+        if not suffix:
+            ctx.seq.write_npy("boxes", boxes)
+        ctx.seq.write_images("crop_image", _crops(ctx, boxes), *suffix)
+    return _result({s: np.isfinite(v).all(axis=(1, 2)) for s, v in track.vertices_m.items()}, list(track.notes))
 
 
 def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
-    seq, names = ctx.seq, ctx.seq.frame_names()
-    with_masks = [s for s in SIDES if seq.has(f"masks_{s}")]
-    sides = [s for s in wanted_sides(ctx.cfg) if s in with_masks or not with_masks]
-    width, height = seq.image_size()
+    width, height = ctx.seq.image_size()
     K = pinhole_K(node.focal_ratio * max(width, height), width, height)
-    tracks: dict[Side, KeypointTrack] = {}
-    for side in sides:
-        masks = seq.masks(side) if side in with_masks else None
-        track = mediapipe.track_hand(seq.images(), side, masks, K=K, min_presence=node.min_presence, progress=True)
-        if track.found.any():
-            tracks[side] = track
-        elif ctx.cfg.hands.which != "auto" or side in with_masks:
-            raise HoldprepError(
-                f"no {side} hand found in {len(names)} frames: check its masks and side, or hand=import with another tracker's files"
-            )
-    if not tracks:
-        raise HoldprepError(
-            f"no hand found in {len(names)} frames of {seq.path('images')}: is one in the picture? try segment first, or hand=import"
-        )
+    tracks = hand_boxes.keypoint_tracks(ctx, node.min_presence, K)
     vertices, joints = {}, {}
     for side, track in tracks.items():
         model = hand_model(ctx.cfg, side)
@@ -86,35 +101,96 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
         mesh = lbs.forward(model, params)
         vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
     j2d = {s: t.j2d_px for s, t in tracks.items()}
-    _write(ctx, names, vertices, joints, j2d, {s: t.confidence for s, t in tracks.items()}, K)
-    _write_overlays(ctx, j2d, vertices, K)
-    for side, track in tracks.items():
-        suffix = () if len(tracks) == 1 else (side,)
-        if not suffix:
-            seq.write_npy("boxes", track.boxes_px)
-        seq.write_images("crop_image", _crops(ctx, track), *suffix)
-    return _result({s: t.found for s, t in tracks.items()}, [])
+    found = VertexTrack(vertices, j2d, K, tuple(ctx.seq.frame_names()), joints_m=joints)
+    return _keep(ctx, found, {s: t.boxes_px for s, t in tracks.items()}, {s: t.confidence for s, t in tracks.items()})
 
 
-def _write(ctx: Context, names: list[str], vertices: dict, joints: dict, j2d: dict, confidence: dict, K: np.ndarray) -> None:
-    """v3d.npy and j2d.full.npy as the reference writes them, with the frames' paths as the key to their rows."""
+def _hamer(ctx: Context, node: HamerHand) -> Result:
+    network = hamer_network.load(node.checkpoint)
+    _bring(network, network.backbone, ctx.cfg.device, node)
+    boxes, notes = hand_boxes.boxes(ctx, node)
+    models = {side: hand_model(ctx.cfg, side) for side in dict.fromkeys(("right", *boxes))}
+    notes += _standin_note("HaMeR", models["right"])
+    track = hamer.track(
+        ctx.seq.images(),
+        boxes,
+        network,
+        models,
+        ctx.seq.frame_names(),
+        focal_px=node.focal_px,
+        batch=node.batch,
+        threads=node.threads,
+        progress=True,
+    )
+    return _keep(ctx, replace(track, notes=(*track.notes, *notes)), {s: hamer.square(b) for s, b in boxes.items()})
+
+
+def _metro(ctx: Context, node: MetroHand) -> Result:
+    network = metro_network.load(node.checkpoint, node.backbone)
+    _bring(network, network.backbone, ctx.cfg.device, node)
+    kept = metro.read_kept(node.sampling)
+    boxes, notes = hand_boxes.boxes(ctx, node)
+    model, names = hand_model(ctx.cfg, "right"), ctx.seq.frame_names()
+    found = metro.track(
+        ctx.seq.images(),
+        boxes,
+        network,
+        model,
+        kept,
+        names,
+        reuse_boxes=node.reuse_boxes,
+        batch=node.batch,
+        threads=node.threads,
+        progress=True,
+    )
+    width, height = ctx.seq.image_size()
+    K = crops.long_lens(width, height, node.focal_px)
+    result = _keep(ctx, metro.place(found, K, names, notes + _standin_note("METRO", model)), {s: h.boxes_px for s, h in found.items()})
+    if "right" in found:  # METRO's own files know no left hand
+        ctx.seq.write_npy("v3d_metro", found["right"].v3d_ra_m.astype(np.float32))
+        ctx.seq.write_npy("j2d_metro", found["right"].j2d_crop_px.astype(np.float32))
+        ctx.seq.write_npy("boxes", found["right"].boxes_px)
+    return result
+
+
+def _standin_note(tracker: str, model: HandModel) -> list[str]:
+    told = f"{tracker} was trained on MANO: with the stand-in hand its results are near, not exact; set hand_model.path"
+    return [told] if model.name == "standin" else []
+
+
+def _bring(network: nn.Module, backbone: nn.Module, device: str, node: NetworkHand) -> None:
+    """A network to where it runs, its backbone to the precision asked for."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
+    automatic = "bfloat16" if device == "cuda" else "float32"
+    network.to(device)
+    backbone.to(getattr(torch, automatic if node.dtype == "auto" else node.dtype))
+
+
+def _write(ctx: Context, track: VertexTrack, confidence: Mapping[Side, np.ndarray]) -> None:
+    """v3d.npy and j2d.full.npy as the reference writes them, with the frames' paths as the key to their rows.
+
+    Beyond the reference: `params.<side>`, MANO parameters of a tracker that has them, and `confidence.<side>` of keypoints.
+    """
     im_paths = [str(f) for f in ctx.seq.images().files]
-    empty = np.full((len(names), 778, 3), np.nan, np.float32)
-    v3d: dict[str, Any] = {"im_paths": im_paths, "K": K.astype(np.float32)}
+    empty = np.full((len(im_paths), 778, 3), np.nan, np.float32)
+    v3d: dict[str, Any] = {"im_paths": im_paths, "K": track.K.astype(np.float32)}
     keypoints: dict[str, Any] = {"im_paths": im_paths}
     for side in SIDES:
-        v3d[f"v3d.{side}"] = vertices.get(side, empty).astype(np.float32)
-        v3d[f"j3d.{side}"] = joints.get(side, empty[:, :21]).astype(np.float32)
-        keypoints[f"j2d.{side}"] = j2d.get(side, empty[:, :21, :2]).astype(np.float32)
+        v3d[f"v3d.{side}"] = track.vertices_m.get(side, empty).astype(np.float32)
+        v3d[f"j3d.{side}"] = track.joints_m.get(side, empty[:, :21]).astype(np.float32)
+        keypoints[f"j2d.{side}"] = track.j2d_px.get(side, empty[:, :21, :2]).astype(np.float32)
+        if side in track.params:
+            v3d[f"params.{side}"] = params_to_dict(track.params[side])
         if side in confidence:
             keypoints[f"confidence.{side}"] = confidence[side].astype(np.float32)
     ctx.seq.write_npy("v3d", v3d)
     ctx.seq.write_npy("j2d", keypoints)
 
 
-def _write_overlays(ctx: Context, j2d_px: dict[Side, np.ndarray], vertices_m: dict[Side, np.ndarray], K: np.ndarray) -> None:
+def _write_overlays(ctx: Context, track: VertexTrack) -> None:
     """2d_keypoints/ and hpe_vis/: what the tracker saw, and its meshes under its own camera."""
-    faces = {side: hand_model(ctx.cfg, side).faces.numpy() for side in vertices_m}
+    faces = {side: hand_model(ctx.cfg, side).faces.numpy() for side in track.vertices_m}
 
     def frames() -> Iterator[tuple[int, str, np.ndarray]]:
         for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(), strict=True)):
@@ -122,22 +198,22 @@ def _write_overlays(ctx: Context, j2d_px: dict[Side, np.ndarray], vertices_m: di
 
     def skeletons() -> Iterator[tuple[str, np.ndarray]]:
         for t, name, image in frames():
-            for joints in j2d_px.values():
+            for joints in track.j2d_px.values():
                 image = draw_skeleton(image, joints[t])
             yield name, image
 
     def meshes() -> Iterator[tuple[str, np.ndarray]]:
         for t, name, image in frames():
-            for side, vertices in vertices_m.items():
-                image = draw_mesh(image, vertices[t], faces[side], K, COLORS[side])
+            for side, vertices in track.vertices_m.items():
+                image = draw_mesh(image, vertices[t], faces[side], track.K, COLORS[side])
             yield name, image
 
     ctx.seq.write_images("keypoints_vis", skeletons())
     ctx.seq.write_images("hpe_vis", meshes())
 
 
-def _crops(ctx: Context, track: KeypointTrack) -> Iterator[tuple[str, np.ndarray]]:
-    for name, image, box in zip(ctx.seq.frame_names(), ctx.seq.images(), track.boxes_px, strict=True):
+def _crops(ctx: Context, boxes_px: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    for name, image, box in zip(ctx.seq.frame_names(), ctx.seq.images(), boxes_px, strict=True):
         if np.isfinite(box).all():
             size = max(round(float(box[2] - box[0])), 1)
             centre = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from holdprep.hand.model import Side
+from holdprep.hand.model import ManoParams, Side
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class VertexTrack:
     """Hands as meshes in the frames `names`; NaN where a hand was not found.
 
     Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
-    order. `notes` are one-line remarks on what was read.
+    order, where known `joints_m` (T, 21, 3) and the tracker's own MANO `params` (for `holdprep.hand.model`'s conventions). `notes` are
+    one-line remarks on what was read or found.
     """
 
     vertices_m: Mapping[Side, np.ndarray]
@@ -40,3 +41,5 @@ class VertexTrack:
     K: np.ndarray
     names: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    joints_m: Mapping[Side, np.ndarray] = field(default_factory=dict)
+    params: Mapping[Side, ManoParams] = field(default_factory=dict)

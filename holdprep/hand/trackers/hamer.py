@@ -1,22 +1,161 @@
-"""HaMeR's results as HOLD's fork writes them: v3d.npy and j2d.full.npy, frames keyed by their picture's name."""
+"""HaMeR: the network run on a clip, and its results as HOLD's fork writes them (v3d.npy and j2d.full.npy, frames keyed by their picture's
+name).
 
-from collections.abc import Mapping, Sequence
+Around the network everything is as published: the crop, the mirrored left hand, the invented focal length of 5000 / 256 longer image sides
+and the principal point (w / 2, h / 2), half a pixel beside this project's own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.model import SIDES, Side
-from holdprep.hand.trackers import VertexTrack
+from holdprep.geometry.cameras import project
+from holdprep.hand import lbs
+from holdprep.hand.mirror import mirrored
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+from holdprep.hand.trackers import VertexTrack, crops
+from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
 from holdprep.safeio import load_npy
+
+RESCALE = 2.0  # crop to box about the hand's keypoints
+PARAM_SHAPES = {"global_orient": 3, "hand_pose": 45, "betas": 10, "transl": 3}
+MAX_MIRROR_ERROR_MM = 0.1
+
+
+def track(
+    images: Sequence[np.ndarray],
+    boxes_px: Mapping[Side, np.ndarray],
+    network: Hamer,
+    models: Mapping[Side, HandModel],
+    names: Sequence[str],
+    *,
+    focal_px: float | None = None,
+    batch: int = 32,
+    threads: int = 4,
+    progress: bool = False,
+) -> VertexTrack:
+    """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
+
+    `models` are the hand models of both sides (the network speaks the right one's parameters). `focal_px` replaces HaMeR's invented
+    focal length where the true one is known. `batch` crops go through the network at once, where and in the precision it is in.
+    Raises HoldprepError where boxes and images do not fit.
+    """
+    height, width = images[0].shape[:2]
+    for side, boxes in boxes_px.items():
+        crops.check_boxes(boxes, (width, height), names, side)
+    todo = crops.jobs(boxes_px)
+    device = network.head.position.device
+    pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
+    found = predict(network, pictures, (len(todo), len(names) - len({job.frame for job in todo})) if progress else None)
+    K = crops.long_lens(width, height, focal_px)
+    vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
+    for side in (s for s in SIDES if any(job.side == s for job in todo)):
+        rows = [i for i, job in enumerate(todo) if job.side == side]
+        hand = _right_hand(found, rows, np.stack([todo[i].box_px for i in rows]), K, side, models["right"])
+        mesh = lbs.forward(models["right"], hand)
+        if side == "left":
+            hand, mesh, note = _as_left(hand, mesh, models)
+            notes += note
+        at = np.array([todo[i].frame for i in rows])
+        vertices[side], joints[side] = (_spread(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
+        j2d[side] = project(joints[side], K)
+        params[side] = ManoParams(*(torch.as_tensor(_spread(getattr(hand, k).numpy(), at, len(names))) for k in PARAM_SHAPES))
+    return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
+
+
+def predict(network: Hamer, pictures: Iterable[Tensor], bar: tuple[int, int] | None = None) -> Prediction:
+    """The network on batches of crops, float64 on the CPU; `bar` as in `crops.forward`."""
+    parts = crops.forward(network, pictures, "HaMeR", bar)
+    found = Prediction(*(torch.cat([getattr(p, k) for p in parts]).double().cpu() for k in ("rotations", "betas", "camera")))
+    crops.check_finite(torch.cat([found.rotations.flatten(1), found.betas, found.camera], dim=1), "HaMeR")
+    return found
+
+
+def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
+    """(3, 256, 192) RGB, 0..255: the middle columns of a square of 256 pixels about the box; black beyond the picture.
+
+    What is reduced much is blurred first, as skimage's `gaussian` does it, but only where the crop can see it.
+    """
+    side_px, center = crop_side(box_px), (box_px[:2] + box_px[2:]) / 2
+    scale = CROP_HEIGHT / side_px
+    reduction = 1 / scale / 2
+    sigma = (reduction - 1) / 2 if reduction > 1.1 else 0.0
+    part, corner = _seen(image, center, side_px, sigma)
+    x, y = center - corner
+    if mirror:
+        part, x = cv2.flip(part, 1), part.shape[1] - 1 - x
+    M = np.array([[scale, 0, CROP_WIDTH / 2 - scale * x], [0, scale, CROP_HEIGHT / 2 - scale * y]])
+    patch = cv2.warpAffine(part, M, (CROP_WIDTH, CROP_HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.ascontiguousarray(patch[..., ::-1].transpose(2, 0, 1), dtype=np.float32)
+
+
+def crop_side(box_px: np.ndarray) -> float:
+    """Side in pixels of the square crop: the box, enlarged to a width : height of 3 : 4 and then by RESCALE, has it as its longer side."""
+    width, height = box_px[2:] - box_px[:2]
+    return RESCALE * float(max(height, width * CROP_HEIGHT / CROP_WIDTH))
+
+
+def square(boxes_px: np.ndarray) -> np.ndarray:
+    """(T, 4) the square crops about boxes (T, 4); NaN where these are."""
+    center, half = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2, np.array([[crop_side(box) / 2] for box in boxes_px])
+    return np.concatenate([center - half, center + half], axis=1)
+
+
+def _seen(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image that a crop sees, smoothed if sigma > 0 (float32 then), and the place of its corner (2,)."""
+    radius = int(4 * sigma + 0.5)
+    reach = side_px / 2 + radius + 2
+    size = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(center - reach), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(center + reach) + 1, low + 1, size).astype(int)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    if sigma > 0:
+        width = 2 * radius + 1
+        part = cv2.GaussianBlur(part.astype(np.float32), (width, width), sigma, borderType=cv2.BORDER_REPLICATE)
+    return part, low
+
+
+def _right_hand(found: Prediction, rows: list[int], boxes_px: np.ndarray, K: np.ndarray, side: Side, model: HandModel) -> ManoParams:
+    """Predictions as right hands before the camera K, a left hand before the mirrored camera: negate x and it is in its place."""
+    scale, shift_m = found.camera[rows, 0].numpy(), found.camera[rows, 1:].numpy()
+    focal, center = K[0, 0], K[:2, 2]
+    size = np.array([crop_side(box) for box in boxes_px]) * scale + 1e-9
+    off_axis_m = 2 * ((boxes_px[:, :2] + boxes_px[:, 2:]) / 2 - center) / size[:, None]
+    if side == "left":
+        off_axis_m[:, 0] *= -1
+    transl = torch.as_tensor(np.concatenate([off_axis_m + shift_m, (2 * focal / size)[:, None]], axis=1))
+    return lbs.to_params(model, lbs.HandState(found.rotations[rows], found.betas[rows], transl))
+
+
+def _as_left(hand: ManoParams, mesh: lbs.HandMesh, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:
+    """Right hands mirrored into left ones: the left model's parameters, the mesh, and a remark where that model cannot have this shape."""
+    flip = torch.tensor([-1.0, 1.0, 1.0]).to(mesh.vertices)
+    mesh = lbs.HandMesh(mesh.vertices * flip, mesh.joints * flip)
+    params = mirrored(hand, models["right"], models["left"])
+    off_mm = 1e3 * float((lbs.forward(models["left"], params).vertices - mesh.vertices).norm(dim=-1).mean())
+    told = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off HaMeR's mesh"
+    return params, mesh, [told] if off_mm > MAX_MIRROR_ERROR_MM else []
+
+
+def _spread(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:
+    """Rows put at their frames, NaN elsewhere."""
+    out = np.full((frames, *rows.shape[1:]), np.nan)
+    out[at] = rows
+    return out
 
 
 def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     """`folder`/v3d.npy and `folder`/j2d.full.npy, aligned with the frames `names` (stems of the pictures).
 
     Rows are matched by name, never by position: the tracker leaves out frames in which it saw nothing; those become NaN. A side that
-    is NaN throughout is left out. Raises HoldprepError where a file has not the published layout, no frame matches, or no hand is there.
+    is NaN throughout is left out. MANO parameters are there if this project's HaMeR wrote the files.
+    Raises HoldprepError where a file has not the published layout, no frame matches, or no hand is there.
     """
     vertices_file, keypoints_file = folder / "v3d.npy", folder / "j2d.full.npy"
     v3d, j2d = _read_dict(vertices_file), _read_dict(keypoints_file)
@@ -30,7 +169,15 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
             if np.isfinite(found).any():
                 vertices[side] = found
                 keypoints[side] = _aligned(_array(keypoints_file, j2d, f"j2d.{side}", (len(j2d_stems), 21, 2)), j2d_stems, names)
-    return VertexTrack(vertices, keypoints, K, tuple(names), _notes(vertices_file, stems, names, vertices))
+    params = {side: _params(vertices_file, v3d[f"params.{side}"], stems, names) for side in vertices if f"params.{side}" in v3d}
+    return VertexTrack(vertices, keypoints, K, tuple(names), _notes(vertices_file, stems, names, vertices), params=params)
+
+
+def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:
+    if not isinstance(content, Mapping):
+        raise HoldprepError(f"{path}: its MANO parameters are a {type(content).__name__}, a dict is needed; run stage=hand_pose again")
+    arrays = {k: _aligned(_array(path, content, k, (len(stems), n)), stems, names) for k, n in PARAM_SHAPES.items()}
+    return ManoParams(**{k: torch.as_tensor(a) for k, a in arrays.items()})
 
 
 def _read_dict(path: Path) -> dict[str, Any]:

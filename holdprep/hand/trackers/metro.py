@@ -1,18 +1,163 @@
-"""METRO's results as HOLD's fork writes them: wrist-relative right-hand vertices, keypoints in 224-pixel crops, the crops' boxes."""
+"""METRO: the network run on a clip, and its results as HOLD's fork writes them (wrist-relative right-hand vertices, keypoints in 224-pixel
+crops, the crops' boxes).
 
-from collections.abc import Sequence
+It knows right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
+pinhole camera in which wrist and fingertips project to the keypoints.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.joints import MANO21_TIP_VERTICES, to_mano21
-from holdprep.hand.trackers import VertexTrack
-from holdprep.safeio import load_npy
+from holdprep.hand import lbs
+from holdprep.hand.joints import MANO21_TIP_VERTICES, OPENPOSE_FROM_MANO21, to_mano21
+from holdprep.hand.model import HandModel, ManoParams, Side
+from holdprep.hand.trackers import VertexTrack, crops
+from holdprep.hand.trackers.metro_network import COARSE, CROP_PX, Metro
+from holdprep.safeio import load_npy, load_npz_array
 
-CROP_PX = 224
-# METRO's camera is weak perspective; a long lens, as HaMeR's 5000 / 256 image sides, is the pinhole next to it.
-FOCAL_PER_SIDE = 5000 / 256
+# METRO's own fingertips, from thumb to little finger; its template and its output differ by one vertex.
+TEMPLATE_TIPS, OUTPUT_TIPS = (745, 317, 444, 556, 673), (745, 317, 445, 556, 673)
+# the rule of HOLD's fork: boxes are enlarged, and clamped in pixels
+SCALE, REUSED_SCALE, MIN_SIDE_PX, MAX_SIDE_PX = 1.5, 2.5, 256, 700
+FLIP = np.array([-1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One hand as METRO's files have it, T frames: `v3d_ra_m` (T, 778, 3) relative to the wrist, `j2d_crop_px` (T, 21, 2) in OpenPose order
+    in the 224-pixel crop, both NaN where the network was not asked; `boxes_px` (T, 4) whole squares, known for every frame."""
+
+    v3d_ra_m: np.ndarray
+    j2d_crop_px: np.ndarray
+    boxes_px: np.ndarray
+
+
+def track(
+    images: Sequence[np.ndarray],
+    boxes_px: Mapping[Side, np.ndarray],
+    network: Metro,
+    model: HandModel,
+    kept: np.ndarray,
+    names: Sequence[str],
+    *,
+    reuse_boxes: bool = False,
+    batch: int = 32,
+    threads: int = 4,
+    progress: bool = False,
+) -> dict[Side, Raw]:
+    """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
+
+    `model` is the right hand's, `kept` (195,) the vertices that METRO's tokens stand for. `reuse_boxes` also looks into frames without
+    a box, around the last one. `batch` crops go through the network at once, where and in the precision it is in.
+    Raises HoldprepError where boxes and images do not fit.
+    """
+    height, width = images[0].shape[:2]
+    for side, boxes in boxes_px.items():
+        crops.check_boxes(boxes, (width, height), names, side)
+    squares = {side: square_boxes(boxes) for side, boxes in boxes_px.items()}
+    asked = {s: squares[s] if reuse_boxes else np.where(np.isfinite(b), squares[s], np.nan) for s, b in boxes_px.items()}
+    todo = crops.jobs(asked)
+    device = network.upsample.weight.device
+    resting = template(model, kept).to(device, network.upsample.weight.dtype)
+    pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
+    bar = (len(todo), len(names) - len({job.frame for job in todo})) if progress else None
+    found = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", bar)
+    about_wrist = [_about_wrist(f.vertices_m.double().cpu(), f.camera.double().cpu(), model) for f in found]
+    vertices_m, j2d_px = (torch.cat(x) for x in zip(*about_wrist, strict=True))
+    crops.check_finite(vertices_m, "METRO")
+    hands = {}
+    for side, square in squares.items():
+        rows = [i for i, job in enumerate(todo) if job.side == side]
+        hands[side] = _raw(side, square, [todo[i].frame for i in rows], vertices_m[rows].numpy(), j2d_px[rows].numpy())
+    return hands
+
+
+def place(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes: Sequence[str] = ()) -> VertexTrack:
+    """Hands before the camera K (3, 3), so that wrist and fingertips project to METRO's keypoints; rows with a NaN become NaN throughout."""
+    vertices, j2d = {}, {}
+    for side, hand in found.items():
+        j2d_px = to_mano21(crop_to_image(hand.j2d_crop_px, hand.boxes_px))
+        anchors = np.concatenate([np.zeros((len(names), 1, 3)), hand.v3d_ra_m[:, list(MANO21_TIP_VERTICES)]], axis=1)
+        transl = np.stack([solve_translation(p, uv, K) for p, uv in zip(anchors, j2d_px[:, [0, 16, 17, 18, 19, 20]], strict=True)])
+        vertices[side], j2d[side] = hand.v3d_ra_m + transl[:, None], j2d_px
+        lost = np.isnan(vertices[side]).any(axis=(1, 2)) | np.isnan(j2d_px).any(axis=(1, 2))
+        vertices[side][lost], j2d[side][lost] = np.nan, np.nan
+    return VertexTrack(vertices, j2d, np.asarray(K, dtype=np.float64), tuple(names), tuple(notes))
+
+
+def square_boxes(boxes_px: np.ndarray) -> np.ndarray:
+    """(T, 4) squares of whole pixels for boxes (T, 4), a known one at least: SCALE times the longer side, clamped; where a box is NaN, the
+    last known one (before the first: the first) at REUSED_SCALE."""
+    known = np.flatnonzero(np.isfinite(boxes_px).all(axis=1))
+    last = known[np.clip(np.searchsorted(known, np.arange(len(boxes_px)), side="right") - 1, 0, None)]
+    box = boxes_px[last]
+    scale = np.where(last == np.arange(len(boxes_px)), SCALE, REUSED_SCALE)
+    side = np.round(np.clip(scale * (box[:, 2:] - box[:, :2]).max(axis=1), MIN_SIDE_PX, MAX_SIDE_PX))[:, None]
+    low = np.round((box[:, :2] + box[:, 2:] - side) / 2)
+    return np.concatenate([low, low + side], axis=1)
+
+
+def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
+    """(3, 224, 224) RGB, 0..255: a square of whole pixels, reduced or enlarged as Pillow's bilinear filter does it; black beyond the picture."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = box_px.astype(int)
+    part = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+    square = cv2.copyMakeBorder(part, max(-y1, 0), max(y2 - height, 0), max(-x1, 0), max(x2 - width, 0), cv2.BORDER_CONSTANT)
+    square = cv2.flip(square, 1) if mirror else square
+    pixels = torch.from_numpy(np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1), dtype=np.float32))
+    return F.interpolate(pixels[None], size=(CROP_PX, CROP_PX), mode="bilinear", antialias=True)[0].numpy()
+
+
+def template(model: HandModel, kept: np.ndarray) -> Tensor:
+    """(216, 3) metres about the wrist: joints in OpenPose order and the `kept` vertices of a right hand in its mean pose and shape."""
+    zeros = ManoParams(*(torch.zeros(1, n, dtype=model.v_template.dtype) for n in (3, 45, 10, 3)))
+    mesh = lbs.forward(model, zeros)
+    joints = torch.cat([mesh.joints[0, :16], mesh.vertices[0, list(TEMPLATE_TIPS)]])[list(OPENPOSE_FROM_MANO21)]
+    return torch.cat([joints, mesh.vertices[0, torch.as_tensor(kept)]]) - joints[0]
+
+
+def read_kept(path: Path) -> np.ndarray:
+    """(195,) vertices that METRO keeps of 778, from mano_downsampling.npz of its repository.
+
+    Raises HoldprepError where the file is missing or holds another reduction.
+    """
+    if not path.is_file():
+        raise HoldprepError(
+            f"{path} is not there: hand.sampling is metro/modeling/data/mano_downsampling.npz of https://github.com/microsoft/MeshTransformer"
+        )
+    steps = load_npz_array(path, "D")
+    matrix = steps.ravel()[0].toarray() if steps.dtype == object and hasattr(steps.ravel()[0], "toarray") else np.zeros((0, 0))
+    if matrix.shape != (COARSE, 778) or not np.array_equal(np.sort(matrix, axis=1)[:, -2:], np.tile([0, 1], (COARSE, 1))):
+        raise HoldprepError(
+            f"{path}: its first reduction has shape {matrix.shape}, a choice of {COARSE} of 778 vertices is needed; is it MANO's?"
+        )
+    return matrix.argmax(axis=1)
+
+
+def _about_wrist(vertices_m: Tensor, camera: Tensor, model: HandModel) -> tuple[Tensor, Tensor]:
+    """Vertices (N, 778, 3) about the wrist that MANO's regressor gives them, and joints (N, 21, 2) in pixels of the crop, OpenPose order."""
+    regressor = model.J_regressor.to(vertices_m)
+    vertices_m = vertices_m - (regressor[0] @ vertices_m)[:, None]
+    joints = torch.cat([regressor @ vertices_m, vertices_m[:, list(OUTPUT_TIPS)]], dim=1)[:, list(OPENPOSE_FROM_MANO21), :2]
+    return vertices_m, (camera[:, None, :1] * (joints + camera[:, None, 1:]) + 1) / 2 * CROP_PX
+
+
+def _raw(side: Side, squares: np.ndarray, frames: list[int], vertices_m: np.ndarray, j2d_px: np.ndarray) -> Raw:
+    """Predictions put at their frames; a left hand back to its own side."""
+    if side == "left":
+        vertices_m = vertices_m * FLIP
+        j2d_px = np.stack([CROP_PX - j2d_px[..., 0], j2d_px[..., 1]], axis=-1)
+    v3d_ra, j2d_crop = np.full((len(squares), 778, 3), np.nan), np.full((len(squares), 21, 2), np.nan)
+    v3d_ra[frames], j2d_crop[frames] = vertices_m, j2d_px
+    return Raw(v3d_ra, j2d_crop, squares)
 
 
 def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> VertexTrack:
@@ -30,19 +175,12 @@ def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> Ver
         raise HoldprepError(f"{folder / 'boxes.npy'}: {len(unknown)} of {len(names)} boxes are NaN, first {names[unknown[0]]}; rerun METRO")
     notes = []
     if K is None:
-        width, height = boxes_px[:, 2:].max(axis=0)
-        focal = FOCAL_PER_SIDE * max(width, height)
-        K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-        notes.append(f"METRO: depth is that of an invented focal length of {focal:.0f} px; alignment mode h mends it")
-    j2d_px = to_mano21(crop_to_image(j2d_crop, boxes_px))
-    anchors = np.concatenate([np.zeros((len(names), 1, 3)), v3d_ra[:, list(MANO21_TIP_VERTICES)]], axis=1)
-    transl = np.stack([solve_translation(p, uv, K) for p, uv in zip(anchors, j2d_px[:, [0, 16, 17, 18, 19, 20]], strict=True)])
-    vertices = v3d_ra + transl[:, None]
-    lost = np.isnan(vertices).any(axis=(1, 2)) | np.isnan(j2d_px).any(axis=(1, 2))
-    if lost.all():
+        K = crops.long_lens(*boxes_px[:, 2:].max(axis=0))
+        notes.append(f"METRO: depth is that of an invented focal length of {K[0, 0]:.0f} px; alignment mode h mends it")
+    placed = place({"right": Raw(v3d_ra, j2d_crop, boxes_px)}, K, names, notes)
+    if np.isnan(placed.vertices_m["right"]).all():
         raise HoldprepError(f"{folder / 'v3d_ra.npy'}: no frame of {len(names)} has a hand; the tracker found none")
-    vertices[lost], j2d_px[lost] = np.nan, np.nan
-    return VertexTrack({"right": vertices}, {"right": j2d_px}, np.asarray(K, dtype=np.float64), tuple(names), tuple(notes))
+    return placed
 
 
 def crop_to_image(j2d_crop: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:

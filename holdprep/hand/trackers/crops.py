@@ -1,0 +1,139 @@
+"""Where a hand is in each frame, and the crops of it that a network is fed."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby, islice
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from holdprep.errors import HoldprepError
+from holdprep.hand.model import Side
+
+MIN_BOX_PX = 8  # a hand seen in less is not seen
+MIN_PART = 0.02  # parts of a mask below this share of its largest part are specks
+FOCAL_PER_SIDE = 5000 / 256
+# ImageNet's, which all backbones here were trained on; RGB, 0..1
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Job(NamedTuple):
+    """One crop to make: the hand of `side` in a frame, about a box x1, y1, x2, y2 in pixels. Left hands are mirrored into right ones."""
+
+    frame: int
+    side: Side
+    box_px: np.ndarray
+
+
+Found = TypeVar("Found")
+Cut = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]  # image, box, mirrored -> (3, H, W) float32 RGB, 0..255
+
+
+def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: Sequence[str], side: Side) -> np.ndarray:
+    """(T, 4) boxes x1, y1, x2, y2 (centres of the outermost pixels) about masks (T of (H, W) bool); NaN where there is no hand.
+
+    Specks are passed over; a hand that is less than MIN_BOX_PX across counts as none.
+    Raises HoldprepError for a mask that has not the size of the image (width, height).
+    """
+    boxes = np.full((len(masks), 4), np.nan)
+    for t, (name, mask) in enumerate(zip(names, masks, strict=True)):
+        if mask.shape[::-1] != image_size:
+            sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {image_size[0]} x {image_size[1]}"
+            raise HoldprepError(f"{side} hand's mask of frame {name} is {sizes}; make masks as large as their images")
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= MIN_PART * stats[1:, cv2.CC_STAT_AREA].max(initial=0)]
+        if len(parts):
+            low = parts[:, :2].min(axis=0)
+            high = (parts[:, :2] + parts[:, 2:4]).max(axis=0) - 1
+            if (high - low).max() >= MIN_BOX_PX and (high - low).min() > 0:
+                boxes[t] = (*low, *high)
+    return boxes
+
+
+def keypoint_boxes(j2d_px: np.ndarray) -> np.ndarray:
+    """(T, 4) boxes about keypoints (T, J, 2); NaN where these are."""
+    return np.concatenate([j2d_px.min(axis=1), j2d_px.max(axis=1)], axis=1)
+
+
+def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], side: Side) -> None:
+    """Raises HoldprepError for the first box (T, 4) that is empty or wholly outside the picture (width, height); NaN is no box."""
+    width, height = image_size
+    if boxes_px.shape != (len(names), 4):
+        raise HoldprepError(f"{side} hand: boxes have shape {boxes_px.shape}, ({len(names)}, 4) is needed: x1, y1, x2, y2 for each frame")
+    for name, (x1, y1, x2, y2) in zip(names, boxes_px, strict=True):
+        text = f"{side} hand's box in frame {name} is ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
+        if x2 <= x1 or y2 <= y1:
+            raise HoldprepError(f"{text}, which is empty; x1 < x2 and y1 < y2 are needed, NaN where there is no hand")
+        if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
+            raise HoldprepError(f"{text}, outside the picture of {width} x {height}; are the boxes in pixels of images/?")
+
+
+def jobs(boxes_px: Mapping[Side, np.ndarray]) -> list[Job]:
+    """All hands that have a box, by frame."""
+    found = [Job(int(t), side, boxes[t]) for side, boxes in boxes_px.items() for t in np.flatnonzero(np.isfinite(boxes).all(axis=1))]
+    return sorted(found, key=lambda job: job.frame)
+
+
+def forward(network: Callable[[Tensor], Found], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Found]:
+    """What a network says to batches of crops; `bar` = (crops, frames without a hand) shows progress.
+
+    Raises HoldprepError where a batch does not fit into the device's memory.
+    """
+    found: list[Found] = []
+    total, lost = bar or (0, 0)
+    note = {"frames without a hand": lost} if lost else None
+    with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=bar is None, postfix=note) as shown:
+        for batch in pictures:
+            try:
+                found.append(network(batch))
+            except torch.OutOfMemoryError as error:
+                raise HoldprepError(f"{name}: {len(batch)} crops at once do not fit into the GPU's memory; set hand.batch lower") from error
+            shown.update(len(batch))
+    return found
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raises HoldprepError where some of N predictions (N, ...) are not finite: half precision has overflowed."""
+    bad = int((~torch.isfinite(values.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise HoldprepError(f"{name}: {bad} of {len(values)} crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32")
+
+
+def long_lens(width: float, height: float, focal_px: float | None = None) -> np.ndarray:
+    """(3, 3) camera that HaMeR invents for a picture: 5000 / 256 longer sides, unless the focal length is known; centre (w / 2, h / 2)."""
+    focal = focal_px or FOCAL_PER_SIDE * max(width, height)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def batches(
+    images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, *, size: int, threads: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Crops (N, 3, H, W) in the order of `todo`, normalised as ImageNet's, on `device`; `threads` read and cut pictures ahead."""
+    mean, std = (255 * torch.tensor(x, device=device)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
+    found = _cut_ahead(images, todo, cut, threads, ahead=2 * size)
+    while batch := list(islice(found, size)):
+        raw = torch.from_numpy(np.stack(batch))
+        raw = raw.pin_memory() if device.type == "cuda" else raw
+        yield (raw.to(device, non_blocking=True) - mean) / std
+
+
+def _cut_ahead(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, threads: int, ahead: int) -> Iterator[np.ndarray]:
+    """All crops in order; up to `ahead` frames are read before they are asked for. A frame is read once for both its hands."""
+
+    def of_frame(frame: int, group: list[Job]) -> list[np.ndarray]:
+        image = images[frame]
+        return [cut(image, job.box_px, job.side == "left") for job in group]
+
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[list[np.ndarray]]] = deque()
+        for frame, group in groupby(todo, key=lambda job: job.frame):
+            pending.append(pool.submit(of_frame, frame, list(group)))
+            if len(pending) > ahead:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
