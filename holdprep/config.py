@@ -146,6 +146,11 @@ class HandModelNode(Node):
 
 
 class Registration(Node):
+    outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
+    save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
+
+
+class LmRegistration(Registration):
     method: Literal["lm"] = Field(description="second order over all frames at once")
     max_iterations: int = Field(ge=1, le=1000, description="Levenberg-Marquardt iterations at most")
     shared_shape: bool = Field(description="one shape per hand for the whole sequence")
@@ -154,8 +159,17 @@ class Registration(Node):
     smooth_deg: float | None = Field(
         gt=0, description="a joint's usual turn from frame to frame (degrees), which smooths; null = no smoothing"
     )
-    outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
-    save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
+
+
+class AdamRegistration(Registration):
+    method: Literal["adam"] = Field(description="HOLD's published losses and schedule")
+    max_iterations: int = Field(ge=1, le=100_000, description="Adam's iterations at most, of the coarse and of the fine part")
+    shape_loss: bool = Field(description="hold the shape to the mean (HOLD's use_beta_loss)")
+
+
+class DirectRegistration(Registration):
+    method: Literal["direct"] = Field(description="the tracker's own MANO parameters (hand=hamer)")
+    shared_shape: bool = Field(description="one shape per hand for the whole sequence")
 
 
 class SiftObjectPose(Node):
@@ -240,7 +254,7 @@ class Config(Node):
     hands: Hands
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
-    registration: Registration
+    registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
     object_pose: Annotated[SiftObjectPose | TruthObjectPose, Field(discriminator="name")]
     align: Align
     weights: Weights

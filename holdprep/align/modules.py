@@ -1,18 +1,12 @@
 """Alignment as LightningModules: one iteration a training step, every loss term logged as align/<mode>/<term>."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.loggers import Logger
 from scipy.linalg import LinAlgError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from holdprep.align import hold
 from holdprep.align.objective import Objective, Scene
@@ -20,44 +14,18 @@ from holdprep.align.problem import Mode, Weights
 from holdprep.align.scale import ESTIMATORS, Choice, HandTrack, ScaleEstimate, choose, estimate
 from holdprep.align.solver import solve
 from holdprep.hand.model import Side
+from holdprep.iterate import Iterative
 
 STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
 LOSS_TOLERANCE = 1e-5
 MAX_DAMPING = 1e8
 
 
-class AlignModule(pl.LightningModule):
-    """A mode that keeps its own time: `iterate` does one iteration, returns its terms and sets `finished`."""
-
-    def __init__(self, mode: Mode) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.mode = mode
-        self.finished = False
-        self.history: list[dict[str, float]] = []
-
-    def iterate(self) -> dict[str, float]:
-        """One iteration."""
-        raise NotImplementedError
-
-    def configure_optimizers(self) -> Any:
-        """None: the iteration is its own optimiser."""
-        return None
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Iterate, log, and stop when finished."""
-        terms = self.iterate()
-        self.history.append(terms)
-        if self.trainer.logger is not None:
-            self.trainer.logger.log_metrics({f"align/{self.mode}/{name}": value for name, value in terms.items()}, step=batch_idx)
-        self.trainer.should_stop = self.finished
-
-
-class SecondOrder(AlignModule):
+class SecondOrder(Iterative):
     """Modes h and ho by Levenberg-Marquardt on reweighted residuals: a step is taken only if the robust objective falls."""
 
     def __init__(self, mode: Mode, objective: Objective, scene: Scene) -> None:
-        super().__init__(mode)
+        super().__init__(f"align/{mode}")
         self.objective, self.scene = objective, scene
         self.damping = 1e-4
         self.residuals = objective.residuals(scene)
@@ -90,11 +58,11 @@ class SecondOrder(AlignModule):
         return True
 
 
-class ObjectScale(AlignModule):
+class ObjectScale(Iterative):
     """Mode o: one estimator of the scale a step, then the choice; `result` is the estimate."""
 
     def __init__(self, tracks: Mapping[Side, HandTrack], points_obj: Any, estimator: Choice, seed: int) -> None:
-        super().__init__("o")
+        super().__init__("align/o")
         self.tracks, self.points_obj, self.seed = tracks, points_obj, seed
         self.todo = list(ESTIMATORS) if estimator == "auto" else [estimator]
         self.estimates: dict[str, ScaleEstimate] = {}
@@ -113,7 +81,7 @@ class ObjectScale(AlignModule):
         return {f"{name}.{key}": value for key, value in values.items()}
 
 
-class HoldAdam(AlignModule):
+class HoldAdam(Iterative):
     """HOLD's objective and schedule. `joints_m` are the hands' joints (T, 21, 3) without translation, `points_m` the turned cloud."""
 
     def __init__(
@@ -127,7 +95,8 @@ class HoldAdam(AlignModule):
         targets: hold.Targets,
         weights: Weights,
     ) -> None:
-        super().__init__(mode)
+        super().__init__(f"align/{mode}")
+        self.mode = mode
         self.joints_m, self.turned_obj, self.targets, self.weights = joints_m, turned_obj, targets, weights
         self.schedule = hold.SCHEDULES[mode]
         self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in transl_m.items()})
@@ -164,33 +133,3 @@ class HoldAdam(AlignModule):
                 self.obj_scale.fill_(self.weights.obj_scale)
         if self.mode == "o" and self.steps == hold.FREE_SCALE_AT:
             self.obj_scale.requires_grad_(True)
-
-
-def fit(module: AlignModule, iterations: int, logger: Logger | None, progress: bool = False) -> None:
-    """Run a module under a quiet Trainer on the CPU until it is finished or has iterated enough."""
-    with _quiet():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=1,
-            logger=logger or False,
-            enable_checkpointing=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, DataLoader(range(iterations), batch_size=None))  # type: ignore[arg-type]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's remarks about hardware, workers and loaders say nothing to who aligns a sequence."""
-    log = logging.getLogger("pytorch_lightning")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            warnings.filterwarnings("ignore", message=".*(configure_optimizers|does not have many workers|litlogger).*")
-            yield
-    finally:
-        log.setLevel(level)

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
-from holdprep.align.modules import AlignModule, HoldAdam, ObjectScale, SecondOrder, fit
+from holdprep.align.modules import HoldAdam, ObjectScale, SecondOrder
 from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, prepare
 from holdprep.align.scale import ESTIMATORS, Choice
@@ -20,10 +20,11 @@ from holdprep.geometry.cameras import linear_translation
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
+from holdprep.iterate import Iterative, fit
 
 Method = Literal["lm", "hold"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
-Run = Callable[[AlignModule, int], None]
+Run = Callable[[Iterative, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 
@@ -54,7 +55,7 @@ def align(
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
 
-    def run(module: AlignModule, iterations: int) -> None:
+    def run(module: Iterative, iterations: int) -> None:
         fit(module, max_iterations or iterations, logger, progress)
 
     if method == "hold":
@@ -181,7 +182,7 @@ def _states(problem: Problem, alignment: Alignment) -> dict[Side, HandState]:
 
 
 def _alignment(
-    mode: Mode, method: Method, problem: Problem, hands: dict[Side, HandState], scale: float, stderr: float, module: AlignModule
+    mode: Mode, method: Method, problem: Problem, hands: dict[Side, HandState], scale: float, stderr: float, module: Iterative
 ) -> Alignment:
     params = {side: to_params(problem.hands[side].model, state) for side, state in hands.items()}
     R, t = problem.T_cam_obj[:, :3, :3].clone(), scale * problem.T_cam_obj[:, :3, 3]

@@ -90,7 +90,9 @@ def register(
     problem = _problem(model, used, options, frames, 1)
     state, _ = minimise(problem, state, options.max_iterations, LOSS_TOLERANCE, on_each)
     note = _size_note(model, options.hand_length_m, tracked, _length_m(problem.points, state))
-    return replace(_registration(model, state, is_valid, _error(problem, state)), history=history, notes=[note])
+    error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
+    error_m[is_valid] = _error(problem, state).cpu()
+    return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, history, [note])
 
 
 def _problem(model: HandModel, used: Targets, options: Options, frames: Tensor, step: int) -> HandProblem:
@@ -166,14 +168,13 @@ def _error(problem: HandProblem, state: HandState) -> Tensor:
     return torch.cat(errors)
 
 
-def _registration(model: HandModel, state: HandState, is_valid: Tensor, error: Tensor) -> Registration:
-    params = to_params(model, state)
+def spread(params: ManoParams, is_valid: Tensor) -> ManoParams:
+    """Parameters of the valid frames as those of all (T,), NaN elsewhere; a shared shape stays one. float64 on the CPU."""
 
-    def spread(x: Tensor) -> Tensor:
-        full = torch.full((len(is_valid), *x.shape[1:]), float("nan"), dtype=torch.float64)
-        full[is_valid] = x.cpu()
-        return full
+    def full(x: Tensor) -> Tensor:
+        rows = torch.full((len(is_valid), *x.shape[1:]), float("nan"), dtype=torch.float64)
+        rows[is_valid] = x.double().cpu()
+        return rows
 
-    betas = params.betas.cpu() if params.betas.ndim == 1 else spread(params.betas)
-    full = ManoParams(spread(params.global_orient), spread(params.hand_pose), betas, spread(params.transl))
-    return Registration(full, is_valid, spread(error))
+    betas = params.betas.double().cpu() if params.betas.ndim == 1 else full(params.betas)
+    return ManoParams(full(params.global_orient), full(params.hand_pose), betas, full(params.transl))

@@ -15,7 +15,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
-from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.model import SIDES, STANDIN_FILE, HandModel, Side
 from holdprep.hand.trackers import VertexTrack, crops, hamer, hamer_network, metro, metro_network
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
@@ -30,14 +30,15 @@ READERS = {"hamer": hamer.read, "metro": metro.read}
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """What a tracker reads outside the sequence: another's files, the ground truth, a network's weights, given boxes, MANO."""
+    """What a tracker reads outside the sequence: another's files, the ground truth, a network's weights, given boxes, the hand model."""
+    model: dict[str, Path | None] = {"hand_model": cfg.hand_model.path or STANDIN_FILE}
     if isinstance(cfg.hand, TruthHand):
-        return {"truth": seq.path("truth")}
+        return {"truth": seq.path("truth")} | model
     if isinstance(cfg.hand, ImportHand):
-        return {"tracker": cfg.hand.folder}
+        return {"tracker": cfg.hand.folder} | model
     if isinstance(cfg.hand, NetworkHand):
-        return _weights(cfg.hand) | {"boxes": cfg.hand.boxes_file, "hand_model": cfg.hand_model.path}
-    return {}
+        return _weights(cfg.hand) | {"boxes": cfg.hand.boxes_file} | model
+    return model
 
 
 def _weights(node: NetworkHand) -> dict[str, Path | None]:

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 import trimesh
 
+from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
-from holdprep.hand import infill, lbs, registration
-from holdprep.hand.model import HandModel, Side
+from holdprep.hand import adam, direct, infill, lbs, registration
+from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
 from holdprep.hand.targets import Targets
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import VertexTrack, hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
@@ -30,7 +31,7 @@ def run(ctx: Context) -> Result:
     initial, filled = {}, {}
     for side in sides:
         model = hand_model(ctx.cfg, side)
-        fit = _fit(ctx, side, model, track.vertices_m[side])
+        fit, coarse = _fit(ctx, side, model, track)
         is_valid = fit.is_valid & ~infill.outliers(model, fit.params, fit.error_m, fit.is_valid, z=ctx.cfg.registration.outlier_z)
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
@@ -38,14 +39,27 @@ def run(ctx: Context) -> Result:
         _report(result, side, model, fit, is_valid)
         result.metrics["hand_model"] = model.name
         if ctx.cfg.registration.save_mesh:
-            _write_meshes(ctx, side, model, fit, track.vertices_m[side])
+            _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
     ctx.seq.write_npy("fit_slerp", filled)
     return result
 
 
-def _fit(ctx: Context, side: Side, model: HandModel, vertices_m: np.ndarray) -> registration.Registration:
+def _fit(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> tuple[registration.Registration, ManoParams | None]:
+    """The fit, and that of a coarse part where there is one."""
     cfg, length_mm = ctx.cfg.registration, ctx.cfg.hands.length_mm
+    vertices_m = torch.as_tensor(track.vertices_m[side])
+    if length_mm is not None and not isinstance(cfg, LmRegistration):
+        raise HoldprepError(f"registration={cfg.method} keeps the tracker's hand size: hands.length_mm needs registration=lm")
+    if isinstance(cfg, AdamRegistration):
+        schedule = adam.Schedule(cfg.max_iterations, cfg.shape_loss)
+        prefix = f"register/{side}"
+        return adam.register_adam(model, vertices_m, schedule, logger=ctx.runlog.logger, prefix=prefix, device=ctx.cfg.device)
+    if isinstance(cfg, DirectRegistration):
+        if side not in track.params:
+            path = ctx.seq.path("v3d")
+            raise HoldprepError(f"{path} has no MANO parameters of the {side} hand (hand=hamer writes them): use registration=lm")
+        return direct.take(model, track.params[side], vertices_m, cfg.shared_shape), None
     options = registration.Options(
         shared_shape=cfg.shared_shape,
         robust=cfg.robust,
@@ -54,13 +68,12 @@ def _fit(ctx: Context, side: Side, model: HandModel, vertices_m: np.ndarray) -> 
         smooth_turn=None if cfg.smooth_deg is None else math.radians(cfg.smooth_deg),
         max_iterations=cfg.max_iterations,
     )
-    return registration.register(
-        model,
-        Targets(vertices_m=torch.as_tensor(vertices_m)),
-        options,
-        device=ctx.cfg.device,
-        on_iteration=lambda step, losses: ctx.log_losses(step, {f"{side}.{k}": v for k, v in losses.items()}),
-    )
+    targets = Targets(vertices_m=vertices_m)
+
+    def log(step: int, losses: dict[str, float]) -> None:
+        ctx.log_losses(step, {f"{side}.{k}": v for k, v in losses.items()})
+
+    return registration.register(model, targets, options, device=ctx.cfg.device, on_iteration=log), None
 
 
 def _report(result: Result, side: Side, model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> None:
@@ -90,10 +103,14 @@ def _beyond_limits(model: HandModel, fit: registration.Registration, is_valid: t
     return float((beyond_limits(model.side, rotations).abs() > LIMIT_SIGMA).flatten(1).any(dim=1).double().mean())
 
 
-def _write_meshes(ctx: Context, side: Side, model: HandModel, fit: registration.Registration, target_m: np.ndarray) -> None:
-    """HOLD's mesh_fit_vis: the target and the fit of every frame that has one."""
-    fitted = lbs.forward(model, fit.params).vertices.numpy()
+def _write_meshes(
+    ctx: Context, side: Side, model: HandModel, fit: registration.Registration, coarse: ManoParams | None, target_m: np.ndarray
+) -> None:
+    """HOLD's mesh_fit_vis: the target and the fit of every frame that has one; the coarse one where the method has one."""
+    meshes = {"target": target_m, "fine": lbs.forward(model, fit.params).vertices.numpy()}
+    if coarse is not None:
+        meshes["coarse"] = lbs.forward(model, coarse).vertices.numpy()
     faces = model.faces.numpy()
     for t in np.flatnonzero(fit.is_valid.numpy()):
-        for kind, vertices in (("target", target_m[t]), ("fine", fitted[t])):
-            ctx.seq.write_mesh("fit_meshes", f"{t:04d}_{side}_{kind}.ply", trimesh.Trimesh(vertices, faces, process=False))
+        for kind, vertices in meshes.items():
+            ctx.seq.write_mesh("fit_meshes", f"{t:04d}_{side}_{kind}.ply", trimesh.Trimesh(vertices[t], faces, process=False))

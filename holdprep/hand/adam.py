@@ -1,0 +1,129 @@
+"""HOLD's published registration: Adam on every frame's rotation, translation, pose and shape, first coarse, then fine.
+
+Its losses, rates and limits are kept; the frames run side by side instead of one after the other from the last one's result. Adam
+treats every number by itself and the loss is a sum over frames, so that only the common learning rate's plateau ties them together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import trimesh
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from holdprep.hand.joints import MANO21_TIP_VERTICES
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, forward, to_state
+from holdprep.hand.model import HandModel, ManoParams
+from holdprep.hand.registration import Registration, spread
+from holdprep.hand.targets import Targets, check
+from holdprep.iterate import Iterative, fit
+
+COARSE_LR, FINE_LR, LAST_LR = 0.1, 0.01, 1e-5
+PATIENCE, FACTOR = 30, 0.1
+TIP_WEIGHT, SHAPE_WEIGHT = 0.1, 0.01
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Iterations at most of the coarse and the fine part; `shape_loss` holds the shape to the mean."""
+
+    iterations: int = 10_000
+    shape_loss: bool = False
+
+
+class AdamRegistration(Iterative):
+    """`target` (T, 778, 3) m without gaps. Coarse: rotation and translation; fine: everything, fingertips counted again."""
+
+    def __init__(self, model: HandModel, target: Tensor, schedule: Schedule, prefix: str) -> None:
+        super().__init__(prefix)
+        self.model, self.schedule = model, schedule
+        self.edges = torch.as_tensor(
+            trimesh.Trimesh(process=False, vertices=model.v_template.cpu(), faces=model.faces.cpu()).edges_unique.copy()
+        )
+        self.tips = torch.tensor(MANO21_TIP_VERTICES)
+        self.points = HandPoints.of(model, torch.arange(778))
+        self.target = target
+        frames = len(target)
+        sizes = {"global_orient": 3, "transl": 3, "hand_pose": 45, "betas": 10}
+        self.free = nn.ParameterDict({name: nn.Parameter(torch.zeros(frames, n)) for name, n in sizes.items()})
+        self.coarse, self.part_began, self.best, self.waited = True, 0, float("inf"), 0
+        self.coarse_params: ManoParams | None = None
+        self.steps = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on rotation and translation alone at first."""
+        pose = [self.free["hand_pose"], self.free["betas"]]
+        return torch.optim.Adam(
+            [{"params": [self.free["global_orient"], self.free["transl"]], "lr": COARSE_LR}, {"params": pose, "lr": 0.0}]
+        )
+
+    def params(self) -> ManoParams:
+        """As they stand."""
+        return ManoParams(**{name: value.detach().clone() for name, value in self.free.items()})
+
+    def losses(self) -> dict[str, Tensor]:
+        """Mean squares over a frame, summed over frames."""
+        state = to_state(self.model, ManoParams(**dict(self.free.items())))
+        off = self.points.pose(state).points[:, NUM_JOINTS:] - self.target
+        frames = len(self.target)
+        along = off[:, self.edges[:, 0]] - off[:, self.edges[:, 1]]
+        terms = {"vertex": frames * off.square().mean(), "edge": frames * along.square().mean()}
+        if not self.coarse:
+            terms["tip"] = TIP_WEIGHT * frames * off[:, self.tips].square().mean()
+        if self.schedule.shape_loss and not self.coarse:
+            terms["shape"] = SHAPE_WEIGHT * frames * self.free["betas"].square().mean()
+        return terms
+
+    def iterate(self) -> dict[str, float]:
+        """One Adam step; the terms before it."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        terms = self.losses()
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.steps += 1
+        self._schedule(optimizer, float(loss.detach()))
+        return {name: float(value.detach()) for name, value in terms.items()} | {"total": float(loss.detach())}
+
+    def _schedule(self, optimizer: LightningOptimizer, loss: float) -> None:
+        """ReduceLROnPlateau's rule with its defaults; a part ends with its rate or its iterations, and the next one begins."""
+        better = loss < self.best * (1 - 1e-4)
+        self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
+        if self.waited > PATIENCE:
+            self.waited = 0
+            for group in optimizer.param_groups:
+                group["lr"] *= FACTOR
+        over = optimizer.param_groups[0]["lr"] <= LAST_LR * (1 + 1e-9) or self.steps - self.part_began >= self.schedule.iterations
+        if over and self.coarse:
+            self.coarse, self.part_began, self.best, self.waited = False, self.steps, float("inf"), 0
+            self.coarse_params = self.params()
+            for group in optimizer.param_groups:
+                group["lr"] = FINE_LR
+        elif over:
+            self.finished = True
+
+
+def register_adam(
+    model: HandModel,
+    vertices_m: Tensor,
+    schedule: Schedule | None = None,
+    *,
+    logger: Logger | None = None,
+    prefix: str = "register",
+    device: str = "cpu",
+) -> tuple[Registration, ManoParams]:
+    """The published schedule on meshes (T, 778, 3) m, NaN where there is none; a shape a frame. And the parameters after its coarse part.
+
+    Raises HoldprepError where the targets are no hand of the model's side in metres.
+    """
+    schedule = schedule or Schedule()
+    is_valid = check(model, Targets(vertices_m=vertices_m)) & torch.isfinite(vertices_m).all(dim=(1, 2))
+    module = AdamRegistration(model.to(device, torch.float32), vertices_m[is_valid].float().to(device), schedule, prefix)
+    fit(module, 2 * schedule.iterations, logger, device=device)
+    found, coarse = (spread(p, is_valid) for p in (module.params(), module.coarse_params or module.params()))
+    error = (forward(model.to(torch.float64), found).vertices - vertices_m.double()).norm(dim=-1).mean(dim=1)
+    notes = [f"{model.side} hand: HOLD's published schedule, {module.steps} iterations; a shape a frame, alignment takes their mean"]
+    return Registration(found, is_valid, error, module.history, notes), coarse
