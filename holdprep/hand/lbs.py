@@ -127,7 +127,7 @@ class HandPoints:
         """The points of T frames."""
         betas = state.betas.expand(len(state.transl), 10)
         joint_rest = self.joint_rest + torch.einsum("jcb,tb->tjc", self.joint_shapedirs, betas)
-        features = (state.rotations[:, 1:] - torch.eye(3).to(self.rest)).flatten(1)
+        features = (state.rotations[:, 1:] - torch.eye(3, dtype=self.rest.dtype, device=self.rest.device)).flatten(1)
         P = len(self.rest)
         shaped = (
             self.rest.mT.flatten() + betas @ self.shapedirs.permute(2, 1, 0).flatten(1) + features @ self.blend.reshape(135, -1)
@@ -145,7 +145,7 @@ class HandPoints:
 
     def frames(self, posed: Posed) -> Tensor:
         """(T, 16, 3, 3): the turn of each bone's parent in the camera frame, the identity for the wrist."""
-        root = torch.eye(3).to(posed.bones).expand(len(posed.bones), 1, 3, 3)
+        root = torch.eye(3, dtype=posed.bones.dtype, device=posed.bones.device).expand(len(posed.bones), 1, 3, 3)
         return torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
 
     def choose(self, ids: Tensor) -> "Chosen":
@@ -168,7 +168,7 @@ class HandPoints:
             hanging[:, self.parents[k]] += hanging[:, k]
             carried[:, self.parents[k]] += carried[:, k]
         x, y, z = hanging.sub_(carried[:, :, None] * posed.joints[..., None]).unbind(2)
-        rows = torch.zeros(len(posed.points), 16, 3, 3, chosen.ids.shape[1]).to(x) if out is None else out
+        rows = x.new_zeros(len(x), 16, 3, 3, chosen.ids.shape[1]) if out is None else out
         torch.neg(z, out=rows[:, :, 0, 1])
         torch.neg(x, out=rows[:, :, 1, 2])
         torch.neg(y, out=rows[:, :, 2, 0])

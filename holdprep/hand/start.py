@@ -11,21 +11,29 @@ from holdprep.hand.joints import CHILD, PALM
 from holdprep.hand.lbs import HandPoints, HandState, to_state
 from holdprep.hand.model import HandModel, ManoParams
 
+AT_ONCE = 1024  # frames in memory
+
 
 def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandState:
     """Each bone by Procrustes on the vertices (T, 778, 3) skinned to it, weighed by `seen` (T, 778): some 5 mm away, from any pose."""
-    bones, target = [], torch.where(seen[..., None] > 0, vertices_m, 0.0)
-    for k in range(16):
-        w = model.weights[:, k] * seen + 1e-12
-        w = w / w.sum(dim=1, keepdim=True)
-        x = model.v_template - (w @ model.v_template)[:, None]
-        bones.append(roma.special_procrustes((target * w[..., None]).mT @ x))
-    local = [bones[0]] + [bones[model.parents[k]].mT @ bones[k] for k in range(1, 16)]
+    parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(AT_ONCE), seen.split(AT_ONCE), strict=True)]
+    return HandState(torch.cat([p.rotations for p in parts]), parts[0].betas, torch.cat([p.transl for p in parts]))
+
+
+def _from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandState:
+    target = torch.where(seen[..., None] > 0, vertices_m.to(model.v_template), 0.0)
+    w = model.weights.mT * seen.to(target)[:, None] + 1e-12
+    w = w / w.sum(dim=2, keepdim=True)
+    products = (target[..., None] * model.v_template[:, None]).flatten(2)
+    centres = (w @ target)[..., None] * (w @ model.v_template)[..., None, :]
+    bones = roma.special_procrustes((w @ products).unflatten(2, (3, 3)) - centres)
+    local = [bones[:, 0]] + [bones[:, model.parents[k]].mT @ bones[:, k] for k in range(1, 16)]
     state = HandState(torch.stack(local, dim=1), torch.zeros(10).to(target), torch.zeros(len(target), 3).to(target))
     few = torch.arange(0, 778, 8)  # enough to place it
     points = HandPoints.of(model, few).pose(state).points[:, 21:]
-    w = (seen[:, few] / seen[:, few].sum(dim=1, keepdim=True).clamp_min(1))[..., None]
-    return HandState(state.rotations, state.betas, ((target[:, few] - points) * w).sum(dim=1))
+    share = seen[:, few].to(target)
+    share = (share / share.sum(dim=1, keepdim=True).clamp_min(1))[..., None]
+    return HandState(state.rotations, state.betas, ((target[:, few] - points) * share).sum(dim=1))
 
 
 def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:

@@ -15,6 +15,7 @@ from holdprep.hand.model import HandModel
 LENGTH_RANGE_M = (0.08, 0.30)  # wrist to middle fingertip: an infant's to a giant's
 MIN_SPREAD = 0.02  # of a target's points about their mean, in lengths of a hand; less is one point
 MIN_JOINTS, MIN_VERTICES = 6, 200
+SIDE_FRAMES = 300  # are looked at, evenly, to tell a right hand from a left one
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Targets:
         def weight(x: Tensor | None, trust: Tensor | None) -> Tensor | None:
             if x is None:
                 return None
-            seen = torch.isfinite(x).all(dim=-1).double()
-            return seen if trust is None else seen * trust * (trust > 0.05)
+            seen = torch.isfinite(x).all(dim=-1)
+            return seen.float() if trust is None else seen * trust * (trust > 0.05)
 
         return weight(self.vertices_m, None), weight(self.j3d_m, trust), weight(self.j2d_px, trust)
 
@@ -59,7 +60,9 @@ class Targets:
         return enough
 
     def rows(self, rows: Tensor) -> "Targets":
-        """Some of the frames."""
+        """Some of the frames, in their order."""
+        if len(rows) == self.num_frames:
+            return self
         return self._mapped(lambda x: x[rows], per_frame_only=True)
 
     def to(self, device: str | torch.device) -> "Targets":
@@ -119,8 +122,9 @@ def _lengths(model: HandModel, points: Tensor) -> Tensor:
 
 def _check_size(model: HandModel, name: str, points: Tensor, is_valid: Tensor) -> None:
     kind = "vertices" if name == "vertices_m" else "joints"
-    spread = (points - points.nanmean(dim=1, keepdim=True)).norm(dim=-1).nan_to_num().amax(dim=1).cpu()
-    lengths = _lengths(model, points).cpu()
+    parts = points.split(1024)
+    spread = torch.cat([(x - x.nanmean(dim=1, keepdim=True)).norm(dim=-1).nan_to_num().amax(dim=1) for x in parts]).cpu()
+    lengths = torch.cat([_lengths(model, x) for x in parts]).cpu()
     known = lengths[torch.isfinite(lengths) & is_valid]
     length = float(known.median()) if len(known) else float("nan")
     flat = is_valid & torch.isfinite(lengths) & (spread <= MIN_SPREAD * (length if length > 0 else 1.0))
@@ -139,17 +143,17 @@ def _check_size(model: HandModel, name: str, points: Tensor, is_valid: Tensor) -
 def _check_side(model: HandModel, vertices_m: Tensor, is_valid: Tensor) -> None:
     """The palm moves as one piece: a mirrored one correlates with the model's through a reflection."""
     palm = model.weights[:, 0] > 0.9
-    rows = is_valid.to(vertices_m.device) & torch.isfinite(vertices_m[:, palm]).all(dim=(1, 2))
-    if not bool(rows.any()):
+    whole = is_valid.to(vertices_m.device) & torch.isfinite(vertices_m[:, palm]).all(dim=(1, 2))
+    rows = whole.nonzero()[:, 0]
+    if not len(rows):
         return
-    rest = (model.v_template[palm] - model.v_template[palm].mean(dim=0)).to(vertices_m)
-    seen = vertices_m[rows][:, palm]
+    rows = rows[:: -(-len(rows) // SIDE_FRAMES)]
+    rest = (model.v_template[palm] - model.v_template[palm].mean(dim=0)).to(vertices_m.device, torch.float64)
+    seen = vertices_m[rows][:, palm].double()
     seen = seen - seen.mean(dim=1, keepdim=True)
-    errors = []
-    for sign in (1.0, -1.0):
-        source = rest * torch.tensor([sign, 1.0, 1.0]).to(rest)
-        turn = roma.special_procrustes((seen.mT @ source).double())
-        errors.append((seen - source @ turn.mT.to(source)).norm(dim=-1).mean(dim=1))
+    source = torch.stack([rest, rest * torch.tensor([-1.0, 1.0, 1.0]).to(rest)])[:, None]
+    turn = roma.special_procrustes(seen.mT @ source)
+    errors = (seen - source @ turn.mT).norm(dim=-1).mean(dim=-1)
     mirrored = int((errors[1] < 0.7 * errors[0]).sum())
     if mirrored > 0.5 * len(errors[0]):
         other = "left" if model.side == "right" else "right"

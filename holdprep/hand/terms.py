@@ -145,7 +145,7 @@ def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[
 
 def _jacobian(points: HandPoints, posed: Posed, chosen: Chosen) -> Tensor:
     """(T, 61, 3, Q) derivative of points by the unknowns."""
-    J = torch.zeros(len(posed.points), UNKNOWNS, 3, chosen.ids.shape[1]).to(posed.points)
+    J = posed.points.new_zeros(len(posed.points), UNKNOWNS, 3, chosen.ids.shape[1])
     points.turn_rows(posed, chosen, J[:, :TURNS].unflatten(1, (16, 3)))
     for a in range(3):
         J[:, TURNS + a, a] = 1
