@@ -73,6 +73,12 @@ class ClassicalSegmenter(Node):
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
 
 
+class SamSegmenter(Node):
+    name: Literal["sam2", "sam3"]
+    weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
+    prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
+
+
 class ImportSegmenter(Node):
     name: Literal["import"]
     right: Path | None = Field(description="folder of right-hand masks; null = processed/sam/right/images_masks if there")
@@ -192,12 +198,12 @@ class Config(Node):
     data_root: Path = Field(description="folder of sequences")
     force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")
     on_fail: Literal["stop", "warn"] = Field(description="what a failed quality gate does")
-    device: Literal["cpu", "cuda"] = Field(description="where optimisations run")
+    device: Literal["cpu", "cuda"] = Field(description="where optimisations and networks of torch run")
     seed: int = Field(ge=0, description="seed of everything random")
     objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
     source: Annotated[VideoSource | SyntheticSource, Field(discriminator="name")]
     create: Create
-    segmenter: Annotated[ClassicalSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
+    segmenter: Annotated[ClassicalSegmenter | SamSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
     hands: Hands
     hand: Annotated[MediapipeHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode

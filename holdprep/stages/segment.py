@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, TruthSegmenter
+from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, SamSegmenter, TruthSegmenter
 from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
-from holdprep.segmenters import classical, folders
+from holdprep.segmenters import classical, folders, sam
 from holdprep.segmenters.prompts import read_prompts
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.synth import corruption
@@ -21,8 +21,9 @@ SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
     """The prompts, or each entity's folder of masks."""
     node = cfg.segmenter
-    if isinstance(node, ClassicalSegmenter):
-        return {"prompts": node.prompts or seq.path("prompts")}
+    if isinstance(node, ClassicalSegmenter | SamSegmenter):
+        weights = {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else {}
+        return {"prompts": node.prompts or seq.path("prompts"), **weights}
     if isinstance(node, TruthSegmenter):
         return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
     return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
@@ -59,7 +60,7 @@ def _require(ctx: Context, masks: dict[str, np.ndarray], wanted: tuple[str, ...]
     raise HoldprepError(f"no mask of {' or '.join(lacking)}: outline it on a key frame of {ctx.seq.path('prompts')}, or set hands=")
 
 
-def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict[str, np.ndarray]:
+def _propagate(ctx: Context, node: ClassicalSegmenter | SamSegmenter, names: list[str]) -> dict[str, np.ndarray]:
     path = node.prompts or ctx.seq.path("prompts")
     if not path.is_file():
         raise HoldprepError(
@@ -70,7 +71,10 @@ def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict
     if unknown:
         raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
     by_index = {names.index(frame): entities for frame, entities in prompts.items()}
-    return classical.propagate(ctx.seq.images(), by_index, work_side=node.work_side, progress=True)
+    images = ctx.seq.images()
+    if isinstance(node, SamSegmenter):
+        return sam.propagate(images, by_index, family=node.name, weights=node.weights, device=ctx.cfg.device, progress=True)
+    return classical.propagate(images, by_index, work_side=node.work_side, progress=True)
 
 
 def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:
