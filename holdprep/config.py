@@ -69,6 +69,8 @@ class TruthSegmenter(Node):
 
 class ClassicalSegmenter(Node):
     name: Literal["classical"]
+    ui: bool = Field(description="open the click page first")
+    fix: bool = Field(description="open the click page on the frames to click again")
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
 
@@ -76,6 +78,8 @@ class ClassicalSegmenter(Node):
 class SamSegmenter(Node):
     name: Literal["sam2", "sam3"]
     weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
+    ui: bool = Field(description="open the click page first")
+    fix: bool = Field(description="open the click page on the frames to click again")
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
 
 

@@ -10,6 +10,7 @@ from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
+from holdprep.quality import suspects
 from holdprep.segmenters import classical, folders, sam
 from holdprep.segmenters.prompts import read_prompts
 from holdprep.sequence import ENTITIES, Sequence
@@ -43,7 +44,16 @@ def run(ctx: Context) -> Result:
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
     _require(ctx, masks, wanted)
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
-    metrics, curves = quality.all_mask_metrics({e: list(m) for e, m in masks.items()})
+    frames = {entity: list(m) for entity, m in masks.items()}
+    metrics, curves = quality.all_mask_metrics(frames)
+    found = suspects.suspects(frames, ctx.seq.images())
+    again = suspects.reclick(found)
+    metrics |= {f"{e}.{reason}_frames": int(flags.sum()) for e, by in found.items() for reason, flags in by.items() if reason != "jump"}
+    metrics["reclick_frames"] = len(again)
+    curves["reclick"] = [float(t in again) for t in range(len(names))]
+    if again:
+        listed = "; ".join(f"{names[t]} ({', '.join(reasons)})" for t, reasons in again.items())
+        notes = [*notes, f"frames to click again: {listed}"]
     return Result(metrics, curves, notes)
 
 
