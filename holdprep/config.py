@@ -83,11 +83,20 @@ class SamSegmenter(Node):
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
 
 
+class MaskValues(Node):
+    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
+    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks hold one entity, everything over 0")
+    object: int | None = Field(ge=0, le=65535, description="the object's label")
+
+
 class ImportSegmenter(Node):
     name: Literal["import"]
-    right: Path | None = Field(description="folder of right-hand masks; null = processed/sam/right/images_masks if there")
-    left: Path | None = Field(description="folder of left-hand masks; null = processed/sam/left/images_masks if there")
-    object: Path | None = Field(description="folder of object masks; null = processed/sam/object/images_masks")
+    right: Path | None = Field(
+        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
+    )
+    left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
+    object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")
+    values: MaskValues
 
 
 class Hands(Node):

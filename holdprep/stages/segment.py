@@ -11,7 +11,7 @@ from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
 from holdprep.quality import suspects
-from holdprep.segmenters import classical, folders, sam
+from holdprep.segmenters import classical, foreign, sam
 from holdprep.segmenters.prompts import read_prompts
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.synth import corruption
@@ -99,11 +99,11 @@ def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict
     width, height = ctx.seq.image_size()
     masks: dict[str, np.ndarray] = {}
     notes: list[str] = []
-    for entity, folder in files(ctx.cfg, ctx.seq).items():
+    for entity, path in files(ctx.cfg, ctx.seq).items():
         asked = getattr(node, entity) is not None
-        if folder is None or not (folder.is_dir() or asked):
+        if path is None or not (path.exists() or asked):
             continue
-        masks[entity], said = folders.read_mask_folder(folder, names, (height, width))
+        masks[entity], said = foreign.read_masks(path, names, (height, width), getattr(node.values, entity))
         notes += said
     return masks, notes
 
