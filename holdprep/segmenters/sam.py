@@ -5,8 +5,9 @@ so that a clip's length costs no more than its low-resolution masks. Every entit
 of its own; all share the picture's features, which are most of the work.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt
+from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
 
 Family = Literal["sam2", "sam3"]
+_Features = dict[int, Any]  # of one picture, by frame
 
 
 @dataclass(frozen=True)
@@ -48,34 +50,34 @@ LOGIT_LIMIT = 5.0  # how sure one direction may be against the other where they 
 def propagate(
     images: Sequence[np.ndarray],
     prompts: Mapping[int, Mapping[str, EntityPrompt]],
+    predictor: "Predictor",
     *,
-    family: Family,
-    weights: Path | None,
-    device: str = "cpu",
-    progress: bool = False,
+    progress: Callable[..., tqdm] | None = None,
 ) -> dict[str, np.ndarray]:
     """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
 
     `prompts` maps a frame's index to its entities. Masks are carried forward from an entity's first key frame and backward from its last;
     between key frames both are blended by distance. An outline counts as the mask itself, a box and clicks are what the model is asked
-    with. Raises HoldprepError without key frames, without weights or with another model's.
+    with; clicks alone correct what the model remembers of the other key frames. `progress` makes the bar (tqdm, or a kind of it).
     """
     entities = [e for e in ENTITIES if any(e in p and not p[e].absent for p in prompts.values())]
     if not entities:
-        raise HoldprepError(f"segmenter={family}: no key frame shows anything: add prompts for the object and a hand")
-    predictor = Predictor.load(family, weights, device)
+        raise HoldprepError("no key frame shows anything: add prompts for the object and a hand")
     size = (images[0].shape[0], images[0].shape[1])
-    tracks = [_Track(predictor, {t: p[entity] for t, p in prompts.items() if entity in p}, size) for entity in entities]
-    with tqdm(total=2 * len(images) + len(prompts), desc="masks", unit="frame", disable=not progress) as bar:
-        for t in sorted(prompts):
-            _condition(tracks, t, predictor.pixels(images[t]))
-            bar.update()
+    tracks = [_Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
+    with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
+        for correcting in (False, True):
+            for t in sorted(prompts):
+                pixels, shared = predictor.pixels(images[t]), _Features()
+                for track in tracks:
+                    if t in track.prompts and (t not in track.anchors) == correcting:
+                        track.condition(t, pixels, shared)
+                bar.update()
         for reverse in (False, True):
             for track in tracks:
                 track.forget()
             for t in range(len(images))[:: -1 if reverse else 1]:
-                pixels = predictor.pixels(images[t])
-                shared: dict = {}
+                pixels, shared = predictor.pixels(images[t]), _Features()
                 for track in tracks:
                     track.step(t, pixels, reverse, shared)
                 bar.update()
@@ -83,11 +85,24 @@ def propagate(
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}
 
 
-def _condition(tracks: "list[_Track]", t: int, pixels: torch.Tensor) -> None:
-    shared: dict = {}
-    for track in tracks:
-        if t in track.prompts:
-            track.condition(t, pixels, shared)
+def outline(
+    image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], predictor: "Predictor"
+) -> dict[str, np.ndarray]:
+    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
+    entities = [e for e in ENTITIES if e in prompts or e in known]
+    size = (image.shape[0], image.shape[1])
+    pixels, shared = predictor.pixels(image), _Features()
+    logits = []
+    for entity in entities:
+        mask = known.get(entity, np.zeros(size, bool))
+        track = _Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
+        if entity not in prompts or (mask.any() and not prompts[entity].is_outline):
+            track.condition(0, pixels, shared, mask)
+        if entity in prompts:
+            track.condition(1, pixels, shared)
+        logits.append(track.logits(1 if entity in prompts else 0))
+    labels = _labels(logits, size)
+    return {entity: labels == k for k, entity in enumerate(entities, start=1)}
 
 
 def _labels(logits: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
@@ -163,24 +178,31 @@ class _Track:
     predictor: Predictor
     prompts: Mapping[int, EntityPrompt]
     size: tuple[int, int]
+    anchors: list[int]
     carried: dict[bool, dict[int, torch.Tensor]] = field(default_factory=lambda: {False: {}, True: {}})
 
     def __post_init__(self) -> None:
         self.session = self.predictor.session(self.size)
 
-    def condition(self, t: int, pixels: torch.Tensor, shared: dict) -> None:
-        """Ask the model with a key frame's prompt."""
+    def condition(self, t: int, pixels: torch.Tensor, shared: _Features, mask: np.ndarray | None = None) -> None:
+        """Ask the model with a key frame's prompt, or tell it the mask (H, W) there."""
         prompt = self.prompts[t]
-        if prompt.absent or prompt.polygons:
-            self.session.add_mask_inputs(0, t, self._outline(prompt))
+        outputs = self.session.output_dict_per_obj[0]
+        corrects = bool(outputs["cond_frame_outputs"]) and t not in self.anchors
+        if mask is not None or prompt.absent or prompt.polygons:
+            self.session.add_mask_inputs(0, t, self._shrunk(_filled(prompt, self.size) if mask is None else mask))
         else:
             self.session.add_point_inputs(0, t, self._points(prompt))
         self.session.obj_with_new_inputs = [1]
-        logits = self._ask(t, pixels, False, shared)
-        del self.session.output_dict_per_obj[0]["cond_frame_outputs"][t]["high_res_masks"]
+        if corrects:  # a frame that counts as tracked before is asked together with what is remembered
+            self.session.frames_tracked_per_obj[0][t] = {"reverse": False}
+        logits = self._ask(t, pixels, min(outputs["cond_frame_outputs"], default=t) > t, shared)
+        if corrects:
+            outputs["cond_frame_outputs"][t] = outputs["non_cond_frame_outputs"].pop(t)
+        del outputs["cond_frame_outputs"][t]["high_res_masks"]
         self.carried[False][t] = self.carried[True][t] = logits
 
-    def step(self, t: int, pixels: torch.Tensor, reverse: bool, shared: dict) -> None:
+    def step(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> None:
         """Carry the mask to frame `t`; nothing happens on key frames and before the first one in this direction."""
         if t in self.prompts or (t > max(self.prompts) if reverse else t < min(self.prompts)):
             return
@@ -203,7 +225,7 @@ class _Track:
         share = (after - t) / (after - before)
         return share * known[0] + (1 - share) * known[1]
 
-    def _ask(self, t: int, pixels: torch.Tensor, reverse: bool, shared: dict) -> torch.Tensor:
+    def _ask(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> torch.Tensor:
         """Logits (h, w) float16 on the CPU; `shared` carries the picture's features from one entity to the next."""
         self.session.cache._vision_features = shared
         found = self.predictor.model(self.session, frame_idx=t, frame=pixels, reverse=reverse)
@@ -211,10 +233,7 @@ class _Track:
         self.session.frames_tracked_per_obj[0].clear()
         return found.pred_masks[0, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT).to("cpu", torch.float16)
 
-    def _outline(self, prompt: EntityPrompt) -> torch.Tensor:
-        mask = np.zeros(self.size, np.uint8)
-        for polygon in prompt.polygons:
-            cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
+    def _shrunk(self, mask: np.ndarray) -> torch.Tensor:
         small = cv2.resize(mask.astype(np.float32), (self.predictor.side,) * 2, interpolation=cv2.INTER_AREA)
         return torch.from_numpy(np.float32(small >= 0.5))[None, None]
 
@@ -229,3 +248,10 @@ class _Track:
             "point_coords": torch.tensor(coords, dtype=torch.float32)[None, None],
             "point_labels": torch.tensor(labels, dtype=torch.int32)[None, None],
         }
+
+
+def _filled(prompt: EntityPrompt, size: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    for polygon in prompt.polygons:
+        cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
+    return mask > 0

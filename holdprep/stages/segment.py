@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, SamSegmenter, TruthSegmenter
 from holdprep.dataset.hold import merge_masks
@@ -83,8 +84,8 @@ def _propagate(ctx: Context, node: ClassicalSegmenter | SamSegmenter, names: lis
     by_index = {names.index(frame): entities for frame, entities in prompts.items()}
     images = ctx.seq.images()
     if isinstance(node, SamSegmenter):
-        return sam.propagate(images, by_index, family=node.name, weights=node.weights, device=ctx.cfg.device, progress=True)
-    return classical.propagate(images, by_index, work_side=node.work_side, progress=True)
+        return sam.propagate(images, by_index, sam.Predictor.load(node.name, node.weights, ctx.cfg.device), progress=tqdm)
+    return classical.propagate(images, by_index, work_side=node.work_side, progress=tqdm)
 
 
 def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:

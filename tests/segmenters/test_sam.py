@@ -112,7 +112,7 @@ def test_frame_by_frame_is_the_whole_clip_at_once(weights, images, reverse: bool
     family, folder = weights
     start = FRAMES - 1 if reverse else 0
     expected = whole_clip(sam.Predictor.load(family, folder, "cpu"), images, start, reverse)
-    found = sam.propagate(images, {start: {"object": CLICKS}}, family=family, weights=folder)["object"]
+    found = sam.propagate(images, {start: {"object": CLICKS}}, sam.Predictor.load(family, folder, "cpu"))["object"]
     assert found.shape == (FRAMES, *SIZE) and 0.01 < found.mean() < 0.99
     assert len({f.tobytes() for f in found}) > FRAMES // 2  # frames differ
     assert np.mean([np.mean(found[t] != expected[t]) for t in range(FRAMES)]) < 0.002
@@ -121,14 +121,14 @@ def test_frame_by_frame_is_the_whole_clip_at_once(weights, images, reverse: bool
 def test_entities_and_key_frames(weights, images):
     family, folder = weights
     prompts = {4: {"object": TRIANGLE, "right": BOX}, 8: {"right": EntityPrompt(absent=True)}, 9: {"object": BOX}}
-    found = sam.propagate(images[:12], prompts, family=family, weights=folder)
+    found = sam.propagate(images[:12], prompts, sam.Predictor.load(family, folder, "cpu"))
     assert set(found) == {"right", "object"}
     assert not (found["right"] & found["object"]).any()
     assert not found["right"][8].any()
     filled = cv2.fillPoly(np.zeros(SIZE, np.uint8), [TRIANGLE.polygons[0].astype(np.int32)], 1) > 0
     own = found["object"][4]
     assert (own & filled).sum() > 0.9 * (own | filled).sum()
-    alone = sam.propagate(images[:12], {4: {"object": TRIANGLE}, 9: {"object": BOX}}, family=family, weights=folder)["object"]
+    alone = sam.propagate(images[:12], {4: {"object": TRIANGLE}, 9: {"object": BOX}}, sam.Predictor.load(family, folder, "cpu"))["object"]
     assert (alone >= found["object"]).all()  # the hand took from the object, and changed nothing else
     assert (alone == (found["object"] | (alone & found["right"]))).all()
 
@@ -136,7 +136,7 @@ def test_entities_and_key_frames(weights, images):
 def test_between_key_frames_both_directions_count(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
-    track = sam._Track(predictor, {0: CLICKS, 10: CLICKS}, SIZE)
+    track = sam._Track(predictor, {0: CLICKS, 10: CLICKS}, SIZE, [0, 10])
     track.carried[False] |= {4: torch.tensor([[4.0]]), 12: torch.tensor([[2.0]])}
     track.carried[True] |= {4: torch.tensor([[-1.0]])}
     assert track.logits(4).item() == pytest.approx(0.6 * 4 - 0.4 * 1)
@@ -146,7 +146,7 @@ def test_between_key_frames_both_directions_count(weights, images):
 def test_memory_does_not_grow_with_the_clip(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
-    track = sam._Track(predictor, {0: BOX}, SIZE)
+    track = sam._Track(predictor, {0: BOX}, SIZE, [0])
     track.condition(0, predictor.pixels(images[0]), {})
     for t in range(1, FRAMES):
         track.step(t, predictor.pixels(images[t]), False, {})
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_clip(weights, images):
     assert kept < 16 * 4 * 2 * (predictor.side // 16 + 1) ** 2 * 128  # memories and pointers, no full-size masks
 
 
-def test_weights_that_are_missing_or_another_models_are_named(weights, images, tmp_path: Path):
+def test_weights_that_are_missing_or_another_models_are_named(weights, tmp_path: Path):
     family, folder = weights
     other: sam.Family = "sam3" if family == "sam2" else "sam2"
     cases = {
@@ -167,15 +167,15 @@ def test_weights_that_are_missing_or_another_models_are_named(weights, images, t
     }
     for words, (asked, place) in cases.items():
         with pytest.raises(HoldprepError, match=words) as error:
-            sam.propagate(images, {0: {"object": BOX}}, family=asked, weights=place)
+            sam.Predictor.load(asked, place, "cpu")
         assert "hf download facebook/sam" in str(error.value) and "\n" not in str(error.value)
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(HoldprepError, match="cannot be loaded") as error:
-        sam.propagate(images, {0: {"object": BOX}}, family=family, weights=tmp_path)
+        sam.Predictor.load(family, tmp_path, "cpu")
     assert "\n" not in str(error.value)
 
 
-def test_arrays_that_are_not_there_are_counted(weights, images, tmp_path: Path):
+def test_arrays_that_are_not_there_are_counted(weights, tmp_path: Path):
     safetensors = pytest.importorskip("safetensors.torch")
     family, folder = weights
     arrays = safetensors.load_file(folder / "model.safetensors")
@@ -183,7 +183,31 @@ def test_arrays_that_are_not_there_are_counted(weights, images, tmp_path: Path):
     safetensors.save_file({k: v for k, v in arrays.items() if k not in gone}, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(HoldprepError, match=f"lacks {len(gone)} of the model's arrays"):
-        sam.propagate(images, {0: {"object": BOX}}, family=family, weights=tmp_path)
+        sam.Predictor.load(family, tmp_path, "cpu")
+
+
+def test_clicks_alone_correct_what_is_remembered(weights, images):
+    family, folder = weights
+    predictor = sam.Predictor.load(family, folder, "cpu")
+    prompts = {0: {"object": BOX}, 6: {"object": CLICKS}}
+    corrected = sam.propagate(images[:8], prompts, predictor)["object"][6]
+    alone = sam.propagate(images[:8], {6: {"object": CLICKS}}, predictor)["object"][6]
+    assert (corrected != alone).any()  # the box on frame 0 has a say
+    plain = sam.propagate(images[:8], {0: {"object": BOX}}, predictor)["object"][6]
+    assert (corrected != plain).any()  # and so have the clicks
+
+
+def test_one_picture_by_itself(weights, images):
+    family, folder = weights
+    predictor = sam.Predictor.load(family, folder, "cpu")
+    hand = np.zeros(SIZE, bool)
+    hand[40:58, 50:76] = True
+    found = sam.outline(images[0], {"object": BOX}, {"right": hand}, predictor)
+    expected = sam.propagate(images[:1], {0: {"object": BOX}}, predictor)["object"][0]
+    np.testing.assert_array_equal(found["object"] & ~hand, expected & ~hand & found["object"])
+    assert (found["right"] & hand).sum() > 0.5 * hand.sum() and not (found["right"] & found["object"]).any()
+    corrected = sam.outline(images[0], {"object": CLICKS}, {"object": expected}, predictor)["object"]
+    assert (corrected != sam.outline(images[0], {"object": CLICKS}, {}, predictor)["object"]).any()
 
 
 @pytest.mark.parametrize("family", ["sam2", "sam3"])
@@ -194,6 +218,6 @@ def test_real_weights_follow_a_rendered_object(family: sam.Family):
     seq = make_sequence(("right",), frames=9, size=(320, 240), degrees=30)
     ys, xs = np.nonzero(seq.masks["object"][0])
     box = EntityPrompt(box=(float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())))
-    found = sam.propagate(seq.images, {0: {"object": box}}, family=family, weights=Path(folder))["object"]
+    found = sam.propagate(seq.images, {0: {"object": box}}, sam.Predictor.load(family, Path(folder), "cpu"))["object"]
     truth = seq.masks["object"]
     assert min((f & t).sum() / (f | t).sum() for f, t in zip(found, truth, strict=True)) > 0.8
