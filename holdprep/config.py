@@ -67,20 +67,22 @@ class TruthSegmenter(Node):
     leak_pct: Weight = Field(description="true masks leak at their edge by this much of their area (%)")
 
 
-class ClassicalSegmenter(Node):
-    name: Literal["classical"]
-    ui: bool = Field(description="open the click page first")
-    fix: bool = Field(description="open the click page on the frames to click again")
+class ClickedSegmenter(Node):
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
+    # what opens the page changes no result by itself: it is not recorded
+    ui: bool = Field(exclude=True, description="open the click page first: local, its address is printed")
+    fix: bool = Field(exclude=True, description="open the click page on the frames whose masks look wrong")
+    port: int = Field(exclude=True, ge=0, le=65535, description="the click page's port on 127.0.0.1; 0 = any free one")
+
+
+class ClassicalSegmenter(ClickedSegmenter):
+    name: Literal["classical"]
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
 
 
-class SamSegmenter(Node):
+class SamSegmenter(ClickedSegmenter):
     name: Literal["sam2", "sam3"]
     weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
-    ui: bool = Field(description="open the click page first")
-    fix: bool = Field(description="open the click page on the frames to click again")
-    prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
 
 
 class MaskValues(Node):
@@ -326,7 +328,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
     for value in values:
         if isinstance(value, str) and "${" in value:
             continue

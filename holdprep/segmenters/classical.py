@@ -22,6 +22,7 @@ from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
 SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
 SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
 NEIGHBOURS = 8
+GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
@@ -250,9 +251,22 @@ def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, before
         raise HoldprepError(
             f"segmenter=classical: a prompt of key frame {t} covers {'nothing' if background.all() else 'the whole picture'}: draw it anew"
         )
+    return _grab_cut(image, seeds)
+
+
+def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """GrabCut's mask (H, W) bool, found on a reduced crop around what may be foreground: edges are refined later."""
+    region = _region(seeds != cv2.GC_BGD, GRABCUT_MARGIN)
+    crop, start = image[region], seeds[region]
+    scale = min(1.0, GRABCUT_SIDE / max(start.shape))
+    small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    found = cv2.resize(start, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     cv2.setRNGSeed(0)
-    cv2.grabCut(image, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    return np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    cv2.grabCut(small, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    inside = cv2.resize(np.isin(found, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32), start.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    mask = np.zeros(seeds.shape, bool)
+    mask[region] = inside > 0.5
+    return mask
 
 
 def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], count: int, knowledge: Knowledge | None, bar: tqdm) -> list[np.ndarray]:
