@@ -75,13 +75,22 @@ def moved_iou(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.nda
         now = {e: cv2.resize(m[t].astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA) for e, m in masks.items()}
         if before_grey is not None:
             back = flow_of.calc(grey, before_grey, None)  # type: ignore[call-overload]
-            ys, xs = np.indices(grey.shape, dtype=np.float32)
             for entity, mask in now.items():
-                moved = cv2.remap(before[entity], xs + back[..., 0], ys + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                if mask.any() and before[entity].any():
-                    found[entity][t] = float(np.minimum(moved, mask).sum() / np.maximum(moved, mask).sum())
+                if (mask > 0.5).any() and (before[entity] > 0.5).any():
+                    found[entity][t] = _best_iou(before[entity], mask, back)
         before_grey, before = grey, now
     return found
+
+
+def _best_iou(before: np.ndarray, mask: np.ndarray, back: np.ndarray) -> float:
+    """IoU of a soft mask with the one before it, moved by the flow `back` to it, pixel by pixel or as one: flow is poor at edges."""
+    ys, xs = np.indices(mask.shape, dtype=np.float32)
+    whole = np.broadcast_to(np.median(back[mask > 0.5], axis=0), back.shape)
+    ious = []
+    for flow in (back, whole):
+        moved = cv2.remap(before, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        ious.append(float(np.minimum(moved, mask).sum() / np.maximum(moved, mask).sum()))
+    return max(ious)
 
 
 def reclick(found: Mapping[str, Mapping[str, np.ndarray]], spread: int = 5) -> dict[int, list[str]]:
