@@ -198,11 +198,16 @@ def _key_labels(
     for k, entity in enumerate(entities, start=1):
         if prior is not None and entity not in prompts:
             labels[prior == k] = k
-    for entity, prompt in prompts.items():
-        if entity in entities and not prompt.absent:
-            k = entities.index(entity) + 1
-            before = prior == k if prior is not None and not prompt.is_outline and (prior == k).any() else None
-            labels[_rough(clip.bgr[t], prompt, scale, t, before)] = k
+    # outlines as they are ordered; then what is found by colour, the object first: it fills its box better than a hand does
+    present = {e: p for e, p in prompts.items() if e in entities and not p.absent}
+    for entity in sorted(present, key=lambda e: 0 if present[e].polygons else 1 if e == "object" else 2):
+        k = entities.index(entity) + 1
+        before = prior == k if prior is not None and not present[entity].is_outline and (prior == k).any() else None
+        taken = (labels > 0) & (labels != k)
+        for other, prompt in present.items():
+            if other != entity and prompt.positive is not None:
+                taken |= _discs(prompt.positive * scale, clip.shape)
+        labels[_rough(clip.bgr[t], present[entity], scale, t, taken, before)] = k
     if prior is not None and not labels.any():
         return labels
     if not labels.any():
@@ -223,8 +228,21 @@ def _key_labels(
     return _clean(labels)
 
 
-def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, before: np.ndarray | None = None) -> np.ndarray:
-    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the mask `before` them."""
+def _discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """What clicks cover, (H, W) bool."""
+    mask = np.zeros(shape, np.uint8)
+    for x, y in points:
+        cv2.circle(mask, (round(x), round(y)), max(shape) // 80, 1, -1)
+    return mask > 0
+
+
+def _rough(
+    image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, taken: np.ndarray, before: np.ndarray | None = None
+) -> np.ndarray:
+    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the mask `before` them.
+
+    What is `taken` (H, W) belongs to others.
+    """
     mask = np.zeros(image.shape[:2], np.uint8)
     for polygon in prompt.polygons:
         cv2.fillPoly(mask, [np.round(polygon * scale).astype(np.int32)], 1)
@@ -238,14 +256,14 @@ def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, before
         seeds = np.where(before, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         near = cv2.distanceTransform((~before).astype(np.uint8), cv2.DIST_L2, 3) < max(image.shape[:2]) / 10
         seeds[~near] = cv2.GC_BGD
-    radius = max(image.shape[:2]) // 80
-    for clicks, value in ((prompt.positive, cv2.GC_FGD), (prompt.negative, cv2.GC_BGD)):
-        for x, y in clicks * scale if clicks is not None else ():
-            if prompt.box is None and before is None and value == cv2.GC_FGD:
-                cv2.circle(seeds, (round(x), round(y)), 6 * radius, cv2.GC_PR_FGD, -1)
-    for clicks, value in ((prompt.positive, cv2.GC_FGD), (prompt.negative, cv2.GC_BGD)):
-        for x, y in clicks * scale if clicks is not None else ():
-            cv2.circle(seeds, (round(x), round(y)), radius, value, -1)
+    clicks = {cv2.GC_FGD: prompt.positive, cv2.GC_BGD: prompt.negative}
+    discs = {value: _discs(points * scale, image.shape[:2]) for value, points in clicks.items() if points is not None}
+    if prompt.box is None and before is None and cv2.GC_FGD in discs:
+        reach = cv2.distanceTransform((~discs[cv2.GC_FGD]).astype(np.uint8), cv2.DIST_L2, 3)
+        seeds[reach < max(image.shape[:2]) / 16] = cv2.GC_PR_FGD
+    seeds[taken] = cv2.GC_BGD
+    for value, mask in discs.items():
+        seeds[mask] = value
     background = np.isin(seeds, (cv2.GC_BGD, cv2.GC_PR_BGD))
     if background.all() or not background.any():
         raise HoldprepError(
