@@ -212,7 +212,11 @@ def _key_labels(
         return labels
     if not labels.any():
         raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
-    count = len(entities) + 1
+    return _clean(_refined(clip, t, labels, len(entities) + 1, {entities.index(e) + 1: p for e, p in present.items()}, scale))
+
+
+def _refined(clip: Clip, t: int, labels: np.ndarray, count: int, prompts: Mapping[int, EntityPrompt], scale: float) -> np.ndarray:
+    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture says."""
     region = _region(labels, 25)
     for _ in range(2):
         near = cv2.GaussianBlur(_one_hot(labels, count), (0, 0), 5)
@@ -223,9 +227,13 @@ def _key_labels(
         sure = _Samples.of(clip.lab[t], _one_hot(labels, count), None, region).where(core[ys, xs].ravel())
         probability = _classify(sure, clip.lab[t], region, neighbours=12) * near[region]
         probability = _smooth(probability / probability.sum(axis=-1, keepdims=True), clip.bgr[t][region])
+        for k, prompt in prompts.items():
+            for points, value in ((prompt.positive, 1.0), (prompt.negative, -1.0)):
+                if points is not None:
+                    probability[_discs(points * scale, clip.shape)[region], k] += value
         labels = np.zeros(clip.shape, np.uint8)
         labels[region] = probability.argmax(axis=-1)
-    return _clean(labels)
+    return labels
 
 
 def _discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -81,8 +81,12 @@ def propagate(
                 for track in tracks:
                     track.step(t, pixels, reverse, shared)
                 bar.update()
-    labels = np.stack([_labels([track.logits(t) for track in tracks], size) for t in range(len(images))])
-    return {entity: labels == k for k, entity in enumerate(entities, start=1)}
+    masks = {entity: np.zeros((len(images), *size), bool) for entity in entities}
+    for t in range(len(images)):
+        labels = _labels([track.logits(t) for track in tracks], size)
+        for k, entity in enumerate(entities, start=1):
+            masks[entity][t] = labels == k
+    return masks
 
 
 def outline(

@@ -89,3 +89,29 @@ def test_one_picture_by_itself_is_the_key_frame(seq):
     found, clip = outline_one(seq.images[0], prompts, {}), propagate(seq.images[:2], {0: prompts})
     for entity in prompts:
         np.testing.assert_array_equal(found[entity], clip[entity][0])
+
+
+def test_boxes_that_overlap_share_their_pixels_whatever_their_order(seq):
+    def box(mask: np.ndarray) -> EntityPrompt:
+        ys, xs = np.nonzero(mask)
+        return EntityPrompt(box=(float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())))
+
+    boxes = {e: box(m[0]) for e, m in seq.masks.items()}
+    found = outline_one(seq.images[0], {e: boxes[e] for e in ("object", "right")}, {})
+    other = outline_one(seq.images[0], {e: boxes[e] for e in ("right", "object")}, {})
+    for entity, truth in seq.masks.items():
+        assert iou(found[entity], truth[0]) > 0.7
+        np.testing.assert_array_equal(found[entity], other[entity])
+
+
+def test_clicks_on_the_hand_are_not_the_objects(seq):
+    ys, xs = np.nonzero(seq.masks["right"][0])
+    point = np.array([[float(xs[len(xs) // 2]), float(ys[len(ys) // 2])]])
+    whole = EntityPrompt(box=(1.0, 1.0, 318.0, 238.0), positive=_middle(seq.masks["object"][0]))
+    found = outline_one(seq.images[0], {"object": whole, "right": EntityPrompt(positive=point)}, {})
+    assert not found["object"][int(point[0, 1]), int(point[0, 0])]
+
+
+def _middle(mask: np.ndarray) -> np.ndarray:
+    y, x = np.unravel_index(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).argmax(), mask.shape)
+    return np.array([[float(x), float(y)]])
