@@ -75,6 +75,9 @@ class Knowledge:
         bins = self._bins(lab)
         likelihood = self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
         evidence = 0.5 * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -3, 0)
+        # hand and object differ in colour more reliably than either from a background that may hold the arm and its like
+        entities = likelihood[..., 1:]
+        evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
         if self._plate is not None:
             evidence[..., 0] += self._plate_evidence(lab, region)
         return evidence
