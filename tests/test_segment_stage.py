@@ -108,6 +108,9 @@ def test_suspect_frames_are_recorded_and_noted(seq, root):
     record = json.loads((root / "data/box/processed/.holdprep/segment.json").read_text())
     assert record["curves"]["reclick"] == [0, 0, 0, 1, 0, 0]
     assert any("click again: 0003 (object: mask gone" in note for note in record["notes"])
+    run(root / "data", root / "run", "stage=report", "seq=box", "segmenter=import")
+    page = (root / "data" / "box" / "report.html").read_text()
+    assert "Frames to click again" in page and "0003 (object: mask gone" in page
 
 
 def test_one_folder_of_labels_holds_several_entities(seq, root):
