@@ -100,10 +100,12 @@ def outline(
     for entity in entities:
         mask = known.get(entity, np.zeros(size, bool))
         track = _Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
-        if entity not in prompts or (mask.any() and not prompts[entity].is_outline):
-            track.condition(0, pixels, shared, mask)
-        if entity in prompts:
-            track.condition(1, pixels, shared)
+        steps: list[tuple[int, np.ndarray | None]] = [(1, None)] if entity in prompts else []
+        if not steps or (mask.any() and not prompts[entity].is_outline):
+            steps.insert(0, (0, mask))
+        for t, told in steps:
+            track.condition(t, pixels, shared, told)
+            shared[0] = shared[1] = next(iter(shared.values()))  # one picture stands for both frames
         logits.append(track.logits(1 if entity in prompts else 0))
     labels = _labels(logits, size)
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}

@@ -197,6 +197,18 @@ def test_clicks_alone_correct_what_is_remembered(weights, images):
     assert (corrected != plain).any()  # and so have the clicks
 
 
+def test_a_picture_is_looked_at_once_for_all_entities(weights, images, monkeypatch):
+    family, folder = weights
+    predictor = sam.Predictor.load(family, folder, "cpu")
+    looks, encode = [], predictor.model.get_image_features
+    monkeypatch.setattr(predictor.model, "get_image_features", lambda *a, **k: looks.append(1) or encode(*a, **k))
+    hand = np.ones(SIZE, bool)
+    sam.outline(images[0], {"object": BOX, "right": CLICKS}, {"right": hand, "left": hand}, predictor)
+    assert len(looks) == 1
+    sam.propagate(images[:5], {0: {"object": BOX, "right": CLICKS}}, predictor)
+    assert len(looks) == 1 + 1 + 4  # the key frame, then four frames forward; none is before it
+
+
 def test_one_picture_by_itself(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
