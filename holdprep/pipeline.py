@@ -31,7 +31,7 @@ from holdprep.sequence import Sequence
 log = logging.getLogger("holdprep")
 
 Metrics = dict[str, float | int | str | bool]
-RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "smplx")
+RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "smplx", "transformers")
 
 
 @dataclass(frozen=True)

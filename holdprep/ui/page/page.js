@@ -6,7 +6,7 @@ const view = $("view"), marks = $("marks"), scrub = $("scrub"), paint = view.get
 const CLICK_PX = 5; // a drag shorter than this on the screen is a click
 
 let state = null, frame = 0, entity = "object", showMasks = true, playing = null, drag = null, busy = 0;
-let picture = null, overlay = null, wanted = 0;
+let picture = null, overlay = null, wanted = 0, unsaved = false;
 
 async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
@@ -157,6 +157,7 @@ const edit = (action, at = []) => guarded(async () => {
   say("…");
   const t = frame;
   state = await ask("edit", { frame: t, entity, action, at });
+  unsaved = true;
   if (t === frame) await show(frame, true);
   say(`mask in ${((performance.now() - started) / 1000).toFixed(2)} s`);
 });
@@ -164,6 +165,7 @@ const edit = (action, at = []) => guarded(async () => {
 const undo = () => guarded(async () => {
   const { frame: t } = await ask("undo", {});
   state = await ask("state");
+  unsaved ||= t !== null;
   say(t === null ? "nothing to undo" : "undone");
   if (t !== null) await show(t, t === frame);
 });
@@ -186,10 +188,14 @@ const propagate = () => guarded(async () => {
   }
 });
 
-const save = () => guarded(async () => say(`saved to ${(await ask("save", {})).path}`));
+const save = () => guarded(async () => {
+  say(`saved to ${(await ask("save", {})).path}`);
+  unsaved = false;
+});
 
 const done = () => guarded(async () => {
   const { path } = await ask("done", {});
+  unsaved = false;
   stop();
   document.querySelectorAll("button").forEach((button) => (button.disabled = true));
   say(`saved to ${path}; the command goes on, this page can be closed`);
@@ -257,6 +263,7 @@ $("propagate").onclick = propagate;
 $("save").onclick = save;
 $("done").onclick = done;
 document.querySelectorAll("[data-action]").forEach((button) => (button.onclick = () => edit(button.dataset.action)));
+addEventListener("beforeunload", (event) => unsaved && event.preventDefault());
 new ResizeObserver(() => state && draw()).observe(view.parentElement);
 
 const KEYS = {
