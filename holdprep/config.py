@@ -67,17 +67,38 @@ class TruthSegmenter(Node):
     leak_pct: Weight = Field(description="true masks leak at their edge by this much of their area (%)")
 
 
-class ClassicalSegmenter(Node):
-    name: Literal["classical"]
+class ClickedSegmenter(Node):
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
+    # what opens the page changes no result by itself: it is not recorded
+    ui: bool = Field(exclude=True, description="open the click page first: local, its address is printed")
+    fix: bool = Field(exclude=True, description="open the click page on the frames whose masks look wrong")
+    port: int = Field(exclude=True, ge=0, le=65535, description="the click page's port on 127.0.0.1; 0 = any free one")
+
+
+class ClassicalSegmenter(ClickedSegmenter):
+    name: Literal["classical"]
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
+
+
+class SamSegmenter(ClickedSegmenter):
+    name: Literal["sam2", "sam3"]
+    weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
+
+
+class MaskValues(Node):
+    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
+    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks hold one entity, everything over 0")
+    object: int | None = Field(ge=0, le=65535, description="the object's label")
 
 
 class ImportSegmenter(Node):
     name: Literal["import"]
-    right: Path | None = Field(description="folder of right-hand masks; null = processed/sam/right/images_masks if there")
-    left: Path | None = Field(description="folder of left-hand masks; null = processed/sam/left/images_masks if there")
-    object: Path | None = Field(description="folder of object masks; null = processed/sam/object/images_masks")
+    right: Path | None = Field(
+        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
+    )
+    left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
+    object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")
+    values: MaskValues
 
 
 class Hands(Node):
@@ -245,12 +266,12 @@ class Config(Node):
     data_root: Path = Field(description="folder of sequences")
     force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")
     on_fail: Literal["stop", "warn"] = Field(description="what a failed quality gate does")
-    device: Literal["cpu", "cuda"] = Field(description="where optimisations run")
+    device: Literal["cpu", "cuda"] = Field(description="where optimisations and networks of torch run")
     seed: int = Field(ge=0, description="seed of everything random")
     objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
     source: Annotated[VideoSource | SyntheticSource, Field(discriminator="name")]
     create: Create
-    segmenter: Annotated[ClassicalSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
+    segmenter: Annotated[ClassicalSegmenter | SamSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]
     hands: Hands
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
@@ -360,7 +381,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
     for value in values:
         if isinstance(value, str) and "${" in value:
             continue

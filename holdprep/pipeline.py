@@ -31,7 +31,7 @@ from holdprep.sequence import Sequence
 log = logging.getLogger("holdprep")
 
 Metrics = dict[str, float | int | str | bool]
-RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "smplx")
+RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "smplx", "transformers")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Result:
 class Stage:
     """A node of the graph. `needs` must be there, `uses` are read if they are; `config` names the nodes that change its result.
 
-    `files` names inputs outside the sequence folder (a video, a tracker's folder, MANO's files). `makes` are the outputs whose
+    `files` names inputs outside the sequence folder (a video, a tracker's folder, MANO's files). `prepare` is what the user does before
+    it is known whether the stage must run (clicks, where they are asked for). `makes` are the outputs whose
     presence means that the stage has run; `may_make` are kept track of where they exist.
     """
 
@@ -82,6 +83,7 @@ class Stage:
     may_make: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
     files: Callable[[Config, Sequence], dict[str, Path | None]] = lambda cfg, seq: {}
+    prepare: Callable[[Context], None] | None = None
     always: bool = False
 
 
@@ -167,6 +169,8 @@ def fingerprint(path: Path | None) -> str | None:
 
 def _run_one(stage: Stage, graph: list[Stage], context: Context) -> Outcome:
     cfg, seq = context.cfg, context.seq
+    if stage.prepare is not None:
+        stage.prepare(context)
     todo, reason = state(stage, cfg, seq)
     record = seq.read_record(stage.name, own=True) or {}
     if todo != "run" and not cfg.force:

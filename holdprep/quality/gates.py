@@ -104,6 +104,8 @@ RULES: tuple[Rule, ...] = (
         "segment", "overlap_pct", "%", "at most", 10, 50,
         "hand and object masks claim the same pixels: correct them, each shows only what is visible",
     ),
+    # each such frame is wrong or hard: what is listed takes a click or two
+    Rule("segment", "reclick_frames", "frames", "at most", 0, None, "click again on the frames listed in the notes: segmenter.fix=true"),
     # without contact nothing ties the object's scale to the hand
     Rule(
         "segment", "touching_pct", "%", "at least", 50, 5,

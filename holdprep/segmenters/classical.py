@@ -6,42 +6,24 @@ optical flow, smoothed along image edges (Min et al. 2014, fast global smoother)
 about the whole clip: the background's plate, where the camera does not move, and each label's colours.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt
+from holdprep.segmenters.knowledge import Clip, Knowledge
+from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
 
 SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
 SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
 NEIGHBOURS = 8
+GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
-STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion a frame below which the camera stands still
-HISTOGRAM_BINS = 24
-
-
-@dataclass
-class _Clip:
-    """The frames at work size: BGR uint8, CIE Lab float16 and grey uint8."""
-
-    bgr: list[np.ndarray] = field(default_factory=list)
-    lab: list[np.ndarray] = field(default_factory=list)
-    grey: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, image: np.ndarray) -> None:
-        self.bgr.append(image)
-        self.lab.append(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2Lab).astype(np.float16))
-        self.grey.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.grey[0].shape[:2]
 
 
 def propagate(
@@ -49,11 +31,12 @@ def propagate(
     prompts: Mapping[int, Mapping[str, EntityPrompt]],
     *,
     work_side: int = 640,
-    progress: bool = False,
+    progress: Callable[..., tqdm] | None = None,
 ) -> dict[str, np.ndarray]:
     """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
 
-    `prompts` maps a frame's index to its entities; an entity without a prompt on a key frame is taken to be absent there.
+    `prompts` maps a frame's index to its entities. What a key frame says nothing about is carried there from the nearest one that does,
+    and clicks alone correct what is carried. `progress` makes the bar (tqdm, or a kind of it).
     Propagation works at a longest side of `work_side` pixels. Raises HoldprepError where no key frame is given or one outlines nothing.
     """
     entities = [e for e in ENTITIES if any(e in p for p in prompts.values())]
@@ -61,13 +44,13 @@ def propagate(
         raise HoldprepError("segmenter=classical: no key frame outlines anything: add prompts for the object and a hand")
     height, width = images[0].shape[:2]
     scale = min(1.0, work_side / max(height, width))
-    clip = _Clip()
+    clip = Clip()
     for image in images:
         clip.add(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    keys = {t: _key_labels(clip, t, entities, prompts[t], scale) for t in sorted(prompts)}
-    with tqdm(total=2 * len(images), desc="masks", unit="frame", disable=not progress) as bar:
+    keys = _all_keys(clip, entities, prompts, scale)
+    with (progress or partial(tqdm, disable=True))(total=2 * len(images), desc="masks", unit="frame") as bar:
         first = _carry_all(clip, keys, len(entities) + 1, None, bar)
-        knowledge = _Knowledge(clip, keys, first, len(entities) + 1)
+        knowledge = Knowledge(clip, keys, first, len(entities) + 1)
         labels = _carry_all(clip, keys, len(entities) + 1, knowledge, bar)
     full = [_enlarge(label, (height, width)) for label in labels]
     return {entity: np.stack([label == k for label in full]) for k, entity in enumerate(entities, start=1)}
@@ -160,15 +143,80 @@ def _clean(labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def _key_labels(clip: _Clip, t: int, entities: list[str], prompts: Mapping[str, EntityPrompt], scale: float) -> np.ndarray:
-    """A key frame's labels: outlines painted (the object over the hands unless it says otherwise), edges moved to those of the picture."""
+def outline(
+    image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], *, work_side: int = 640
+) -> dict[str, np.ndarray]:
+    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
+    entities = [e for e in ENTITIES if e in prompts or e in known]
+    height, width = image.shape[:2]
+    scale = min(1.0, work_side / max(height, width))
+    clip = Clip()
+    clip.add(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    prior = np.zeros(clip.shape, np.uint8)
+    for entity, mask in known.items():
+        small = cv2.resize(mask.astype(np.uint8), clip.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        prior[small] = entities.index(entity) + 1
+    labels = _enlarge(_key_labels(clip, 0, entities, prompts, scale, prior), (height, width))
+    return {entity: labels == k for k, entity in enumerate(entities, start=1)}
+
+
+def _all_keys(clip: Clip, entities: list[str], prompts: Mapping[int, Mapping[str, EntityPrompt]], scale: float) -> dict[int, np.ndarray]:
+    """Every key frame's labels: first those that say all by themselves, then the others with what is carried to them."""
+    sure = {e: anchors(prompts, e) for e in entities}
+    own = {t: {e: p for e, p in prompts[t].items() if e in sure and t in sure[e]} for t in sorted(prompts)}
+    keys = {t: _key_labels(clip, t, entities, p, scale) for t, p in own.items() if any(not each.absent for each in p.values())}
+    found = {}
+    for t in own:
+        if set(own[t]) == set(entities):
+            found[t] = keys.get(t, np.zeros(clip.shape, np.uint8))
+            continue
+        prior = np.zeros(clip.shape, np.uint8)
+        for k, entity in enumerate(entities, start=1):
+            sources = [s for s in sure[entity] if s in keys]
+            if entity not in own[t] and sources:
+                source = min(sources, key=lambda s: abs(s - t))
+                prior[(_carried(clip, source, keys[source], t, len(entities) + 1) == k) & (prior == 0)] = k
+        found[t] = _key_labels(clip, t, entities, prompts[t], scale, prior)
+    return found
+
+
+def _carried(clip: Clip, source: int, labels: np.ndarray, t: int, count: int) -> np.ndarray:
+    """Labels of frame `t` carried from the key frame `source`."""
+    step = 1 if t > source else -1
+    *_, (_, probability) = _carry(clip, source, labels, list(range(source + step, t + step, step)), count, None)
+    return probability.argmax(axis=-1).astype(np.uint8)
+
+
+def _key_labels(
+    clip: Clip, t: int, entities: list[str], prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
+) -> np.ndarray:
+    """A key frame's labels: outlines painted (the object over the hands unless it says otherwise), edges moved to those of the picture.
+
+    `prior` labels hold for entities without a prompt, and are what clicks alone correct.
+    """
     labels = np.zeros(clip.shape, np.uint8)
-    for entity, prompt in prompts.items():
-        if not prompt.absent:
-            labels[_rough(clip.bgr[t], prompt, scale, t)] = entities.index(entity) + 1
+    for k, entity in enumerate(entities, start=1):
+        if prior is not None and entity not in prompts:
+            labels[prior == k] = k
+    # outlines as they are ordered; then what is found by colour, the object first: it fills its box better than a hand does
+    present = {e: p for e, p in prompts.items() if e in entities and not p.absent}
+    for entity in sorted(present, key=lambda e: 0 if present[e].polygons else 1 if e == "object" else 2):
+        k = entities.index(entity) + 1
+        before = prior == k if prior is not None and not present[entity].is_outline and (prior == k).any() else None
+        taken = (labels > 0) & (labels != k)
+        for other, prompt in present.items():
+            if other != entity and prompt.positive is not None:
+                taken |= _discs(prompt.positive * scale, clip.shape)
+        labels[_rough(clip.bgr[t], present[entity], scale, t, taken, before)] = k
+    if prior is not None and not labels.any():
+        return labels
     if not labels.any():
         raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
-    count = len(entities) + 1
+    return _clean(_refined(clip, t, labels, len(entities) + 1, {entities.index(e) + 1: p for e, p in present.items()}, scale))
+
+
+def _refined(clip: Clip, t: int, labels: np.ndarray, count: int, prompts: Mapping[int, EntityPrompt], scale: float) -> np.ndarray:
+    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture says."""
     region = _region(labels, 25)
     for _ in range(2):
         near = cv2.GaussianBlur(_one_hot(labels, count), (0, 0), 5)
@@ -179,13 +227,30 @@ def _key_labels(clip: _Clip, t: int, entities: list[str], prompts: Mapping[str, 
         sure = _Samples.of(clip.lab[t], _one_hot(labels, count), None, region).where(core[ys, xs].ravel())
         probability = _classify(sure, clip.lab[t], region, neighbours=12) * near[region]
         probability = _smooth(probability / probability.sum(axis=-1, keepdims=True), clip.bgr[t][region])
+        for k, prompt in prompts.items():
+            for points, value in ((prompt.positive, 1.0), (prompt.negative, -1.0)):
+                if points is not None:
+                    probability[_discs(points * scale, clip.shape)[region], k] += value
         labels = np.zeros(clip.shape, np.uint8)
         labels[region] = probability.argmax(axis=-1)
-    return _clean(labels)
+    return labels
 
 
-def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int) -> np.ndarray:
-    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks."""
+def _discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """What clicks cover, (H, W) bool."""
+    mask = np.zeros(shape, np.uint8)
+    for x, y in points:
+        cv2.circle(mask, (round(x), round(y)), max(shape) // 80, 1, -1)
+    return mask > 0
+
+
+def _rough(
+    image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, taken: np.ndarray, before: np.ndarray | None = None
+) -> np.ndarray:
+    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the mask `before` them.
+
+    What is `taken` (H, W) belongs to others.
+    """
     mask = np.zeros(image.shape[:2], np.uint8)
     for polygon in prompt.polygons:
         cv2.fillPoly(mask, [np.round(polygon * scale).astype(np.int32)], 1)
@@ -195,25 +260,42 @@ def _rough(image: np.ndarray, prompt: EntityPrompt, scale: float, t: int) -> np.
     if prompt.box is not None:
         x1, y1, x2, y2 = (round(v * scale) for v in prompt.box)
         seeds[max(y1, 0) : y2, max(x1, 0) : x2] = cv2.GC_PR_FGD
-    radius = max(image.shape[:2]) // 80
-    for clicks, value in ((prompt.positive, cv2.GC_FGD), (prompt.negative, cv2.GC_BGD)):
-        for x, y in clicks * scale if clicks is not None else ():
-            if prompt.box is None and value == cv2.GC_FGD:
-                cv2.circle(seeds, (round(x), round(y)), 6 * radius, cv2.GC_PR_FGD, -1)
-    for clicks, value in ((prompt.positive, cv2.GC_FGD), (prompt.negative, cv2.GC_BGD)):
-        for x, y in clicks * scale if clicks is not None else ():
-            cv2.circle(seeds, (round(x), round(y)), radius, value, -1)
+    if before is not None:
+        seeds = np.where(before, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        near = cv2.distanceTransform((~before).astype(np.uint8), cv2.DIST_L2, 3) < max(image.shape[:2]) / 10
+        seeds[~near] = cv2.GC_BGD
+    clicks = {cv2.GC_FGD: prompt.positive, cv2.GC_BGD: prompt.negative}
+    discs = {value: _discs(points * scale, image.shape[:2]) for value, points in clicks.items() if points is not None}
+    if prompt.box is None and before is None and cv2.GC_FGD in discs:
+        reach = cv2.distanceTransform((~discs[cv2.GC_FGD]).astype(np.uint8), cv2.DIST_L2, 3)
+        seeds[reach < max(image.shape[:2]) / 16] = cv2.GC_PR_FGD
+    seeds[taken] = cv2.GC_BGD
+    for value, mask in discs.items():
+        seeds[mask] = value
     background = np.isin(seeds, (cv2.GC_BGD, cv2.GC_PR_BGD))
     if background.all() or not background.any():
         raise HoldprepError(
             f"segmenter=classical: a prompt of key frame {t} covers {'nothing' if background.all() else 'the whole picture'}: draw it anew"
         )
+    return _grab_cut(image, seeds)
+
+
+def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """GrabCut's mask (H, W) bool, found on a reduced crop around what may be foreground: edges are refined later."""
+    region = _region(seeds != cv2.GC_BGD, GRABCUT_MARGIN)
+    crop, start = image[region], seeds[region]
+    scale = min(1.0, GRABCUT_SIDE / max(start.shape))
+    small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    found = cv2.resize(start, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     cv2.setRNGSeed(0)
-    cv2.grabCut(image, seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
-    return np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    cv2.grabCut(small, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    inside = cv2.resize(np.isin(found, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32), start.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    mask = np.zeros(seeds.shape, bool)
+    mask[region] = inside > 0.5
+    return mask
 
 
-def _carry_all(clip: _Clip, keys: Mapping[int, np.ndarray], count: int, knowledge: "_Knowledge | None", bar: tqdm) -> list[np.ndarray]:
+def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], count: int, knowledge: Knowledge | None, bar: tqdm) -> list[np.ndarray]:
     """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
     at = sorted(keys)
     total = len(clip.bgr)
@@ -235,7 +317,7 @@ def _carry_all(clip: _Clip, keys: Mapping[int, np.ndarray], count: int, knowledg
 
 
 def _carry(
-    clip: _Clip, start: int, labels: np.ndarray, order: list[int], count: int, knowledge: "_Knowledge | None"
+    clip: Clip, start: int, labels: np.ndarray, order: list[int], count: int, knowledge: Knowledge | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(frame, probabilities (H, W, L) float16) along `order`, each from the frame before it."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -256,83 +338,3 @@ def _carry(
         labels = _clean(full.argmax(axis=-1).astype(np.uint8))
         previous = t
         yield t, full
-
-
-class _Knowledge:
-    """What a first pass tells about the whole clip: each label's colours, and the background's plate where the camera stands still."""
-
-    def __init__(self, clip: _Clip, keys: Mapping[int, np.ndarray], labels: list[np.ndarray], count: int) -> None:
-        self._clip = clip
-        self._colors = self._histograms(clip, keys, count)
-        self._plate = self._background(clip, labels) if _is_static(clip, labels) else None
-
-    @staticmethod
-    def _bins(lab: np.ndarray) -> np.ndarray:
-        unit = (lab.astype(np.float32) + np.array([0, 60, 60], np.float32)) / np.array([100, 120, 120], np.float32)
-        return np.clip(unit * HISTOGRAM_BINS, 0, HISTOGRAM_BINS - 1).astype(np.intp)
-
-    def _histograms(self, clip: _Clip, keys: Mapping[int, np.ndarray], count: int) -> np.ndarray:
-        """Log-likelihood (bins, bins, bins, L) of a colour under each label, from the key frames."""
-        tables = np.zeros((count, *[HISTOGRAM_BINS] * 3), np.float32)
-        for t, labels in keys.items():
-            bins = self._bins(clip.lab[t])
-            for k in range(count):
-                np.add.at(tables[k], tuple(bins[labels == k].T), 1.0)
-        return np.stack([np.log(gaussian_filter(h, 0.8) / max(float(h.sum()), 1.0) + 1e-6) for h in tables], axis=-1)
-
-    @staticmethod
-    def _background(clip: _Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Median colour (H, W, 3), its spread, and where it is known, over frames in which a pixel is far from any entity."""
-        step = max(len(labels) // frames, 1)
-        stack = []
-        for t in range(0, len(labels), step):
-            free = cv2.erode((labels[t] == 0).astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
-            stack.append(np.where(free[..., None], clip.lab[t], np.nan).astype(np.float16))
-        seen = np.stack(stack)
-        plate, spread = np.zeros((*clip.shape, 3), np.float32), np.zeros((*clip.shape, 3), np.float32)
-        known = np.isfinite(seen[..., 0]).sum(axis=0) >= 3
-        for y in range(clip.shape[0]):
-            at = known[y]
-            row = seen[:, y, at].astype(np.float32)
-            plate[y, at] = np.nanmedian(row, axis=0)
-            spread[y, at] = 1.48 * np.nanmedian(np.abs(row - plate[y, at]), axis=0)
-        return plate, spread, known
-
-    def evidence(self, t: int, region: tuple[slice, slice]) -> np.ndarray:
-        """Log-evidence (h, w, L) for each label in a frame's region."""
-        lab = self._clip.lab[t][region].astype(np.float32)
-        bins = self._bins(lab)
-        likelihood = self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
-        evidence = 0.5 * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -3, 0)
-        if self._plate is not None:
-            evidence[..., 0] += self._plate_evidence(lab, region)
-        return evidence
-
-    def _plate_evidence(self, lab: np.ndarray, region: tuple[slice, slice]) -> np.ndarray:
-        """How much a pixel looks like the plate, or one pixel beside it; darker counts half, shadows fall on backgrounds."""
-        assert self._plate is not None
-        plate, spread, known = (part[region] for part in self._plate)
-        best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                off = lab - np.roll(plate, (dy, dx), axis=(0, 1))
-                off = off / (np.array([5, 2.5, 2.5], np.float32) + spread)
-                off[..., 0] = np.where(off[..., 0] < 0, 0.5 * off[..., 0], off[..., 0])
-                best = np.minimum(best, np.square(off).sum(axis=-1))
-        best = cv2.GaussianBlur(best, (0, 0), 1.2)
-        return np.where(known, np.clip(0.4 * (6 - best), -3, 1.8), 0).astype(np.float32)
-
-
-def _is_static(clip: _Clip, labels: list[np.ndarray]) -> bool:
-    """True if the background's corners do not move from frame to frame."""
-    moved = []
-    for t in range(1, len(clip.grey)):
-        free = cv2.erode((labels[t - 1] == 0).astype(np.uint8) * 255, np.ones((15, 15), np.uint8))
-        corners = cv2.goodFeaturesToTrack(clip.grey[t - 1], 300, 0.005, 8, mask=free)
-        if corners is None:
-            continue
-        found, status, _ = cv2.calcOpticalFlowPyrLK(clip.grey[t - 1], clip.grey[t], corners, None, winSize=(15, 15))  # type: ignore[call-overload]
-        step = np.linalg.norm((found - corners).reshape(-1, 2)[status.ravel() > 0], axis=1)
-        if len(step):
-            moved.append(float(np.median(step)))
-    return bool(moved) and float(np.median(moved)) < STATIC_MEDIAN_PX and float(np.percentile(moved, 95)) < STATIC_P95_PX

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from holdprep import safeio
 from holdprep.errors import HoldprepError
 
 ENTITIES = ("right", "left", "object")
@@ -28,6 +29,42 @@ class EntityPrompt:
     box: tuple[float, float, float, float] | None = None
     absent: bool = False
 
+    @property
+    def is_outline(self) -> bool:
+        """True if it says by itself where the entity is; clicks alone may only correct what another key frame says."""
+        return bool(self.polygons) or self.box is not None or self.absent
+
+
+def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> list[int]:
+    """Key frames that say by themselves where `entity` is; all others with clicks correct what is carried there from these.
+
+    Without any outline or box, the key frame with the most positive clicks is the one (the first of several).
+    """
+    own = {t: p[entity] for t, p in sorted(prompts.items()) if entity in p}
+    strong = [t for t, prompt in own.items() if prompt.is_outline]
+    if any(not own[t].absent for t in strong):
+        return strong
+    clicks = {t: len(p.positive) for t, p in own.items() if p.positive is not None}
+    return sorted([*strong, *([max(clicks, key=lambda t: clicks[t])] if clicks else [])])
+
+
+def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]], image_size: tuple[int, int]) -> None:
+    """The reverse of `read_prompts`, to a tenth of a pixel; `prompts` by frame name, `image_size` (width, height) of images/."""
+
+    def numbers(values: Any) -> Any:
+        return np.round(np.asarray(values, float), 1).tolist()
+
+    def tree(prompt: EntityPrompt) -> Any:
+        if prompt.absent:
+            return "absent"
+        points = {"positive": prompt.positive, "negative": prompt.negative, "box": prompt.box}
+        found = {kind: numbers(value) for kind, value in points.items() if value is not None}
+        return found | ({"polygons": [numbers(p) for p in prompt.polygons]} if prompt.polygons else {})
+
+    frames = {frame: {e: tree(p) for e, p in entities.items()} for frame, entities in sorted(prompts.items()) if entities}
+    text = yaml.safe_dump({"image_size": list(image_size), "frames": frames}, sort_keys=False, default_flow_style=None, width=10**6)
+    safeio.write_bytes_atomic(path, text.encode())
+
 
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
     """prompts.yaml as {frame name: {entity: EntityPrompt}}.
@@ -45,11 +82,21 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
     if tree.get("image_size") is not None and image_size is not None:
         scale = np.array(image_size, float) / _numbers(tree["image_size"], (2,), f"{path}: image_size")
     found = {str(frame): _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    for frame, entities in found.items():
+        for entity, prompt in entities.items():
+            if prompt.positive is None and not prompt.is_outline and not any(_shows(other.get(entity)) for other in found.values()):
+                raise HoldprepError(
+                    f"{path}: frame {frame}, {entity}: negative clicks alone say nothing; add a polygon, a box or positive clicks"
+                )
     if image_size is not None:
         for frame, entities in found.items():
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+def _shows(prompt: EntityPrompt | None) -> bool:
+    return prompt is not None and not prompt.absent and (prompt.is_outline or prompt.positive is not None)
 
 
 def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str) -> None:
@@ -90,8 +137,6 @@ def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
     box = _numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
     if box is not None and not (box[0] < box[2] and box[1] < box[3]):
         raise HoldprepError(f"{where}: box is x1, y1, x2, y2 with x1 < x2 and y1 < y2")
-    if not polygons and box is None and "positive" not in points:
-        raise HoldprepError(f"{where}: negative clicks alone say nothing; add a polygon, a box or positive clicks")
     return EntityPrompt(polygons, points.get("positive"), points.get("negative"), None if box is None else tuple(box.tolist()))
 
 

@@ -53,6 +53,7 @@ GRAPH: list[Stage] = [
         may_make=("masks_right", "masks_left"),
         config=("segmenter", "hands"),
         files=segment.files,
+        prepare=segment.click,
     ),
     Stage(
         "hand_pose",

@@ -81,6 +81,11 @@ def _pictures(ctx: Context) -> list[Picture]:
         drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in _some(len(names))]
         caption = "Right hand green, left hand blue, object red: outlines must follow fingers and object."
         found.append(Picture("Masks", caption, contact_sheet(drawn, [names[t] for t in _some(len(names))])))
+        again = np.flatnonzero((seq.read_record("segment") or {}).get("curves", {}).get("reclick", []))[:SHOWN].tolist()
+        if again and again[-1] < len(names):
+            drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in again]
+            caption = "Masks that vanish, jump, leak, overlap or flicker; the notes say which."
+            found.append(Picture("Frames to click again", caption, contact_sheet(drawn, [names[t] for t in again])))
     for artefact, (title, caption) in SHEETS.items():
         files = [f for f in image_files(seq.path(artefact))] if seq.has(artefact) else []
         if files:

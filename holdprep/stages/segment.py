@@ -1,19 +1,25 @@
 """images/ + clicks or a tool's mask folders -> processed/sam/, processed/masks/, processed/images_object/."""
 
+import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, TruthSegmenter
+from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, SamSegmenter, TruthSegmenter
 from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
-from holdprep.segmenters import classical, folders
-from holdprep.segmenters.prompts import read_prompts
+from holdprep.quality import suspects
+from holdprep.segmenters import Masks, Segmenter, classical, foreign, sam
+from holdprep.segmenters.prompts import EntityPrompt, read_prompts, write_prompts
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.synth import corruption
+from holdprep.ui.clicks import ClickSession
+from holdprep.ui.server import ClickServer
 
 SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "both": ("right", "left")}
 
@@ -21,11 +27,33 @@ SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
     """The prompts, or each entity's folder of masks."""
     node = cfg.segmenter
-    if isinstance(node, ClassicalSegmenter):
-        return {"prompts": node.prompts or seq.path("prompts")}
+    if isinstance(node, ClassicalSegmenter | SamSegmenter):
+        weights = {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else {}
+        return {"prompts": _prompts_path(seq, node), **weights}
     if isinstance(node, TruthSegmenter):
         return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
     return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
+
+
+def click(ctx: Context) -> None:
+    """Before the stage, where it is asked for: the page that makes prompts.yaml, until the user is done with it."""
+    node = ctx.cfg.segmenter
+    if not isinstance(node, ClassicalSegmenter | SamSegmenter) or not (node.ui or node.fix):
+        return
+    names, images, path = ctx.seq.frame_names(), ctx.seq.images(), _prompts_path(ctx.seq, node)
+    prompts = _read_prompts(ctx, path, names) if path.is_file() else {}
+    masks = {entity: ctx.seq.masks(entity) for entity in ctx.seq.entities()}
+    again = suspects.reclick(suspects.suspects(masks, images)) if node.fix and masks else {}
+    session = ClickSession(images, _segmenter(ctx, node), prompts, masks)
+
+    def save() -> Path:
+        write_prompts(path, {names[t]: p for t, p in session.prompts.items()}, ctx.seq.image_size())
+        return path
+
+    def started(address: str) -> None:
+        ctx.note(f"click page at {address} (this machine alone); `Done` there goes on here")
+
+    asyncio.run(ClickServer(session, ctx.seq.name, names, save, again).run(node.port, started))
 
 
 def run(ctx: Context) -> Result:
@@ -38,11 +66,20 @@ def run(ctx: Context) -> Result:
     elif isinstance(node, TruthSegmenter):
         masks = _truth(ctx, node)
     else:
-        masks = _propagate(ctx, node, names)
+        masks = dict(_propagate(ctx, node, names))
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
     _require(ctx, masks, wanted)
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
-    metrics, curves = quality.all_mask_metrics({e: list(m) for e, m in masks.items()})
+    frames = {entity: list(m) for entity, m in masks.items()}
+    metrics, curves = quality.all_mask_metrics(frames)
+    found = suspects.suspects(frames, ctx.seq.images())
+    again = suspects.reclick(found)
+    metrics |= {f"{e}.{reason}_frames": int(flags.sum()) for e, by in found.items() for reason, flags in by.items() if reason != "jump"}
+    metrics["reclick_frames"] = len(again)
+    curves["reclick"] = [float(t in again) for t in range(len(names))]
+    if again:
+        listed = "; ".join(f"{names[t]} ({', '.join(reasons)})" for t, reasons in again.items())
+        notes = [*notes, f"frames to click again: {listed}"]
     return Result(metrics, curves, notes)
 
 
@@ -59,18 +96,33 @@ def _require(ctx: Context, masks: dict[str, np.ndarray], wanted: tuple[str, ...]
     raise HoldprepError(f"no mask of {' or '.join(lacking)}: outline it on a key frame of {ctx.seq.path('prompts')}, or set hands=")
 
 
-def _propagate(ctx: Context, node: ClassicalSegmenter, names: list[str]) -> dict[str, np.ndarray]:
-    path = node.prompts or ctx.seq.path("prompts")
-    if not path.is_file():
-        raise HoldprepError(
-            f"{path} is not there: write clicks for a few frames (README, 'Clicks'), or segmenter=import with a tool's masks"
-        )
+def _prompts_path(seq: Sequence, node: ClassicalSegmenter | SamSegmenter) -> Path:
+    return node.prompts or seq.path("prompts")
+
+
+def _read_prompts(ctx: Context, path: Path, names: list[str]) -> dict[int, dict[str, EntityPrompt]]:
     prompts = read_prompts(path, image_size=ctx.seq.image_size())
     unknown = [frame for frame in prompts if frame not in names]
     if unknown:
         raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
-    by_index = {names.index(frame): entities for frame, entities in prompts.items()}
-    return classical.propagate(ctx.seq.images(), by_index, work_side=node.work_side, progress=True)
+    return {names.index(frame): entities for frame, entities in prompts.items()}
+
+
+def _segmenter(ctx: Context, node: ClassicalSegmenter | SamSegmenter) -> Segmenter:
+    if isinstance(node, ClassicalSegmenter):
+        return Segmenter(partial(classical.outline, work_side=node.work_side), partial(classical.propagate, work_side=node.work_side))
+    predictor = sam.Predictor.load(node.name, node.weights, ctx.cfg.device)
+    return Segmenter(partial(sam.outline, predictor=predictor), partial(sam.propagate, predictor=predictor))
+
+
+def _propagate(ctx: Context, node: ClassicalSegmenter | SamSegmenter, names: list[str]) -> Masks:
+    path = _prompts_path(ctx.seq, node)
+    if not path.is_file():
+        raise HoldprepError(
+            f"{path} is not there: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
+        )
+    prompts = _read_prompts(ctx, path, names)
+    return _segmenter(ctx, node).propagate(ctx.seq.images(), prompts, progress=tqdm)
 
 
 def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:
@@ -85,11 +137,11 @@ def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict
     width, height = ctx.seq.image_size()
     masks: dict[str, np.ndarray] = {}
     notes: list[str] = []
-    for entity, folder in files(ctx.cfg, ctx.seq).items():
+    for entity, path in files(ctx.cfg, ctx.seq).items():
         asked = getattr(node, entity) is not None
-        if folder is None or not (folder.is_dir() or asked):
+        if path is None or not (path.exists() or asked):
             continue
-        masks[entity], said = folders.read_mask_folder(folder, names, (height, width))
+        masks[entity], said = foreign.read_masks(path, names, (height, width), getattr(node.values, entity))
         notes += said
     return masks, notes
 

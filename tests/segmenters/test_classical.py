@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
+from holdprep.segmenters.classical import outline as outline_one
 from holdprep.segmenters.classical import propagate
 from holdprep.segmenters.prompts import EntityPrompt
 from tests.synthetic import make_sequence
@@ -59,3 +60,58 @@ def test_prompts_outside_the_picture_are_refused(seq):
     far = EntityPrompt(polygons=(np.array([[900.0, 900], [950, 900], [950, 950]]),))
     with pytest.raises(HoldprepError, match="outline nothing"):
         propagate(seq.images[:2], {0: {"object": far}})
+
+
+def test_a_key_frame_that_says_nothing_of_the_hand_keeps_it(seq):
+    last = FRAMES - 1
+    prompts = {0: {e: outline(m[0]) for e, m in seq.masks.items()}, last: {"object": outline(seq.masks["object"][last])}}
+    found = propagate(seq.images, prompts)
+    assert iou(found["right"][last], seq.masks["right"][last]) > 0.75
+    gone = propagate(seq.images, {**prompts, last: {**prompts[last], "right": EntityPrompt(absent=True)}})
+    assert not gone["right"][last].any()
+
+
+def test_a_click_beside_takes_a_leak_back(seq):
+    truth, image = seq.masks["object"][0], seq.images[0]
+    ys, xs = np.nonzero(truth)
+    leaky = truth.copy()
+    leaky[: max(ys.min() - 4, 1), xs.min() : xs.max()] = True  # all that is above the object
+    click = np.array([[np.mean([xs.min(), xs.max()]), ys.min() / 2]])
+    found = outline_one(image, {"object": EntityPrompt(negative=click)}, {"object": leaky, "right": seq.masks["right"][0]})
+    assert iou(found["object"], truth) > iou(leaky, truth)
+    assert not found["object"][int(click[0, 1]), int(click[0, 0])]
+    assert iou(found["right"], seq.masks["right"][0]) > 0.75
+    assert not (found["right"] & found["object"]).any()
+
+
+def test_one_picture_by_itself_is_the_key_frame(seq):
+    prompts = {e: outline(m[0]) for e, m in seq.masks.items()}
+    found, clip = outline_one(seq.images[0], prompts, {}), propagate(seq.images[:2], {0: prompts})
+    for entity in prompts:
+        np.testing.assert_array_equal(found[entity], clip[entity][0])
+
+
+def test_boxes_that_overlap_share_their_pixels_whatever_their_order(seq):
+    def box(mask: np.ndarray) -> EntityPrompt:
+        ys, xs = np.nonzero(mask)
+        return EntityPrompt(box=(float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())))
+
+    boxes = {e: box(m[0]) for e, m in seq.masks.items()}
+    found = outline_one(seq.images[0], {e: boxes[e] for e in ("object", "right")}, {})
+    other = outline_one(seq.images[0], {e: boxes[e] for e in ("right", "object")}, {})
+    for entity, truth in seq.masks.items():
+        assert iou(found[entity], truth[0]) > 0.7
+        np.testing.assert_array_equal(found[entity], other[entity])
+
+
+def test_clicks_on_the_hand_are_not_the_objects(seq):
+    ys, xs = np.nonzero(seq.masks["right"][0])
+    point = np.array([[float(xs[len(xs) // 2]), float(ys[len(ys) // 2])]])
+    whole = EntityPrompt(box=(1.0, 1.0, 318.0, 238.0), positive=_middle(seq.masks["object"][0]))
+    found = outline_one(seq.images[0], {"object": whole, "right": EntityPrompt(positive=point)}, {})
+    assert not found["object"][int(point[0, 1]), int(point[0, 0])]
+
+
+def _middle(mask: np.ndarray) -> np.ndarray:
+    y, x = np.unravel_index(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).argmax(), mask.shape)
+    return np.array([[float(x), float(y)]])

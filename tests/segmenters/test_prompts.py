@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import read_prompts
+from holdprep.segmenters.prompts import EntityPrompt, anchors, read_prompts, write_prompts
 
 
 def write(path: Path, text: str) -> Path:
@@ -75,3 +75,29 @@ def test_an_outline_may_pass_the_border_a_little(tmp_path: Path):
     path = tmp_path / "prompts.yaml"
     path.write_text("frames:\n  '0000': {object: {polygon: [[600, 10], [645, 20], [630, 90]]}}\n")
     assert read_prompts(path, (640, 480))["0000"]["object"].polygons[0][1, 0] == 645
+
+
+def test_what_is_written_is_read_again(tmp_path: Path):
+    outline = np.array([[1.0, 2.0], [30.5, 4.0], [9.0, 20.0]])
+    prompts = {
+        "0010": {"object": EntityPrompt(polygons=(outline,)), "left": EntityPrompt(absent=True)},
+        "0002": {"object": EntityPrompt(box=(3.0, 4.0, 50.0, 60.0), positive=np.array([[10.04, 20.06]]), negative=np.array([[1.0, 2.0]]))},
+        "0020": {"object": EntityPrompt(negative=np.array([[5.0, 6.0]]))},
+        "0030": {},
+    }
+    write_prompts(tmp_path / "prompts.yaml", prompts, (64, 70))
+    found = read_prompts(tmp_path / "prompts.yaml", (64, 70))
+    assert list(found) == ["0002", "0010", "0020"]
+    assert found["0010"]["left"].absent and found["0002"]["object"].box == (3, 4, 50, 60)
+    np.testing.assert_array_equal(found["0010"]["object"].polygons[0], outline)
+    np.testing.assert_allclose(found["0002"]["object"].positive, [[10.0, 20.1]])
+    np.testing.assert_array_equal(found["0020"]["object"].negative, [[5, 6]])
+
+
+def test_anchors_are_outlines_or_else_the_most_clicked_frame():
+    box, clicks = EntityPrompt(box=(0, 0, 1, 1)), EntityPrompt(positive=np.zeros((1, 2)))
+    two, beside, absent = EntityPrompt(positive=np.zeros((2, 2))), EntityPrompt(negative=np.zeros((1, 2))), EntityPrompt(absent=True)
+    assert anchors({0: {"object": clicks}, 5: {"object": box}, 9: {"object": absent}}, "object") == [5, 9]
+    assert anchors({0: {"object": clicks}, 5: {"object": two}, 6: {"object": two}, 7: {"object": beside}}, "object") == [5]
+    assert anchors({0: {"object": clicks}, 9: {"object": absent}}, "object") == [0, 9]
+    assert anchors({0: {"object": clicks}}, "right") == []

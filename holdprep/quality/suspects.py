@@ -1,0 +1,113 @@
+"""Which frames' masks look wrong, and why: the frames to click again."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from holdprep.quality.metrics import mask_curves
+
+REASONS: dict[str, str] = {  # in the order of what to look at first
+    "empty": "mask gone",
+    "jump": "area jumps",
+    "border": "leaks to the border",
+    "overlap": "hand and object overlap",
+    "flicker": "flickers",
+}
+EMPTY_SHARE = 0.25  # an entity that leaves the picture gets small first: one that vanishes from over a quarter of its usual area is lost
+BORDER_STEP_PCT = 5.0  # of the picture's border, above the clip's median: more than an arm's width
+OVERLAP_PCT = 10.0  # of the smaller mask; a few pixels are rounding between two tools' masks
+FLICKER_IOU = 0.6  # with the frame before, moved along; true masks of quick and thin things stay above 0.65
+FLOW_SIDE = 320  # px: motion is measured on pictures of this size
+
+
+def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """{entity: {reason: (T,) bool}} of the frames whose mask is suspect; reasons are those of REASONS.
+
+    `masks` holds T (H, W) bool by entity (right, left, object), `images` are the T BGR frames, which tell how things move.
+    """
+    flicker = {entity: iou < FLICKER_IOU for entity, iou in moved_iou(masks, images).items()}  # NaN is no flicker
+    found = {}
+    for entity, frames in masks.items():
+        curves = mask_curves(frames)
+        others = ("object",) if entity != "object" else tuple(e for e in masks if e != "object")
+        overlap = [_overlaps(frames, masks[other]) for other in others if other in masks]
+        found[entity] = {
+            "empty": vanished(curves.area_px),
+            "jump": curves.is_jump,
+            "border": _leaks(curves.border_pct, curves.area_px > 0),
+            "overlap": np.any([np.zeros(len(frames), bool), *overlap], axis=0),
+            "flicker": flicker[entity],
+        }
+    return found
+
+
+def vanished(area_px: np.ndarray) -> np.ndarray:
+    """Frames (T,) bool without a mask beside one whose area (T,) is still over EMPTY_SHARE of the median."""
+    seen = area_px > 0
+    if not seen.any():
+        return np.zeros(len(area_px), bool)
+    large = np.concatenate([[False], area_px > EMPTY_SHARE * np.median(area_px[seen]), [False]])
+    return ~seen & (large[:-2] | large[2:])
+
+
+def _leaks(border_pct: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    usual = float(np.median(border_pct[seen])) if seen.any() else 0.0
+    return border_pct > usual + BORDER_STEP_PCT
+
+
+def _overlaps(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+    shares = []
+    for one, other in zip(a, b, strict=True):
+        smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+        shares.append(100 * np.count_nonzero(one & other) / smaller if smaller else 0.0)
+    return np.array(shares) > OVERLAP_PCT
+
+
+def moved_iou(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """{entity: (T,) IoU of each mask with the one before, moved by optical flow}; NaN for the first and where either is empty."""
+    scale = min(1.0, FLOW_SIDE / max(images[0].shape[:2]))
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    found = {entity: np.full(len(images), np.nan) for entity in masks}
+    before_grey, before = None, {}
+    for t, image in enumerate(images):
+        grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+        now = {e: cv2.resize(m[t].astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA) for e, m in masks.items()}
+        if before_grey is not None:
+            back = flow_of.calc(grey, before_grey, None)  # type: ignore[call-overload]
+            for entity, mask in now.items():
+                if (mask > 0.5).any() and (before[entity] > 0.5).any():
+                    found[entity][t] = _best_iou(before[entity], mask, back)
+        before_grey, before = grey, now
+    return found
+
+
+def _best_iou(before: np.ndarray, mask: np.ndarray, back: np.ndarray) -> float:
+    """IoU of a soft mask with the one before it, moved by the flow `back` to it, pixel by pixel or as one: flow is poor at edges."""
+    ys, xs = np.indices(mask.shape, dtype=np.float32)
+    whole = np.broadcast_to(np.median(back[mask > 0.5], axis=0), back.shape)
+    ious = []
+    for flow in (back, whole):
+        moved = cv2.remap(before, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        ious.append(float(np.minimum(moved, mask).sum() / np.maximum(moved, mask).sum()))
+    return max(ious)
+
+
+def reclick(found: Mapping[str, Mapping[str, np.ndarray]], spread: int = 5) -> dict[int, list[str]]:
+    """{frame: reasons} to click again: of suspect frames at most `spread` apart from the next one, the one with most reasons.
+
+    `found` is what `suspects` returns. A reason reads `object: mask gone`.
+    """
+    reasons: dict[int, list[str]] = {}
+    for entity, flags in found.items():
+        for reason, words in REASONS.items():
+            for t in np.flatnonzero(flags[reason]).tolist():
+                reasons.setdefault(t, []).append(f"{entity}: {words}")
+    groups: list[list[int]] = []
+    for t in sorted(reasons):
+        if groups and t - groups[-1][-1] <= spread:
+            groups[-1].append(t)
+        else:
+            groups.append([t])
+    best = [max(group, key=lambda t: (len(reasons[t]), -abs(t - group[len(group) // 2]))) for group in groups]
+    return {t: reasons[t] for t in best}

@@ -1,0 +1,263 @@
+"""SAM 2 and SAM 3 video (Ravi et al. 2024, Carion et al. 2025) by `transformers`, with weights from a local folder.
+
+Pictures are prepared here, because the processors of `transformers` need torchvision. Only the last few frames' memories are kept,
+so that a clip's length costs no more than its low-resolution masks. Every entity has a session of its own, as each has key frames
+of its own; all share the picture's features, which are most of the work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from holdprep.errors import HoldprepError
+from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
+
+Family = Literal["sam2", "sam3"]
+_Features = dict[int, Any]  # of one picture, by frame
+
+
+@dataclass(frozen=True)
+class _Release:
+    """Where a family's classes are, what its pictures are normalised by (RGB of 0 to 1), and where its weights come from."""
+
+    module: str
+    prefix: str
+    types: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+
+
+RELEASES: dict[Family, _Release] = {
+    "sam2": _Release(
+        "sam2_video", "Sam2Video", ("sam2_video",), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "facebook/sam2.1-hiera-small"
+    ),
+    "sam3": _Release(
+        "sam3_tracker_video", "Sam3TrackerVideo", ("sam3_video", "sam3_tracker_video"), (0.5,) * 3, (0.5,) * 3, "facebook/sam3"
+    ),
+}
+LOGIT_LIMIT = 5.0  # how sure one direction may be against the other where they are blended
+
+
+def propagate(
+    images: Sequence[np.ndarray],
+    prompts: Mapping[int, Mapping[str, EntityPrompt]],
+    predictor: "Predictor",
+    *,
+    progress: Callable[..., tqdm] | None = None,
+) -> dict[str, np.ndarray]:
+    """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
+
+    `prompts` maps a frame's index to its entities. Masks are carried forward from an entity's first key frame and backward from its last;
+    between key frames both are blended by distance. An outline counts as the mask itself, a box and clicks are what the model is asked
+    with; clicks alone correct what the model remembers of the other key frames. `progress` makes the bar (tqdm, or a kind of it).
+    """
+    entities = [e for e in ENTITIES if any(e in p and not p[e].absent for p in prompts.values())]
+    if not entities:
+        raise HoldprepError("no key frame shows anything: add prompts for the object and a hand")
+    size = (images[0].shape[0], images[0].shape[1])
+    tracks = [_Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
+    with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
+        for correcting in (False, True):
+            for t in sorted(prompts):
+                pixels, shared = predictor.pixels(images[t]), _Features()
+                for track in tracks:
+                    if t in track.prompts and (t not in track.anchors) == correcting:
+                        track.condition(t, pixels, shared)
+                bar.update()
+        for reverse in (False, True):
+            for track in tracks:
+                track.forget()
+            for t in range(len(images))[:: -1 if reverse else 1]:
+                pixels, shared = predictor.pixels(images[t]), _Features()
+                for track in tracks:
+                    track.step(t, pixels, reverse, shared)
+                bar.update()
+    masks = {entity: np.zeros((len(images), *size), bool) for entity in entities}
+    for t in range(len(images)):
+        labels = _labels([track.logits(t) for track in tracks], size)
+        for k, entity in enumerate(entities, start=1):
+            masks[entity][t] = labels == k
+    return masks
+
+
+def outline(
+    image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], predictor: "Predictor"
+) -> dict[str, np.ndarray]:
+    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
+    entities = [e for e in ENTITIES if e in prompts or e in known]
+    size = (image.shape[0], image.shape[1])
+    pixels, shared = predictor.pixels(image), _Features()
+    logits = []
+    for entity in entities:
+        mask = known.get(entity, np.zeros(size, bool))
+        track = _Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
+        steps: list[tuple[int, np.ndarray | None]] = [(1, None)] if entity in prompts else []
+        if not steps or (mask.any() and not prompts[entity].is_outline):
+            steps.insert(0, (0, mask))
+        for t, told in steps:
+            track.condition(t, pixels, shared, told)
+            shared[0] = shared[1] = next(iter(shared.values()))  # one picture stands for both frames
+        logits.append(track.logits(1 if entity in prompts else 0))
+    labels = _labels(logits, size)
+    return {entity: labels == k for k, entity in enumerate(entities, start=1)}
+
+
+def _labels(logits: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) uint8: 0 where no entity's mask is, else 1 + the most certain one."""
+    full = F.interpolate(torch.stack(logits).float()[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    best, index = full.max(dim=0)
+    return torch.where(best > 0, index + 1, 0).to(torch.uint8).numpy()
+
+
+class Predictor:
+    """A loaded model: what its pictures and prompts must look like."""
+
+    def __init__(self, model: Any, session: Any, release: _Release, device: str) -> None:
+        self.model, self._session, self._release, self._device = model, session, release, device
+        self.side = int(model.config.image_size)
+        self.memory = max(model.config.num_maskmem, model.config.max_object_pointers_in_encoder)
+
+    @staticmethod
+    def load(family: Family, weights: Path | None, device: str) -> "Predictor":
+        """The model in the folder `weights` (config.json, *.safetensors); nothing is fetched and nothing in it is executed."""
+        release = RELEASES[family]
+        get = f"get it with `hf download {release.source} --local-dir <folder>` and set segmenter.weights=<folder>"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise HoldprepError(f"segmenter={family}: device=cuda, but torch {torch.__version__} sees no CUDA device: set device=cpu")
+        if weights is None or not (weights / "config.json").is_file():
+            raise HoldprepError(f"segmenter={family}: {f'no weights in {weights}' if weights else 'segmenter.weights is not set'}: {get}")
+        try:
+            import transformers
+        except ImportError:
+            raise HoldprepError(f"segmenter={family} needs transformers: pip install 'holdprep[models]'") from None
+        kind = transformers.PretrainedConfig.get_config_dict(weights, local_files_only=True)[0].get("model_type")
+        if kind not in release.types:
+            raise HoldprepError(f"segmenter={family}: {weights} holds a model of type {kind}, not {' or '.join(release.types)}: {get}")
+        transformers.utils.logging.disable_progress_bar()
+        module = getattr(transformers.models, release.module)
+        loader = getattr(module, f"{release.prefix}Model")
+        try:
+            model, report = loader.from_pretrained(weights, local_files_only=True, use_safetensors=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise HoldprepError(f"segmenter={family}: {weights} cannot be loaded: {str(error).strip().splitlines()[0]}; {get}") from None
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise HoldprepError(f"segmenter={family}: {weights} lacks {len(missing)} of the model's arrays ({missing[0]} ...): {get}")
+        session = getattr(module, f"{release.prefix}InferenceSession")
+        return Predictor(model.to(device).eval(), session, release, device)
+
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """A BGR image (H, W, 3) uint8 as the network wants it, (1, 3, side, side)."""
+        shrinks = max(image.shape[:2]) > self.side
+        small = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        rgb = small[..., ::-1].astype(np.float32) / 255
+        array = (rgb - np.array(self._release.mean)) / np.array(self._release.std)
+        return torch.from_numpy(array.transpose(2, 0, 1)[None].astype(np.float32)).to(self._device)
+
+    def session(self, size: tuple[int, int]) -> Any:
+        """An empty tracking session for pictures of (height, width)."""
+        session = self._session(
+            video_height=size[0],
+            video_width=size[1],
+            inference_device=self._device,
+            inference_state_device=self._device,
+            video_storage_device=self._device,
+            dtype=torch.float32,
+        )
+        session.obj_id_to_idx(1)
+        return session
+
+
+@dataclass
+class _Track:
+    """One entity through the clip: its key frames, the model's memories, and both directions' masks at low resolution."""
+
+    predictor: Predictor
+    prompts: Mapping[int, EntityPrompt]
+    size: tuple[int, int]
+    anchors: list[int]
+    carried: dict[bool, dict[int, torch.Tensor]] = field(default_factory=lambda: {False: {}, True: {}})
+
+    def __post_init__(self) -> None:
+        self.session = self.predictor.session(self.size)
+
+    def condition(self, t: int, pixels: torch.Tensor, shared: _Features, mask: np.ndarray | None = None) -> None:
+        """Ask the model with a key frame's prompt, or tell it the mask (H, W) there."""
+        prompt = self.prompts[t]
+        outputs = self.session.output_dict_per_obj[0]
+        corrects = bool(outputs["cond_frame_outputs"]) and t not in self.anchors
+        if mask is not None or prompt.absent or prompt.polygons:
+            self.session.add_mask_inputs(0, t, self._shrunk(_filled(prompt, self.size) if mask is None else mask))
+        else:
+            self.session.add_point_inputs(0, t, self._points(prompt))
+        self.session.obj_with_new_inputs = [1]
+        if corrects:  # a frame that counts as tracked before is asked together with what is remembered
+            self.session.frames_tracked_per_obj[0][t] = {"reverse": False}
+        logits = self._ask(t, pixels, min(outputs["cond_frame_outputs"], default=t) > t, shared)
+        if corrects:
+            outputs["cond_frame_outputs"][t] = outputs["non_cond_frame_outputs"].pop(t)
+        del outputs["cond_frame_outputs"][t]["high_res_masks"]
+        self.carried[False][t] = self.carried[True][t] = logits
+
+    def step(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> None:
+        """Carry the mask to frame `t`; nothing happens on key frames and before the first one in this direction."""
+        if t in self.prompts or (t > max(self.prompts) if reverse else t < min(self.prompts)):
+            return
+        self.carried[reverse][t] = self._ask(t, pixels, reverse, shared)
+        recent = self.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
+        del recent[t]["high_res_masks"]
+        recent.pop(t + self.predictor.memory if reverse else t - self.predictor.memory, None)
+
+    def forget(self) -> None:
+        """Start a direction: only key frames are remembered."""
+        self.session.output_dict_per_obj[0]["non_cond_frame_outputs"].clear()
+
+    def logits(self, t: int) -> torch.Tensor:
+        """The mask (h, w) of frame `t` at low resolution, over 0 inside: both directions blended by the distance to their key frames."""
+        ways = [self.carried[reverse].get(t) for reverse in (False, True)]
+        known = [way for way in ways if way is not None]
+        if len(known) == 1 or t in self.prompts:
+            return known[0]
+        before, after = max(k for k in self.prompts if k < t), min(k for k in self.prompts if k > t)
+        share = (after - t) / (after - before)
+        return share * known[0] + (1 - share) * known[1]
+
+    def _ask(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> torch.Tensor:
+        """Logits (h, w) float16 on the CPU; `shared` carries the picture's features from one entity to the next."""
+        self.session.cache._vision_features = shared
+        found = self.predictor.model(self.session, frame_idx=t, frame=pixels, reverse=reverse)
+        self.session.processed_frames.clear()
+        self.session.frames_tracked_per_obj[0].clear()
+        return found.pred_masks[0, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT).to("cpu", torch.float16)
+
+    def _shrunk(self, mask: np.ndarray) -> torch.Tensor:
+        small = cv2.resize(mask.astype(np.float32), (self.predictor.side,) * 2, interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(np.float32(small >= 0.5))[None, None]
+
+    def _points(self, prompt: EntityPrompt) -> dict[str, torch.Tensor]:
+        """Box corners (labels 2 and 3) and clicks (1 on the entity, 0 beside it) in the network's pixels."""
+        parts = [(np.reshape(prompt.box, (2, 2)), [2, 3])] if prompt.box is not None else []
+        parts += [(points, [label] * len(points)) for points, label in ((prompt.positive, 1), (prompt.negative, 0)) if points is not None]
+        scale = self.predictor.side / np.array(self.size[::-1])
+        coords = (np.concatenate([points for points, _ in parts]) + 0.5) * scale - 0.5
+        labels = [label for _, each in parts for label in each]
+        return {
+            "point_coords": torch.tensor(coords, dtype=torch.float32)[None, None],
+            "point_labels": torch.tensor(labels, dtype=torch.int32)[None, None],
+        }
+
+
+def _filled(prompt: EntityPrompt, size: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    for polygon in prompt.polygons:
+        cv2.fillPoly(mask, [np.round(polygon).astype(np.int32)], 1)
+    return mask > 0

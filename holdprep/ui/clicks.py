@@ -1,0 +1,194 @@
+"""What happens between a person's clicks and masks: prompts on key frames, undo, masks of the frame at hand, propagation."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from holdprep.errors import HoldprepError
+from holdprep.segmenters import Segmenter
+from holdprep.segmenters.prompts import ENTITIES, EntityPrompt
+from holdprep.viz.overlay import COLORS
+
+Action = Literal["positive", "negative", "box", "absent", "clear"]
+Prompts = dict[int, dict[str, EntityPrompt]]
+ALPHA = 0.42
+log = logging.getLogger("holdprep")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of a propagation: share done (0 to 1), whether it runs, the line it failed with."""
+
+    share: float = 0.0
+    running: bool = False
+    error: str | None = None
+
+
+class ClickSession:
+    """One sequence being clicked: T BGR images, prompts by frame index, and masks as label pictures.
+
+    `masks` are those that are there already, (H, W) bool by entity and frame. All methods may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        segmenter: Segmenter,
+        prompts: Mapping[int, Mapping[str, EntityPrompt]],
+        masks: Mapping[str, Sequence[np.ndarray]],
+    ) -> None:
+        self.images = images
+        self.prompts: Prompts = {t: dict(p) for t, p in prompts.items()}
+        self.progress = Progress()
+        self._segmenter = segmenter
+        self._size = images[0].shape[:2]
+        self._carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(images))]
+        self._edited: dict[int, bytes] = {}  # key frames as they look since they were last touched
+        self._undo: list[tuple[int, str, EntityPrompt | None]] = []
+        self._lock = threading.RLock()
+        self._worker: threading.Thread | None = None
+
+    def edit(self, t: int, entity: str, action: Action, at: Sequence[float] = ()) -> None:
+        """A click (x, y), a box (x1, y1, x2, y2), `absent` or `clear` for an entity on frame `t`; its masks follow at once.
+
+        Raises HoldprepError for what is outside the picture or names nothing.
+        """
+        if entity not in ENTITIES or not 0 <= t < len(self.images):
+            raise HoldprepError(f"there is no entity {entity} or no frame {t}")
+        with self._lock:
+            before = self.prompts.get(t, {}).get(entity)
+            after = self._changed(before, action, [float(v) for v in at])
+            self._set(t, entity, after)
+            try:
+                self._refresh(t)
+            except HoldprepError:
+                self._set(t, entity, before)
+                raise
+            self._undo.append((t, entity, before))
+
+    def undo(self) -> int | None:
+        """Take the last edit back; returns its frame, or None where there is nothing to undo."""
+        with self._lock:
+            if not self._undo:
+                return None
+            t, entity, before = self._undo.pop()
+            self._set(t, entity, before)
+            self._refresh(t)
+            return t
+
+    def labels(self, t: int) -> np.ndarray:
+        """The masks of frame `t` as they are now: (H, W) uint8, 0 background, k the k-th of ENTITIES."""
+        data = self._edited.get(t, self._carried[t])
+        return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+
+    def overlay(self, t: int) -> bytes:
+        """The masks of frame `t` as a PNG to lay over the picture: tinted, with opaque outlines."""
+        labels = self.labels(t)
+        picture = np.zeros((*self._size, 4), np.uint8)
+        for k, entity in enumerate(ENTITIES, start=1):
+            mask = (labels == k).astype(np.uint8)
+            picture[mask > 0] = (*COLORS[entity], round(255 * ALPHA))
+            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, (*COLORS[entity], 255), 1)
+        return _pack(picture)
+
+    def propagate(self) -> None:
+        """Carry the key frames' masks through the clip, in the background; `progress` tells how far it is."""
+        with self._lock:
+            if self.progress.running:
+                raise HoldprepError("masks are being propagated already: wait for it")
+            if not any(not p.absent for by in self.prompts.values() for p in by.values()):
+                raise HoldprepError("nothing has been clicked yet: draw a box around the object on one frame")
+            self.progress = Progress(running=True)
+            prompts = {t: dict(p) for t, p in self.prompts.items() if p}
+            self._worker = threading.Thread(target=self._propagate, args=(prompts,), daemon=True)
+            self._worker.start()
+
+    def wait(self) -> None:
+        """Until no propagation runs."""
+        if self._worker is not None:
+            self._worker.join()
+
+    def _propagate(self, prompts: Prompts) -> None:
+        try:
+            masks = self._segmenter.propagate(self.images, prompts, progress=partial(_Bar, report=self._report))
+        except Exception as error:  # a thread's failure is the page's to show
+            if not isinstance(error, HoldprepError):
+                log.exception("propagation failed")
+            self.progress = Progress(error=str(error) or type(error).__name__)
+            return
+        carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(self.images))]
+        with self._lock:
+            self._carried = carried
+            self._edited = {t: data for t, data in self._edited.items() if self.prompts.get(t, {}) != prompts.get(t, {})}
+            self.progress = Progress(share=1.0)
+
+    def _report(self, share: float) -> None:
+        self.progress = Progress(share=share, running=True)
+
+    def _changed(self, before: EntityPrompt | None, action: Action, at: list[float]) -> EntityPrompt | None:
+        kept = before if before is not None and not before.absent else EntityPrompt()
+        if action in ("absent", "clear"):
+            return EntityPrompt(absent=True) if action == "absent" else None
+        if len(at) != (4 if action == "box" else 2) or not np.isfinite(at).all():
+            raise HoldprepError(f"a {action} needs {4 if action == 'box' else 2} numbers")
+        height, width = self._size
+        inside = np.clip(np.reshape(at, (-1, 2)), 0, [width - 1, height - 1])
+        if np.abs(inside - np.reshape(at, (-1, 2))).max() > 0.05 * max(width, height):
+            raise HoldprepError(f"({at[0]:.0f}, {at[1]:.0f}) lies outside the picture of {width} x {height} pixels")
+        if action == "box":
+            (x1, y1), (x2, y2) = inside.min(axis=0).tolist(), inside.max(axis=0).tolist()
+            if min(x2 - x1, y2 - y1) < 3:
+                raise HoldprepError("this box is smaller than 3 pixels: drag a larger one, or click")
+            return replace(kept, box=(x1, y1, x2, y2), polygons=())
+        points = kept.positive if action == "positive" else kept.negative
+        added = inside if points is None else np.concatenate([points, inside])
+        return replace(kept, positive=added) if action == "positive" else replace(kept, negative=added)
+
+    def _set(self, t: int, entity: str, prompt: EntityPrompt | None) -> None:
+        here = self.prompts.setdefault(t, {})
+        here.pop(entity, None)
+        if prompt is not None:
+            here[entity] = prompt
+        if not here:
+            del self.prompts[t]
+
+    def _refresh(self, t: int) -> None:
+        """The masks of frame `t` from its prompts and what is carried there."""
+        self._edited.pop(t, None)
+        if t in self.prompts:
+            labels = self.labels(t)
+            known = {e: labels == k for k, e in enumerate(ENTITIES, start=1) if (labels == k).any()}
+            self._edited[t] = _pack(_paint(self._segmenter.outline(self.images[t], self.prompts[t], known), self._size))
+
+
+class _Bar(tqdm):
+    """A progress bar that also tells the page."""
+
+    def __init__(self, *args: Any, report: Callable[[float], None], **kwargs: Any) -> None:
+        self._tell = report
+        super().__init__(*args, **kwargs)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        self._tell(min(self.n / self.total, 1.0) if self.total else 0.0)
+        return shown
+
+
+def _paint(masks: Mapping[str, np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+    labels = np.zeros(size, np.uint8)
+    for k, entity in enumerate(ENTITIES, start=1):
+        if entity in masks:
+            labels[masks[entity]] = k
+    return labels
+
+
+def _pack(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
