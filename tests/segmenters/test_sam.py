@@ -1,5 +1,6 @@
 """SAM 2 / 3 video: tiny random models of the same architecture, against the library's own whole-clip propagation."""
 
+import json
 import os
 from pathlib import Path
 
@@ -173,6 +174,26 @@ def test_weights_that_are_missing_or_another_models_are_named(weights, tmp_path:
     with pytest.raises(HoldprepError, match="cannot be loaded") as error:
         sam.Predictor.load(family, tmp_path, "cpu")
     assert "\n" not in str(error.value)
+
+
+def test_the_tracker_of_a_whole_sam3_is_found(tmp_path: Path):
+    """facebook/sam3 holds a detector beside the tracker: its configuration nests the tracker's, its arrays carry prefixes."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    folder = save("sam3", tmp_path / "tracker")
+    expected = sam.Predictor.load("sam3", folder, "cpu").model.state_dict()
+    config = json.loads((folder / "config.json").read_text())
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "config.json").write_text(json.dumps({"model_type": "sam3_video", "tracker_config": config, "detector_config": {}}))
+    arrays = {}
+    for name, array in expected.items():
+        backbone, neck = "vision_encoder.backbone.", "vision_encoder.neck."
+        kept = f"detector_model.{name}" if name.startswith(backbone) else f"tracker_model.{name}"
+        arrays[name.replace(neck, "tracker_neck.", 1) if name.startswith(neck) else kept] = array.clone()
+    safetensors.save_file(arrays, whole / "model.safetensors", {"format": "pt"})
+    found = sam.Predictor.load("sam3", whole, "cpu")
+    assert found.side == 112
+    assert all(torch.equal(found.model.state_dict()[name], array) for name, array in expected.items())
 
 
 def test_arrays_that_are_not_there_are_counted(weights, tmp_path: Path):
