@@ -7,12 +7,15 @@ from importlib import resources
 from pathlib import Path
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from holdprep import config as config_schema
+from holdprep import ownfile
 from holdprep.config import Config
 from holdprep.errors import ConfigError, HoldprepError
 
@@ -90,24 +93,21 @@ def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
     if not own.is_file():
         return config
     try:
-        merged = OmegaConf.merge(cfg, OmegaConf.load(own))
-        assert isinstance(merged, DictConfig)
-        told = [o for o in overrides if "." in o.split("=")[0] or o.split("=")[0] in Config.model_fields]
-        for override in told:
-            key = override.split("=")[0].lstrip("+")
-            if OmegaConf.select(cfg, key) is not None and not OmegaConf.is_config(OmegaConf.select(cfg, key)):
-                OmegaConf.update(merged, key, OmegaConf.select(cfg, key))
-    except OmegaConfBaseException as error:
+        return config_schema.validate(compose("config", [*ownfile.overrides(own, overrides, CONF_DIR), *overrides]))
+    except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{own}: {' '.join(str(error).split())}") from None
-    return config_schema.validate(merged)
 
 
 def _run(cfg: Config, run_dir: Path, group: str | None) -> float:
     # here, not above: torch and its friends take seconds to import, and --help or a mistyped key must not wait for them
+    import torch
+
     from holdprep import pipeline, stages
     from holdprep.runlog import RunLog
     from holdprep.sequence import Sequence
 
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
     seq = Sequence(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if group else None)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
     runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))

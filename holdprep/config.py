@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -286,7 +287,10 @@ class Config(Node):
 
 def validate(cfg: DictConfig) -> Config:
     """The composed configuration as typed values; raises ConfigError in one line naming every key that is wrong."""
-    tree = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
     assert isinstance(tree, dict)
     tree.pop("hydra", None)
     try:
@@ -367,7 +371,8 @@ def _fields(model: type[Node], chosen: dict[str, set[str]] | None, prefix: str =
         if not variants:
             yield prefix + name, field
         for variant in variants:
-            option = get_args(variant.model_fields["name"].annotation) if "name" in variant.model_fields else ()
+            tag = str(field.discriminator or "name")
+            option = get_args(variant.model_fields[tag].annotation) if tag in variant.model_fields else ()
             if len(variants) == 1 or chosen is None or set(option) & chosen.get(name, set(option)):
                 yield from _fields(variant, chosen, f"{prefix}{name}.")
 

@@ -138,12 +138,14 @@ def state(stage: Stage, cfg: Config, seq: Sequence) -> tuple[str, str]:
         return "run", f"{missing[0]} is not there" if record else "it has not run"
     if record is None:
         return "kept", "its outputs are there and were not made by holdprep"
-    changed = [a for a, h in record["outputs"].items() if fingerprint(seq.path(a)) != h]
+    changed = [a for a, h in record.get("outputs", {}).items() if fingerprint(seq.path(a)) != h]
     if changed:
         return "kept", f"{changed[0]} was changed by hand or by another program since"
     now = {"inputs": _inputs(stage, cfg, seq), "config": _config(stage, cfg), "version": __version__}
     for part, value in now.items():
         before = record.get(part)
+        if part == "inputs" and isinstance(before, dict):
+            before = {k: v for k, v in before.items() if k in value}  # a source that is gone is nothing to compare with
         if before != value:
             return "run", f"changed: {_first_difference(before, value, part)}"
     return "fresh", "nothing has changed"
@@ -229,7 +231,7 @@ def _locked(stage: str, seq: Sequence) -> Iterator[None]:
 
 def _inputs(stage: Stage, cfg: Config, seq: Sequence) -> dict[str, str | None]:
     found = {a: fingerprint(seq.path(a)) for a in (*stage.needs, *stage.uses)}
-    return found | {name: fingerprint(path) for name, path in stage.files(cfg, seq).items()}
+    return found | {name: fingerprint(path) for name, path in stage.files(cfg, seq).items() if path is not None}
 
 
 def _config(stage: Stage, cfg: Config) -> dict[str, Any]:

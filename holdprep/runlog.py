@@ -47,9 +47,13 @@ def _make(cfg: LoggerConfig, seq: str, run_dir: Path, group: str | None, config:
     if cfg.name == "none":
         return None
     if cfg.name == "tensorboard":
-        board = TensorBoardLogger(str(run_dir), name="", version="tensorboard")
-        board.log_hyperparams(config)
-        return board
+        try:
+            board = TensorBoardLogger(str(run_dir), name="", version="tensorboard")
+            board.log_hyperparams(config)
+        except ImportError:
+            log.warning("logger=tensorboard: tensorboard is not installed (pip install tensorboard); losses go to losses/metrics.csv")
+        else:
+            return board
     if cfg.name == "wandb":
         wandb_logger = _make_wandb(cfg, seq, run_dir, group, config)
         if wandb_logger is not None:

@@ -72,7 +72,8 @@ def load_hand_model(side: Side, path: Path | None = None, dtype: torch.dtype = t
     if path is None:
         data = _standin(side)
     else:
-        file = path if path.is_file() else _find(path, side)
+        named = path.is_file() and not any(other.upper() in path.name.upper() for other in SIDES if other != side)
+        file = path if named else _find(path.parent if path.is_file() else path, side)  # a file of the other side: its neighbour
         data = safeio.load_pickle(file)
         _check(data, file)
     return _from_arrays(side, data, dtype)

@@ -1,7 +1,7 @@
 """Clicks: prompts.yaml says, for a few key frames, where each entity is."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from holdprep import safeio
 from holdprep.errors import HoldprepError
 
 ENTITIES = ("right", "left", "object")
+SAME_ASPECT = 0.01
 FIELDS = ("polygon", "polygons", "positive", "negative", "box")
 
 
@@ -73,15 +74,17 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
     one line naming file, frame and entity.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
+    except UnicodeDecodeError:
+        raise HoldprepError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     except (OSError, yaml.YAMLError) as error:
         raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("frames"), dict) or not tree["frames"]:
         raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
-    scale = np.ones(2)
-    if tree.get("image_size") is not None and image_size is not None:
-        scale = np.array(image_size, float) / _numbers(tree["image_size"], (2,), f"{path}: image_size")
-    found = {str(frame): _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    for key in tree:
+        _known(key, ("image_size", "frames"), f"{path}:")
+    scale = _scale(path, tree.get("image_size"), image_size)
+    found = {frame: _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
     for frame, entities in found.items():
         for entity, prompt in entities.items():
             if prompt.positive is None and not prompt.is_outline and not any(_shows(other.get(entity)) for other in found.values()):
@@ -93,6 +96,29 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+class _TextKeys(yaml.SafeLoader):
+    """Keys as they are written: YAML takes an unquoted 0012 for an octal number, and the last of two equal keys for the only one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+
+def _scale(path: Path, told: Any, image_size: tuple[int, int] | None) -> np.ndarray:
+    """From the file's pictures to images/; both have the same proportions."""
+    if told is None or image_size is None:
+        return np.ones(2)
+    size = _numbers(told, (2,), f"{path}: image_size")
+    if not (size > 0).all() or abs(size[0] * image_size[1] / (size[1] * image_size[0]) - 1) > SAME_ASPECT:
+        raise HoldprepError(
+            f"{path}: image_size is {size.tolist()}, width and height in the proportions of images/ ({image_size}) are needed"
+        )
+    return np.array(image_size, float) / size
 
 
 def _shows(prompt: EntityPrompt | None) -> bool:
@@ -129,6 +155,8 @@ def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
         raise HoldprepError(f"{where}: needs 'absent' or one of {', '.join(FIELDS)}")
     for field in prompt:
         _known(field, FIELDS, where)
+    if not isinstance(prompt.get("polygons", []), list):
+        raise HoldprepError(f"{where}: polygons is a list of polygons, each a list of points")
     outlines = [*prompt.get("polygons", []), *([prompt["polygon"]] if "polygon" in prompt else [])]
     polygons = tuple(_numbers(p, (None, 2), f"{where}: polygon") * scale for p in outlines)
     if any(len(p) < 3 for p in polygons):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,9 +31,19 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
     if seq.has("video"):
         return seq.path("video")
     if seq.has("frames"):
-        known = Path(json.loads(seq.path("frames").read_text())["source"])
+        known = Path(str(_frames_record(seq).get("source", "")))
         return known if known.is_dir() else None
     return None
+
+
+def _frames_record(seq: Sequence) -> dict[str, Any]:
+    try:
+        record = json.loads(seq.path("frames").read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise HoldprepError(f"{seq.path('frames')} is damaged: delete it, or run stage=create force=true video=... again")
+    return record
 
 
 def run(ctx: Context) -> Result:
@@ -72,6 +83,10 @@ def _read(ctx: Context) -> Result:
     files = image_files(path) if is_folder else []
     if is_folder and not files:
         raise HoldprepError(f"{path} holds no pictures ({len(list(path.iterdir()))} other files): give a folder of images or a video")
+    stems = [f.stem for f in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise HoldprepError(f"{path} holds several pictures named {twice}: frames are known by their names, rename or remove one")
     info = frames.VideoInfo(0.0, len(files)) if is_folder else frames.probe_video(path)
     stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
     stream = islice(frames.read_folder(files) if is_folder else frames.read_video(path), cfg.start, cfg.end)
@@ -79,6 +94,9 @@ def _read(ctx: Context) -> Result:
     if not is_folder and path.resolve() != seq.target("video").resolve():
         with safeio.atomic_path(seq.target("video")) as temporary:
             shutil.copyfile(path, temporary)
+    read = len(times) if is_folder else len(times) * stride
+    if not is_folder and cfg.end is None and info.frame_count - (cfg.start + read) > max(stride, 0.02 * info.frame_count):
+        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is cut short or damaged")
     content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
     safeio.write_bytes_atomic(seq.target("frames"), json.dumps(content, indent=1).encode())
     seq.write_images_zip()

@@ -25,16 +25,16 @@ SFM: dict[str, object] = {"object_pose": "sift"}
 
 CASES = (
     Case("can_rigid", {"object": "can", "grasp": "rigid"}, SFM, quick=True),
-    Case("box_in_hand", {"frames": 40, "object": "box", "grasp": "in_hand", "seed": 1}, NOISY, quick=True),
-    Case("mug_regrasp_left", {"frames": 40, "object": "mug", "grasp": "regrasp", "hands": "left", "seed": 2}, NOISY, quick=True),
-    Case("box_both", {"frames": 40, "object": "box", "grasp": "rigid", "hands": "both", "seed": 3}, NOISY, quick=True),
+    Case("box_in_hand", {"frames": 28, "object": "box", "grasp": "in_hand", "seed": 1}, NOISY, quick=True),
+    Case("mug_regrasp_left", {"frames": 28, "object": "mug", "grasp": "regrasp", "hands": "left", "seed": 2}, NOISY, quick=True),
+    Case("box_both", {"frames": 28, "object": "box", "grasp": "rigid", "hands": "both", "seed": 3}, NOISY, quick=True),
     Case(
         "can_dropped",
-        {"frames": 40, "object": "can", "grasp": "rigid", "seed": 4},
+        {"frames": 28, "object": "can", "grasp": "rigid", "seed": 4},
         {**NOISY, "hand.drop_pct": 30, "hand.drop": "bursts"},
         quick=True,
     ),
-    Case("can_plain", {"object": "can_plain", "grasp": "rigid", "frames": 36, "seed": 5}, SFM, quick=True),
+    Case("can_plain", {"object": "can_plain", "grasp": "rigid", "frames": 24, "seed": 5}, SFM, quick=True),
     Case("bottle_rigid", {"object": "bottle", "grasp": "rigid", "seed": 6}, {**SFM, **NOISY}),
     Case("mug_in_hand", {"object": "mug", "grasp": "in_hand", "seed": 7}, {**SFM, **NOISY}),
     Case("can_in_hand", {"object": "can", "grasp": "in_hand", "seed": 8}, {**SFM, **NOISY}),

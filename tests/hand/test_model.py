@@ -119,3 +119,13 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path):
     (tmp_path / "MANO_LEFT.pkl").write_bytes(pickle.dumps({"v_template": np.zeros((10, 3))}))
     with pytest.raises(HoldprepError, match=r"v_template has shape \(10, 3\)"):
         load_hand_model("left", tmp_path)
+
+
+def test_one_sides_file_stands_for_its_folder(tmp_path: Path):
+    """hand_model.path=MANO_RIGHT.pkl must not make a right hand of the left one."""
+    export_mano_pkl(tmp_path)
+    left = load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")
+    assert torch.equal(left.v_template, load_hand_model("left", tmp_path).v_template)
+    (tmp_path / "MANO_LEFT.pkl").unlink()
+    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl is not there"):
+        load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")

@@ -35,9 +35,32 @@ frames:
     assert prompts["0015"]["left"].box == (20, 20, 40, 60)
 
 
+def test_frame_names_are_text_even_unquoted(tmp_path: Path):
+    """YAML 1.1 reads 0012 as ten and 0089 as text."""
+    box = "{object: {box: [1, 1, 5, 5]}}"
+    found = read_prompts(write(tmp_path, f"frames:\n  0012: {box}\n  0210: {box}\n  0089: {box}\n  IMG_1: {box}\n"))
+    assert list(found) == ["0012", "0210", "0089", "IMG_1"]
+
+
+def test_pictures_of_other_proportions_are_refused(tmp_path: Path):
+    path = write(tmp_path, 'image_size: [480, 640]\nframes: {"0000": {object: {box: [1, 1, 5, 5]}}}')
+    with pytest.raises(HoldprepError, match="proportions"):
+        read_prompts(path, (640, 480))
+
+
+def test_text_of_another_encoding_is_named(tmp_path: Path):
+    (tmp_path / "prompts.yaml").write_bytes('frames: {"é": {}}'.encode("latin-1"))
+    with pytest.raises(HoldprepError, match="UTF-8"):
+        read_prompts(tmp_path / "prompts.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("frames: {a: {object: {box: [1, 1, 5, 5]}}, a: {left: absent}}", ["a stands there twice"]),
+        ("image_sise: [6, 4]\nframes: {a: {object: {box: [1, 1, 5, 5]}}}", ["'image_sise' is unknown", "'image_size'"]),
+        ("frames: {a: {object: {polygons: 5}}}", ["polygons is a list"]),
+        ("frames: {a: {object: {polygons: null}}}", ["polygons is a list"]),
         ("frames: {}", ["frames"]),
         ("frames: {'0001': {objct: {box: [0, 0, 1, 1]}}}", ["frame 0001", "objct", "'object'"]),
         ("frames: {'0001': {object: {polygn: []}}}", ["frame 0001, object", "'polygn'", "'polygon'"]),

@@ -1,0 +1,81 @@
+"""holdprep.yaml: any key, any option, under the command line's keys; what is wrong in it is named with the file."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from holdprep import config, ownfile
+from holdprep.config import Config
+from holdprep.errors import ConfigError
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def merged(tmp_path: Path, text: str, *told: str) -> Config:
+    path = tmp_path / "holdprep.yaml"
+    path.write_text(text)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return config.validate(compose("config", [*ownfile.overrides(path, told, CONF), *told]))
+
+
+def test_keys_and_options_of_the_file_hold(tmp_path: Path):
+    text = """
+create: {stride: 3, crop: [0, 0, 64, 48]}
+hands: left
+segmenter: {name: import, right: "a folder/masks"}
+registration: {method: adam, max_iterations: 7}
+weights: {contact: 7}
+"""
+    cfg = merged(tmp_path, text)
+    assert (cfg.create.stride, cfg.create.crop) == (3, (0, 0, 64, 48))
+    assert cfg.hands.which == "left"
+    assert cfg.segmenter.name == "import"
+    assert cfg.segmenter.right == Path("a folder/masks")
+    assert cfg.registration.method == "adam"
+    assert cfg.registration.max_iterations == 7
+    assert cfg.weights.contact == 7
+    assert merged(tmp_path, "") == merged(tmp_path, "# nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "key", "value"),
+    [
+        ("hands: {length_mm: 180}", "hands.length_mm=null", "hands.length_mm", None),
+        ("create: {stride: 3}", "create.stride=null", "create.stride", None),
+        ("create: {crop: [0, 0, 9, 9]}", "create.crop=[0,0,5,5]", "create.crop", (0, 0, 5, 5)),
+        ("hands: {which: left}", "hands=right", "hands.which", "right"),
+        ("weights: {contact: 7}", "weights=arctic", "weights.contact", 10),
+        ("hand: {name: import, format: metro}", "hand=mediapipe", "hand.name", "mediapipe"),
+        ("weights: {contact: 7, j2d: 2}", "weights.contact=8", "weights.j2d", 2),
+    ],
+)
+def test_the_command_line_comes_after_the_file(tmp_path: Path, text: str, told: str, key: str, value: object):
+    cfg = merged(tmp_path, text, told)
+    for name in key.split("."):
+        cfg = getattr(cfg, name)
+    assert cfg == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("create: {strid: 3}", ["create.strid", "'create.stride'"]),
+        ("hand: medipipe", ["hand=medipipe", "'mediapipe'"]),
+        ("create: [", ["is not YAML"]),
+        ("- a", ["holds a list"]),
+        ("seq: other", ["seq says where this file is"]),
+        ("create: {stride: abc}", ["create.stride=abc"]),
+    ],
+)
+def test_mistakes_are_named_with_the_file(tmp_path: Path, text: str, words: list[str]):
+    with pytest.raises(ConfigError) as error:
+        merged(tmp_path, text)
+    assert all(word in str(error.value) for word in ["holdprep.yaml", *words])
+    assert "\n" not in str(error.value)
+
+
+def test_another_encoding_is_named(tmp_path: Path):
+    (tmp_path / "holdprep.yaml").write_bytes("seq: é".encode("latin-1"))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        ownfile.overrides(tmp_path / "holdprep.yaml", [], CONF)
