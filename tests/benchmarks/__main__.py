@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +33,9 @@ def main() -> None:
 
 
 def show(rows: Sequence[Row], old: Sequence[Row]) -> None:
-    """One line a case and stage, its metrics side by side, each with its ratio to the old value where there is one."""
+    """Markdown, one line a case and stage, its metrics side by side, each with its ratio to the old value where there is one."""
     before = {(r["case"], r["stage"], r["metric"]): float(r["value"]) for r in old}
-    table = Table("case", "stage", "result", title="benchmark")
+    table = Table("case", "stage", "result", box=box.MARKDOWN)
     lines: dict[tuple[str, str], list[str]] = {}
     for r in rows:
         text = f"{r['metric']} {float(r['value']):.3g}"
@@ -44,7 +45,7 @@ def show(rows: Sequence[Row], old: Sequence[Row]) -> None:
         lines.setdefault((str(r["case"]), str(r["stage"])), []).append(text)
     for (case, stage), texts in lines.items():
         table.add_row(case, stage, ", ".join(texts))
-    Console(width=150).print(table)
+    Console(width=400).print(table)
 
 
 if __name__ == "__main__":

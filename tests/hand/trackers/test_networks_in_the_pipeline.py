@@ -150,6 +150,6 @@ def test_weights_that_are_not_there_are_asked_for(tmp_path: Path):
     write_sequence(tmp_path / "data", {})
     assert "get hamer_demo_data.tar.gz" in refused(tmp_path, tmp_path / "hamer.ckpt")
     if not torch.cuda.is_available():
-        assert "torch sees no CUDA device here" in refused(tmp_path, write_hamer_checkpoint(tmp_path), "device=cuda")
+        assert "torch finds no CUDA device here" in refused(tmp_path, write_hamer_checkpoint(tmp_path), "device=cuda")
     with pytest.raises(MissingArtefact):
         track(tmp_path, tmp_path / "hamer.ckpt", "seq=other")
