@@ -4,8 +4,7 @@ Pixels: COLMAP puts the centre of the first pixel at 0.5, the arrays of this pro
 Only SIFT is ever asked for: pycolmap from the registry has no ONNX runtime and aborts the whole process on learned features.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,17 +79,6 @@ class Features:
 
     keypoints_px: dict[str, np.ndarray]  # (K, 2)
     matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> verified (M, 2) keypoint indices (own, other's), both directions
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """COLMAP keeps to errors inside this block. The level is the process's: enter it once, outside any threads."""
-    before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = before
 
 
 def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -251,7 +239,6 @@ def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray]
         for image_id in reconstruction.reg_image_ids():
             config.add_image(image_id)
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-        # not pycolmap.bundle_adjustment: it turns COLMAP's logging back on
         pycolmap.create_default_bundle_adjuster(adjust, config, reconstruction).solve()
         reconstruction.update_point_3d_errors()
     reconstruction.extract_colors_for_all_images(folder / "images")
