@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from holdprep.config import Config, TruthObjectPose
-from holdprep.geometry.cameras import llff_poses, project
+from holdprep.geometry.cameras import distort, llff_poses, project
 from holdprep.geometry.rigid import apply
+from holdprep.object import plausibility
 from holdprep.object.reconstruction import ObjectReconstruction, Observations
 from holdprep.object.sfm import reconstruct
 from holdprep.pipeline import Context, Metrics, Result
@@ -97,6 +98,27 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
+def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
+    """What tells a wrong reconstruction that registered every frame at a fraction of a pixel."""
+    seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
+    known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
+    masks = [seq.masks("object")[t] for t in at]
+    hidden = [np.any([hand[t] for hand in hands], axis=0) if hands else np.zeros_like(mask) for t, mask in zip(at, masks, strict=True)]
+    points = apply(known, found.trimmed_points_obj)
+    if len(found.distortion):
+        points = distort(points, float(found.distortion[0]))
+    px = project(points, found.K)
+    kept = [model for model in found.models if model.kept]
+    return {
+        "longest_gap": plausibility.longest_gap(found.registered),
+        "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
+        "track_length": float(found.track_length.mean()),
+        "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
+        "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
+        **({"agreement_pct": 100 * kept[0].agreement} if kept else {}),
+    }
+
+
 def _result(ctx: Context, found: ObjectReconstruction) -> Result:
     for line in found.warnings:
         ctx.warn(line)
@@ -112,6 +134,7 @@ def _result(ctx: Context, found: ObjectReconstruction) -> Result:
         "points": len(found.points_obj),
         "rotation_jumps": len(found.rotation_jumps),
         "models": len(found.models),
+        **_plausibility(ctx, found),
     }
     curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
     note = f"{registered} of {total} frames registered, {len(found.points_obj)} points, {found.reprojection_px:.2f} px, focal length {found.focal_px:.0f} px"
