@@ -56,7 +56,8 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
     j2d_px = hamer.read(seq.path("j2d").parent, names).j2d_px
-    object_masks = seq.masks("object") if seq.has("masks_object") else None
+    lens = seq.lens()
+    object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
         if side not in j2d_px:
@@ -71,8 +72,9 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
-            touching = torch.as_tensor(touching_frames(seq.masks(side), object_masks, CONTACT_PX))
-        hands[side] = HandObservation(model, params, torch.as_tensor(j2d_px[side]), torch.as_tensor(weight), touching)
+            touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
+        seen_px = j2d_px[side] if lens is None else lens.points(j2d_px[side])
+        hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
@@ -113,7 +115,7 @@ def _overlays(
     ctx: Context, meshes_m: dict[Side, tuple[np.ndarray, np.ndarray]], models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     px = project(obj.points_cam_m, K)
-    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(), strict=True)):
+    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens()), strict=True)):
         picture = draw_points(image, px[t], COLORS["object"])
         for side, (vertices, _) in meshes_m.items():
             picture = draw_mesh(picture, vertices[t], models[side].faces.numpy(), K, COLORS[side])
