@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> None:
     for name, arrays, words in (
         ("few", {"T_cam_obj": POSES}, "lacks points_obj, K or focal_px"),
         ("short", {"T_cam_obj": POSES[:2], "points_obj": POINTS, "K": K}, "2 poses and no names, images/ has 4 frames"),
-        ("bent", {"T_cam_obj": 2 * POSES, "points_obj": POINTS, "K": K}, "frame 0000 is no rotation"),
+        ("bent", {"T_cam_obj": 2 * POSES, "points_obj": POINTS, "K": K}, "is no rotation"),
         ("empty", {"T_cam_obj": POSES, "points_obj": POINTS[:2], "K": K}, "4 finite points or more"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
