@@ -35,7 +35,9 @@ class Evidence:
 def weigh(names: Sequence[str], models: Sequence[Model], features: Features, principal_px: tuple[float, float]) -> Evidence:
     """The evidence for each of `models` over all frames `names`, pixels being those of the full image."""
     errors = [_errors(names, model, features, principal_px) for model in models]
-    sigma = min(spread(np.concatenate([e[np.isfinite(e)] for _, e in each])) for each in errors)
+    # of the largest model: one of three frames fits itself too well
+    largest = max(range(len(models)), key=lambda i: len(models[i].poses))
+    sigma = spread(np.concatenate([e[np.isfinite(e)] for _, e in errors[largest]]))
     cost = np.array([[_frame_cost(keypoints, e / sigma) for keypoints, e in each] for each in errors])
     poses = np.full((len(models), len(names), 4, 4), np.nan)
     for model, row in zip(models, poses, strict=True):
