@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
-from holdprep.align.scale import HandTrack, joint_spread_mm
-from holdprep.geometry.cameras import project
+from holdprep.align.surface import Surface
+from holdprep.align.tracks import HandTrack, joint_spread_mm
+from holdprep.geometry.cameras import project, projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
 
@@ -34,10 +35,23 @@ def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
         posed.points[:, NUM_JOINTS:].unflatten(1, patches.shape).numpy(),
         posed.bones[:, 0].numpy(),
         (hand.weight.mean(dim=1) * problem.obj_weight)[both].numpy(),
+        _depth_ratio(posed.points[:, :NUM_JOINTS], problem.K, hand.j2d_px[both], hand.weight[both]),
         problem.T_cam_obj[both, :3, :3].numpy(),
         problem.T_cam_obj[both, :3, 3].numpy(),
+        both.nonzero()[:, 0].numpy(),
         touching[both].numpy(),
     )
+
+
+def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) -> np.ndarray:
+    """(F,) standard error of a hand's depth that its keypoints' scatter about the joints (F, 21, 3) makes, as a fraction of the depth."""
+    error = reprojection(joints_m, K, j2d_px)
+    seen = weight > 0
+    variance = error.square().sum(dim=-1)[seen].median() / (2 * np.log(2)) if bool(seen.any()) else torch.tensor(np.inf)
+    J = projection_jacobian(joints_m, K)
+    information = torch.einsum("fj,fjrc,fjrd->fcd", weight, J, J)
+    found = variance.sqrt() * torch.linalg.pinv(information)[:, 2, 2].sqrt() / joints_m[..., 2].mean(dim=1)
+    return torch.where(seen.any(dim=1), found, torch.inf).numpy()
 
 
 def hand_metrics(problem: Problem, side: Side, state: HandState) -> dict[str, float]:
@@ -70,19 +84,21 @@ def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[
     return result
 
 
-def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float) -> dict[str, float]:
-    """`contact.gap_mm`: median over contact frames of the least distance of hand surface and cloud; `contact.spread_mm`: see scale."""
-    tree = cKDTree(problem.points_obj.numpy())
-    gaps, spreads = [], []
+def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
+    """Medians over contact frames: `contact.gap_mm` from the hand to the object's surface, 0 where it is inside, `contact.penetration_mm` of
+    its deepest vertex; `contact.spread_mm`: see `joint_spread_mm`."""
+    nearest, spreads = [], []
     for side, state in hands.items():
         frames = contact_frames(problem, side).nonzero()[:, 0]
         if len(frames):
             frames = frames[torch.linspace(0, len(frames) - 1, min(len(frames), GAP_FRAMES)).round().long()]
-            gaps.append(_surface_gaps_m(problem, side, state, frames, tree, scale))
+            nearest.append(_nearest_m(problem, side, state, frames, surface, scale))
             spreads.append(joint_spread_mm(hand_track(problem, side, state), scale))
-    if not gaps:
+    if not nearest:
         return {}
-    return {"contact.gap_mm": 1e3 * float(np.median(np.concatenate(gaps))), "contact.spread_mm": max(spreads)}
+    least = 1e3 * np.concatenate(nearest)
+    gap, inside = np.median(np.maximum(least, 0)), np.median(np.maximum(-least, 0))
+    return {"contact.gap_mm": float(gap), "contact.penetration_mm": float(inside), "contact.spread_mm": max(spreads)}
 
 
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
@@ -106,9 +122,9 @@ def diameter(points: np.ndarray) -> float:
     return float(pdist(kept).max()) if len(kept) > 1 else 0.0
 
 
-def _surface_gaps_m(problem: Problem, side: Side, state: HandState, frames: Tensor, tree: cKDTree, scale: float) -> np.ndarray:
-    surface = HandPoints.of(problem.hands[side].model, torch.arange(778))
-    posed = surface.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
+def _nearest_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
+    """(F,) least signed distance of the hand's vertices to the surface."""
+    vertices = HandPoints.of(problem.hands[side].model, torch.arange(778))
+    posed = vertices.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
     T = problem.T_cam_obj[frames]
-    local = (posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]
-    return scale * tree.query(local.numpy())[0].min(axis=1)
+    return scale * surface.distance(((posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]).numpy()).min(axis=1)

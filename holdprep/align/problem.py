@@ -66,21 +66,36 @@ class Problem:
 class Weights:
     """Weights of the objective, whose unit is px^2: HOLD's mean squared distance of a joint from where it was seen.
 
-    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip.
+    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip. None: as the
+    sequence's own noise has it (`holdprep.align.evidence`); method "hold" then takes its published number.
     """
 
     j2d: float = 1.0  # hand keypoint reprojection; per px^2
     j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
     o2d: float = 1.0  # object reprojection (method "hold" alone: elsewhere the object keeps its SfM trajectory); per px^2
     o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
-    contact: float = 100.0  # distance of hand and object; px^2 per m
+    contact: float | None = None  # distance of hand and object; px^2 per m
     z_min: float = 1000.0  # behind the camera; px^2 per m ("hold"), px^2 per m^2 ("lm")
     smooth: float = 100.0  # squared motion between frames; px^2 per m^2
     obj_scale: float = 0.001  # method "hold": the scale at step 1 of mode o; m per unit of SfM
-    rotation: float = 40.0  # departure of the hand's rotation from the registered one; px^2 per rad^2
-    pose: float = 40.0  # departure of the fingers' joint angles; px^2 per rad^2
+    rotation: float | None = None  # departure of the hand's rotation from the registered one; px^2 per rad^2
+    pose: float | None = None  # departure of the fingers' joint angles; px^2 per rad^2
     shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
     scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
+
+    def settled(self, *, contact: float, rotation: float, pose: float) -> "SettledWeights":
+        """With these numbers for those left open."""
+        measured = {"contact": contact, "rotation": rotation, "pose": pose}
+        return SettledWeights(**{name: measured[name] if value is None else value for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class SettledWeights(Weights):
+    """Weights of which none is open."""
+
+    contact: float = 0.0
+    rotation: float = 0.0
+    pose: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -175,6 +190,8 @@ def _finite(name: str, value: Tensor, shape: tuple[int | None, ...]) -> Tensor:
 def _check_weights(weights: Weights) -> None:
     for item in fields(weights):
         value = getattr(weights, item.name)
+        if value is None:
+            continue
         positive = item.name.endswith("_px") or item.name == "obj_scale"
         if not 0 <= value < float("inf") or (positive and value == 0):
             raise HoldprepError(f"weights.{item.name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
@@ -183,6 +200,18 @@ def _check_weights(weights: Weights) -> None:
 def object_points_sfm(problem: Problem) -> Tensor:
     """The cloud in every frame's camera, in the unit of SfM: (T, N, 3); times the scale it is metric."""
     return problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2) + problem.T_cam_obj[:, None, :3, 3]
+
+
+def outward(problem: Problem) -> Tensor:
+    """(N, 3) directions that leave the object at its points: the mean one to the cameras that saw the point, else away from the cloud's middle."""
+    away = problem.points_obj - problem.points_obj.median(dim=0).values
+    if problem.tracks is None:
+        return away
+    R, t = problem.T_cam_obj[problem.tracks.frame, :3, :3], problem.T_cam_obj[problem.tracks.frame, :3, 3:]
+    point = problem.tracks.point
+    to_camera = -(R.transpose(1, 2) @ t)[..., 0] - problem.points_obj[point]
+    summed = torch.zeros_like(away).index_add(0, point, to_camera / to_camera.norm(dim=1, keepdim=True))
+    return torch.where(summed.norm(dim=1, keepdim=True) > 0, summed, away)
 
 
 def contact_frames(problem: Problem, side: Side) -> Tensor:
