@@ -22,6 +22,8 @@ MAX_SPREAD_MM = 20.0  # joints in the object's frame: 9-13 mm in static grasps, 
 MAX_STDERR = 0.05  # a rigid grasp that was hardly turned says nothing about scale
 DEPTH_NOISE_RATIO = 3.0  # a hand's depth is that much less certain than its place across the ray
 SYSTEMATIC = 0.005  # size of its errors on rendered sequences, beyond its scatter
+SLIP_SYSTEMATIC = 0.08  # and, where the hand turns on the object while the object turns, so much of the ratio of the two
+MAX_SLIP = 0.3  # of those turns
 ROUNDS = 15
 
 
@@ -47,11 +49,12 @@ def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimat
     ridge = 1e-12 * np.trace(normal.sum(axis=0)) * np.eye(len(solution))
     resampled = np.linalg.solve(np.tensordot(counts, normal, axes=1) + ridge, np.tensordot(counts, vector, axes=1)[..., None])[:, 0, 0]
     scatter = max(float(np.std(resampled)), _formal_stderr(normal.sum(axis=0) + ridge, weight * robust, residual))
-    stderr = float(np.hypot(scatter / abs(scale), SYSTEMATIC))
+    slip = _slip(parts)
+    stderr = float(np.linalg.norm([scatter / abs(scale), SYSTEMATIC, SLIP_SYSTEMATIC * slip]))
     spread_mm = float(np.average([joint_spread_mm(part, scale) for part in parts], weights=[len(part.weight) for part in parts]))
     share = 100 * len(weight) / sum(len(t.weight) for t in tracks.values())
-    figures = {"spread_mm": spread_mm, "stretches": float(len(parts)), "still_pct": share}
-    return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, stderr), figures)
+    figures = {"spread_mm": spread_mm, "stretches": float(len(parts)), "still_pct": share, "slip_pct": 100 * slip}
+    return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, stderr, slip), figures)
 
 
 def still_stretches(track: HandTrack) -> list[np.ndarray]:
@@ -101,11 +104,26 @@ def _formal_stderr(normal: np.ndarray, weight: np.ndarray, residual: np.ndarray)
     return float(np.sqrt(variance * np.linalg.inv(normal)[0, 0]))
 
 
-def _doubt(scale: float, spread_mm: float, stderr: float) -> str:
+def _slip(parts: list[HandTrack]) -> float:
+    """How far the hand turns on the object by how far the object turns, from the first quarters of all stretches to their last ones."""
+    turned = [[_turned_deg(part.R_obj_hand), _turned_deg(part.R_cam_obj)] for part in parts]
+    on_object, in_camera = np.sum(turned, axis=0)
+    return float(on_object / max(in_camera, 1e-6))
+
+
+def _turned_deg(R: np.ndarray) -> float:
+    quarter = max(3, len(R) // 4)
+    first, last = (roma.special_procrustes(torch.from_numpy(r.mean(axis=0))).numpy() for r in (R[:quarter], R[-quarter:]))
+    return float(angles_deg(first, last))
+
+
+def _doubt(scale: float, spread_mm: float, stderr: float, slip: float) -> str:
     if scale <= 0:
         return "its scale is not positive"
     if spread_mm > MAX_SPREAD_MM:
         return f"joints wander {spread_mm:.0f} mm on the object (at most {MAX_SPREAD_MM:.0f})"
+    if slip > MAX_SLIP:
+        return f"the hand turns on the object by {100 * slip:.0f} % of the object's own turn (at most {100 * MAX_SLIP:.0f})"
     if stderr > MAX_STDERR:
         return f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f}): the object is hardly turned"
     return ""

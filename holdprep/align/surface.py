@@ -20,7 +20,8 @@ NORMAL_POINTS = 16
 MAX_CURVED = 0.08  # share of a neighbourhood's variance across its plane
 MAX_LONELY = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
-FACETS = 64  # of the hull at a time
+ALIKE_DEG = 3.0  # facets of the hull that face the same way
+AT_ONCE = 2**18  # distances to facets that are held at a time
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Surface:
         """
         kept, normals = _tangent_planes(points, outward)
         try:
-            facets = ConvexHull(kept).equations
+            hull = ConvexHull(kept)
         except QhullError:
             raise HoldprepError(f"the object's cloud of {len(points)} points is flat: look at object_pose's overlays") from None
         low, high = kept.min(axis=0), kept.max(axis=0)
@@ -52,15 +53,12 @@ class Surface:
         step, low, high = longest / CELLS, low - MARGIN * longest, high + MARGIN * longest
         axes = [np.arange(a, b + step, step) for a, b in zip(low, high, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-        values = np.full(len(grid), -np.inf)
-        for first in range(0, len(facets), FACETS):
-            plane = facets[first : first + FACETS]
-            np.maximum(values, (grid @ plane[:, :3].T + plane[:, 3]).max(axis=1), out=values)
+        values = _hull_distance(hull, grid)
         near = np.flatnonzero(values < REACH * longest)
-        distance, nearest = cKDTree(kept).query(grid[near], k=PLANE_POINTS)
-        along = ((grid[near, None] - kept[nearest]) * normals[nearest]).sum(axis=-1)
-        asked = distance[:, 0] < REACH * longest
-        values[near[asked]] = np.maximum(values[near[asked]], np.median(along[asked], axis=1))
+        near = near[cKDTree(kept).query(grid[near], distance_upper_bound=REACH * longest, workers=-1)[0] < REACH * longest]
+        _, nearest = cKDTree(kept).query(grid[near], k=PLANE_POINTS, workers=-1)
+        along = np.einsum("gka,gka->gk", grid[near, None] - kept[nearest], normals[nearest])
+        values[near] = np.maximum(values[near], np.median(along, axis=1))
         table = values.reshape([len(a) for a in axes])
         return Surface(low, step, table, np.stack(np.gradient(table, step)), kept)
 
@@ -75,6 +73,24 @@ class Surface:
         """(..., 3) derivative of the distance by the point, of about unit length."""
         cells = ((points - self.origin) / self.step).reshape(-1, 3).T
         return np.stack([map_coordinates(s, cells, order=1, mode="nearest") for s in self.slopes], axis=-1).reshape(points.shape)
+
+
+def _hull_distance(hull: ConvexHull, grid: np.ndarray) -> np.ndarray:
+    """(G,) greatest distance of points (G, 3) to the hull's planes; of facets that face alike the largest stands for all."""
+    corners = hull.points[hull.simplices]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    left = hull.equations[np.argsort(-area), :3]
+    facing = []
+    while len(left):
+        facing.append(left[0])
+        left = left[left @ left[0] < np.cos(np.radians(ALIKE_DEG))]
+    normals = np.array(facing)
+    middle = grid.mean(axis=0)
+    offsets = ((hull.points[hull.vertices] - middle) @ normals.T).max(axis=0).astype(np.float32)
+    turned, local = normals.T.astype(np.float32), (grid - middle).astype(np.float32)
+    size = max(1, AT_ONCE // len(normals))
+    parts = [(local[first : first + size] @ turned - offsets).max(axis=1) for first in range(0, len(grid), size)]
+    return np.concatenate(parts).astype(float)
 
 
 def _tangent_planes(points: np.ndarray, outward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -96,6 +96,19 @@ def test_a_new_grip_starts_a_new_stretch_and_spoils_nothing():
     assert result.doubt == ""
 
 
+def test_a_slow_slip_is_measured_and_widens_the_error():
+    """The hand turns on the object by a tenth of the object's own turn."""
+    found, _ = tracks(frames=60)
+    track = found["right"]
+    held = rigid_grasp(found)
+    assert held.figures["slip_pct"] < 0.1
+    vectors = Rotation.from_matrix(track.R_cam_obj @ track.R_cam_obj[0].T).as_rotvec()
+    slipped = replace(track, R_cam_hand=Rotation.from_rotvec(0.05 * vectors).as_matrix() @ track.R_cam_hand)
+    result = rigid_grasp({"right": slipped})
+    assert result.figures["slip_pct"] == pytest.approx(5.0, abs=1.0)
+    assert result.stderr_ratio > held.stderr_ratio + 0.0005
+
+
 def test_a_gap_of_frames_ends_a_still_stretch():
     found, _ = tracks(frames=60)
     rows = np.r_[0:20, 40:60]
