@@ -1,4 +1,4 @@
-"""Numbers that say how good an alignment is: flat, for gates, loggers and the report."""
+"""Numbers that say how good an alignment is, flat, for gates and loggers; and curves, one value a frame, for the report."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,8 @@ from holdprep.geometry.cameras import project, projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
 
-GAP_FRAMES = 60
+Curves = dict[str, np.ndarray]
+CONTACT_MM = 5.0
 
 
 def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
@@ -54,21 +55,39 @@ def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) ->
     return torch.where(seen.any(dim=1), found, torch.inf).numpy()
 
 
-def hand_metrics(problem: Problem, side: Side, state: HandState) -> dict[str, float]:
-    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, and frames seen."""
+def hand_metrics(problem: Problem, side: Side, state: HandState, curves: Curves) -> dict[str, float]:
+    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, frames seen, and how the joints jerk (median); curves (T,)."""
     hand = problem.hands[side]
     joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
-    error = reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1)[hand.weight > 0]
+    error = torch.where(hand.weight > 0, reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1), torch.nan)
+    curves[f"{side}.reprojection_px"] = error.nanmedian(dim=1).values.numpy()
+    curves[f"{side}.jerk_mm"] = jerk_mm(joints.numpy())
+    seen = error[hand.weight > 0]
     return {
-        f"{side}.reprojection_px": float(error.median()),
-        f"{side}.reprojection_p95_px": float(error.quantile(0.95)),
+        f"{side}.reprojection_px": float(seen.median()),
+        f"{side}.reprojection_p95_px": float(np.quantile(seen.numpy(), 0.95)),
         f"{side}.frames": float((hand.weight.sum(dim=1) > 0).sum()),
         f"{side}.depth_m": float(joints[:, 0, 2].median()),
+        **median_of(curves, f"{side}.jerk_mm"),
     }
 
 
-def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[str, float]:
-    """Scale, its error, the cloud's diameter, its depth, and its reprojection error where SfM's own observations are known."""
+def jerk_mm(points_m: np.ndarray) -> np.ndarray:
+    """(T,) mean length of the third difference over time of points (T, N, 3), mm per frame cubed; NaN in the last three."""
+    result = np.full(len(points_m), np.nan)
+    if len(points_m) > 3:
+        result[:-3] = 1e3 * np.linalg.norm(np.diff(points_m, n=3, axis=0), axis=-1).mean(axis=1)
+    return result
+
+
+def median_of(curves: Curves, name: str) -> dict[str, float]:
+    """The median of a curve's known values under its own name; nothing where none is known."""
+    known = curves[name][np.isfinite(curves[name])]
+    return {name: float(np.median(known))} if len(known) else {}
+
+
+def object_metrics(problem: Problem, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
+    """Scale, its error, the cloud's diameter, its depth, how it jerks, and its reprojection error where SfM's observations are known."""
     cloud = object_points_sfm(problem)[problem.obj_weight > 0]
     result = {
         "object.scale": scale,
@@ -76,29 +95,40 @@ def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[
         "object.diameter_mm": 1e3 * scale * diameter(problem.points_obj.numpy()),
         "object.depth_m": scale * float(cloud[..., 2].median()),
     }
+    middle = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])
+    curves["object.jerk_mm"] = jerk_mm(scale * middle[:, None, :3].numpy())
+    result |= median_of(curves, "object.jerk_mm")
     if problem.tracks is not None:
         T = problem.T_cam_obj[problem.tracks.frame]
         seen = (T[:, :3, :3] @ problem.points_obj[problem.tracks.point][..., None])[..., 0] + T[:, :3, 3]
         error = (project(seen, problem.K) - problem.tracks.px).norm(dim=-1)
         result["object.reprojection_px"] = float(error.median())
+        frames = torch.arange(problem.num_frames)
+        order = problem.tracks.frame.argsort(stable=True)
+        first = torch.searchsorted(problem.tracks.frame[order], frames)
+        parts = np.split(error[order].numpy(), first[1:].numpy())
+        curves["object.reprojection_px"] = np.array([np.median(part) if len(part) else np.nan for part in parts])
     return result
 
 
-def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
-    """Medians over contact frames: `contact.gap_mm` from the hand to the object's surface, 0 where it is inside, `contact.penetration_mm` of
-    its deepest vertex; `contact.spread_mm`: see `joint_spread_mm`."""
-    nearest, spreads = [], []
+def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface, curves: Curves) -> dict[str, float]:
+    """Medians over contact frames, and curves of the least over hands: `contact.gap_mm` from the hand to the object's surface, 0 where it is
+    inside, `contact.penetration_mm` of its deepest vertex. `contact.fraction_pct`: vertices within CONTACT_MM of the surface or inside, mean
+    over hands and frames; `contact.spread_mm`: see `joint_spread_mm`."""
+    least = np.full(problem.num_frames, np.nan)
+    fractions, spreads = [], []
     for side, state in hands.items():
         frames = contact_frames(problem, side).nonzero()[:, 0]
         if len(frames):
-            frames = frames[torch.linspace(0, len(frames) - 1, min(len(frames), GAP_FRAMES)).round().long()]
-            nearest.append(_nearest_m(problem, side, state, frames, surface, scale))
+            distance_mm = 1e3 * _vertex_distance_m(problem, side, state, frames, surface, scale)
+            least[frames] = np.fmin(least[frames], distance_mm.min(axis=1))
+            fractions.append(100 * (distance_mm < CONTACT_MM).mean())
             spreads.append(joint_spread_mm(hand_track(problem, side, state), scale))
-    if not nearest:
+    if not spreads:
         return {}
-    least = 1e3 * np.concatenate(nearest)
-    gap, inside = np.median(np.maximum(least, 0)), np.median(np.maximum(-least, 0))
-    return {"contact.gap_mm": float(gap), "contact.penetration_mm": float(inside), "contact.spread_mm": max(spreads)}
+    curves["contact.gap_mm"], curves["contact.penetration_mm"] = np.maximum(least, 0), np.maximum(-least, 0)
+    found = median_of(curves, "contact.gap_mm") | median_of(curves, "contact.penetration_mm")
+    return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(spreads)}
 
 
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
@@ -122,9 +152,9 @@ def diameter(points: np.ndarray) -> float:
     return float(pdist(kept).max()) if len(kept) > 1 else 0.0
 
 
-def _nearest_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
-    """(F,) least signed distance of the hand's vertices to the surface."""
+def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
+    """(F, 778) signed distance of the hand's vertices to the surface."""
     vertices = HandPoints.of(problem.hands[side].model, torch.arange(778))
     posed = vertices.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
     T = problem.T_cam_obj[frames]
-    return scale * surface.distance(((posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]).numpy()).min(axis=1)
+    return scale * surface.distance(((posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]).numpy())

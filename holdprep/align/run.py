@@ -68,7 +68,8 @@ def align(
         result = _align_object(ready, surface, scale_estimator, initial, partial(fit, logger=logger, progress=progress), seed)
     else:
         result = _align_jointly(ready, surface, weights, refine, initial, run)
-    return replace(result, metrics=_metrics(ready, surface, result) | result.metrics)
+    found, curves = _metrics(ready, surface, result)
+    return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -190,16 +191,17 @@ def _alignment(
     return Alignment(mode, method, params, scale, stderr, R, t, problem.K, losses=module.history)
 
 
-def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> dict[str, float]:
+def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:
+    curves: metrics.Curves = {}
     hands = _states(problem, alignment)
     result = {"behind_camera_frames": metrics.behind_camera_frames(problem, hands), "iterations": float(len(alignment.losses))}
     for side, state in hands.items():
-        result |= metrics.hand_metrics(problem, side, state)
+        result |= metrics.hand_metrics(problem, side, state, curves)
     if surface is not None:
         placed = _follow(problem, alignment)
-        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale)
-        result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface)
-    return result
+        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
+    return result, curves
 
 
 def _follow(problem: Problem, alignment: Alignment) -> Problem:

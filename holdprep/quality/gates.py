@@ -188,6 +188,16 @@ RULES: tuple[Rule, ...] = (
         "align", "contact.gap_mm", "mm", "at most", 10, 50,
         "hand and object do not meet: try another align.scale or raise weights.contact; measure hands.length_mm",
     ),
+    # a soft palm gives some millimetres; more is a hand inside the object. A guess
+    Rule(
+        "align", "contact.penetration_mm", "mm", "at most", 12, 40,
+        "the hand is inside the object: try another align.scale; measure hands.length_mm; look at the cloud",
+    ),
+    # rendered sequences with 5 px of keypoint noise have over 0.8; a guess
+    Rule(
+        "align", "mask_iou", "", "at least", 0.6, 0.3,
+        "the posed hand does not fill its mask: look at the overlays; check the hand's side and the focal length",
+    ),
     Rule(
         "align", "behind_camera_frames", "frames", "at most", 0, 0,
         "points lie behind the camera: raise weights.z_min; check the focal length",

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
+from holdprep.align import metrics
 from holdprep.align.problem import Refine, Tracks, Weights
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
@@ -236,6 +237,25 @@ def test_measured_priors_keep_noise_out_of_the_depth():
     assert abs(float((measured - held).median())) < 0.001
     assert measured.std() < 1.1 * held.std()
     assert float((loose - held).median()) < -0.006
+
+
+def test_curves_have_a_value_for_every_frame_that_knows_one():
+    problem, _ = grasp(frames=12, noise_px=2.0)
+    hand = problem.hands["right"]
+    weight, touching = hand.weight.clone(), torch.ones(12)
+    weight[3], touching[8:] = 0.0, 0
+    ho = in_turn(replace(problem, hands={"right": replace(hand, weight=weight, contact=touching)}))[2]
+    assert set(ho.curves) == {"right.reprojection_px", "right.jerk_mm", "object.jerk_mm", "contact.gap_mm", "contact.penetration_mm"}
+    known = {name: np.flatnonzero(np.isfinite(curve)).tolist() for name, curve in ho.curves.items()}
+    assert known["right.reprojection_px"] == [0, 1, 2, *range(4, 12)]
+    assert known["contact.gap_mm"] == [0, 1, 2, 4, 5, 6, 7]
+    assert known["object.jerk_mm"] == list(range(9))
+    assert ho.metrics["contact.penetration_mm"] == pytest.approx(np.nanmedian(ho.curves["contact.penetration_mm"]))
+
+
+def test_jerk_of_a_cubic_is_six():
+    time = np.arange(8.0)[:, None, None]
+    assert metrics.jerk_mm(np.concatenate([time**3, 0 * time, time**2], axis=2) / 1000)[:5] == pytest.approx(6.0)
 
 
 def test_wrong_fingers_open_the_measured_prior():
