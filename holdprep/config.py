@@ -212,7 +212,9 @@ class TruthObjectPose(Node):
 
 class Align(Node):
     method: Literal["lm", "hold"] = Field(description="second order, or HOLD's published Adam objective and schedule")
-    scale: Literal["auto", "centroid", "rigid_grasp", "contact"] = Field(description="estimator of the object's metric scale")
+    scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
+        description="estimator of the object's metric scale"
+    )
     max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
     refine_pose: bool = Field(description="mode ho also refines the finger pose")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from holdprep.align.surface import Surface
-from holdprep.align.tracks import HandTrack, ScaleEstimate, resampled_counts
+from holdprep.align.tracks import HandTrack, ScaleEstimate, parabola_maximum, resampled_counts
 from holdprep.hand.model import Side
 
 TOUCHING_TIPS = 3  # fingertips that a grasp needs
@@ -70,15 +70,6 @@ def _blurred(misfit: np.ndarray, depth_ratio: np.ndarray) -> np.ndarray:
     spread = np.exp(-0.5 * np.square((away[:, None] - away) / width))
     likelihood = np.einsum("fs,fst->ft", likelihood, spread / spread.sum(axis=1, keepdims=True))
     return (1 - OUTLIER_SHARE) * likelihood / likelihood.sum(axis=1, keepdims=True) + OUTLIER_SHARE / misfit.shape[1]
-
-
-def parabola_maximum(x: np.ndarray, y: np.ndarray) -> float:
-    """Maximum of y over the even grid x, refined by a parabola through the best point and its neighbours."""
-    i = int(np.clip(y.argmax(), 1, len(x) - 2))
-    left, middle, right = y[i - 1 : i + 2]
-    bend = left - 2 * middle + right
-    shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
-    return float(x[i] + np.clip(shift, -1, 1) * (x[1] - x[0]))
 
 
 def _relative(weight: np.ndarray) -> np.ndarray:

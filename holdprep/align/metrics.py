@@ -8,6 +8,7 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
+from holdprep.align.order import DepthOrder, along_rays
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
@@ -42,6 +43,20 @@ def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
         both.nonzero()[:, 0].numpy(),
         touching[both].numpy(),
     )
+
+
+def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Surface) -> DepthOrder | None:
+    """The pixels that show which of hand and object lies before the other; None without masks of frames in which they may touch."""
+    masks, touching = problem.masks, contact_frames(problem, side).numpy()
+    if masks is None or side not in masks.hands or not touching[masks.frame].any():
+        return None
+    rows = np.flatnonzero(touching[masks.frame])
+    at = torch.from_numpy(masks.frame[rows])
+    hand = problem.hands[side]
+    points = HandPoints.of(hand.model, torch.arange(778)).pose(HandState(state.rotations[at], state.betas, state.transl[at])).points
+    ratio = _depth_ratio(points[:, :NUM_JOINTS], problem.K, hand.j2d_px[at], hand.weight[at])
+    both = masks.hands[side][rows], masks.obj[rows]
+    return along_rays(surface, problem.K.numpy(), problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy(), both, ratio)
 
 
 def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) -> np.ndarray:

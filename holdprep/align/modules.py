@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from holdprep.align import hold
 from holdprep.align.objective import Objective, Scene
+from holdprep.align.order import DepthOrder
 from holdprep.align.problem import Mode, SettledWeights
 from holdprep.align.scale import ESTIMATORS, Choice, choose, estimate
 from holdprep.align.solver import solve
@@ -65,9 +66,11 @@ class SecondOrder(Iterative):
 class ObjectScale(Iterative):
     """Mode o: one estimator of the scale a step, then the choice; `result` is the estimate."""
 
-    def __init__(self, tracks: Mapping[Side, HandTrack], surface: Surface, estimator: Choice, seed: int) -> None:
+    def __init__(
+        self, tracks: Mapping[Side, HandTrack], surface: Surface, orders: Mapping[Side, DepthOrder], estimator: Choice, seed: int
+    ) -> None:
         super().__init__("align/o")
-        self.tracks, self.surface, self.seed = tracks, surface, seed
+        self.tracks, self.surface, self.orders, self.seed = tracks, surface, orders, seed
         self.todo = list(ESTIMATORS) if estimator == "auto" else [estimator]
         self.estimates: dict[str, ScaleEstimate] = {}
         self.result: ScaleEstimate | None = None
@@ -76,7 +79,7 @@ class ObjectScale(Iterative):
         """The next estimator's scale, standard error and figures."""
         name = self.todo.pop(0)
         around = self.estimates["centroid"].scale if "centroid" in self.estimates else None
-        found = estimate(name, self.tracks, self.surface, self.seed, around)
+        found = estimate(name, self.tracks, self.surface, self.seed, around, self.orders)
         self.estimates[name] = found
         self.finished = not self.todo
         if self.finished:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,15 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class EntityMasks:
+    """What is seen of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool."""
+
+    frame: np.ndarray
+    hands: Mapping[Side, np.ndarray]
+    obj: np.ndarray
+
+
+@dataclass(frozen=True)
 class Problem:
     """One sequence of T frames under one static pinhole camera.
 
@@ -55,6 +65,7 @@ class Problem:
     T_cam_obj: Tensor
     obj_weight: Tensor
     tracks: Tracks | None = None
+    masks: EntityMasks | None = None
 
     @property
     def num_frames(self) -> int:
@@ -218,5 +229,5 @@ def outward(problem: Problem) -> Tensor:
 def contact_frames(problem: Problem, side: Side) -> Tensor:
     """(T,) bool: frames that really show this hand and the object and in which they may touch."""
     hand = problem.hands[side]
-    both = (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
+    both = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0) & (problem.obj_weight > 0)
     return both if hand.contact is None else both & hand.contact

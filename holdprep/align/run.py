@@ -97,7 +97,8 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
 def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
-    module = ObjectScale(tracks, surface, estimator, seed)
+    orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
+    module = ObjectScale(tracks, surface, {side: order for side, order in orders.items() if order is not None}, estimator, seed)
     run(module, len(ESTIMATORS))
     assert module.result is not None
     found = module.result

@@ -10,14 +10,15 @@ import numpy as np
 
 from holdprep.align.contact import contact
 from holdprep.align.grasp import rigid_grasp
+from holdprep.align.order import DepthOrder, depth_order
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, ScaleEstimate, resampled_counts
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 
-Estimator = Literal["centroid", "rigid_grasp", "contact"]
-Choice = Literal["auto", "centroid", "rigid_grasp", "contact"]
-ESTIMATORS: tuple[Estimator, ...] = ("centroid", "rigid_grasp", "contact")
+Estimator = Literal["centroid", "rigid_grasp", "contact", "depth_order"]
+Choice = Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"]
+ESTIMATORS: tuple[Estimator, ...] = ("centroid", "rigid_grasp", "contact", "depth_order")
 CENTROID_SYSTEMATIC = 0.1  # 2 to 20 % too large on rendered sequences: a palm is behind what it holds
 
 
@@ -64,9 +65,14 @@ def choose(estimates: Mapping[str, ScaleEstimate]) -> ScaleEstimate:
 
 
 def estimate(
-    name: Estimator, tracks: Mapping[Side, HandTrack], surface: Surface, seed: int = 0, around: float | None = None
+    name: Estimator,
+    tracks: Mapping[Side, HandTrack],
+    surface: Surface,
+    seed: int = 0,
+    around: float | None = None,
+    orders: Mapping[Side, DepthOrder] | None = None,
 ) -> ScaleEstimate:
-    """One estimator by name, doubts included; `contact` searches `around` a scale (the centroid's if None).
+    """One estimator by name, doubts included; `contact` and `depth_order` search `around` a scale (the centroid's if None).
 
     Raises HoldprepError if no frame shows hand and object.
     """
@@ -75,9 +81,10 @@ def estimate(
         raise HoldprepError("no frame shows both a hand and a registered object, so no scale: look at hand_pose and object_pose")
     if name == "rigid_grasp":
         return rigid_grasp(tracks, seed)
-    if name == "contact":
-        return contact(tracks, surface, around or centroid(tracks, surface.points, seed).scale, seed)
-    return centroid(tracks, surface.points, seed)
+    if name == "centroid":
+        return centroid(tracks, surface.points, seed)
+    around = around or centroid(tracks, surface.points, seed).scale
+    return contact(tracks, surface, around, seed) if name == "contact" else depth_order(orders or {}, around, seed)
 
 
 def _distance(a: ScaleEstimate, b: ScaleEstimate) -> float:

@@ -71,3 +71,12 @@ def resampled_counts(lengths: Sequence[int], seed: int) -> np.ndarray:
         drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=BOOTSTRAP_ROUNDS)
         parts.append(np.concatenate([np.ones((1, length)), drawn[:, block]]))
     return np.concatenate(parts, axis=1)
+
+
+def parabola_maximum(x: np.ndarray, y: np.ndarray) -> float:
+    """Maximum of y over the even grid x, refined by a parabola through the best point and its neighbours."""
+    i = int(np.clip(y.argmax(), 1, len(x) - 2))
+    left, middle, right = y[i - 1 : i + 2]
+    bend = left - 2 * middle + right
+    shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
+    return float(x[i] + np.clip(shift, -1, 1) * (x[1] - x[0]))

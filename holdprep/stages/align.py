@@ -8,7 +8,7 @@ import torch
 
 from holdprep import safeio
 from holdprep.align.metrics import median_of
-from holdprep.align.problem import BEFORE, Alignment, HandObservation, Mode, Problem, Refine, Tracks, Weights
+from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
 from holdprep.dataset import hold
@@ -22,6 +22,7 @@ from holdprep.quality.metrics import touching_frames, visible_iou
 from holdprep.stages.common import hand_model, params_from_dict
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, silhouette
 
+ORDER_FRAMES = 60  # whose masks tell what lies before what
 CONTACT_PX = 3  # masks this near to each other touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
@@ -94,7 +95,21 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         obj_weight=torch.as_tensor(registered.astype(np.float64)),
         tracks=tracks,
     )
-    return problem, cloud
+    return replace(problem, masks=_order_masks(ctx, problem)), cloud
+
+
+def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
+    """The masks of some frames in which hand and object touch; None without masks of the object and every hand."""
+    seq = ctx.seq
+    if not all(seq.has(f"masks_{entity}") for entity in (*problem.hands, "object")):
+        return None
+    touching = torch.stack([contact_frames(problem, side) for side in problem.hands]).any(dim=0).numpy()
+    at = np.flatnonzero(touching)
+    at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
+    if len(at) == 0:
+        return None
+    hands = {side: np.stack([seq.masks(side)[t] for t in at]) for side in problem.hands}
+    return EntityMasks(at, hands, np.stack([seq.masks("object")[t] for t in at]))
 
 
 def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:

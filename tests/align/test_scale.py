@@ -5,11 +5,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from holdprep.align import metrics, scale
-from holdprep.align.contact import contact, parabola_maximum, touch_misfit
+from holdprep.align.contact import contact, touch_misfit
 from holdprep.align.grasp import rigid_grasp, still_stretches
 from holdprep.align.problem import Weights, outward, prepare
 from holdprep.align.surface import Surface
-from holdprep.align.tracks import HandTrack, ScaleEstimate
+from holdprep.align.tracks import HandTrack, ScaleEstimate, parabola_maximum
 from holdprep.errors import HoldprepError
 from holdprep.hand.lbs import to_state
 
