@@ -193,9 +193,9 @@ RULES: tuple[Rule, ...] = (
         "align", "contact.penetration_mm", "mm", "at most", 12, 40,
         "the hand is inside the object: try another align.scale; measure hands.length_mm; look at the cloud",
     ),
-    # rendered sequences with 5 px of keypoint noise have over 0.8; a guess
+    # rendered sequences have over 0.9; a mask that holds the forearm halves it, so it never fails
     Rule(
-        "align", "mask_iou", "", "at least", 0.6, 0.3,
+        "align", "mask_iou", "", "at least", 0.4, None,
         "the posed hand does not fill its mask: look at the overlays; check the hand's side and the focal length",
     ),
     Rule(
