@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from holdprep.errors import ConfigError
@@ -194,14 +194,40 @@ class DirectRegistration(Registration):
     shared_shape: bool = Field(description="one shape per hand for the whole sequence")
 
 
-class SiftObjectPose(Node):
-    name: Literal["sift"]
+class SfmObjectPose(Node):
     focal_px: float | None = Field(gt=0, description="focal length in pixels of images/ if known (then fixed); null = estimated")
     upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
     erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
     max_features: int = Field(ge=100, description="SIFT features per frame at most")
+    peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
+
+
+class SiftObjectPose(SfmObjectPose):
+    name: Literal["sift"]
+
+
+Change = Literal["upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
+
+
+class AutoObjectPose(SfmObjectPose):
+    name: Literal["auto"]
+    attempts: tuple[dict[Change, float], ...] = Field(description="what to change, in turn, when the settings as given fail the gates")
+
+    def settings(self) -> list[tuple[str, SiftObjectPose]]:
+        """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
+        given = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift"}
+        unchanged: dict[Change, float] = {}
+        return [
+            (", ".join(f"{k}={v:g}" for k, v in change.items()) or "as given", SiftObjectPose.model_validate(given | dict(change)))
+            for change in (unchanged, *self.attempts)
+        ]
+
+    @model_validator(mode="after")
+    def _changes_are_allowed(self) -> "AutoObjectPose":
+        self.settings()
+        return self
 
 
 class TruthObjectPose(Node):
@@ -283,7 +309,7 @@ class Config(Node):
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
-    object_pose: Annotated[SiftObjectPose | TruthObjectPose, Field(discriminator="name")]
+    object_pose: Annotated[SiftObjectPose | AutoObjectPose | TruthObjectPose, Field(discriminator="name")]
     align: Align
     weights: Weights
     build: Build

@@ -201,7 +201,8 @@ def _enforce(name: str, outcome: Outcome, cfg: Config) -> None:
     for gate in failed:
         log.error("%-12s %s", name, gate.line())
     if failed and cfg.on_fail == "stop":
-        raise HoldprepError(f"{name}: {failed[0].line()} (on_fail=warn goes on all the same)")
+        tried = f" (tried: {outcome.metrics['tried']})" if "tried" in outcome.metrics else ""
+        raise HoldprepError(f"{name}: {failed[0].line()}{tried} (on_fail=warn goes on all the same)")
 
 
 def _check_needs(stage: Stage, graph: list[Stage], seq: Sequence) -> None:

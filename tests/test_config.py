@@ -79,11 +79,16 @@ def test_keys_of_a_chosen_option_are_known():
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("weights.contcat", 3, ["weights.contcat", "weights.contact"]), ("segmenter.work_side", 1, ["segmenter.work_side=1", ">= 160"])],
+    [
+        ("weights.contcat", 3, ["weights.contcat", "weights.contact"]),
+        ("segmenter.work_side", 1, ["segmenter.work_side=1", ">= 160"]),
+        ("object_pose.attempts", [{"upsampel": 3}], ["object_pose.attempts", "upsampel"]),
+        ("object_pose.attempts", [{"erode_px": -1}], ["erode_px=-1", ">= 0"]),
+    ],
 )
 def test_wrong_yaml_is_refused(key: str, value: object, words: list[str]):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config")
+        cfg = compose("config", ["object_pose=auto"])
     OmegaConf.set_struct(cfg, False)
     OmegaConf.update(cfg, key, value)
     with pytest.raises(ConfigError) as error:

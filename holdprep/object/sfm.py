@@ -8,7 +8,6 @@ undecided is not passed off as registered.
 
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, trajectory
+from holdprep.object.child import Children
 from holdprep.object.pairs import choose_pairs
 from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
 from holdprep.object.resection import resect
@@ -57,9 +57,11 @@ def reconstruct(
     point is the image's centre, always. Mappings are made with `seeds`, then with further seeds up to `max_mappings` until two of
     them are free of jumps and agree. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
     several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
-    earlier run's files and keeps images, database.db and sparse models.
+    earlier run's files and keeps images, database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes:
+    whoever calls this from a script needs its `if __name__ == "__main__"`.
 
-    Raises HoldprepError when masks are unusable, no model is found, or fewer than `min_registered_pct` percent of the frames register.
+    Raises HoldprepError when masks are unusable, no model is found, fewer than `min_registered_pct` percent of the
+    frames register, or COLMAP dies.
     """
     _check(images, masks, names)
     usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, erode_px)) >= _MIN_MASK_PX]
@@ -71,18 +73,22 @@ def reconstruct(
     h, w = images[0].shape[:2]
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
     refine_focal, focal = focal_px is None, focal_px or focal_prior_px or 1.2 * max(h, w)
-    with colmap.quiet(), tqdm(total=len(seeds) + 2, desc="object poses", unit="step", disable=not progress) as bar:
-        _prepare(work_dir)
+    _prepare(work_dir)
+    steps = len(seeds) + 2
+    with (
+        Children(work_dir / "colmap.log", num_threads) as children,
+        tqdm(total=steps, desc="object poses", unit="step", disable=not progress) as bar,
+    ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
-        colmap.extract_features(work_dir, crop, (h, w), focal, camera_model, max_features, peak_threshold, num_threads)
+        children.call(colmap.extract_features, work_dir, crop, (h, w), focal, camera_model, max_features, peak_threshold, num_threads)
         bar.update()
-        pairs = choose_pairs([names[t] for t in usable], colmap.descriptors(work_dir), num_pairs, exhaustive_frames, seeds[0])
-        colmap.match(work_dir, pairs, 2.0 * upsample, seeds[0], num_threads)
+        pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seeds[0])
+        children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seeds[0], num_threads)
         bar.update()
-        models = _map_until_agreed(work_dir, crop, names, seeds, max_mappings, num_threads, refine_focal, bar)
+        models = _map_until_agreed(children, work_dir, crop, names, seeds, max_mappings, num_threads, refine_focal, bar)
         if not models:
             raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {_WHAT_TO_TRY}")
-        return _finish(work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct)
+        return _finish(children, work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct)
 
 
 def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -114,7 +120,13 @@ def _prepare(work_dir: Path) -> None:
         path.unlink()
 
 
+def _choose_pairs(work_dir: Path, names: list[str], num_pairs: int, exhaustive_frames: int, seed: int) -> list[tuple[str, str]]:
+    """`choose_pairs` where the descriptors are: they are too many to be sent between processes."""
+    return choose_pairs(names, colmap.descriptors(work_dir), num_pairs, exhaustive_frames, seed)
+
+
 def _map_until_agreed(
+    children: Children,
     work_dir: Path,
     crop: colmap.Crop,
     names: Sequence[str],
@@ -132,10 +144,9 @@ def _map_until_agreed(
         now, todo = todo[:wave], todo[wave:]
         # odd seeds also begin from a wider pair: runs that start alike fail alike
         run = partial(_map_one, work_dir, crop, refine_focal)
-        with ThreadPoolExecutor(max(1, num_threads)) as pool:
-            for found in pool.map(run, now):
-                models += found
-                bar.update()
+        for found in children.map(run, now):
+            models += found
+            bar.update()
         summaries = _judge(names, models)
         # nothing to gain from further seeds where nothing registers
         full = [s for s in summaries if s.num_registered == s.num_trusted and s.agreement > 0.5]
@@ -186,6 +197,7 @@ def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSu
 
 
 def _finish(
+    children: Children,
     work_dir: Path,
     crop: colmap.Crop,
     shape: tuple[int, int],
@@ -201,15 +213,15 @@ def _finish(
     R, registered = _rotations(names, model)
     trusted = trajectory.trusted_frames(R, registered)
     _require(int(registered.sum()), len(names), "registered", min_registered_pct)
-    features = colmap.read_features(work_dir, crop)
+    features = children.call(colmap.read_features, work_dir, crop)
     rescued: set[int] = set()
     for _ in range(_MAX_REPAIRS):
         # points from trusted poses only, robustly adjusted: a flipped stretch bends the focal length too
         K = pinhole_K(model.focal_px, shape[1], shape[0])
-        found = resect(names, trusted, model, features, K, trajectory.jump_limit_deg(*_rotations(names, model)))
+        found = children.call(resect, names, trusted, model, features, K, trajectory.jump_limit_deg(*_rotations(names, model)))
         poses = {name: model.poses[name] for name, ok in zip(names, trusted, strict=True) if ok}
         poses |= {names[t]: resection.T_cam_obj for t, resection in found.items()}
-        model = colmap.rebuild(work_dir, crop, model, poses, refine_focal=refine_focal)
+        model = children.call(colmap.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal)
         trusted = trajectory.trusted_frames(*_rotations(names, model))
         rescued |= found.keys()
         if not found or trusted.all():

@@ -163,6 +163,36 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "rotation_jumps", "frames", "at most", 0, 0,
         "the object flips between frames: try another seed, correct its masks, or put tape with a pattern on it",
     ),
+    # frames: SLERP bridges half a second; a turn of two seconds it cannot know
+    Rule(
+        "object_pose", "longest_gap", "frames", "at most", 10, 30,
+        "the object's pose in this gap is invented: add masks there, raise object_pose.num_pairs, or cut the clip there",
+    ),
+    # phones and webcams have 45 to 90 degrees; beyond 20 to 120 SfM has traded depth for focal length
+    Rule(
+        "object_pose", "field_of_view_deg", "deg", "within", (30, 100), (20, 120),
+        "SfM found an impossible camera: set object_pose.focal_px, or turn the object further",
+    ),
+    # 11 on rendered objects with texture; points seen in two or three frames only tie neighbours together, and drift
+    Rule(
+        "object_pose", "track_length", "frames", "at least", 4, 2.5,
+        "features are not found again: film slower and sharper, raise object_pose.upsample or max_features",
+    ),
+    # an opaque body projects into its own outline: what lies outside is background, or the pose is wrong
+    Rule(
+        "object_pose", "cloud_outside_pct", "%", "at most", 5, 30,
+        "the cloud leaves the masks: look at the overlay; correct the masks, or raise object_pose.erode_px",
+    ),
+    # half the mask bare means one face only, or a cloud squeezed flat
+    Rule(
+        "object_pose", "mask_covered_pct", "%", "at least", 60, 25,
+        "the cloud is smaller or flatter than the object: turn it further, film it with more texture, raise object_pose.upsample",
+    ),
+    # mappings of the same matches that disagree tell two stories: two solutions of a plane, alike faces, symmetry
+    Rule(
+        "object_pose", "agreement_pct", "%", "at least", 90, 50,
+        "mappings disagree: the object repeats itself or is symmetric; put tape with a pattern on it, or try another seed (seed=1)",
+    ),
     # a few are harmless; each is a guess
     Rule(
         "object_pose", "interpolated_frames", "frames", "at most", 10, None,

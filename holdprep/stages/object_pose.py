@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import Config, TruthObjectPose
-from holdprep.geometry.cameras import llff_poses, project
+from holdprep.config import AutoObjectPose, Config, SiftObjectPose, TruthObjectPose
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import distort, llff_poses, project
 from holdprep.geometry.rigid import apply
+from holdprep.object import plausibility
 from holdprep.object.reconstruction import ObjectReconstruction, Observations
 from holdprep.object.sfm import reconstruct
 from holdprep.pipeline import Context, Metrics, Result
+from holdprep.quality.gates import judge, overall
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.synth import corruption
@@ -23,36 +26,71 @@ def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
 
 
 def run(ctx: Context) -> Result:
-    found = _find(ctx)
-    _write(ctx, found)
-    return _result(ctx, found)
-
-
-def _find(ctx: Context) -> ObjectReconstruction:
-    cfg, seq = ctx.cfg.object_pose, ctx.seq
+    cfg = ctx.cfg.object_pose
+    tried: Metrics = {}
     if isinstance(cfg, TruthObjectPose):
-        return corruption.object_reconstruction(
-            load_truth(seq.path("truth")),
-            seq.frame_names(),
-            seq.masks("object"),
-            drop_pct=cfg.drop_pct,
-            focal_error_pct=cfg.focal_error_pct,
-            seed=ctx.cfg.seed,
-        )
+        found = _truth(ctx, cfg)
+    elif isinstance(cfg, AutoObjectPose):
+        found, tried["tried"] = _best_attempt(ctx, cfg)
+    else:
+        found = _reconstruct(ctx, cfg, ctx.seq.work_dir("object_pose"))
+    _write(ctx, found)
+    return _result(ctx, found, tried)
+
+
+def _truth(ctx: Context, cfg: TruthObjectPose) -> ObjectReconstruction:
+    return corruption.object_reconstruction(
+        load_truth(ctx.seq.path("truth")),
+        ctx.seq.frame_names(),
+        ctx.seq.masks("object"),
+        drop_pct=cfg.drop_pct,
+        focal_error_pct=cfg.focal_error_pct,
+        seed=ctx.cfg.seed,
+    )
+
+
+def _reconstruct(ctx: Context, cfg: SiftObjectPose, work_dir: Path) -> ObjectReconstruction:
     return reconstruct(
-        seq.images(),
-        seq.masks("object"),
-        seq.frame_names(),
-        work_dir=seq.work_dir("object_pose"),
+        ctx.seq.images(),
+        ctx.seq.masks("object"),
+        ctx.seq.frame_names(),
+        work_dir=work_dir,
         upsample=cfg.upsample,
         erode_px=cfg.erode_px,
         max_features=cfg.max_features,
+        peak_threshold=cfg.peak_threshold,
         focal_px=cfg.focal_px,
         num_pairs=cfg.num_pairs,
         min_registered_pct=cfg.min_registered_pct,
         seeds=tuple(ctx.cfg.seed + i for i in range(3)),
         progress=True,
     )
+
+
+def _best_attempt(ctx: Context, cfg: AutoObjectPose) -> tuple[ObjectReconstruction, str]:
+    """The first attempt that fails no gate, else the one that fails fewest; and what was tried, in words.
+
+    Each attempt leaves COLMAP's files in a folder of its own. Raises HoldprepError when none gives any poses.
+    """
+    ranked: list[tuple[tuple[int, int, float], ObjectReconstruction]] = []
+    settings, told = cfg.settings(), []
+    for i, (what, each) in enumerate(settings, start=1):
+        try:
+            found = _reconstruct(ctx, each, ctx.seq.work_dir("object_pose") / f"attempt_{i}")
+        except HoldprepError as error:
+            failed, outcome = 1, str(error)
+        else:
+            gates = judge(ctx.stage, _metrics(ctx, found))
+            failed, warned = (sum(gate.status == status for gate in gates) for status in ("fail", "warn"))
+            ranked.append(((failed, warned, -float(found.registered.mean())), found))
+            outcome = next((gate.line() for gate in gates if gate.status == "fail"), f"{overall(gates)}, kept")
+        told.append(what)
+        ctx.note(f"attempt {i} of {len(settings)} ({what}): {outcome}")
+        if not failed:
+            break
+    if not ranked:
+        raise HoldprepError(f"{outcome} (tried: {'; '.join(told)})")
+    return min(ranked, key=lambda entry: entry[0])[1], "; ".join(told)
 
 
 def _write(ctx: Context, found: ObjectReconstruction) -> None:
@@ -97,22 +135,48 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
-def _result(ctx: Context, found: ObjectReconstruction) -> Result:
-    for line in found.warnings:
-        ctx.warn(line)
-    total, registered = len(found.names), int(found.registered.sum())
-    width, height = ctx.seq.image_size()
-    metrics: Metrics = {
-        "registered_pct": 100 * registered / total,
+def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
+    """What tells a wrong reconstruction that registered every frame at a fraction of a pixel."""
+    seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
+    known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
+    masks = [seq.masks("object")[t] for t in at]
+    hidden = [np.any([hand[t] for hand in hands], axis=0) if hands else np.zeros_like(mask) for t, mask in zip(at, masks, strict=True)]
+    points = apply(known, found.trimmed_points_obj)
+    if len(found.distortion):
+        points = distort(points, float(found.distortion[0]))
+    px = project(points, found.K)
+    kept = [model for model in found.models if model.kept]
+    return {
+        "longest_gap": plausibility.longest_gap(found.registered),
+        "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
+        "track_length": float(found.track_length.mean()),
+        "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
+        "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
+        **({"agreement_pct": 100 * kept[0].agreement} if kept else {}),
+    }
+
+
+def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
+    return {
+        "registered_pct": 100 * float(found.registered.mean()),
         "resectioned_frames": found.origin.count("resectioned"),
         "interpolated_frames": found.origin.count("interpolated") + found.origin.count("held"),
         "reprojection_px": found.reprojection_px,
         "focal_px": found.focal_px,
-        "focal_ratio": found.focal_px / max(width, height),
+        "focal_ratio": found.focal_px / max(ctx.seq.image_size()),
         "points": len(found.points_obj),
         "rotation_jumps": len(found.rotation_jumps),
         "models": len(found.models),
+        **_plausibility(ctx, found),
     }
+
+
+def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result:
+    for line in found.warnings:
+        ctx.warn(line)
     curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
-    note = f"{registered} of {total} frames registered, {len(found.points_obj)} points, {found.reprojection_px:.2f} px, focal length {found.focal_px:.0f} px"
-    return Result(metrics, curves, [note])
+    note = (
+        f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
+        f"{found.reprojection_px:.2f} px, focal length {found.focal_px:.0f} px"
+    )
+    return Result(_metrics(ctx, found) | tried, curves, [note])

@@ -1,6 +1,8 @@
 """SfM on rendered boxes with exact poses."""
 
+import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import rotation_angle_deg
+from holdprep.object import colmap
+from holdprep.object.child import Children
 from holdprep.object.reconstruction import ObjectReconstruction, reproject
 from holdprep.object.sfm import reconstruct
 from tests.synthetic import box_sequence
@@ -105,3 +109,27 @@ def test_unusable_input_is_named(tmp_path: Path) -> None:
         reconstruct(images, masks, list("abca"), work_dir=tmp_path)
     with pytest.raises(HoldprepError, match="frame b"):
         reconstruct(images, [masks[0], masks[1][:-1], *masks[2:]], list("abcd"), work_dir=tmp_path)
+
+
+def abort_inside(*_: object) -> NoReturn:
+    os.write(2, b"last words\n")
+    os.abort()
+
+
+def test_an_abort_inside_colmap_is_told_in_one_line_with_its_log(scene: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, masks, _, _, names = scene
+    monkeypatch.setattr(colmap, "extract_features", abort_inside)
+    with pytest.raises(HoldprepError, match="COLMAP's process died in abort_inside") as told:
+        reconstruct(images[:4], masks[:4], names[:4], work_dir=tmp_path, num_threads=1)
+    assert "\n" not in str(told.value)
+    assert str(tmp_path / "colmap.log") in str(told.value)
+    assert "last words" in (tmp_path / "colmap.log").read_text()
+
+
+def test_what_a_child_raises_itself_is_raised_as_it_is(tmp_path: Path) -> None:
+    with Children(tmp_path / "log", 1) as children:
+        assert list(children.map(abs, [-1, 2])) == [1, 2]
+        with pytest.raises(ValueError, match="invalid literal"):
+            children.call(int, "x")
+        with pytest.raises(HoldprepError, match="died in abort_inside"):
+            list(children.map(abort_inside, [1]))

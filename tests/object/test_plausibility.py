@@ -1,0 +1,51 @@
+"""Signs of a wrong reconstruction, on pictures small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from holdprep.object import plausibility
+
+
+def test_the_longest_gap_is_counted_at_both_ends_and_inside() -> None:
+    assert plausibility.longest_gap(np.array([True, False, False, True, False])) == 2
+    assert plausibility.longest_gap(np.array([False, False, False, True])) == 3
+    assert plausibility.longest_gap(np.array([True, True, False])) == 1
+    assert plausibility.longest_gap(np.array([True, True])) == 0
+
+
+def test_the_field_of_view_is_that_of_the_longer_side() -> None:
+    assert plausibility.field_of_view_deg(320, (640, 480)) == pytest.approx(90)
+    assert plausibility.field_of_view_deg(320 * np.sqrt(3), (480, 640)) == pytest.approx(60)
+
+
+def square(x0: int, x1: int) -> np.ndarray:
+    mask = np.zeros((60, 100), bool)
+    mask[10:51, x0 : x1 + 1] = True
+    return mask
+
+
+def test_points_on_the_object_or_behind_a_hand_are_inside() -> None:
+    points = np.array([[20, 20], [30, 30], [55, 30], [90, 30], [500, 30], [np.nan, 0]], float)
+    told = [
+        plausibility.cloud_outside_pct(points[None], [square(10, 40)], [hidden], 3)
+        for hidden in (square(50, 60), np.zeros((60, 100), bool))
+    ]
+    assert told == pytest.approx([25, 50])  # of the four points in the picture
+
+
+def test_the_outside_share_allows_a_margin_and_is_the_frames_median() -> None:
+    none = np.zeros((60, 100), bool)
+    px = np.array([[[43, 30], [20, 20]], [[44, 30], [20, 20]], [[44, 30], [45, 30]]], float)
+    assert plausibility.cloud_outside_pct(px, 3 * [square(10, 40)], 3 * [none], 3) == pytest.approx(50)
+    assert plausibility.cloud_outside_pct(px[:1], [square(10, 40)], [none], 3) == 0
+    assert np.isnan(plausibility.cloud_outside_pct(px[:1], [none], [none], 3))
+
+
+def test_a_cloud_of_half_the_object_covers_half_its_mask() -> None:
+    mask = square(10, 49)  # 41 rows of 40 pixels
+    half = np.array([[[10, 10], [29, 10], [10, 50], [29, 50]]], float)
+    whole = np.array([[[10, 10], [49, 10], [10, 50], [49, 50]]], float)
+    assert plausibility.mask_covered_pct(half, [mask]) == pytest.approx(50)
+    assert plausibility.mask_covered_pct(whole, [mask]) == pytest.approx(100)
+    assert plausibility.mask_covered_pct(whole[:, :2], [mask]) == 0  # two points span nothing
+    assert np.isnan(plausibility.mask_covered_pct(whole, [np.zeros_like(mask)]))
