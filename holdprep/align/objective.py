@@ -1,5 +1,6 @@
 """The objective of modes h and ho, term by term, and its Gauss-Newton equations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,7 +50,7 @@ class _HandResiduals:
 class Objective:
     """The sum of weighted terms over all hands; `registered` are the priors' centres.
 
-    Without a `surface` the object plays no part (mode h).
+    Without a `surface` the object plays no part (mode h). Weights left open start from `measured`, those of the mode before.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Objective:
         surface: Surface | None = None,
         log_scale: float = 0.0,
         scale_stderr_ratio: float = 1.0,
+        measured: Mapping[str, float] | None = None,
     ) -> None:
         self.problem, self.given, self.refine, self.registered = problem, weights, refine, registered
         self.surface, self.log_scale, self.scale_stderr_ratio = surface, log_scale, scale_stderr_ratio
@@ -71,7 +73,7 @@ class Objective:
         self.held = {"rotation": slice(0, 3)} if refine.rotation else {}  # columns after the translation's
         self.held |= {"pose": slice(3 * refine.rotation, 3 * len(self.bones))} if refine.pose else {}
         self.with_object = surface is not None
-        self.weights = weights.settled(rotation=FIRST_WEIGHT, pose=FIRST_WEIGHT, contact=0.0)
+        self.weights = weights.settled(**({"rotation": FIRST_WEIGHT, "pose": FIRST_WEIGHT, "contact": 0.0} | dict(measured or {})))
 
     def measure(self, systems: dict[Side, BlockSystem], residuals: dict[Side, _HandResiduals]) -> None:
         """Set the weights that were left open, from the latest equations and the residuals after their step."""
@@ -80,7 +82,7 @@ class Objective:
         for side, r in residuals.items():
             weight = self.problem.hands[side].weight
             seen = weight.sum(dim=1) > 0
-            frames = int(seen.sum())
+            frames, touching = int(seen.sum()), contact_frames(self.problem, side)
             shares = ev.determined(systems[side].diagonal[seen.numpy()], prior)
             variance = ev.keypoint_variance(r.pixels, weight, frames * float(shares.sum()))
             departure = r.departure[seen][:, self.bones].flatten(1)
@@ -88,7 +90,7 @@ class Objective:
                 found[name].append(
                     ev.prior_weight(variance, departure[:, columns], float(shares[3:][columns].mean()), getattr(self.weights, name))
                 )
-            found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, len(r.touching) / frames))
+            found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, float(touching.sum()) / frames))
         self.weights = self.given.settled(**{name: float(np.mean(values)) if values else 0.0 for name, values in found.items()})
 
     def residuals(self, scene: Scene) -> dict[Side, _HandResiduals]:

@@ -124,7 +124,7 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `notes` lines for the reader.
+    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `measured` the priors' weights that mode h found, `notes` lines for the reader.
     """
 
     mode: Mode
@@ -138,6 +138,7 @@ class Alignment:
     losses: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -91,7 +91,8 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
-    return _alignment("h", "lm", problem, hands, 1.0, float("nan"), module)
+    measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "contact")}
+    return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured)
 
 
 def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
@@ -103,7 +104,8 @@ def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial
     assert module.result is not None
     found = module.result
     result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, module)
-    return replace(result, metrics={f"scale.{k}": v for k, v in found.figures.items()}, notes=list(found.notes))
+    figures = {f"scale.{k}": v for k, v in found.figures.items()}
+    return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured)
 
 
 def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
@@ -111,7 +113,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio)
+    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured)
     module = SecondOrder("ho", objective, Scene(_states(problem, initial), log_scale))
     run(module, MAX_ITERATIONS["ho"])
     scale = float(np.exp(module.scene.log_scale))
