@@ -108,8 +108,8 @@ def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
     at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
     if len(at) == 0:
         return None
-    hands = {side: np.stack([seq.masks(side)[t] for t in at]) for side in problem.hands}
-    return EntityMasks(at, hands, np.stack([seq.masks("object")[t] for t in at]))
+    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity))}
+    return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
 
 def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:

@@ -44,10 +44,10 @@ def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[in
     """Points (N, 2) px as dots, in one BGR colour or (N, 3)."""
     out = image.copy()
     radius = max(image.shape[:2]) // 640 + 1
-    shown = np.flatnonzero(np.isfinite(px).all(axis=1))
-    each = np.broadcast_to(np.asarray(colors), (len(px), 3))
-    for i in shown:
-        cv2.circle(out, _pixel(px[i]), radius, tuple(int(c) for c in each[i]), -1, cv2.LINE_AA)
+    shown = np.isfinite(px).all(axis=1)
+    each = np.broadcast_to(np.asarray(colors), (len(px), 3))[shown].tolist()
+    for at, color in zip(np.clip(np.round(px[shown]), -1e5, 1e5).astype(int).tolist(), each, strict=True):
+        cv2.circle(out, at, radius, color, -1, cv2.LINE_AA)
     return out
 
 
