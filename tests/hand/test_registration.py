@@ -237,6 +237,15 @@ def test_what_is_no_hand_is_named(model: HandModel):
         register(model, Targets(K=torch.eye(3)))
 
 
+@pytest.mark.parametrize("noise_m", [0.0, 0.01])
+def test_joints_of_the_other_hand_are_named(model: HandModel, noise_m: float):
+    joints = relative(lbs.forward(model, truth(model)).joints) + noise_m * torch.randn(FRAMES, 21, 3, dtype=torch.float64)
+    assert register(model, Targets(j3d_m=joints, relative=True)).is_valid.all()
+    other = "left" if model.side == "right" else "right"
+    with pytest.raises(HoldprepError, match=f"{model.side} hand's joints bend as a {other} hand's"):
+        register(model, Targets(j3d_m=joints * torch.tensor([-1.0, 1.0, 1.0]), relative=True))
+
+
 def test_one_valid_frame_is_enough(model: HandModel):
     vertices = lbs.forward(model, truth(model, 4)).vertices
     vertices[[0, 2, 3]] = float("nan")
