@@ -42,9 +42,14 @@ def prior_weight(variance_px2: float, departure: Tensor, share: float, before: f
     The objective is a mean over 21 joints, hence the 21. `before` is the weight under which they arose: the less the data determine the
     slower this converges, so the change is exaggerated.
     """
-    most, least = (variance_px2 / (NUM_JOINTS * tau_rad**2) for tau_rad in DEPARTURE_RAD)
+    most, least = (of_departures(variance_px2, tau_rad) for tau_rad in DEPARTURE_RAD)
     found = variance_px2 * share / (NUM_JOINTS * max(float(departure.square().mean()), 1e-12))
     return float(np.clip(before * (found / before) ** (3 - 2 * share), least, most))
+
+
+def of_departures(variance_px2: float, tau_rad: float) -> float:
+    """px^2 per rad^2 of a prior on departures of standard deviation `tau_rad`."""
+    return variance_px2 / (NUM_JOINTS * tau_rad**2)
 
 
 def contact_weight(variance_px2: float, sigma_m: float, tips: int, share_of_frames: float) -> float:

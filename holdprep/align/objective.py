@@ -64,20 +64,28 @@ class Objective:
         scale_stderr_ratio: float = 1.0,
         measured: Mapping[str, float] | None = None,
     ) -> None:
-        self.problem, self.given, self.refine, self.registered = problem, weights, refine, registered
+        self.problem, self.given, self.registered = problem, weights, registered
         self.surface, self.log_scale, self.scale_stderr_ratio = surface, log_scale, scale_stderr_ratio
         models = {side: hand.model for side, hand in problem.hands.items()}
         self.points = {side: HandPoints.of(model, tip_patches(model, PATCH_SIZE).flatten()) for side, model in models.items()}
+        self._free(refine)
+        self.with_object = surface is not None
+        self.weights = weights.settled(**({"rotation": FIRST_WEIGHT, "pose": FIRST_WEIGHT, "contact": 0.0} | dict(measured or {})))
+
+    def _free(self, refine: Refine) -> None:
+        self.refine = refine
         self.bones = [0] * refine.rotation + list(range(1, 16)) * refine.pose
         self.columns = 3 + 3 * len(self.bones)
         self.held = {"rotation": slice(0, 3)} if refine.rotation else {}  # columns after the translation's
         self.held |= {"pose": slice(3 * refine.rotation, 3 * len(self.bones))} if refine.pose else {}
-        self.with_object = surface is not None
-        self.weights = weights.settled(**({"rotation": FIRST_WEIGHT, "pose": FIRST_WEIGHT, "contact": 0.0} | dict(measured or {})))
 
     def measure(self, systems: dict[Side, BlockSystem], residuals: dict[Side, _HandResiduals]) -> None:
-        """Set the weights that were left open, from the latest equations and the residuals after their step."""
+        """Set the weights that were left open, from the latest equations and the residuals after their step.
+
+        Fingers that the keypoints have no reason to move stay where they are from then on: most of the unknowns are gone.
+        """
         found: dict[str, list[float]] = {"rotation": [], "pose": [], "contact": []}
+        tightest = np.inf
         prior = np.concatenate([np.zeros(3), self._prior_weights() / (len(residuals) * self.problem.num_frames)])
         for side, r in residuals.items():
             weight = self.problem.hands[side].weight
@@ -85,13 +93,17 @@ class Objective:
             frames, touching = int(seen.sum()), contact_frames(self.problem, side)
             shares = ev.determined(systems[side].diagonal[seen.numpy()], prior)
             variance = ev.keypoint_variance(r.pixels, weight, frames * float(shares.sum()))
+            tightest = min(tightest, ev.of_departures(variance, ev.DEPARTURE_RAD[0]))
             departure = r.departure[seen][:, self.bones].flatten(1)
             for name, columns in self.held.items():
                 found[name].append(
                     ev.prior_weight(variance, departure[:, columns], float(shares[3:][columns].mean()), getattr(self.weights, name))
                 )
             found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, float(touching.sum()) / frames))
-        self.weights = self.given.settled(**{name: float(np.mean(values)) if values else 0.0 for name, values in found.items()})
+        known = {name: float(np.mean(values)) if values else getattr(self.weights, name) for name, values in found.items()}
+        self.weights = self.given.settled(**known)
+        if self.refine.pose and self.given.pose is None and self.weights.pose >= (1 - 1e-6) * tightest:
+            self._free(replace(self.refine, pose=False))
 
     def residuals(self, scene: Scene) -> dict[Side, _HandResiduals]:
         """All residuals; which fingertips touch is found anew."""
@@ -190,7 +202,9 @@ class Objective:
     def _jacobians(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
         """Of points `ids` (T, Q): by the hand's unknowns of their frame (T, Q, 3, columns), by the shared ones (T, Q, 3, shared)."""
         own = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
-        if self.bones:
+        if self.bones == [0]:
+            own = torch.cat([own, self.points[side].root_jacobian(posed, ids)], dim=-1)
+        elif self.bones:
             own = torch.cat([own, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
         common = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
         if at is not None:

@@ -235,6 +235,8 @@ def test_measured_priors_keep_noise_out_of_the_depth():
     held, measured = depth_error(Weights(), STILL), depth_error(Weights(), Refine())
     loose = depth_error(Weights(rotation=40.0, pose=40.0), Refine())
     assert abs(float((measured - held).median())) < 0.001
+    departed = align("h", problem).hands["right"].hand_pose - problem.hands["right"].params.hand_pose
+    assert 0 < float(departed.abs().max()) < 0.1  # fingers were let move, found to have no reason to, and stopped
     assert measured.std() < 1.1 * held.std()
     assert float((loose - held).median()) < -0.006
 
