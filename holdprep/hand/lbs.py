@@ -15,6 +15,7 @@ from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 
 NUM_JOINTS = 21
+AT_ONCE = 1024  # frames whose way to their points is in memory
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ def forward(model: HandModel, params: ManoParams) -> HandMesh:
     Equal to smplx's MANO(use_pca=False, flat_hand_mean=False): `global_orient` turns about the shaped template's wrist. `betas` is
     (10,), or (T, 10) for a shape a frame.
     """
-    points = HandPoints.of(model, torch.arange(len(model.v_template)))
-    posed = points.pose(to_state(model, params)).points
+    points, state = HandPoints.of(model, torch.arange(len(model.v_template))), to_state(model, params)
+    posed = torch.cat([points.pose(state.rows(slice(i, i + AT_ONCE))).points for i in range(0, max(len(state.transl), 1), AT_ONCE)])
     return HandMesh(posed[:, NUM_JOINTS:], posed[:, :NUM_JOINTS])
 
 

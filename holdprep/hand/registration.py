@@ -17,7 +17,7 @@ from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
 from holdprep.hand.solver import LOSS_TOLERANCE, Callback, HandProblem, minimise
 from holdprep.hand.targets import Targets, check
-from holdprep.hand.terms import Loss, Noise, Robust, Term
+from holdprep.hand.terms import Loss, Noise, Robust, Term, chunks
 
 CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # whose derivatives are in memory at once, 732 bytes each
 COARSE = 4  # every so many vertices are enough to come near
@@ -150,7 +150,7 @@ def _size_note(model: HandModel, measured_m: float | None, tracked_m: float | No
 def _start(model: HandModel, targets: Targets) -> HandState:
     vertices, j3d, j2d = targets.weights()
     if targets.vertices_m is not None and vertices is not None:
-        state = start.from_vertices(model, targets.vertices_m.double(), vertices)
+        state = start.from_vertices(model, targets.vertices_m, vertices)
     elif targets.j3d_m is not None and j3d is not None:
         state = start.from_joints(model, targets.j3d_m.double(), j3d)
     else:
@@ -185,7 +185,7 @@ def _terms(points: HandPoints, targets: Targets, options: Options, step: int) ->
 def _error(problem: HandProblem, state: HandState) -> Tensor:
     """(T,) mean distance of the first kind of target's points, m; of pixels at the hand's depth."""
     term, points, errors = problem.terms[0], problem.points, list[Tensor]()
-    for rows in (slice(i, i + 256) for i in range(0, len(state.transl), 256)):
+    for rows in chunks(len(state.transl), problem.chunk):
         posed = points.pose(state.rows(rows))
         distance = term.residual(posed, rows).norm(dim=1)
         if term.K is not None:

@@ -39,7 +39,7 @@ class Targets:
         return next(len(x) for x in (self.vertices_m, self.j3d_m, self.j2d_px) if x is not None)
 
     def weights(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What is seen of vertices (T, 778), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
+        """What is seen of vertices (T, 778; bool), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
         trust = None if self.confidence is None else torch.nan_to_num(self.confidence.double())
 
         def weight(x: Tensor | None, trust: Tensor | None) -> Tensor | None:
@@ -48,7 +48,8 @@ class Targets:
             seen = torch.isfinite(x).all(dim=-1)
             return seen.float() if trust is None else seen * trust * (trust > 0.05)
 
-        return weight(self.vertices_m, None), weight(self.j3d_m, trust), weight(self.j2d_px, trust)
+        vertices = None if self.vertices_m is None else torch.isfinite(self.vertices_m.sum(dim=-1))  # a sum is, if all it adds are
+        return vertices, weight(self.j3d_m, trust), weight(self.j2d_px, trust)
 
     def is_valid(self) -> Tensor:
         """(T,) frames in which enough was seen: a quarter of the vertices, or 6 joints."""
