@@ -13,7 +13,7 @@ from holdprep.hand import lbs, registration, solver, start
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
 from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits, chain_length_m
 from holdprep.hand.registration import Options, Registration, register
-from holdprep.hand.targets import Targets
+from holdprep.hand.targets import Targets, check
 from holdprep.hand.terms import Noise, Term, linearise
 from tests.hand.linear import displaced_by
 from tests.hand.memory import LiveTensors
@@ -228,28 +228,63 @@ def test_parts_of_the_frames_give_what_all_give(model: HandModel):
         torch.testing.assert_close(a, b)
 
 
-def test_what_is_no_hand_is_named(model: HandModel):
-    vertices = lbs.forward(model, truth(model, 4)).vertices
-    with pytest.raises(HoldprepError, match="none of 4 frames"):
-        register(model, Targets(vertices_m=torch.full((4, 778, 3), float("nan"))))
-    with pytest.raises(HoldprepError, match=r"\(4, 77, 3\)"):
-        register(model, Targets(vertices_m=torch.zeros(4, 77, 3)))
-    with pytest.raises(HoldprepError, match="millimetres"):
-        register(model, Targets(vertices_m=1e3 * vertices))
-    with pytest.raises(HoldprepError, match="check the unit"):
-        register(model, Targets(vertices_m=20 * vertices))
-    flat = vertices.clone()
+def refused(model: HandModel, **targets: torch.Tensor) -> str:
+    with pytest.raises(HoldprepError) as error:
+        register(model, Targets(**targets))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+KINDS = {"vertices_m": "vertices", "j3d_m": "joints"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_hand_is_named(model: HandModel, kind: str):
+    mesh = lbs.forward(model, truth(model, 4))
+    points, what = mesh.vertices if kind == "vertices_m" else mesh.joints, KINDS[kind]
+    assert "none of 4 frames has a target" in refused(model, **{kind: torch.full_like(points, torch.nan)})
+    assert f"{kind} has shape (4, 7, 3)" in refused(model, **{kind: points[:, :7]})
+    assert f"the {what} make a hand of 1" in (told := refused(model, **{kind: 1e3 * points})) and "millimetres? give metres" in told
+    assert "check the unit" in refused(model, **{kind: 20 * points})
+    flat = points.clone()
     flat[2] = flat[2, 0]
-    with pytest.raises(HoldprepError, match="in 1 of 4 frames all vertices lie at one point"):
-        register(model, Targets(vertices_m=flat))
+    assert f"in 1 of 4 frames all {what} lie at one point (first: row 2)" in refused(model, **{kind: flat})
+    assert f"in 4 of 4 frames all {what} lie at one point" in refused(model, **{kind: points[:, :1].expand_as(points)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hand_of_the_other_side_is_named(model: HandModel, kind: str):
+    """From vertices always; from joints where the fingers are bent."""
+    mesh = lbs.forward(model, truth(model, 30))
+    points = mesh.vertices if kind == "vertices_m" else mesh.joints
     other = "left" if model.side == "right" else "right"
-    mirrored = vertices * torch.tensor([-1.0, 1.0, 1.0])
-    with pytest.raises(HoldprepError, match=f"in 4 of 4 frames the {model.side} hand's vertices are a {other} hand's"):
-        register(model, Targets(vertices_m=mirrored))
-    with pytest.raises(HoldprepError, match="without K"):
-        register(model, Targets(j2d_px=torch.zeros(4, 21, 2)))
-    with pytest.raises(HoldprepError, match="no target"):
-        register(model, Targets(K=torch.eye(3)))
+    mirrored = points * torch.tensor([-1.0, 1.0, 1.0])
+    told = f"in 30 of 30 frames the {model.side} hand's {KINDS[kind]} are a {other} hand's: name it hands.which={other}"
+    assert told in refused(model, **{kind: mirrored})
+    noisy = mirrored + 5e-3 * torch.randn(mirrored.shape, dtype=torch.float64)
+    assert f"are a {other} hand's" in refused(model, **{kind: noisy})
+
+
+@pytest.mark.parametrize("bend_deg", [-30.0, 0.0])
+def test_straight_hands_and_fingers_pressed_back_are_of_no_other_side(model: HandModel, bend_deg: float):
+    """Joints tell no side where fingers are straight, and end joints give way backwards under load."""
+    pose = -model.hand_mean.reshape(15, 3).clone()
+    pose[[2, 5, 8, 11], 2] += np.radians(bend_deg if model.side == "right" else -bend_deg)  # end joints
+    pose[[1, 4, 7, 10], 2] += np.radians(10.0 if model.side == "right" else -10.0)
+    zero = torch.zeros(8, 3).double()
+    joints = lbs.forward(model, ManoParams(zero, pose.flatten().expand(8, 45), torch.zeros(10).double(), zero)).joints
+    noisy = joints + 3e-3 * torch.randn(joints.shape, dtype=torch.float64)
+    assert check(model, Targets(j3d_m=noisy)).all()
+
+
+def test_pixels_that_show_no_hand_are_named(model: HandModel):
+    K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
+    assert "without K" in refused(model, j2d_px=torch.zeros(4, 21, 2))
+    assert "no target" in refused(model, K=K)
+    shown = project(lbs.forward(model, truth(model, 4)).joints, K)
+    assert "none of 4 frames" in refused(model, j2d_px=torch.full_like(shown, torch.nan), K=K)
+    shown[1] = shown[1, :1]
+    assert "in 1 of 4 frames all keypoints lie within 2.0 px (first: row 1)" in refused(model, j2d_px=shown, K=K)
 
 
 def test_one_valid_frame_is_enough(model: HandModel):
