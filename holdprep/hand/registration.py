@@ -89,7 +89,8 @@ def register(
         used, state = used.scaled(options.hand_length_m / tracked), replace(state, transl=state.transl * (options.hand_length_m / tracked))
     problem = _problem(model, used, options, frames, 1)
     state, _ = minimise(problem, state, options.max_iterations, LOSS_TOLERANCE, on_each)
-    note = _size_note(model, options.hand_length_m, tracked, _length_m(problem.points, state))
+    who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
+    note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
     error_m[is_valid] = _error(problem, state).cpu()
     return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, history, [note])
@@ -111,13 +112,13 @@ def _length_m(points: HandPoints, state: HandState) -> float:
     return float(chain_length_m(points, state.betas.reshape(-1, 10).mean(dim=0)))
 
 
-def _size_note(model: HandModel, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
+def _size_note(hand: str, who: str, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
     if measured_m is None:
         return (
-            f"{model.side} hand: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as the tracker has it; every size follows it "
+            f"{hand}: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as {who} has it; every size follows it "
             "(measure the hand and set hands.length_mm)"
         )
-    return f"{model.side} hand: scaled from the tracker's {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
+    return f"{hand}: scaled from {who}'s {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
 
 
 def _start(model: HandModel, targets: Targets) -> HandState:

@@ -1,6 +1,7 @@
 """Registration against exact truth: shape, pose and place come back, from meshes and from keypoints."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs, registration, solver, start
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
-from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits, chain_length_m
+from holdprep.hand.priors import beyond_limits
 from holdprep.hand.registration import Options, Registration, register
 from holdprep.hand.targets import Targets, check
 from holdprep.hand.terms import Noise, Term, linearise
@@ -150,7 +151,7 @@ def test_exact_joints_give_a_plausible_hand(model: HandModel):
     ours = relative(lbs.forward(model, found.params).joints)
     assert float((ours - joints).norm(dim=-1).mean()) < 0.5e-3
     beyond = beyond_limits(model.side, lbs.to_state(model, found.params).rotations)
-    assert float(beyond.abs().max()) < LIMIT_SIGMA
+    assert float(beyond.abs().max()) < np.radians(0.1)
 
 
 def test_keypoints_from_any_rotation(model: HandModel):
@@ -187,20 +188,42 @@ def test_meshes_and_keypoints_together(model: HandModel):
     assert float((lbs.forward(model, found.params).vertices - mesh.vertices).norm(dim=-1).max()) < 1e-3
 
 
+def length_mm(model: HandModel, betas: torch.Tensor) -> float:
+    """Wrist, the middle finger's three joints and its tip in the shaped template: what a ruler on the flat hand measures."""
+    shaped = model.v_template + model.shapedirs @ betas
+    chain = torch.cat([model.J_regressor[[0, 4, 5, 6]] @ shaped, shaped[[443]]])
+    return 1e3 * sum(float((b - a).norm()) for a, b in pairwise(chain))
+
+
+@pytest.mark.parametrize("measured_mm", [170.0, 185.0, 196.0])
 @pytest.mark.parametrize("kind", ["vertices", "joints"])
-def test_measured_length_sets_the_size(model: HandModel, kind: str):
+def test_measured_length_sets_the_size(model: HandModel, kind: str, measured_mm: float):
     p = truth(model)
     mesh = lbs.forward(model, p)
     given = Targets(vertices_m=mesh.vertices) if kind == "vertices" else Targets(j3d_m=relative(mesh.joints), relative=True)
-    points = lbs.HandPoints.of(model, torch.zeros(0, dtype=torch.long))
-    length = 1.08 * float(chain_length_m(points, p.betas))
-    found = register(model, given, Options(hand_length_m=length))
-    assert float(chain_length_m(points, found.params.betas)) == pytest.approx(length, abs=1.5e-3)
+    found = register(model, given, Options(hand_length_m=measured_mm / 1e3))
+    assert length_mm(model, found.params.betas) == pytest.approx(measured_mm, abs=0.3)
     if kind == "vertices":
         K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
         off = project(lbs.forward(model, found.params).joints, K) - project(mesh.joints, K)
         assert float(off.norm(dim=-1).median()) < 2  # the larger hand is farther away and covers the same pixels
-    assert "measured" in found.notes[0]
+    assert f"scaled from the tracker's 181 mm to the measured {measured_mm:.0f} mm" in found.notes[0]
+
+
+def test_without_a_length_size_is_the_trackers_or_the_average_and_said(model: HandModel):
+    p = truth(model)
+    mesh = lbs.forward(model, p)
+    tracked = register(model, Targets(j3d_m=relative(mesh.joints), relative=True))
+    assert length_mm(model, tracked.params.betas) == pytest.approx(length_mm(model, p.betas), abs=0.1)
+    assert "181 mm from wrist to middle fingertip, as the tracker has it" in tracked.notes[0]
+    K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
+    seen = Targets(j2d_px=project(1.2 * mesh.joints, K), K=K)  # pixels tell no size
+    guessed = register(model, seen)
+    average = length_mm(model, torch.zeros(10).double())
+    assert length_mm(model, guessed.params.betas) == pytest.approx(average, rel=0.03)
+    assert "as an average hand has it" in guessed.notes[0]
+    measured = register(model, seen, Options(hand_length_m=0.2))
+    assert length_mm(model, measured.params.betas) == pytest.approx(200, abs=1.0)  # what a ruler is off by
 
 
 def test_memory_grows_with_little_more_than_equations(monkeypatch: pytest.MonkeyPatch):
