@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
-from holdprep.hand.model import ManoParams, Side, load_hand_model
+from holdprep.hand.mirror import mirrored
+from holdprep.hand.model import ManoParams, Side, export_mano_pkl, load_hand_model
 from holdprep.stages import align as align_stage
 from tests.running import run
 from tests.synthetic import make_sequence, write_truth
@@ -100,6 +102,50 @@ def test_files_of_the_wrong_hand_or_unit_are_refused(tmp_path: Path):
         for method in ("lm", "adam"):
             with pytest.raises(HoldprepError, match=told):
                 register(tmp_path / str(n), f"registration={method}")
+
+
+def test_a_trackers_own_parameters_are_taken_as_they_are(tmp_path: Path):
+    p = params("left")
+    rows = replace(p, betas=p.betas.expand(FRAMES, 10))
+    processed = write(tmp_path, {"left": p}, lost=(5,), **{"params.left": {k: np.array(v) for k, v in vars(rows).items()}})
+    found = register(tmp_path, "registration=direct")["metrics"]
+    assert found["left.error_mm"] < 1e-3
+    assert found["left.infilled_frames"] == 1
+    filled = safeio.load_npy(processed / "hold_fit.slerp.npy")["left"]
+    seen = filled["is_valid"] > 0
+    for key, value in vars(rows).items():
+        np.testing.assert_allclose(filled[key][seen], value.numpy()[seen], atol=1e-6)
+    with pytest.raises(HoldprepError, match=r"hands.length_mm needs registration=lm"):
+        register(tmp_path, "registration=direct", "hands.length_mm=185")
+
+
+def test_parameters_that_are_not_there_are_asked_for(tmp_path: Path):
+    write(tmp_path, {"right": params("right")})
+    with pytest.raises(HoldprepError, match="no MANO parameters of the right hand"):
+        register(tmp_path, "registration=direct")
+
+
+def test_left_shapes_with_manos_wrong_sign_are_carried_over_and_said(tmp_path: Path):
+    """A tracker mirrors its right hand; the left file's shape directions have the sign of x wrong, as MANO's published one has."""
+    export_mano_pkl(tmp_path)
+    data = safeio.load_pickle(tmp_path / "MANO_LEFT.pkl")
+    data["shapedirs"] = data["shapedirs"] * np.array([-1.0, 1.0, 1.0])[:, None]
+    (tmp_path / "MANO_LEFT.pkl").write_bytes(safeio.dump_portable(data))
+    right, left = (load_hand_model(side, tmp_path, dtype=torch.float64) for side in ("right", "left"))
+    hand = params("right")
+    vertices = lbs.forward(right, hand).vertices * torch.tensor([-1.0, 1.0, 1.0])
+    carried = mirrored(hand, right, left)
+    given = {"v3d.left": vertices.numpy(), "params.left": {k: v.numpy() for k, v in vars(carried).items()}}
+    processed = write(tmp_path, {"left": params("left")}, **given)
+    found = register(tmp_path, "registration=direct", f"hand_model.path={tmp_path}")["metrics"]
+    naive = lbs.forward(left, replace(carried, betas=hand.betas)).vertices
+    naive_mm = 1e3 * float((naive - naive.mean(dim=1, keepdim=True) - vertices + vertices.mean(dim=1, keepdim=True)).norm(dim=-1).mean())
+    assert 0.05 < found["left.error_mm"] < 0.8 * naive_mm  # better than the right hand's betas would be, even put in place
+    (note,) = (n for n in json.loads((processed / ".holdprep" / "register.json").read_text())["notes"] if "own meshes" in n)
+    assert f"{found['left.error_mm']:.2f} mm from its own meshes" in note
+    taken = safeio.load_npy(processed / "hold_fit.slerp.npy")["left"]
+    wrists = lbs.forward(left, ManoParams(*(torch.as_tensor(taken[k]).double() for k in vars(hand)))).joints[:, 0]
+    np.testing.assert_allclose(wrists, lbs.forward(right, hand).joints[:, 0] * torch.tensor([-1.0, 1.0, 1.0]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
