@@ -4,13 +4,11 @@ The derivatives are analytic (`lbs`), the start is closed-form (`start`), the so
 solved on a part of their vertices first, then on all.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from holdprep.errors import HoldprepError
 from holdprep.hand import start
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams
@@ -25,8 +23,6 @@ VERTEX_FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape
 JOINT_FLOOR_M = 2e-4
 KEYPOINT_WIDTH = 3.0  # Geman-McClure, in noise: a joint that another finger hides must not bend the hand
 HAND_M = 0.18
-ODD_POSE = 8.0  # of the pose prior's loss a frame: fingers that bend as hands rarely do; hands have 2 to 4, mirrored ones 15 to 25
-SIDE_FRAMES, SIDE_MARGIN = 24, 10.0  # log-likelihood a frame by which the mirror image must fit better; it does by 24 and more
 
 
 @dataclass(frozen=True)
@@ -93,33 +89,11 @@ def register(
         used, state = used.scaled(options.hand_length_m / tracked), replace(state, transl=state.transl * (options.hand_length_m / tracked))
     problem = _problem(model, used, options, frames, 1)
     state, _ = minimise(problem, state, options.max_iterations, LOSS_TOLERANCE, on_each)
-    if history and history[-1]["pose_prior"] > ODD_POSE * len(frames):
-        _check_side(model, used, options)
-    note = _size_note(model, options.hand_length_m, tracked, _length_m(problem.points, state))
+    who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
+    note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
     error_m[is_valid] = _error(problem, state).cpu()
     return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, history, [note])
-
-
-def _check_side(model: HandModel, used: Targets, options: Options) -> None:
-    """Raises HoldprepError where the mirror image of the 3D joints is clearly the likelier hand (meshes are told apart before)."""
-    if used.vertices_m is not None or used.j3d_m is None:
-        return
-    rows = torch.arange(used.num_frames)[:: -(-used.num_frames // SIDE_FRAMES)].to(used.j3d_m.device)
-    origin, mirror = used.j3d_m[rows, :1].double(), torch.tensor([-1.0, 1.0, 1.0]).to(used.j3d_m.device, torch.float64)
-    trust = None if used.confidence is None else used.confidence[rows]
-    misfit = []
-    for sign in (torch.ones_like(mirror), mirror):
-        seen = Targets(j3d_m=(used.j3d_m[rows].double() - origin) * sign, confidence=trust, relative=True)
-        problem = _problem(model, seen, options, rows, 1)
-        _, history = minimise(problem, _start(model, seen), options.max_iterations)
-        last = history[-1]
-        misfit.append(last["total"] / len(rows) + 3 * NUM_JOINTS * math.log(last["noise.joint_3d"]))
-    if misfit[1] < misfit[0] - SIDE_MARGIN:
-        other = "left" if model.side == "right" else "right"
-        raise HoldprepError(
-            f"register: the {model.side} hand's joints bend as a {other} hand's: name it hands.which={other}, or mirror their x"
-        )
 
 
 def _problem(model: HandModel, used: Targets, options: Options, frames: Tensor, step: int) -> HandProblem:
@@ -138,13 +112,13 @@ def _length_m(points: HandPoints, state: HandState) -> float:
     return float(chain_length_m(points, state.betas.reshape(-1, 10).mean(dim=0)))
 
 
-def _size_note(model: HandModel, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
+def _size_note(hand: str, who: str, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
     if measured_m is None:
         return (
-            f"{model.side} hand: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as the tracker has it; every size follows it "
+            f"{hand}: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as {who} has it; every size follows it "
             "(measure the hand and set hands.length_mm)"
         )
-    return f"{model.side} hand: scaled from the tracker's {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
+    return f"{hand}: scaled from {who}'s {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
 
 
 def _start(model: HandModel, targets: Targets) -> HandState:
