@@ -256,7 +256,9 @@ class TruthObjectPose(Node):
 
 class Align(Node):
     method: Literal["lm", "hold"] = Field(description="second order, or HOLD's published Adam objective and schedule")
-    scale: Literal["auto", "centroid", "rigid_grasp", "contact"] = Field(description="estimator of the object's metric scale")
+    scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
+        description="estimator of the object's metric scale"
+    )
     max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
     refine_pose: bool = Field(description="mode ho also refines the finger pose")
@@ -268,12 +270,18 @@ class Weights(Node):
     j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
     o2d: Weight = Field(description="object reprojection, align=hold alone (per px^2)")
     o2d_sigma_px: Positive = Field(description="Geman-McClure width of object points (px)")
-    contact: Weight = Field(description="distance of hand and object (px^2 per m)")
+    contact: float | None = Field(
+        ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
+    )
     z_min: Weight = Field(description="points behind the camera (px^2 per m)")
     smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
     obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")
-    rotation: Weight = Field(description="departure of the hand's rotation from the registered one (px^2 per rad^2)")
-    pose: Weight = Field(description="departure of the finger pose (px^2 per rad^2)")
+    rotation: float | None = Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="departure of the hand's rotation from the registered one (px^2 per rad^2); null = as measured",
+    )
+    pose: float | None = Field(ge=0, allow_inf_nan=False, description="departure of the finger pose (px^2 per rad^2); null = as measured")
     shape: Weight = Field(description="departure of the hand's shape (px^2 per beta^2)")
     scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from holdprep.align.problem import Mode, Weights
+from holdprep.align.problem import Mode, SettledWeights
 from holdprep.align.residuals import geman_mcclure
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import Side
@@ -32,6 +32,7 @@ class Schedule:
 SCHEDULES: dict[Mode, Schedule] = {"h": Schedule(0.01, 4000, 1000), "o": Schedule(0.01, 15000, 2000), "ho": Schedule(0.001, 3000, 1000)}
 CLIP_NORM = 0.5
 FREE_SCALE_AT = 2000
+CONTACT = 100.0  # generic; ARCTIC's 10 stands in conf/weights/arctic.yaml
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Targets:
     o2d_px: Tensor
 
 
-def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Weights) -> dict[str, Tensor]:
+def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
     """Robust reprojection of the joints (T, 21, 3), a mean over seen joints and over hands."""
     total = torch.zeros((), dtype=targets.K.dtype)
     for side, joints in joints_m.items():
@@ -55,7 +56,7 @@ def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Weight
     return {"j2d": weights.j2d * total}
 
 
-def loss_object(points_m: Tensor, targets: Targets, weights: Weights) -> dict[str, Tensor]:
+def loss_object(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
     """Centroid L1 to each frozen hand, robust reprojection and depth behind the camera of the points (T, N, 3)."""
     centre = points_m.mean(dim=1)
     pull = torch.stack([(hand - centre).abs().mean() for hand in targets.centroids_m.values()]).mean()
@@ -65,14 +66,16 @@ def loss_object(points_m: Tensor, targets: Targets, weights: Weights) -> dict[st
     return {"contact": weights.contact * pull, "o2d": weights.o2d * error, "z_min": weights.z_min * z_min}
 
 
-def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: Weights) -> dict[str, Tensor]:
+def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: SettledWeights) -> dict[str, Tensor]:
     """Mean squared frame-to-frame motion of the hands' and the object's centroids; with two hands HOLD divides the object's part by 3."""
     hands = sum(joints.mean(dim=1).diff(dim=0).square().mean() for joints in joints_m.values())
     thing = points_m.mean(dim=1).diff(dim=0).square().mean() / (1 if len(joints_m) == 1 else 3)
     return {"smooth": weights.smooth * (hands + thing)}
 
 
-def losses(mode: Mode, joints_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: Weights) -> dict[str, Tensor]:
+def losses(
+    mode: Mode, joints_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: SettledWeights
+) -> dict[str, Tensor]:
     """The terms of a mode's objective; their sum is what Adam descends."""
     terms: dict[str, Tensor] = {}
     if mode in ("h", "ho"):

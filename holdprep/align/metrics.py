@@ -1,21 +1,24 @@
-"""Numbers that say how good an alignment is: flat, for gates, loggers and the report."""
+"""Numbers that say how good an alignment is, flat, for gates and loggers; and curves, one value a frame, for the report."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
+from holdprep.align.order import DepthOrder, along_rays
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
-from holdprep.align.scale import HandTrack, joint_spread_mm
-from holdprep.geometry.cameras import project
+from holdprep.align.surface import Surface
+from holdprep.align.tracks import HandTrack, joint_spread_mm
+from holdprep.geometry.cameras import project, projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
 
-GAP_FRAMES = 60
+Curves = dict[str, np.ndarray]
+CONTACT_MM = 5.0
 
 
 def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
@@ -34,27 +37,72 @@ def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
         posed.points[:, NUM_JOINTS:].unflatten(1, patches.shape).numpy(),
         posed.bones[:, 0].numpy(),
         (hand.weight.mean(dim=1) * problem.obj_weight)[both].numpy(),
+        _depth_ratio(posed.points[:, :NUM_JOINTS], problem.K, hand.j2d_px[both], hand.weight[both]),
         problem.T_cam_obj[both, :3, :3].numpy(),
         problem.T_cam_obj[both, :3, 3].numpy(),
+        both.nonzero()[:, 0].numpy(),
         touching[both].numpy(),
     )
 
 
-def hand_metrics(problem: Problem, side: Side, state: HandState) -> dict[str, float]:
-    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, and frames seen."""
+def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Surface) -> DepthOrder | None:
+    """The pixels that show which of hand and object lies before the other; None without masks of frames in which they may touch."""
+    masks, touching = problem.masks, contact_frames(problem, side).numpy()
+    if masks is None or side not in masks.hands or not touching[masks.frame].any():
+        return None
+    rows = np.flatnonzero(touching[masks.frame])
+    at = torch.from_numpy(masks.frame[rows])
+    hand = problem.hands[side]
+    points = HandPoints.of(hand.model, torch.arange(778)).pose(HandState(state.rotations[at], state.betas, state.transl[at])).points
+    ratio = _depth_ratio(points[:, :NUM_JOINTS], problem.K, hand.j2d_px[at], hand.weight[at])
+    both = masks.hands[side][rows], masks.obj[rows]
+    return along_rays(surface, problem.K.numpy(), problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy(), both, ratio)
+
+
+def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) -> np.ndarray:
+    """(F,) standard error of a hand's depth that its keypoints' scatter about the joints (F, 21, 3) makes, as a fraction of the depth."""
+    error = reprojection(joints_m, K, j2d_px)
+    seen = weight > 0
+    variance = error.square().sum(dim=-1)[seen].median() / (2 * np.log(2)) if bool(seen.any()) else torch.tensor(np.inf)
+    J = projection_jacobian(joints_m, K)
+    information = torch.einsum("fj,fjrc,fjrd->fcd", weight, J, J)
+    found = variance.sqrt() * torch.linalg.pinv(information)[:, 2, 2].sqrt() / joints_m[..., 2].mean(dim=1)
+    return torch.where(seen.any(dim=1), found, torch.inf).numpy()
+
+
+def hand_metrics(problem: Problem, side: Side, state: HandState, curves: Curves) -> dict[str, float]:
+    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, frames seen, and how the joints jerk (median); curves (T,)."""
     hand = problem.hands[side]
     joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
-    error = reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1)[hand.weight > 0]
+    error = torch.where(hand.weight > 0, reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1), torch.nan)
+    curves[f"{side}.reprojection_px"] = error.nanmedian(dim=1).values.numpy()
+    curves[f"{side}.jerk_mm"] = jerk_mm(joints.numpy())
+    seen = error[hand.weight > 0]
     return {
-        f"{side}.reprojection_px": float(error.median()),
-        f"{side}.reprojection_p95_px": float(error.quantile(0.95)),
+        f"{side}.reprojection_px": float(seen.median()),
+        f"{side}.reprojection_p95_px": float(np.quantile(seen.numpy(), 0.95)),
         f"{side}.frames": float((hand.weight.sum(dim=1) > 0).sum()),
         f"{side}.depth_m": float(joints[:, 0, 2].median()),
+        **median_of(curves, f"{side}.jerk_mm"),
     }
 
 
-def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[str, float]:
-    """Scale, its error, the cloud's diameter, its depth, and its reprojection error where SfM's own observations are known."""
+def jerk_mm(points_m: np.ndarray) -> np.ndarray:
+    """(T,) mean length of the third difference over time of points (T, N, 3), mm per frame cubed; NaN in the last three."""
+    result = np.full(len(points_m), np.nan)
+    if len(points_m) > 3:
+        result[:-3] = 1e3 * np.linalg.norm(np.diff(points_m, n=3, axis=0), axis=-1).mean(axis=1)
+    return result
+
+
+def median_of(curves: Curves, name: str) -> dict[str, float]:
+    """The median of a curve's known values under its own name; nothing where none is known."""
+    known = curves[name][np.isfinite(curves[name])]
+    return {name: float(np.median(known))} if len(known) else {}
+
+
+def object_metrics(problem: Problem, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
+    """Scale, its error, the cloud's diameter, its depth, how it jerks, and its reprojection error where SfM's observations are known."""
     cloud = object_points_sfm(problem)[problem.obj_weight > 0]
     result = {
         "object.scale": scale,
@@ -62,27 +110,40 @@ def object_metrics(problem: Problem, scale: float, stderr_ratio: float) -> dict[
         "object.diameter_mm": 1e3 * scale * diameter(problem.points_obj.numpy()),
         "object.depth_m": scale * float(cloud[..., 2].median()),
     }
+    middle = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])
+    curves["object.jerk_mm"] = jerk_mm(scale * middle[:, None, :3].numpy())
+    result |= median_of(curves, "object.jerk_mm")
     if problem.tracks is not None:
         T = problem.T_cam_obj[problem.tracks.frame]
         seen = (T[:, :3, :3] @ problem.points_obj[problem.tracks.point][..., None])[..., 0] + T[:, :3, 3]
         error = (project(seen, problem.K) - problem.tracks.px).norm(dim=-1)
         result["object.reprojection_px"] = float(error.median())
+        frames = torch.arange(problem.num_frames)
+        order = problem.tracks.frame.argsort(stable=True)
+        first = torch.searchsorted(problem.tracks.frame[order], frames)
+        parts = np.split(error[order].numpy(), first[1:].numpy())
+        curves["object.reprojection_px"] = np.array([np.median(part) if len(part) else np.nan for part in parts])
     return result
 
 
-def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float) -> dict[str, float]:
-    """`contact.gap_mm`: median over contact frames of the least distance of hand surface and cloud; `contact.spread_mm`: see scale."""
-    tree = cKDTree(problem.points_obj.numpy())
-    gaps, spreads = [], []
+def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface, curves: Curves) -> dict[str, float]:
+    """Medians over contact frames, and curves of the least over hands: `contact.gap_mm` from the hand to the object's surface, 0 where it is
+    inside, `contact.penetration_mm` of its deepest vertex. `contact.fraction_pct`: vertices within CONTACT_MM of the surface or inside, mean
+    over hands and frames; `contact.spread_mm`: see `joint_spread_mm`."""
+    least = np.full(problem.num_frames, np.nan)
+    fractions, spreads = [], []
     for side, state in hands.items():
         frames = contact_frames(problem, side).nonzero()[:, 0]
         if len(frames):
-            frames = frames[torch.linspace(0, len(frames) - 1, min(len(frames), GAP_FRAMES)).round().long()]
-            gaps.append(_surface_gaps_m(problem, side, state, frames, tree, scale))
+            distance_mm = 1e3 * _vertex_distance_m(problem, side, state, frames, surface, scale)
+            least[frames] = np.fmin(least[frames], distance_mm.min(axis=1))
+            fractions.append(100 * (distance_mm < CONTACT_MM).mean())
             spreads.append(joint_spread_mm(hand_track(problem, side, state), scale))
-    if not gaps:
+    if not spreads:
         return {}
-    return {"contact.gap_mm": 1e3 * float(np.median(np.concatenate(gaps))), "contact.spread_mm": max(spreads)}
+    curves["contact.gap_mm"], curves["contact.penetration_mm"] = np.maximum(least, 0), np.maximum(-least, 0)
+    found = median_of(curves, "contact.gap_mm") | median_of(curves, "contact.penetration_mm")
+    return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(spreads)}
 
 
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
@@ -106,9 +167,9 @@ def diameter(points: np.ndarray) -> float:
     return float(pdist(kept).max()) if len(kept) > 1 else 0.0
 
 
-def _surface_gaps_m(problem: Problem, side: Side, state: HandState, frames: Tensor, tree: cKDTree, scale: float) -> np.ndarray:
-    surface = HandPoints.of(problem.hands[side].model, torch.arange(778))
-    posed = surface.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
+def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
+    """(F, 778) signed distance of the hand's vertices to the surface."""
+    vertices = HandPoints.of(problem.hands[side].model, torch.arange(778))
+    posed = vertices.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
     T = problem.T_cam_obj[frames]
-    local = (posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]
-    return scale * tree.query(local.numpy())[0].min(axis=1)
+    return scale * surface.distance(((posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]).numpy())

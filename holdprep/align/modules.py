@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from holdprep.align import hold
 from holdprep.align.objective import Objective, Scene
-from holdprep.align.problem import Mode, Weights
-from holdprep.align.scale import ESTIMATORS, Choice, HandTrack, ScaleEstimate, choose, estimate
+from holdprep.align.order import DepthOrder
+from holdprep.align.problem import Mode, SettledWeights
+from holdprep.align.scale import ESTIMATORS, Choice, choose, estimate
 from holdprep.align.solver import solve
+from holdprep.align.surface import Surface
+from holdprep.align.tracks import HandTrack, ScaleEstimate
 from holdprep.hand.model import Side
 from holdprep.iterate import Iterative
 
@@ -37,6 +40,8 @@ class SecondOrder(Iterative):
         while self.damping < MAX_DAMPING:
             if self._try(systems, own, gradient):
                 self.damping = max(self.damping / 10, 1e-8)
+                self.objective.measure(systems, self.residuals)
+                self.terms = self.objective.terms(self.scene, self.residuals)
                 return self.terms
             self.damping *= 10
         self.finished = True
@@ -61,9 +66,11 @@ class SecondOrder(Iterative):
 class ObjectScale(Iterative):
     """Mode o: one estimator of the scale a step, then the choice; `result` is the estimate."""
 
-    def __init__(self, tracks: Mapping[Side, HandTrack], points_obj: Any, estimator: Choice, seed: int) -> None:
+    def __init__(
+        self, tracks: Mapping[Side, HandTrack], surface: Surface, orders: Mapping[Side, DepthOrder], estimator: Choice, seed: int
+    ) -> None:
         super().__init__("align/o")
-        self.tracks, self.points_obj, self.seed = tracks, points_obj, seed
+        self.tracks, self.surface, self.orders, self.seed = tracks, surface, orders, seed
         self.todo = list(ESTIMATORS) if estimator == "auto" else [estimator]
         self.estimates: dict[str, ScaleEstimate] = {}
         self.result: ScaleEstimate | None = None
@@ -72,7 +79,7 @@ class ObjectScale(Iterative):
         """The next estimator's scale, standard error and figures."""
         name = self.todo.pop(0)
         around = self.estimates["centroid"].scale if "centroid" in self.estimates else None
-        found = estimate(name, self.tracks, self.points_obj, self.seed, around)
+        found = estimate(name, self.tracks, self.surface, self.seed, around, self.orders)
         self.estimates[name] = found
         self.finished = not self.todo
         if self.finished:
@@ -93,7 +100,7 @@ class HoldAdam(Iterative):
         obj_transl_m: Tensor,
         obj_scale: float,
         targets: hold.Targets,
-        weights: Weights,
+        weights: SettledWeights,
     ) -> None:
         super().__init__(f"align/{mode}")
         self.mode = mode

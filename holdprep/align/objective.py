@@ -1,24 +1,27 @@
 """The objective of modes h and ho, term by term, and its Gauss-Newton equations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import roma
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
+from holdprep.align import evidence as ev
 from holdprep.align import residuals as res
+from holdprep.align.contact import TOUCHING_TIPS
 from holdprep.align.problem import Problem, Refine, Weights, contact_frames
-from holdprep.align.scale import TOUCHING_TIPS
 from holdprep.align.solver import BlockSystem
+from holdprep.align.surface import Surface
 from holdprep.geometry.cameras import projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, Posed, tip_patches
 from holdprep.hand.model import Side
 
 NEAR_M = 0.05  # nothing of a hand is nearer to the camera
-CONTACT_EPSILON_M = 0.002  # contact distances count squared below, straight above
+CONTACT_EPSILON_M = 0.003  # how well tips meet the surface; contact distances count squared below, straight above
 PATCH_SIZE = 10
+FIRST_WEIGHT = 40.0  # of a prior that is to be measured; px^2 per rad^2
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _HandResiduals:
-    """Residuals of one hand; contact ones (C, 3, 3) for the frames `touching` (C,)."""
+    """Residuals of one hand; contact ones (C, 3) for the frames `touching` (C,), with the points they are of and the surface's slopes there."""
 
     posed: Posed
     pixels: Tensor
@@ -40,14 +43,14 @@ class _HandResiduals:
     shape: Tensor
     gap: Tensor
     gap_points: Tensor
-    cloud_sfm: Tensor
+    slopes: Tensor
     touching: Tensor
 
 
 class Objective:
     """The sum of weighted terms over all hands; `registered` are the priors' centres.
 
-    With `scale_stderr_ratio` None the object plays no part (mode h).
+    Without a `surface` the object plays no part (mode h). Weights left open start from `measured`, those of the mode before.
     """
 
     def __init__(
@@ -56,20 +59,54 @@ class Objective:
         weights: Weights,
         refine: Refine,
         registered: dict[Side, HandState],
+        surface: Surface | None = None,
         log_scale: float = 0.0,
-        scale_stderr_ratio: float | None = None,
+        scale_stderr_ratio: float = 1.0,
+        measured: Mapping[str, float] | None = None,
     ) -> None:
-        self.problem, self.weights, self.refine, self.registered = problem, weights, refine, registered
-        self.log_scale, self.scale_stderr_ratio = log_scale, scale_stderr_ratio
-        self.tree = cKDTree(problem.points_obj.numpy())
+        self.problem, self.given, self.registered = problem, weights, registered
+        self.surface, self.log_scale, self.scale_stderr_ratio = surface, log_scale, scale_stderr_ratio
         models = {side: hand.model for side, hand in problem.hands.items()}
         self.points = {side: HandPoints.of(model, tip_patches(model, PATCH_SIZE).flatten()) for side, model in models.items()}
+        self._free(refine)
+        self.with_object = surface is not None
+        self.weights = weights.settled(**({"rotation": FIRST_WEIGHT, "pose": FIRST_WEIGHT, "contact": 0.0} | dict(measured or {})))
+
+    def _free(self, refine: Refine) -> None:
+        self.refine = refine
         self.bones = [0] * refine.rotation + list(range(1, 16)) * refine.pose
         self.columns = 3 + 3 * len(self.bones)
-        self.with_object = scale_stderr_ratio is not None
+        self.held = {"rotation": slice(0, 3)} if refine.rotation else {}  # columns after the translation's
+        self.held |= {"pose": slice(3 * refine.rotation, 3 * len(self.bones))} if refine.pose else {}
+
+    def measure(self, systems: dict[Side, BlockSystem], residuals: dict[Side, _HandResiduals]) -> None:
+        """Set the weights that were left open, from the latest equations and the residuals after their step.
+
+        Fingers that the keypoints have no reason to move stay where they are from then on: most of the unknowns are gone.
+        """
+        found: dict[str, list[float]] = {"rotation": [], "pose": [], "contact": []}
+        tightest = np.inf
+        prior = np.concatenate([np.zeros(3), self._prior_weights() / (len(residuals) * self.problem.num_frames)])
+        for side, r in residuals.items():
+            weight = self.problem.hands[side].weight
+            seen = weight.sum(dim=1) > 0
+            frames, touching = int(seen.sum()), contact_frames(self.problem, side)
+            shares = ev.determined(systems[side].diagonal[seen.numpy()], prior)
+            variance = ev.keypoint_variance(r.pixels, weight, frames * float(shares.sum()))
+            tightest = min(tightest, ev.of_departures(variance, ev.DEPARTURE_RAD[0]))
+            departure = r.departure[seen][:, self.bones].flatten(1)
+            for name, columns in self.held.items():
+                found[name].append(
+                    ev.prior_weight(variance, departure[:, columns], float(shares[3:][columns].mean()), getattr(self.weights, name))
+                )
+            found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, float(touching.sum()) / frames))
+        known = {name: float(np.mean(values)) if values else getattr(self.weights, name) for name, values in found.items()}
+        self.weights = self.given.settled(**known)
+        if self.refine.pose and self.given.pose is None and self.weights.pose >= (1 - 1e-6) * tightest:
+            self._free(replace(self.refine, pose=False))
 
     def residuals(self, scene: Scene) -> dict[Side, _HandResiduals]:
-        """All residuals; contact pairs are found anew."""
+        """All residuals; which fingertips touch is found anew."""
         result = {}
         for side, hand in self.problem.hands.items():
             state = scene.hands[side]
@@ -96,7 +133,7 @@ class Objective:
             sums["pose"] += w.pose * float(r.departure[:, 1:].square().sum(dim=(1, 2)).mean())
             sums["shape"] += w.shape * float(r.shape.square().sum())
             if self.with_object:
-                sums["contact"] += w.contact * float(res.l1_norm(r.gap, CONTACT_EPSILON_M).mean()) if len(r.touching) else 0.0
+                sums["contact"] += w.contact * float(res.l1_norm(r.gap[..., None], CONTACT_EPSILON_M).mean()) if len(r.touching) else 0.0
                 moved = res.motion(r.posed.points[:, :NUM_JOINTS]).square().sum(dim=-1)
                 sums["smooth"] += w.smooth * float(moved.mean()) if len(moved) else 0.0
         result = {name: value / len(residuals) for name, value in sums.items()}
@@ -110,7 +147,6 @@ class Objective:
         shared = int(self.with_object) + 10 * self.refine.shape * len(residuals)
         own, gradient = np.zeros((shared, shared)), np.zeros(shared)
         if self.with_object:
-            assert self.scale_stderr_ratio is not None
             own[0, 0] = self.weights.scale_prior / self.scale_stderr_ratio**2
             gradient[0] = own[0, 0] * (scene.log_scale - self.log_scale)
         systems = {}
@@ -145,27 +181,30 @@ class Objective:
         return replace(scene, hands=hands, log_scale=scene.log_scale + (float(shared[0]) if self.with_object else 0.0))
 
     def _scale_departure(self, scene: Scene) -> float:
-        assert self.scale_stderr_ratio is not None
         return (scene.log_scale - self.log_scale) / self.scale_stderr_ratio
 
     def _contact(self, side: Side, posed: Posed, log_scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gaps (C, 3, 3), the hand points (C, 3) they start from, cloud points in SfM's camera (C, 3, 3), frames (C,)."""
-        touching = contact_frames(self.problem, side).nonzero()[:, 0] if self.with_object else torch.zeros(0, dtype=torch.long)
+        """Signed distances (C, 3) m of the tips nearest to the surface or deepest in it, their points (C, 3), the surface's slopes there
+        (C, 3, 3) in the camera frame, frames (C,)."""
+        if self.surface is None:
+            return torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3, 3), torch.zeros(0, dtype=torch.long)
+        touching = contact_frames(self.problem, side).nonzero()[:, 0]
         scale = float(np.exp(log_scale))
         R, t = self.problem.T_cam_obj[touching, :3, :3], self.problem.T_cam_obj[touching, None, :3, 3]
-        skin = posed.points[touching, NUM_JOINTS:]
-        distance, nearest = self.tree.query(((skin / scale - t) @ R).numpy())
-        best = torch.from_numpy(distance).unflatten(1, (5, PATCH_SIZE)).min(dim=2)
-        tips = best.values.topk(TOUCHING_TIPS, dim=1, largest=False).indices
-        chosen = tips * PATCH_SIZE + best.indices.gather(1, tips)
-        rows = torch.arange(len(touching))[:, None]
-        cloud_sfm = self.problem.points_obj[torch.from_numpy(nearest)[rows, chosen]] @ R.transpose(1, 2) + t
-        return res.contact_gap(skin[rows, chosen], cloud_sfm, scale), chosen + NUM_JOINTS, cloud_sfm, touching
+        local = (posed.points[touching, NUM_JOINTS:] / scale - t) @ R
+        distance = torch.from_numpy(scale * self.surface.distance(local.numpy()))
+        best = distance.unflatten(1, (5, PATCH_SIZE)).min(dim=2)
+        nearest = best.values.topk(TOUCHING_TIPS, dim=1, largest=False)
+        chosen = nearest.indices * PATCH_SIZE + best.indices.gather(1, nearest.indices)
+        slopes = self.surface.gradient(local.gather(1, chosen[..., None].expand(-1, -1, 3)).numpy())
+        return nearest.values, chosen + NUM_JOINTS, torch.from_numpy(slopes) @ R.transpose(1, 2), touching
 
     def _jacobians(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
         """Of points `ids` (T, Q): by the hand's unknowns of their frame (T, Q, 3, columns), by the shared ones (T, Q, 3, shared)."""
         own = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
-        if self.bones:
+        if self.bones == [0]:
+            own = torch.cat([own, self.points[side].root_jacobian(posed, ids)], dim=-1)
+        elif self.bones:
             own = torch.cat([own, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
         common = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
         if at is not None:
@@ -187,10 +226,13 @@ class Objective:
         if len(r.touching) == 0:
             return
         posed = _frames(r.posed, r.touching)
+        points = posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
         own, shared = self._jacobians(side, posed, r.gap_points, at, system.shared)
-        shared[..., 0] = r.gap - posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
-        weight = res.l1_norm_weight(r.gap, CONTACT_EPSILON_M)[..., None].expand(-1, -1, 3)
-        system.add(own, shared, r.gap, weight * (share * self.weights.contact / r.gap[..., 0].numel()), r.touching)
+        along = r.slopes[:, :, None]
+        shared = along @ shared
+        shared[..., 0] = res.signed_gap_by_log_scale(r.gap, r.slopes, points)[..., None]
+        weight = res.l1_norm_weight(r.gap[..., None], CONTACT_EPSILON_M)[..., None]
+        system.add(along @ own, shared, r.gap[..., None], weight * (share * self.weights.contact / r.gap.numel()), r.touching)
 
     def _add_motion(self, system: BlockSystem, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         if self.problem.num_frames > 1:
@@ -199,10 +241,15 @@ class Objective:
 
     def _add_priors(self, system: BlockSystem, r: _HandResiduals, share: float) -> None:
         if self.bones:
-            weight = torch.full((16,), self.weights.pose, dtype=torch.float64)
-            weight[0] = self.weights.rotation
-            scaled = (share / self.problem.num_frames * weight)[self.bones].repeat_interleave(3)
+            scaled = torch.from_numpy(share / self.problem.num_frames * self._prior_weights())
             system.add_prior(3, r.departure[:, self.bones].flatten(1), scaled)
+
+    def _prior_weights(self) -> np.ndarray:
+        """Of the hand's turned bones, three unknowns each; px^2 per rad^2."""
+        weights = np.zeros(3 * len(self.bones))
+        for name, columns in self.held.items():
+            weights[columns] = getattr(self.weights, name)
+        return weights
 
 
 def _frames(posed: Posed, at: Tensor) -> Posed:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,15 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class EntityMasks:
+    """What is seen of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool."""
+
+    frame: np.ndarray
+    hands: Mapping[Side, np.ndarray]
+    obj: np.ndarray
+
+
+@dataclass(frozen=True)
 class Problem:
     """One sequence of T frames under one static pinhole camera.
 
@@ -55,6 +65,7 @@ class Problem:
     T_cam_obj: Tensor
     obj_weight: Tensor
     tracks: Tracks | None = None
+    masks: EntityMasks | None = None
 
     @property
     def num_frames(self) -> int:
@@ -66,21 +77,36 @@ class Problem:
 class Weights:
     """Weights of the objective, whose unit is px^2: HOLD's mean squared distance of a joint from where it was seen.
 
-    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip.
+    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip. None: as the
+    sequence's own noise has it (`holdprep.align.evidence`); method "hold" then takes its published number.
     """
 
     j2d: float = 1.0  # hand keypoint reprojection; per px^2
     j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
     o2d: float = 1.0  # object reprojection (method "hold" alone: elsewhere the object keeps its SfM trajectory); per px^2
     o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
-    contact: float = 100.0  # distance of hand and object; px^2 per m
+    contact: float | None = None  # distance of hand and object; px^2 per m
     z_min: float = 1000.0  # behind the camera; px^2 per m ("hold"), px^2 per m^2 ("lm")
     smooth: float = 100.0  # squared motion between frames; px^2 per m^2
     obj_scale: float = 0.001  # method "hold": the scale at step 1 of mode o; m per unit of SfM
-    rotation: float = 40.0  # departure of the hand's rotation from the registered one; px^2 per rad^2
-    pose: float = 40.0  # departure of the fingers' joint angles; px^2 per rad^2
+    rotation: float | None = None  # departure of the hand's rotation from the registered one; px^2 per rad^2
+    pose: float | None = None  # departure of the fingers' joint angles; px^2 per rad^2
     shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
     scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
+
+    def settled(self, *, contact: float, rotation: float, pose: float) -> "SettledWeights":
+        """With these numbers for those left open."""
+        measured = {"contact": contact, "rotation": rotation, "pose": pose}
+        return SettledWeights(**{name: measured[name] if value is None else value for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class SettledWeights(Weights):
+    """Weights of which none is open."""
+
+    contact: float = 0.0
+    rotation: float = 0.0
+    pose: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `notes` lines for the reader.
+    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `measured` the priors' weights that mode h found, `notes` lines for the reader.
     """
 
     mode: Mode
@@ -111,6 +137,8 @@ class Alignment:
     K: Tensor
     losses: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -175,6 +203,8 @@ def _finite(name: str, value: Tensor, shape: tuple[int | None, ...]) -> Tensor:
 def _check_weights(weights: Weights) -> None:
     for item in fields(weights):
         value = getattr(weights, item.name)
+        if value is None:
+            continue
         positive = item.name.endswith("_px") or item.name == "obj_scale"
         if not 0 <= value < float("inf") or (positive and value == 0):
             raise HoldprepError(f"weights.{item.name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
@@ -185,8 +215,20 @@ def object_points_sfm(problem: Problem) -> Tensor:
     return problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2) + problem.T_cam_obj[:, None, :3, 3]
 
 
+def outward(problem: Problem) -> Tensor:
+    """(N, 3) directions that leave the object at its points: the mean one to the cameras that saw the point, else away from the cloud's middle."""
+    away = problem.points_obj - problem.points_obj.median(dim=0).values
+    if problem.tracks is None:
+        return away
+    R, t = problem.T_cam_obj[problem.tracks.frame, :3, :3], problem.T_cam_obj[problem.tracks.frame, :3, 3:]
+    point = problem.tracks.point
+    to_camera = -(R.transpose(1, 2) @ t)[..., 0] - problem.points_obj[point]
+    summed = torch.zeros_like(away).index_add(0, point, to_camera / to_camera.norm(dim=1, keepdim=True))
+    return torch.where(summed.norm(dim=1, keepdim=True) > 0, summed, away)
+
+
 def contact_frames(problem: Problem, side: Side) -> Tensor:
     """(T,) bool: frames that really show this hand and the object and in which they may touch."""
     hand = problem.hands[side]
-    both = (hand.weight.sum(dim=1) > 0) & (problem.obj_weight > 0)
+    both = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0) & (problem.obj_weight > 0)
     return both if hand.contact is None else both & hand.contact

@@ -40,6 +40,9 @@ def motion(points_m: Tensor) -> Tensor:
     return points_m[1:] - points_m[:-1]
 
 
-def contact_gap(hand_points_m: Tensor, cloud_points_sfm: Tensor, scale: Tensor | float) -> Tensor:
-    """Vectors (..., 3) m from cloud points, brought to metres, to hand points; d/d log(scale) is -scale * cloud_points_sfm."""
-    return hand_points_m - scale * cloud_points_sfm
+def signed_gap_by_log_scale(gap_m: Tensor, slopes_cam: Tensor, hand_points_m: Tensor) -> Tensor:
+    """Derivative (...) of a hand point's signed distance to the surface, scale * d(R^T (p / scale - t)), by log(scale).
+
+    `slopes_cam` (..., 3) is the surface's slope d' there, turned into the camera frame: also the derivative by the point (..., 3) itself.
+    """
+    return gap_m - (slopes_cam * hand_points_m).sum(dim=-1)

@@ -13,8 +13,9 @@ from torch import Tensor
 from holdprep.align import hold, metrics
 from holdprep.align.modules import HoldAdam, ObjectScale, SecondOrder
 from holdprep.align.objective import NEAR_M, Objective, Scene
-from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, prepare
+from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
 from holdprep.align.scale import ESTIMATORS, Choice
+from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import linear_translation
 from holdprep.geometry.rigid import interpolate_linear
@@ -54,21 +55,21 @@ def align(
     weights, refine = weights or Weights(), refine or Refine()
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
+    surface = None if mode == "h" else Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
 
     def run(module: Iterative, iterations: int) -> None:
         fit(module, max_iterations or iterations, logger, progress)
 
     if method == "hold":
         result = _align_hold(mode, ready, weights, initial, run)
-    elif mode == "h":
+    elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
+    elif mode == "o":
+        result = _align_object(ready, surface, scale_estimator, initial, partial(fit, logger=logger, progress=progress), seed)
     else:
-        assert initial is not None
-        if mode == "o":
-            result = _align_object(ready, scale_estimator, initial, partial(fit, logger=logger, progress=progress), seed)
-        else:
-            result = _align_jointly(ready, weights, refine, initial, run)
-    return replace(result, metrics=_metrics(ready, result) | result.metrics)
+        result = _align_jointly(ready, surface, weights, refine, initial, run)
+    found, curves = _metrics(ready, surface, result)
+    return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -90,26 +91,29 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
-    return _alignment("h", "lm", problem, hands, 1.0, float("nan"), module)
+    measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "contact")}
+    return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured)
 
 
-def _align_object(problem: Problem, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
+def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
-    module = ObjectScale(tracks, problem.points_obj.numpy(), estimator, seed)
+    orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
+    module = ObjectScale(tracks, surface, {side: order for side, order in orders.items() if order is not None}, estimator, seed)
     run(module, len(ESTIMATORS))
     assert module.result is not None
     found = module.result
     result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, module)
-    return replace(result, metrics={f"scale.{k}": v for k, v in found.figures.items()}, notes=list(found.notes))
+    figures = {f"scale.{k}": v for k, v in found.figures.items()}
+    return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured)
 
 
-def _align_jointly(problem: Problem, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
+def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-    objective = Objective(problem, weights, refine, registered, log_scale, ratio)
+    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured)
     module = SecondOrder("ho", objective, Scene(_states(problem, initial), log_scale))
     run(module, MAX_ITERATIONS["ho"])
     scale = float(np.exp(module.scene.log_scale))
@@ -129,7 +133,8 @@ def _align_hold(mode: Mode, problem: Problem, weights: Weights, initial: Alignme
     rest = {side: _joints(problem, side, replace(state, transl=torch.zeros_like(state.transl))) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), weights)
+    settled = weights.settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
+    module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach()) for side, state in hands.items()}
     result = _alignment(mode, "hold", problem, hands, float(module.obj_scale.detach()), float("nan"), module)
@@ -189,16 +194,17 @@ def _alignment(
     return Alignment(mode, method, params, scale, stderr, R, t, problem.K, losses=module.history)
 
 
-def _metrics(problem: Problem, alignment: Alignment) -> dict[str, float]:
+def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:
+    curves: metrics.Curves = {}
     hands = _states(problem, alignment)
     result = {"behind_camera_frames": metrics.behind_camera_frames(problem, hands), "iterations": float(len(alignment.losses))}
     for side, state in hands.items():
-        result |= metrics.hand_metrics(problem, side, state)
-    if alignment.mode != "h":
+        result |= metrics.hand_metrics(problem, side, state, curves)
+    if surface is not None:
         placed = _follow(problem, alignment)
-        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale)
-        result |= metrics.contact_metrics(placed, hands, alignment.obj_scale)
-    return result
+        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
+    return result, curves
 
 
 def _follow(problem: Problem, alignment: Alignment) -> Problem:

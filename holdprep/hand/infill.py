@@ -40,18 +40,21 @@ def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Te
     at = torch.nonzero(is_valid)[:, 0]
     if len(at) < 5:
         return bad
-    rows = ManoParams(
-        params.global_orient[at], params.hand_pose[at], params.betas if params.betas.ndim == 1 else params.betas[at], params.transl[at]
+    meshes = (lbs.forward(model, _rows(params, part)) for part in at.split(lbs.AT_ONCE))
+    volume, place = (
+        torch.cat(x) for x in zip(*((_volume(m.vertices, model.faces).log(), m.joints.mean(dim=1)) for m in meshes), strict=True)
     )
-    mesh = lbs.forward(model, rows)
-    volume = _volume(mesh.vertices, model.faces).log()
-    place = mesh.joints.mean(dim=1)
     before, after = torch.cat([place[1:2], place[:-1]]), torch.cat([place[1:], place[-2:-1]])
     span = (at - torch.cat([at[1:2], at[:-1]])).abs() + (torch.cat([at[1:], at[-2:-1]]) - at).abs()
     motion = (place - (before + after) / 2).norm(dim=1) / span
     found = _beyond(error_m[at], z, ERROR_FLOOR_M) | _beyond(volume, z, VOLUME_FLOOR, both=True) | _beyond(motion, z, MOTION_FLOOR_M)
     bad[at[found]] = True
     return bad
+
+
+def _rows(params: ManoParams, rows: Tensor) -> ManoParams:
+    betas = params.betas if params.betas.ndim == 1 else params.betas[rows]
+    return ManoParams(params.global_orient[rows], params.hand_pose[rows], betas, params.transl[rows])
 
 
 def _beyond(values: Tensor, z: float, floor: float, both: bool = False) -> Tensor:

@@ -15,6 +15,7 @@ from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 
 NUM_JOINTS = 21
+AT_ONCE = 1024  # frames whose way to their points is in memory
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ def forward(model: HandModel, params: ManoParams) -> HandMesh:
     Equal to smplx's MANO(use_pca=False, flat_hand_mean=False): `global_orient` turns about the shaped template's wrist. `betas` is
     (10,), or (T, 10) for a shape a frame.
     """
-    points = HandPoints.of(model, torch.arange(len(model.v_template)))
-    posed = points.pose(to_state(model, params)).points
+    points, state = HandPoints.of(model, torch.arange(len(model.v_template))), to_state(model, params)
+    posed = torch.cat([points.pose(state.rows(slice(i, i + AT_ONCE))).points for i in range(0, max(len(state.transl), 1), AT_ONCE)])
     return HandMesh(posed[:, NUM_JOINTS:], posed[:, :NUM_JOINTS])
 
 
@@ -209,6 +210,11 @@ class HandPoints:
     def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 16, 3) of points `ids` by turns of each bone in its parent's frame (see HandState.step)."""
         return torch.einsum("tjmaq,tjmi->tqaji", self.turn_rows(posed, self.choose(ids)), self.frames(posed))
+
+    def root_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
+        """Derivative (T, Q, 3, 3) of points `ids` (T, Q) by turns of the whole hand: the first bone's part of `rotation_jacobian`."""
+        points = posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
+        return _skew(points - posed.joints[:, :1]).mT
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 10) of points `ids` by betas."""

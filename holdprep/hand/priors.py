@@ -17,11 +17,13 @@ LENGTH_SIGMA_M = 1e-3  # of a hand measured with a ruler
 
 @dataclass(frozen=True)
 class PoseNoise:
-    """Standard deviations in rad of a joint's turn about the axes of MANO's flat rest pose (fingers along x, palm down).
+    """Standard deviations in rad of a joint's turn from the mean pose about the axes of MANO's flat rest pose (fingers along x, palm down).
 
-    Fingers bend about z by up to 90 degrees from flat, the mean pose in the middle: 0.6 covers it at 1.5 sigma. Only the knuckles
-    spread (about y, some 15 degrees either way); nothing twists (about x) more than its skin gives. The thumb's axes lie
-    across these, so it gets one width for all.
+    A joint that may be anywhere in a range has its width / sqrt(12). Fingers bend about z by 108, 108 and 90 degrees (knuckle, middle, end
+    joint: Bain et al., J Hand Surg Eur 40, 2015, functional arcs of 52, 64 and 54 that are 48, 59 and 60 % of the active ones), which
+    makes 0.54, 0.54 and 0.45; 0.6 for all, because the mean pose is not the ranges' middle. Only the knuckles spread (about y, 20 degrees
+    either way: 0.2). The thumb's joints turn by 45-95 degrees (e-hand.com, normal range of motion) about axes that lie across these: 0.35
+    for all. No muscle twists a finger or spreads its outer joints: what is left there is room for MANO's axes, which are skewed.
     """
 
     bend: float = 0.6
@@ -39,9 +41,9 @@ class PoseNoise:
         return torch.cat([finger.repeat(4, 1), torch.full((3, 3), self.thumb)])
 
 
-# degrees from flat about MANO's x (twist), y (spread), z (bend; positive closes a right hand). Ranges of active and passive motion as
-# clinics measure them (knuckle -45..90, middle joint -10..110, end joint -20..90, spread 20), with room for MANO's skewed axes;
-# the thumb's axes lie across MANO's, so that only turns that no thumb makes are beyond its limits
+# degrees from flat about MANO's x (twist), y (spread), z (bend; positive closes a right hand). Ranges as clinics take them for normal
+# (e-hand.com: knuckle -45..90, middle joint 0..100, end joint 0..80; spread 20), and 10-25 beyond for what a grip forces and for MANO's
+# skewed axes; the thumb's lie across MANO's, so that only turns that no thumb makes are beyond its limits
 _KNUCKLE = ((-25.0, 25.0), (-30.0, 30.0), (-45.0, 100.0))
 _MIDDLE = ((-15.0, 15.0), (-15.0, 15.0), (-15.0, 120.0))
 _END = ((-15.0, 15.0), (-15.0, 15.0), (-25.0, 100.0))

@@ -15,7 +15,7 @@ from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
 from holdprep.hand.solver import LOSS_TOLERANCE, Callback, HandProblem, minimise
 from holdprep.hand.targets import Targets, check
-from holdprep.hand.terms import Loss, Noise, Robust, Term
+from holdprep.hand.terms import Loss, Noise, Robust, Term, chunks
 
 CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # whose derivatives are in memory at once, 732 bytes each
 COARSE = 4  # every so many vertices are enough to come near
@@ -89,7 +89,8 @@ def register(
         used, state = used.scaled(options.hand_length_m / tracked), replace(state, transl=state.transl * (options.hand_length_m / tracked))
     problem = _problem(model, used, options, frames, 1)
     state, _ = minimise(problem, state, options.max_iterations, LOSS_TOLERANCE, on_each)
-    note = _size_note(model, options.hand_length_m, tracked, _length_m(problem.points, state))
+    who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
+    note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
     error_m[is_valid] = _error(problem, state).cpu()
     return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, history, [note])
@@ -111,19 +112,19 @@ def _length_m(points: HandPoints, state: HandState) -> float:
     return float(chain_length_m(points, state.betas.reshape(-1, 10).mean(dim=0)))
 
 
-def _size_note(model: HandModel, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
+def _size_note(hand: str, who: str, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
     if measured_m is None:
         return (
-            f"{model.side} hand: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as the tracker has it; every size follows it "
+            f"{hand}: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as {who} has it; every size follows it "
             "(measure the hand and set hands.length_mm)"
         )
-    return f"{model.side} hand: scaled from the tracker's {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
+    return f"{hand}: scaled from {who}'s {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
 
 
 def _start(model: HandModel, targets: Targets) -> HandState:
     vertices, j3d, j2d = targets.weights()
     if targets.vertices_m is not None and vertices is not None:
-        state = start.from_vertices(model, targets.vertices_m.double(), vertices)
+        state = start.from_vertices(model, targets.vertices_m, vertices)
     elif targets.j3d_m is not None and j3d is not None:
         state = start.from_joints(model, targets.j3d_m.double(), j3d)
     else:
@@ -158,7 +159,7 @@ def _terms(points: HandPoints, targets: Targets, options: Options, step: int) ->
 def _error(problem: HandProblem, state: HandState) -> Tensor:
     """(T,) mean distance of the first kind of target's points, m; of pixels at the hand's depth."""
     term, points, errors = problem.terms[0], problem.points, list[Tensor]()
-    for rows in (slice(i, i + 256) for i in range(0, len(state.transl), 256)):
+    for rows in chunks(len(state.transl), problem.chunk):
         posed = points.pose(state.rows(rows))
         distance = term.residual(posed, rows).norm(dim=1)
         if term.K is not None:

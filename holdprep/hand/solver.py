@@ -106,31 +106,50 @@ def minimise(
     now = _at(problem, state)
     noise = _measure(problem, now, noise, {name: float(TRANSL * len(damping)) for name in noise})
     for iteration in range(max_iterations):
-        equations = _Equations(linearise(problem.points, now.state, problem.terms, problem.chunk), now.prior)
-        own, total = now.frame_losses(noise), now.losses(noise)["total"]
-        while True:
-            step, determined = _step(problem, equations, noise, damping)
-            there = _at(problem, _moved(now, step))
-            own_there, total_there = there.frame_losses(noise), there.losses(noise)["total"]
-            if total_there <= total or float(damping.max()) > MAX_DAMPING:
-                break
-            damping = torch.where(_risen(problem, own, own_there, accepted=False), 10 * damping, damping)
-        if not total_there <= total:
+        found = _descend(problem, now, noise, damping)
+        if found is None:
             break
-        damping = torch.where(_risen(problem, own, own_there, accepted=True), 10 * damping, damping / 10).clamp_min(MIN_DAMPING)
-        before, now, noise = noise, there, _measure(problem, there, noise, determined)
+        before, now, damping, noise = noise, found.there, found.damping, _measure(problem, found.there, noise, found.determined)
         history.append(now.losses(noise))
         if callback is not None:
             callback(iteration, history[-1])
         settled = all(abs(noise[k] / before[k] - 1) < NOISE_TOLERANCE for k in noise)
-        small = max(float(step[:, :TRANSL].abs().max()), 0.1 * float(step[:, TRANSL:].abs().max())) < STEP_TOLERANCE
-        gained, gain_before = total - total_there, gained
         # undamped steps shrink by a rate or faster: the next one gains at most this
         free = float(damping.max()) <= FIRST_DAMPING
-        expected = gained * min(gained / max(gain_before, 1e-300), 1.0) if free else gained
-        if settled and (small or expected < tolerance * len(own)):
+        expected = found.gained * min(found.gained / max(gained, 1e-300), 1.0) if free else found.gained
+        gained = found.gained
+        if settled and (found.moved < STEP_TOLERANCE or expected < tolerance * len(damping)):
             break
     return now.state, history
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """Where a step led, how much loss that `gained`, how far it went (`moved`, as STEP_TOLERANCE counts), the damping for the next one."""
+
+    there: _At
+    gained: float
+    moved: float
+    damping: Tensor
+    determined: dict[str, float]
+
+
+def _descend(problem: HandProblem, now: _At, noise: Mapping[str, float], damping: Tensor) -> _Descent | None:
+    """A step that lowers the loss, damped until it does; None where none does. Its equations, the most of what is in memory, end here."""
+    equations = _Equations(linearise(problem.points, now.state, problem.terms, problem.chunk), now.prior)
+    own, total = now.frame_losses(noise), now.losses(noise)["total"]
+    while True:
+        step, determined = _step(problem, equations, noise, damping)
+        there = _at(problem, _moved(now, step))
+        own_there, total_there = there.frame_losses(noise), there.losses(noise)["total"]
+        if total_there <= total or float(damping.max()) > MAX_DAMPING:
+            break
+        damping = torch.where(_risen(problem, own, own_there, accepted=False), 10 * damping, damping)
+    if not total_there <= total:
+        return None
+    damping = torch.where(_risen(problem, own, own_there, accepted=True), 10 * damping, damping / 10).clamp_min(MIN_DAMPING)
+    moved = max(float(step[:, :TRANSL].abs().max()), 0.1 * float(step[:, TRANSL:].abs().max()))
+    return _Descent(there, total - total_there, moved, damping, determined)
 
 
 def _risen(problem: HandProblem, own: Tensor, own_there: Tensor, accepted: bool) -> Tensor:
@@ -205,7 +224,8 @@ def _step(problem: HandProblem, at: _Equations, noise: Mapping[str, float], damp
     """The damped step (T, 61), turns about the camera's axes; and how many unknowns each term determines (MacKay 1992, eq. 2.16)."""
     T, n = len(damping), TRANSL if problem.shared_shape else UNKNOWNS
     determined = dict.fromkeys(noise, 0.0)
-    blocks, sides, solved = [], [], []
+    side, free = (damping.new_empty(T, n, 1 + 10) for _ in range(2))
+    blocks = None if at.prior.below is None else damping.new_empty(T, n, n)
     C, c = torch.zeros(10, 10).to(damping), torch.zeros(10).to(damping)
     for start in range(0, T, BATCH):
         rows = slice(start, start + BATCH)
@@ -215,25 +235,23 @@ def _step(problem: HandProblem, at: _Equations, noise: Mapping[str, float], damp
             g[:, TRANSL:] += at.prior.shape_gradient[rows]
         C, c = C + H[:, TRANSL:, TRANSL:].sum(dim=0), c + g[:, TRANSL:].sum(dim=0)
         A = H[:, :n, :n] + torch.diag_embed(damping[rows, None] * H.diagonal(dim1=1, dim2=2)[:, :n] + 1e-9)
-        sides.append(torch.cat([g[:, :n, None], H[:, :n, TRANSL:]], dim=2))
+        side[rows] = torch.cat([g[:, :n, None], H[:, :n, TRANSL:]], dim=2)
         factor = torch.linalg.cholesky_ex(A).L
         inverse = torch.cholesky_inverse(factor)[:, :TRANSL, :TRANSL]
         for name, sigma in noise.items():
             determined[name] += float((inverse * at.measured[name][0][rows, :TRANSL, :TRANSL]).sum()) / sigma**2
-        if at.prior.below is None:
-            solved.append(torch.cholesky_solve(sides[-1], factor))
+        if blocks is None:
+            free[rows] = torch.cholesky_solve(side[rows], factor)
         else:
-            blocks.append(A)
-    side = torch.cat(sides)
-    if at.prior.below is None:
-        free = torch.cat(solved)
-    else:
-        chain = BlockFactor(torch.cat(blocks).cpu().numpy(), at.prior.below.cpu().numpy())
+            blocks[rows] = A
+    if blocks is not None and at.prior.below is not None:
+        chain = BlockFactor(blocks.cpu().numpy(), at.prior.below.cpu().numpy())
         free = torch.from_numpy(chain.solve(side.cpu().numpy())).to(side)
     if not problem.shared_shape:
         return -free[..., 0], determined
     C, c = C + at.prior.shape_hessian, c + at.prior.shape_gradient
-    reduced = C + torch.diag_embed(damping.median() * C.diagonal()) - torch.einsum("tkb,tkc->bc", side[..., 1:], free[..., 1:])
-    shape = -torch.linalg.solve(reduced, c - torch.einsum("tkb,tk->b", side[..., 1:], free[..., 0]))
-    own = -(free[..., 0] + free[..., 1:] @ shape)
+    known = side.flatten(0, 1).mT @ free.flatten(0, 1)  # what the frames' own unknowns explain of the shape's equations
+    reduced = C + torch.diag_embed(damping.median() * C.diagonal()) - known[1:, 1:]
+    shape = -torch.linalg.solve(reduced, c - known[1:, 0])
+    own = -(free @ torch.cat([shape.new_ones(1), shape]))
     return torch.cat([own, shape.expand(T, 10)], dim=1), determined

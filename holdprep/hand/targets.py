@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.joints import MANO21_TIP_VERTICES, MIDDLE_FINGER
+from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES, MIDDLE_FINGER
 from holdprep.hand.lbs import NUM_JOINTS
-from holdprep.hand.model import HandModel
+from holdprep.hand.model import HandModel, Side
 
 LENGTH_RANGE_M = (0.08, 0.30)  # wrist to middle fingertip: an infant's to a giant's
 MIN_SPREAD = 0.02  # of a target's points about their mean, in lengths of a hand; less is one point
+MIN_SPREAD_PX = 1.0  # of keypoints about their mean
 MIN_JOINTS, MIN_VERTICES = 6, 200
+STRAIGHT = 0.2  # mean sine of a straight hand's bends; 12 degrees
+INDEX, LITTLE = FINGERS[0][0], FINGERS[2][0]
+LONG_FINGERS = FINGERS[:4]
 SIDE_FRAMES = 300  # are looked at, evenly, to tell a right hand from a left one
 
 
@@ -39,7 +43,7 @@ class Targets:
         return next(len(x) for x in (self.vertices_m, self.j3d_m, self.j2d_px) if x is not None)
 
     def weights(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What is seen of vertices (T, 778), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
+        """What is seen of vertices (T, 778; bool), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
         trust = None if self.confidence is None else torch.nan_to_num(self.confidence.double())
 
         def weight(x: Tensor | None, trust: Tensor | None) -> Tensor | None:
@@ -48,7 +52,8 @@ class Targets:
             seen = torch.isfinite(x).all(dim=-1)
             return seen.float() if trust is None else seen * trust * (trust > 0.05)
 
-        return weight(self.vertices_m, None), weight(self.j3d_m, trust), weight(self.j2d_px, trust)
+        vertices = None if self.vertices_m is None else torch.isfinite(self.vertices_m.sum(dim=-1))  # a sum is, if all it adds are
+        return vertices, weight(self.j3d_m, trust), weight(self.j2d_px, trust)
 
     def is_valid(self) -> Tensor:
         """(T,) frames in which enough was seen: a quarter of the vertices, or 6 joints."""
@@ -94,6 +99,10 @@ def check(model: HandModel, targets: Targets) -> Tensor:
             _check_size(model, name, points, is_valid)
     if targets.vertices_m is not None:
         _check_side(model, targets.vertices_m, is_valid)
+    if targets.j3d_m is not None:
+        _check_bend(model.side, targets.j3d_m, targets.weights()[1])
+    if targets.j2d_px is not None:
+        _check_pixels(targets.j2d_px, is_valid)
     return is_valid
 
 
@@ -156,8 +165,40 @@ def _check_side(model: HandModel, vertices_m: Tensor, is_valid: Tensor) -> None:
     errors = (seen - source @ turn.mT).norm(dim=-1).mean(dim=-1)
     mirrored = int((errors[1] < 0.7 * errors[0]).sum())
     if mirrored > 0.5 * len(errors[0]):
-        other = "left" if model.side == "right" else "right"
+        raise _other_side(model.side, "vertices", mirrored, len(errors[0]))
+
+
+def _check_bend(side: Side, j3d_m: Tensor, weight: Tensor | None) -> None:
+    """Fingers bend one way: what turns them at their middle and end joints has the sense from little to index finger in right hands alone.
+
+    Told only of bent hands, by the mean sine of the eight joints; those of a straight one bend back by less than STRAIGHT on average.
+    """
+    seen = torch.isfinite(j3d_m).all(dim=-1) & (True if weight is None else weight > 0)
+    joints = torch.where(seen[..., None], j3d_m.double(), torch.nan)
+    across = torch.nn.functional.normalize(joints[:, INDEX] - joints[:, LITTLE], dim=-1)
+    bones = torch.nn.functional.normalize(joints[:, list(LONG_FINGERS)].diff(dim=2), dim=-1)  # (T, 4 fingers, 3 bones, 3)
+    sine = torch.linalg.cross(bones[:, :, :-1], bones[:, :, 1:]) @ across[:, None, :, None]
+    bend = (sine if side == "right" else -sine).flatten(1).nanmean(dim=1)
+    known = int(torch.isfinite(bend).sum())
+    backward = int((bend < -STRAIGHT).sum())
+    if backward > 0.5 * known:
+        raise _other_side(side, "joints", backward, known)
+
+
+def _other_side(side: Side, kind: str, frames: int, known: int) -> HoldprepError:
+    other = "left" if side == "right" else "right"
+    return HoldprepError(
+        f"register: in {frames} of {known} frames the {side} hand's {kind} are a {other} hand's: "
+        f"name it hands.which={other}, or mirror the file's x"
+    )
+
+
+def _check_pixels(j2d_px: Tensor, is_valid: Tensor) -> None:
+    off = j2d_px - j2d_px.nanmean(dim=1, keepdim=True)
+    small = is_valid & (off.norm(dim=-1).nan_to_num().amax(dim=1).cpu() < MIN_SPREAD_PX)
+    if bool(small.any()):
+        first = int(small.nonzero()[0, 0])
         raise HoldprepError(
-            f"register: in {mirrored} of {len(errors[0])} frames the {model.side} hand's vertices are a {other} hand's: "
-            f"name it hands.which={other}, or mirror the file's x"
+            f"register: in {int(small.sum())} of {len(small)} frames all keypoints lie within {2 * MIN_SPREAD_PX} px (first: row {first}): "
+            "no hand; are they pixels of the image?"
         )

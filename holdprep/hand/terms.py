@@ -99,13 +99,17 @@ def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: i
 
 def linearise(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Of every term, in its own unit, Gauss-Newton's matrix (T, 61, 61) and gradient (T, 61); the unknown turns go about the camera's axes."""
-    narrow = [_Narrow.of(points, t) for t in terms]
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {t.name: [] for t in terms}
-    for rows in chunks(len(state.transl), chunk):
+    narrow, frames = [_Narrow.of(points, t) for t in terms], len(state.transl)
+    found = {}
+    for t in terms:  # room made beforehand: parts and their whole would be there twice
+        matrices = state.transl.new_empty(frames, UNKNOWNS, UNKNOWNS, dtype=t.dtype)
+        found[t.name] = matrices, state.transl.new_empty(frames, UNKNOWNS)
+    for rows in chunks(frames, chunk):
         posed = points.pose(state.rows(rows))
         for t, own in zip(terms, narrow, strict=True):
-            found[t.name].append(_equations(own, posed, t, rows))
-    return {name: (torch.cat([H for H, _ in parts]), torch.cat([g for _, g in parts])) for name, parts in found.items()}
+            H, g = found[t.name]
+            H[rows], g[rows] = _equations(own, posed, t, rows)
+    return found
 
 
 def chunks(frames: int, size: int) -> Iterator[slice]:

@@ -223,6 +223,16 @@ RULES: tuple[Rule, ...] = (
         "align", "contact.gap_mm", "mm", "at most", 10, 50,
         "hand and object do not meet: try another align.scale or raise weights.contact; measure hands.length_mm",
     ),
+    # a soft palm gives some millimetres; more is a hand inside the object. A guess
+    Rule(
+        "align", "contact.penetration_mm", "mm", "at most", 12, 40,
+        "the hand is inside the object: try another align.scale; measure hands.length_mm; look at the cloud",
+    ),
+    # rendered sequences have over 0.9; a mask that holds the forearm halves it, so it never fails
+    Rule(
+        "align", "mask_iou", "", "at least", 0.4, None,
+        "the posed hand does not fill its mask: look at the overlays; check the hand's side and the focal length",
+    ),
     Rule(
         "align", "behind_camera_frames", "frames", "at most", 0, 0,
         "points lie behind the camera: raise weights.z_min; check the focal length",

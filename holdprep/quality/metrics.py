@@ -108,6 +108,13 @@ def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
     return bool((cv2.dilate(a.astype(np.uint8), kernel) & b).any())
 
 
+def visible_iou(silhouette: np.ndarray, mask: np.ndarray, hidden: np.ndarray) -> float:
+    """IoU of a drawn silhouette and a mask, both (H, W) bool, where nothing (`hidden`) may lie before it; NaN where neither is left."""
+    drawn, seen = silhouette & ~hidden, mask & ~hidden
+    union = int((drawn | seen).sum())
+    return float((drawn & seen).sum()) / union if union else float("nan")
+
+
 def longest_gap(is_valid: np.ndarray) -> int:
     """Length of the longest run of frames that are not valid; `is_valid` is (T,) bool."""
     edges = np.flatnonzero(np.diff(np.concatenate([[1], np.asarray(is_valid, bool).astype(int), [1]])))

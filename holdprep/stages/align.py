@@ -1,12 +1,14 @@
 """Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from holdprep import safeio
-from holdprep.align.problem import BEFORE, Alignment, HandObservation, Mode, Problem, Refine, Tracks, Weights
+from holdprep.align.metrics import median_of
+from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
 from holdprep.dataset import hold
@@ -16,11 +18,13 @@ from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
-from holdprep.quality.metrics import touching_frames
+from holdprep.quality.metrics import touching_frames, visible_iou
 from holdprep.stages.common import hand_model, params_from_dict
-from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
+from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, silhouette
 
+ORDER_FRAMES = 60  # whose masks tell what lies before what
 CONTACT_PX = 3  # masks this near to each other touch
+Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
 
 def run(ctx: Context, mode: Mode) -> Result:
@@ -43,10 +47,13 @@ def run(ctx: Context, mode: Mode) -> Result:
         seed=cfg.seed,
     )
     if mode == "ho":
-        _write_aligned(ctx, found, models, cloud)
+        meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
+        arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
+        found = _with_mask_iou(ctx, found, arrays, models)
+        _write_aligned(ctx, found, arrays, models, cloud)
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
-    return Result(dict(found.metrics), {}, list(found.notes))
+    return Result(dict(found.metrics), dict(found.curves), list(found.notes))
 
 
 def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
@@ -90,13 +97,40 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         obj_weight=torch.as_tensor(registered.astype(np.float64)),
         tracks=tracks,
     )
-    return problem, cloud
+    return replace(problem, masks=_order_masks(ctx, problem)), cloud
 
 
-def _write_aligned(ctx: Context, found: Alignment, models: dict[Side, HandModel], cloud: dict[str, np.ndarray]) -> None:
+def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
+    """The masks of some frames in which hand and object touch; None without masks of the object and every hand."""
+    seq = ctx.seq
+    if not all(seq.has(f"masks_{entity}") for entity in (*problem.hands, "object")):
+        return None
+    touching = torch.stack([contact_frames(problem, side) for side in problem.hands]).any(dim=0).numpy()
+    at = np.flatnonzero(touching)
+    at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
+    if len(at) == 0:
+        return None
+    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity))}
+    return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
+
+
+def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:
+    """With `<side>.mask_iou`: the drawn hand against its mask, where no other mask may hide it; the median over frames, and the curve."""
+    seq, curves = ctx.seq, {}
+    masks = {entity: seq.masks(entity) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
+    for side, (vertices, _) in meshes_m.items():
+        if side in masks:
+            faces, hiding = models[side].faces.numpy(), [masks[other] for other in masks if other != side]
+            drawn = (silhouette(v, faces, found.K.numpy(), seq.image_size()) for v in vertices)
+            nothing = np.zeros(seq.image_size()[::-1], bool)
+            hidden = (np.any([nothing, *(other[t] for other in hiding)], axis=0) for t in range(len(vertices)))
+            curves[f"{side}.mask_iou"] = np.array([visible_iou(*three) for three in zip(drawn, masks[side], hidden, strict=True)])
+    medians = {name: value for curve in curves for name, value in median_of(curves, curve).items()}
+    return replace(found, curves=found.curves | {k: v.tolist() for k, v in curves.items()}, metrics=found.metrics | medians)
+
+
+def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, models: dict[Side, HandModel], cloud: dict[str, np.ndarray]) -> None:
     """hold_fit.aligned.npy as HOLD writes it, and a picture a frame."""
-    meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
-    arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
     hands = {}
     for side, p in found.hands.items():
         betas = p.betas.numpy()
@@ -112,7 +146,7 @@ def _write_aligned(ctx: Context, found: Alignment, models: dict[Side, HandModel]
 
 
 def _overlays(
-    ctx: Context, meshes_m: dict[Side, tuple[np.ndarray, np.ndarray]], models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
+    ctx: Context, meshes_m: Meshes, models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     px = project(obj.points_cam_m, K)
     for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens()), strict=True)):

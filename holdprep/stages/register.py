@@ -71,7 +71,7 @@ def _fit(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> tupl
     targets = Targets(vertices_m=vertices_m)
 
     def log(step: int, losses: dict[str, float]) -> None:
-        ctx.log_losses(step, {f"{side}.{k}": v for k, v in losses.items()})
+        ctx.log_losses(step, {f"{side}/{k}": v for k, v in losses.items()})
 
     return registration.register(model, targets, options, device=ctx.cfg.device, on_iteration=log), None
 

@@ -44,10 +44,10 @@ def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[in
     """Points (N, 2) px as dots, in one BGR colour or (N, 3)."""
     out = image.copy()
     radius = max(image.shape[:2]) // 640 + 1
-    shown = np.flatnonzero(np.isfinite(px).all(axis=1))
-    each = np.broadcast_to(np.asarray(colors), (len(px), 3))
-    for i in shown:
-        cv2.circle(out, _pixel(px[i]), radius, tuple(int(c) for c in each[i]), -1, cv2.LINE_AA)
+    shown = np.isfinite(px).all(axis=1)
+    each = np.broadcast_to(np.asarray(colors), (len(px), 3))[shown].tolist()
+    for at, color in zip(np.clip(np.round(px[shown]), -1e5, 1e5).astype(int).tolist(), each, strict=True):
+        cv2.circle(out, at, radius, color, -1, cv2.LINE_AA)
     return out
 
 
@@ -83,6 +83,16 @@ def draw_mesh(
         cv2.fillConvexPoly(covered, fixed[i], 255, cv2.LINE_8, shift)
     blended = cv2.addWeighted(layer, alpha, image, 1 - alpha, 0)
     return np.where(covered[..., None] > 0, blended, image)
+
+
+def silhouette(vertices_cam_m: np.ndarray, faces: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(height, width) bool pixels that a mesh (V, 3) covers, by `size` (width, height); what lies behind the camera is left out."""
+    covered = np.zeros(size[::-1], np.uint8)
+    if np.isfinite(vertices_cam_m).all():
+        corners = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces][(vertices_cam_m[faces][..., 2] > 0).all(axis=1)]
+        for corner in np.round(corners).astype(np.int32):
+            cv2.fillConvexPoly(covered, corner, 1)
+    return covered > 0
 
 
 def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:

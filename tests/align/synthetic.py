@@ -1,12 +1,15 @@
 """Synthetic truth: a hand in MANO's layout made of boxes along bones, a box-shaped cloud, and sequences of both."""
 
+from functools import lru_cache
+
 import numpy as np
 import roma
 import torch
+from scipy.optimize import least_squares
 
 from holdprep.align.problem import HandObservation, Problem
 from holdprep.geometry.cameras import pinhole_K, project
-from holdprep.hand.lbs import HandPoints, HandState, to_params
+from holdprep.hand.lbs import HandPoints, HandState, tip_patches, to_params
 from holdprep.hand.model import HandModel, ManoParams, Side
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
@@ -69,13 +72,14 @@ def random_state(frames: int, seed: int = 0) -> HandState:
     return HandState(roma.rotvec_to_rotmat(pose), 0.5 * torch.randn(10, generator=g, dtype=torch.float64), at)
 
 
-def box_cloud(size_m: tuple[float, float, float], count: int = 1500, seed: int = 0) -> torch.Tensor:
-    """Points (count, 3) on the surface of a box about the origin."""
+def bar_cloud(count: int = 1500, seed: int = 0) -> torch.Tensor:
+    """Points (count, 3) on the surface of a bar, round about z, ends and all."""
     rng = np.random.default_rng(seed)
-    points = rng.uniform(-0.5, 0.5, (count, 3))
-    axis = rng.integers(0, 3, count)
-    points[np.arange(count), axis] = np.sign(points[np.arange(count), axis]) * 0.5
-    return torch.from_numpy(points * np.array(size_m))
+    around, along = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.5, 0.5, count)
+    end = rng.uniform(size=count) < BAR_RADIUS_M / (BAR_RADIUS_M + BAR_LENGTH_M)
+    radius = np.where(end, BAR_RADIUS_M * np.sqrt(rng.uniform(size=count)), BAR_RADIUS_M)
+    z = BAR_LENGTH_M * np.where(end, np.sign(along) / 2, along)
+    return torch.from_numpy(np.stack([radius * np.cos(around), radius * np.sin(around), z], axis=1))
 
 
 def turning(frames: int, degrees: float, tilt: float = 0.35) -> torch.Tensor:
@@ -93,49 +97,66 @@ def grasp(
     unit_m: float = 0.037,
     seed: int = 0,
 ) -> tuple[Problem, dict[Side, ManoParams]]:
-    """A box held by one or two hands and turned with them (`in_hand`: turned in still hands); the problem and the hands' truth.
+    """A round bar held by one or two hands and turned with them (`in_hand`: about its axis, in still hands); the problem and the hands' truth.
 
-    The thumb and the other fingers lie on opposite faces of the box. SfM's unit is `unit_m` metres: the true scale.
+    All five fingertips touch the bar. SfM's unit is `unit_m` metres: the true scale.
     """
     g = torch.Generator().manual_seed(seed)
-    R = turning(frames, 140.0)
+    R_cam_hand = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1) if in_hand else turning(frames, 140.0)
+    about_z = torch.linspace(0, np.deg2rad(140.0), frames, dtype=torch.float64)[:, None] * torch.tensor([0.0, 0, 1], dtype=torch.float64)
+    R = roma.rotvec_to_rotmat(about_z) if in_hand else R_cam_hand
     time = torch.linspace(0, 1, frames, dtype=torch.float64)
     t = torch.stack([0.05 * torch.sin(4 * time), 0.03 * torch.cos(5 * time), 0.6 + 0.06 * torch.sin(3 * time)], dim=1)
     K = torch.from_numpy(pinhole_K(700.0, 640, 480))
     hands, truth = {}, {}
     for side in sides:
         model = hand_model(side)
-        state = _holding(model, R, t, in_hand)
+        state = _holding(model, R_cam_hand, t)
         joints = HandPoints.of(model, EMPTY).pose(state).points[:, :21]
         j2d = project(joints, K) + noise_px * torch.randn(frames, 21, 2, generator=g, dtype=torch.float64)
         truth[side] = to_params(model, state)
         foreign = ManoParams(truth[side].global_orient, truth[side].hand_pose, truth[side].betas, truth[side].transl + 5.0)
         hands[side] = HandObservation(model, foreign, j2d, torch.ones(frames, dtype=torch.float64))
-    cloud = box_cloud(BOX_M)
+    cloud = bar_cloud()
     T_cam_obj = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
     T_cam_obj[:, :3, :3], T_cam_obj[:, :3, 3] = R, t / unit_m
     return Problem(K, (640, 480), hands, cloud / unit_m, T_cam_obj, torch.ones(frames, dtype=torch.float64)), truth
 
 
-BOX_M = (0.09, 0.05, 0.08)
+BAR_RADIUS_M, BAR_LENGTH_M = 0.03, 0.16
 
 
-def _holding(model: HandModel, R: torch.Tensor, t: torch.Tensor, in_hand: bool) -> HandState:
-    """Curl the hand around the box and move it with the object, or keep its rotation while the object turns."""
-    frames = len(R)
-    sign = 1.0 if model.side == "right" else -1.0
-    pose = torch.zeros(16, 3, dtype=torch.float64)
-    pose[[1, 4, 7, 10], 2] = 0.75 * sign
-    pose[[2, 5, 8, 11], 2] = 0.55 * sign
-    betas = torch.zeros(10, dtype=torch.float64)
-    local = roma.rotvec_to_rotmat(pose).repeat(frames, 1, 1, 1)
-    points = HandPoints.of(model, EMPTY)
-    still = HandState(local, betas, torch.zeros(frames, 3, dtype=torch.float64))
-    tips = points.pose(still).points[0, [16, 17, 18, 19, 20]]
-    middle = 0.5 * (tips[0] + tips[1:].mean(dim=0))
-    wrist = points.joint_rest[0]
-    turn = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1) if in_hand else R
-    transl = t - (turn @ (middle - wrist)) - wrist
-    rotations = local.clone()
-    rotations[:, 0] = turn @ local[:, 0]
-    return HandState(rotations, betas, transl)
+def _holding(model: HandModel, R_cam_hand: torch.Tensor, t_m: torch.Tensor) -> HandState:
+    """The hand that touches the bar at `t_m` (T, 3), turned by `R_cam_hand` (T, 3, 3)."""
+    pose, transl_m = _closed(model.side)
+    local = roma.rotvec_to_rotmat(torch.from_numpy(pose))
+    wrist = HandPoints.of(model, EMPTY).joint_rest[0]
+    rotations = local.repeat(len(t_m), 1, 1, 1)
+    rotations[:, 0] = R_cam_hand @ local[0]
+    return HandState(rotations, torch.zeros(10, dtype=torch.float64), t_m + R_cam_hand @ (torch.from_numpy(transl_m) + wrist) - wrist)
+
+
+@lru_cache
+def _closed(side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Joint angles (16, 3) and translation (3,) m with which all fingertips touch a bar at the origin, by least squares."""
+    model = hand_model(side)
+    patches = tip_patches(model)
+    points = HandPoints.of(model, patches.flatten())
+    sign = 1.0 if side == "right" else -1.0
+
+    def unpack(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pose = np.zeros((16, 3))
+        for finger, first in enumerate((1, 4, 7, 10)):
+            pose[first : first + 3, 2] = sign * x[finger]
+        pose[13] = x[4:7]
+        return pose, x[7:10]
+
+    def miss(x: np.ndarray) -> np.ndarray:
+        pose, transl_m = unpack(x)
+        state = HandState(roma.rotvec_to_rotmat(torch.from_numpy(pose))[None], torch.zeros(10).double(), torch.from_numpy(transl_m)[None])
+        tips = points.pose(state).points[0, 21:].unflatten(0, patches.shape).numpy()
+        gap = np.linalg.norm(tips[..., :2], axis=-1).min(axis=1) - BAR_RADIUS_M
+        return np.append(100 * gap, 1e-4 * (x - start))
+
+    start = np.array([0.7, 0.7, 0.7, 0.7, 0.9, 0, 0, -0.01 * sign, 0.035, 0])
+    return unpack(least_squares(miss, start, x_scale=[0.3] * 7 + [0.01] * 3).x)

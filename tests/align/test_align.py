@@ -5,13 +5,14 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
+from holdprep.align import metrics
 from holdprep.align.problem import Refine, Tracks, Weights
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
 
-from .synthetic import grasp
+from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp
 
 UNIT_M = 0.037
 STILL = Refine(rotation=False, pose=False, shape=False)
@@ -40,7 +41,8 @@ def test_rigid_grasp_comes_out_metric(sides):
     assert torch.allclose(ho.transl_cam_obj_m, ho.obj_scale * problem.T_cam_obj[:, :3, 3])
     assert ho.metrics["behind_camera_frames"] == 0
     assert ho.metrics["contact.spread_mm"] < 5
-    assert ho.metrics["object.diameter_mm"] == pytest.approx(1e3 * np.linalg.norm((0.09, 0.05, 0.08)), rel=0.05)
+    assert ho.metrics["object.diameter_mm"] == pytest.approx(1e3 * np.hypot(2 * BAR_RADIUS_M, BAR_LENGTH_M), rel=0.05)
+    assert ho.metrics["contact.gap_mm"] < 1
 
 
 def test_noisy_keypoints_cost_little_scale():
@@ -116,7 +118,7 @@ def test_shape_moves_only_when_freed():
 def test_loss_never_rises_and_every_term_is_logged(tmp_path):
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, o, ho = in_turn(problem, logger=logger)
+    h, o, ho = in_turn(problem, logger=logger, weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
     logger.save()
     header, *rows = (tmp_path / "losses" / "metrics.csv").read_text().splitlines()
     assert {"align/h/j2d", "align/h/loss", "align/ho/contact", "align/ho/smooth", "align/o/rigid_grasp.scale"} <= set(header.split(","))
@@ -128,10 +130,10 @@ def test_loss_never_rises_and_every_term_is_logged(tmp_path):
 
 
 def test_a_contact_weight_brings_the_hand_to_the_object():
-    problem, _ = grasp(frames=30, in_hand=True, noise_px=3.0)
+    problem, _ = grasp(frames=30, in_hand=True, noise_px=8.0)
     o = align("o", problem, initial=align("h", problem))
-    loose, tight = (align("ho", problem, initial=o, weights=Weights(contact=c)) for c in (1e-3, 3000.0))
-    assert tight.losses[-1]["contact"] / 3000 < 0.5 * loose.losses[-1]["contact"] / 1e-3
+    loose, tight = (align("ho", problem, initial=o, weights=Weights(contact=c)) for c in (1e-3, 1e5))
+    assert tight.losses[-1]["contact"] / 1e5 < 0.5 * loose.losses[-1]["contact"] / 1e-3
     assert tight.losses[-1]["j2d"] > loose.losses[-1]["j2d"]
     assert not torch.allclose(tight.hands["right"].transl, loose.hands["right"].transl, atol=1e-4)
 
@@ -221,3 +223,51 @@ def test_modes_need_their_predecessor():
 def test_wild_units_of_sfm(unit_m):
     problem, _ = grasp(frames=30, unit_m=unit_m)
     assert in_turn(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)
+
+
+def test_measured_priors_keep_noise_out_of_the_depth():
+    """Fixed loose ones let the fingers follow the noise, and the hand comes nearer than with the true fingers held."""
+    problem, truth = grasp(frames=120, noise_px=5.0, seed=4)
+
+    def depth_error(weights: Weights, refine: Refine) -> torch.Tensor:
+        return align("h", problem, weights=weights, refine=refine).hands["right"].transl[:, 2] / truth["right"].transl[:, 2] - 1
+
+    held, measured = depth_error(Weights(), STILL), depth_error(Weights(), Refine())
+    loose = depth_error(Weights(rotation=40.0, pose=40.0), Refine())
+    assert abs(float((measured - held).median())) < 0.001
+    departed = align("h", problem).hands["right"].hand_pose - problem.hands["right"].params.hand_pose
+    assert 0 < float(departed.abs().max()) < 0.1  # fingers were let move, found to have no reason to, and stopped
+    assert measured.std() < 1.1 * held.std()
+    assert float((loose - held).median()) < -0.006
+
+
+def test_curves_have_a_value_for_every_frame_that_knows_one():
+    problem, _ = grasp(frames=12, noise_px=2.0)
+    hand = problem.hands["right"]
+    weight, touching = hand.weight.clone(), torch.ones(12)
+    weight[3], touching[8:] = 0.0, 0
+    ho = in_turn(replace(problem, hands={"right": replace(hand, weight=weight, contact=touching)}))[2]
+    assert set(ho.curves) == {"right.reprojection_px", "right.jerk_mm", "object.jerk_mm", "contact.gap_mm", "contact.penetration_mm"}
+    known = {name: np.flatnonzero(np.isfinite(curve)).tolist() for name, curve in ho.curves.items()}
+    assert known["right.reprojection_px"] == [0, 1, 2, *range(4, 12)]
+    assert known["contact.gap_mm"] == [0, 1, 2, 4, 5, 6, 7]
+    assert known["object.jerk_mm"] == list(range(9))
+    assert ho.metrics["contact.penetration_mm"] == pytest.approx(np.nanmedian(ho.curves["contact.penetration_mm"]))
+
+
+def test_jerk_of_a_cubic_is_six():
+    time = np.arange(8.0)[:, None, None]
+    assert metrics.jerk_mm(np.concatenate([time**3, 0 * time, time**2], axis=2) / 1000)[:5] == pytest.approx(6.0)
+
+
+def test_wrong_fingers_open_the_measured_prior():
+    problem, truth = grasp(frames=60, noise_px=1.0)
+    hand = problem.hands["right"]
+    off = replace(
+        hand.params, hand_pose=hand.params.hand_pose + 0.2 * torch.randn(60, 45, generator=torch.Generator().manual_seed(1)).double()
+    )
+    wrong = replace(problem, hands={"right": replace(hand, params=off)})
+    h = align("h", wrong)
+    assert h.metrics["right.reprojection_px"] < 2.0
+    assert align("h", wrong, refine=STILL).metrics["right.reprojection_px"] > 4.0
+    assert miss_mm(h, truth, "right").median() < 8

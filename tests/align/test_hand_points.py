@@ -32,6 +32,12 @@ def test_rotation_jacobian_is_the_derivative_of_a_step(points):
     assert (points.rotation_jacobian(points.pose(state), ids) - expected).abs().max() < 1e-7
 
 
+def test_root_jacobian_is_the_first_bones_part(points):
+    posed = points.pose(random_state(3))
+    ids = torch.tensor([[0, 5, 17, 21, 23], [1, 2, 16, 20, 22], [3, 15, 18, 19, 21]])
+    assert torch.allclose(points.root_jacobian(posed, ids), points.rotation_jacobian(posed, ids)[..., 0, :], atol=1e-12)
+
+
 def test_shape_jacobian_is_autograds(points):
     state = random_state(2)
     ids = torch.arange(24).expand(2, 24)

@@ -15,6 +15,8 @@ from .synthetic import grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 
+PUBLISHED = Weights().settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
+
 
 def objective(mode, problem, alignment, targets_of):
     """HOLD's terms for an alignment, its frozen hands being those of `targets_of`."""
@@ -25,7 +27,7 @@ def objective(mode, problem, alignment, targets_of):
     targets = hold_targets(ready, rest, {s: targets_of.hands[s].transl for s in states})
     joints = {s: rest[s] + states[s].transl[:, None] for s in states}
     points = alignment.obj_scale * ready.points_obj @ alignment.R_cam_obj.transpose(1, 2) + alignment.transl_cam_obj_m[:, None]
-    return hold.losses(mode, joints, points, targets, Weights())
+    return hold.losses(mode, joints, points, targets, PUBLISHED)
 
 
 def test_schedule_is_halved_from_the_start():
@@ -90,11 +92,11 @@ def test_terms_against_closed_forms():
     j2d = torch.full((2, 21, 2), 3.0, dtype=torch.float64)
     j2d[1, 3] = 1e5
     targets = hold.Targets(K, {"left": j2d}, {"left": seen}, {"left": joints.mean(dim=1)}, torch.zeros(2, 1, 2, dtype=torch.float64))
-    terms = {k: float(v) for k, v in hold.losses("ho", {"left": joints}, points, targets, Weights()).items()}
+    terms = {k: float(v) for k, v in hold.losses("ho", {"left": joints}, points, targets, PUBLISHED).items()}
     assert terms["j2d"] == pytest.approx(2 * float(geman_mcclure(torch.tensor(3.0), 25.0)))
     assert terms["contact"] == pytest.approx(100 * 0.15 / 3)
     assert terms["o2d"] == pytest.approx(sum(float(geman_mcclure(torch.tensor(x), 25.0)) for x in (10.0, 20.0)) / 2)
     assert terms["smooth"] == pytest.approx(100 * 0.01 / 3)
     assert terms["z_min"] == 0
-    behind = hold.loss_object(points - torch.tensor([0, 0, 1.5]).double(), targets, Weights())
+    behind = hold.loss_object(points - torch.tensor([0, 0, 1.5]).double(), targets, PUBLISHED)
     assert float(behind["z_min"]) == pytest.approx(1000 * 0.5)

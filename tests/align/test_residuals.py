@@ -48,10 +48,18 @@ def test_too_near_counts_only_what_falls_short():
     assert res.too_near(torch.tensor([-0.1, 0.04, 0.3]), 0.05).tolist() == pytest.approx([0.15, 0.01, 0.0])
 
 
-def test_contact_gap_derivative_by_log_scale():
-    cloud, hand = points(), points() * 1.1
-    by_scale = torch.autograd.functional.jacobian(lambda s: res.contact_gap(hand, cloud, s.exp()), torch.tensor(0.3, dtype=torch.float64))
-    assert torch.allclose(by_scale, res.contact_gap(hand, cloud, torch.tensor(0.3).double().exp()) - hand)
+def test_signed_gap_derivative_by_log_scale():
+    """Of a sphere of radius 0.3 about (0.1, 0, 2) in the unit of SfM."""
+    centre, point = torch.tensor([0.1, 0.0, 2.0]).double(), torch.tensor([[0.05, 0.03, 0.9]]).double()
+
+    def gap(log_scale: torch.Tensor) -> torch.Tensor:
+        return log_scale.exp() * ((point / log_scale.exp() - centre).norm(dim=-1) - 0.3)
+
+    at = torch.tensor(-0.7).double()
+    away = point / at.exp() - centre
+    slope = away / away.norm(dim=-1, keepdim=True)
+    by_scale = torch.autograd.functional.jacobian(gap, at)
+    assert torch.allclose(by_scale, res.signed_gap_by_log_scale(gap(at), slope, point))
 
 
 def test_motion_of_uniform_movement():

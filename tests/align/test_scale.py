@@ -2,9 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from holdprep.align import metrics, scale
-from holdprep.align.problem import Weights, prepare
+from holdprep.align.contact import contact, touch_misfit
+from holdprep.align.grasp import rigid_grasp, still_stretches
+from holdprep.align.problem import Weights, outward, prepare
+from holdprep.align.surface import Surface
+from holdprep.align.tracks import HandTrack, ScaleEstimate, parabola_maximum
 from holdprep.errors import HoldprepError
 from holdprep.hand.lbs import to_state
 
@@ -24,16 +29,20 @@ def tracks(noise_m=0.0, **kwargs):
         ray = track.joints_m.mean(axis=1)
         shift = noise_m * rng.normal(size=(len(ray), 1)) * ray / np.linalg.norm(ray, axis=1, keepdims=True)
         result[side] = replace(track, joints_m=track.joints_m + shift[:, None], tips_m=track.tips_m + shift[:, None, None])
-    return result, problem.points_obj.numpy()
+    return result, Surface.of(problem.points_obj.numpy(), outward(problem).numpy())
 
 
-def all_estimates(found, points):
-    return {name: scale.estimate(name, found, points) for name in scale.ESTIMATORS}
+def part(track, rows):
+    return HandTrack(**{name: value[rows] for name, value in vars(track).items()})
+
+
+def all_estimates(found, surface):
+    return {name: scale.estimate(name, found, surface) for name in scale.ESTIMATORS}
 
 
 def test_centroid_is_the_minimum_of_the_l1_objective():
-    found, points = tracks(noise_m=0.01)
-    track = found["right"]
+    found, surface = tracks(noise_m=0.01)
+    points, track = surface.points, found["right"]
     hand, obj = track.joints_m.mean(axis=1), track.R_cam_obj @ points.mean(axis=0) + track.t_cam_obj_sfm
     grid = np.linspace(0.03, 0.045, 30001)
     loss = [np.abs(hand - s * obj).sum() for s in grid]
@@ -43,7 +52,7 @@ def test_centroid_is_the_minimum_of_the_l1_objective():
 @pytest.mark.parametrize("sides", [("right",), ("left",), ("right", "left")])
 def test_rigid_grasp_finds_the_scale_and_believes_it(sides):
     found, _ = tracks(noise_m=0.018, sides=sides, frames=200)
-    result = scale.rigid_grasp(found)
+    result = rigid_grasp(found)
     assert result.scale == pytest.approx(UNIT_M, rel=0.01)
     assert result.doubt == ""
     assert result.stderr_ratio < 0.02
@@ -54,68 +63,150 @@ def test_rigid_grasp_survives_wild_frames():
     track = found["right"]
     joints = track.joints_m.copy()
     joints[10:20] *= 1.6
-    assert scale.rigid_grasp({"right": replace(track, joints_m=joints)}).scale == pytest.approx(UNIT_M, rel=2e-3)
+    assert rigid_grasp({"right": replace(track, joints_m=joints)}).scale == pytest.approx(UNIT_M, rel=2e-3)
 
 
-def test_rigid_grasp_doubts_itself_when_the_object_is_turned_in_the_hand():
-    found, points = tracks(in_hand=True, frames=120)
-    estimates = all_estimates(found, points)
-    assert "turns" in estimates["rigid_grasp"].doubt
+def test_rigid_grasp_finds_nothing_still_when_the_object_is_turned_in_the_hand():
+    found, surface = tracks(in_hand=True, frames=60)
+    estimates = all_estimates(found, surface)
+    assert "never stands still" in estimates["rigid_grasp"].doubt
     chosen = scale.choose(estimates)
-    assert chosen.name != "rigid_grasp"
+    assert chosen.name == "contact"
     assert any("rigid_grasp not believed" in note for note in chosen.notes)
+    assert chosen.scale == pytest.approx(UNIT_M, rel=0.02)
     assert abs(chosen.scale / UNIT_M - 1) < 2 * chosen.stderr_ratio
+
+
+def test_a_new_grip_starts_a_new_stretch_and_spoils_nothing():
+    found, _ = tracks(noise_m=0.005, frames=120)
+    track = found["right"]
+    turn = Rotation.from_rotvec([0.0, 0, 0.6]).as_matrix()
+    to_other = np.einsum("fab,bc,fdc->fad", track.R_cam_obj, turn, track.R_cam_obj)[60:]
+    centre = UNIT_M * track.t_cam_obj_sfm[60:, None]
+    joints, R = track.joints_m.copy(), track.R_cam_hand.copy()
+    joints[60:] = np.einsum("fab,fjb->fja", to_other, joints[60:] - centre) + centre
+    R[60:] = to_other @ R[60:]
+    gripped_anew = replace(track, joints_m=joints, R_cam_hand=R)
+    stretches = still_stretches(gripped_anew)
+    assert len(stretches) == 2
+    assert stretches[0][-1] < 60 <= stretches[1][0]
+    assert sum(len(rows) for rows in stretches) > 100
+    result = rigid_grasp({"right": gripped_anew})
+    assert result.scale == pytest.approx(UNIT_M, rel=0.01)
+    assert result.doubt == ""
+
+
+def test_a_slow_slip_is_measured_and_widens_the_error():
+    """The hand turns on the object by a tenth of the object's own turn."""
+    found, _ = tracks(frames=60)
+    track = found["right"]
+    held = rigid_grasp(found)
+    assert held.figures["slip_pct"] < 0.1
+    vectors = Rotation.from_matrix(track.R_cam_obj @ track.R_cam_obj[0].T).as_rotvec()
+    slipped = replace(track, R_cam_hand=Rotation.from_rotvec(0.05 * vectors).as_matrix() @ track.R_cam_hand)
+    result = rigid_grasp({"right": slipped})
+    assert result.figures["slip_pct"] == pytest.approx(5.0, abs=1.0)
+    assert result.stderr_ratio > held.stderr_ratio + 0.0005
+
+
+def test_a_gap_of_frames_ends_a_still_stretch():
+    found, _ = tracks(frames=60)
+    rows = np.r_[0:20, 40:60]
+    assert [len(r) for r in still_stretches(part(found["right"], rows))] == [20, 20]
 
 
 def test_a_hardly_turned_object_gives_no_rigid_scale():
     found, _ = tracks(noise_m=0.03, frames=100)
-    track = found["right"]
-    short = {f: getattr(track, f)[:6] for f in ("joints_m", "tips_m", "R_cam_hand", "weight", "R_cam_obj", "t_cam_obj_sfm", "touching")}
-    assert scale.rigid_grasp({"right": scale.HandTrack(**short)}).doubt != ""
+    assert "hardly turned" in rigid_grasp({"right": part(found["right"], slice(0, 10))}).doubt
 
 
-def test_contact_meets_the_surface():
-    found, points = tracks()
-    result = scale.contact(found, points, around=UNIT_M * 1.07)
-    assert result.scale == pytest.approx(UNIT_M, rel=0.03)
-    assert result.figures["gap_mm"] < 5
+@pytest.mark.parametrize("in_hand", [False, True])
+def test_contact_meets_the_surface(in_hand):
+    found, surface = tracks(in_hand=in_hand)
+    result = contact(found, surface, around=UNIT_M * 1.12)
+    assert result.scale == pytest.approx(UNIT_M, rel=0.01)
+    assert result.figures["gap_mm"] < 1.5
+    assert result.doubt == ""
+
+
+def test_contact_is_not_drawn_by_noisy_depth():
+    found, surface = tracks(noise_m=0.015, in_hand=True, frames=120)
+    noisy = {"right": replace(found["right"], depth_ratio=np.full(120, 0.015 / 0.6))}
+    result = contact(noisy, surface, around=UNIT_M * 1.1)
+    assert result.scale == pytest.approx(UNIT_M, rel=0.015)
+    assert abs(result.scale / UNIT_M - 1) < 2 * result.stderr_ratio
+
+
+def test_contact_beyond_its_range_says_so():
+    found, surface = tracks()
+    assert "end of the range" in contact(found, surface, around=UNIT_M * 2).doubt
+
+
+def test_misfit_of_touching_by_hand():
+    sigma = 0.003
+    assert touch_misfit(np.array([0.0, 0, 0, 0.05, 0.05])) == 0.0
+    assert touch_misfit(np.array([sigma, 0, 0, 1.0, 1.0])) == pytest.approx(0.5)
+    assert touch_misfit(np.array([-sigma, 0, 0, 1.0, 1.0])) == pytest.approx(1.0)
+    assert touch_misfit(np.array([-sigma, -sigma, -sigma, -sigma, 1.0])) == pytest.approx(1.5 + 2.0)
+    assert touch_misfit(np.array([1.0, 1.0, 1.0, 1.0, 1.0])) == pytest.approx(3 * 8.0)
+
+
+def test_parabola_maximum_is_exact_for_parabolas():
+    x = np.arange(0, 1, 0.1)
+    assert parabola_maximum(x, 3 - (x - 0.437) ** 2) == pytest.approx(0.437)
 
 
 def test_contact_without_touching_frames_says_so():
-    found, points = tracks()
+    found, surface = tracks()
     apart = {"right": replace(found["right"], touching=np.zeros_like(found["right"].touching))}
-    estimates = all_estimates(apart, points)
+    estimates = all_estimates(apart, surface)
     assert "touch" in estimates["contact"].doubt
     assert scale.choose(estimates).name == "rigid_grasp"
 
 
 def test_auto_reports_agreement_and_shrinks_the_error():
-    found, points = tracks(noise_m=0.01, frames=120)
-    estimates = all_estimates(found, points)
+    found, surface = tracks(noise_m=0.01, frames=120)
+    estimates = all_estimates(found, surface)
     chosen = scale.choose(estimates)
     assert chosen.scale == pytest.approx(UNIT_M, rel=0.01)
     assert chosen.stderr_ratio <= estimates["rigid_grasp"].stderr_ratio
     assert "rigid_grasp" in chosen.notes[0]
 
 
-def test_disagreement_of_contact_and_centroid_widens_the_error():
-    contact = scale.ScaleEstimate("contact", 1.0, 0.01)
-    centroid = scale.ScaleEstimate("centroid", 1.3, 0.02)
-    rigid = scale.ScaleEstimate("rigid_grasp", 2.0, 0.01, doubt="turned")
-    chosen = scale.choose({"centroid": centroid, "rigid_grasp": rigid, "contact": contact})
-    assert (chosen.name, chosen.scale) == ("contact", pytest.approx(1.0))
-    assert chosen.stderr_ratio == pytest.approx(0.5 * np.log(1.3))
+def test_the_most_certain_leads_and_who_disagrees_is_left_out():
+    contact_ = ScaleEstimate("contact", 1.0, 0.01)
+    centroid = ScaleEstimate("centroid", 1.3, 0.02)
+    rigid = ScaleEstimate("rigid_grasp", 2.0, 0.001, doubt="turned")
+    chosen = scale.choose({"centroid": centroid, "rigid_grasp": rigid, "contact": contact_})
+    assert (chosen.name, chosen.scale, chosen.stderr_ratio) == ("contact", pytest.approx(1.0), pytest.approx(0.01))
+    assert "centroid 1.3 (+30.0 %) disagrees" in chosen.notes[1]
+    assert "rigid_grasp not believed: turned" in chosen.notes[2]
 
 
-def test_estimators_follow_the_unit_of_sfm():
-    small, points_small = tracks(noise_m=0.005)
+def test_estimates_that_agree_are_fused_by_their_certainty():
+    chosen = scale.choose({"a": ScaleEstimate("a", 1.0, 0.01), "b": ScaleEstimate("b", 1.02, 0.02)})
+    assert chosen.scale == pytest.approx(1.02**0.2)
+    assert chosen.stderr_ratio == pytest.approx((1 / 0.01**2 + 1 / 0.02**2) ** -0.5)
+
+
+def test_an_estimator_that_fails_alone_is_an_error():
+    with pytest.raises(HoldprepError, match="rigid_grasp failed: the hand never"):
+        scale.choose({"rigid_grasp": ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand never stands still")})
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_estimators_follow_the_unit_of_sfm(factor):
+    small, surface = tracks(noise_m=0.005)
     t = small["right"]
-    wild = {"right": replace(t, t_cam_obj_sfm=t.t_cam_obj_sfm * 1e6)}
+    wild = {"right": replace(t, t_cam_obj_sfm=t.t_cam_obj_sfm * factor)}
+    problem, _ = grasp(unit_m=UNIT_M)
+    wild_surface = Surface.of(problem.points_obj.numpy() * factor, outward(problem).numpy())
     for name in scale.ESTIMATORS:
-        expected = scale.estimate(name, small, points_small).scale
-        assert scale.estimate(name, wild, points_small * 1e6).scale == pytest.approx(expected * 1e-6, rel=1e-6)
+        expected = scale.estimate(name, small, surface).scale
+        assert scale.estimate(name, wild, wild_surface).scale == pytest.approx(expected / factor, rel=1e-6)
 
 
 def test_no_common_frame_is_refused():
+    _, surface = tracks(frames=10)
     with pytest.raises(HoldprepError, match="no frame shows both"):
-        scale.estimate("centroid", {}, np.zeros((4, 3)))
+        scale.estimate("centroid", {}, surface)

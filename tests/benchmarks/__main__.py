@@ -3,7 +3,7 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich import box
@@ -11,25 +11,35 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.cases import CASES
-from tests.benchmarks.measure import Row, measure_case, measure_registration
+from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
+from tests.benchmarks.measure import Row, measure_case
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the short set: under 5 minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="the short set: five to six minutes on two cores")
     parser.add_argument("--only", nargs="*", metavar="CASE", help="these cases alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="show ratios to an earlier run's rows")
     parser.add_argument("--root", type=Path, help="keep the sequences there (default: a temporary folder)")
+    parser.add_argument("--frames", type=int, nargs="+", metavar="N", help="registration alone, of clips with so many frames")
     told = parser.parse_args()
-    cases = [c for c in CASES if (c.name in told.only if told.only else c.quick or not told.quick)]
-    rows: list[Row] = [] if told.only else list(measure_registration())
-    with tempfile.TemporaryDirectory() as scratch:
-        for case in cases:
-            rows += measure_case(case, told.root or Path(scratch))
+    rows = [r for n in told.frames for r in measure_frames(n)] if told.frames else list(measure(told))
     if told.json:
         told.json.write_text(json.dumps(rows, indent=1))
     show(rows, json.loads(told.compare.read_text()) if told.compare else [])
+
+
+def measure(told: argparse.Namespace) -> Iterator[Row]:
+    """Registration alone, then the cases."""
+    if not told.only:
+        yield from measure_registration()
+    if not (told.only or told.quick):
+        yield from measure_schedule()
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in CASES:
+            if case.name in told.only if told.only else case.quick or not told.quick:
+                yield from measure_case(case, told.root or Path(scratch))
 
 
 def show(rows: Sequence[Row], old: Sequence[Row]) -> None:

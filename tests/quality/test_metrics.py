@@ -87,3 +87,10 @@ def test_acceleration_of_a_parabola_is_constant():
     assert np.isnan(found[[0, -1]]).all()
     points[3] = np.nan
     assert np.isnan(metrics.acceleration(points)[2:5]).all()
+
+
+def test_visible_iou_leaves_out_what_may_be_hidden():
+    drawn, mask, hidden = (np.zeros((4, 10), bool) for _ in range(3))
+    drawn[:, 0:6], mask[:, 2:8], hidden[:, 4:6] = True, True, True
+    assert metrics.visible_iou(drawn, mask, hidden) == pytest.approx(2 / 6)
+    assert np.isnan(metrics.visible_iou(drawn, mask, np.ones_like(hidden)))
