@@ -16,6 +16,7 @@ from holdprep.object.trajectory import common_rotation, disagreement_deg
 from holdprep.object.views import OUTLIER_COST, errors_px, spread, turn_cost
 
 ALIKE_DEG = 8.0  # two models that differ more at a frame tell two stories about it
+_LARGE = 0.5  # share of the largest model's frames from which a model may tell how exact keypoints are
 _DECIDED = 0.05  # share by which a story about a stretch of frames must cost more than another to be out of the question
 
 
@@ -35,9 +36,9 @@ class Evidence:
 def weigh(names: Sequence[str], models: Sequence[Model], features: Features, principal_px: tuple[float, float]) -> Evidence:
     """The evidence for each of `models` over all frames `names`, pixels being those of the full image."""
     errors = [_errors(names, model, features, principal_px) for model in models]
-    # of the largest model: one of three frames fits itself too well
-    largest = max(range(len(models)), key=lambda i: len(models[i].poses))
-    sigma = spread(np.concatenate([e[np.isfinite(e)] for _, e in errors[largest]]))
+    # of the large models: one of three frames fits itself too well
+    large = [each for model, each in zip(models, errors, strict=True) if len(model.poses) >= _LARGE * max(len(m.poses) for m in models)]
+    sigma = min(spread(np.concatenate([e[np.isfinite(e)] for _, e in each])) for each in large)
     cost = np.array([[_frame_cost(keypoints, e / sigma) for keypoints, e in each] for each in errors])
     poses = np.full((len(models), len(names), 4, 4), np.nan)
     for model, row in zip(models, poses, strict=True):

@@ -93,6 +93,14 @@ def test_the_right_model_costs_what_its_noise_does(poses, points, features, flip
     assert np.flatnonzero(contested(evidence, 0)).tolist() == list(STRETCH)
 
 
+def test_a_model_of_few_frames_that_fits_itself_does_not_set_the_noise(poses, points, features) -> None:
+    exact = features.keypoints_px | {NAMES[t]: project(apply(poses[t], points), K) + 1e-3 for t in range(2)}
+    pair = Features(exact, features.matches)
+    alone = weigh(NAMES, [model(poses, points)], pair, PRINCIPAL)
+    beside = weigh(NAMES, [model(poses, points), model(poses, points, range(2))], pair, PRINCIPAL)
+    assert beside.cost[0] == pytest.approx(alone.cost[0])
+
+
 def test_a_second_story_that_matches_support_as_well_is_open(poses, points, features) -> None:
     # without keypoints that tell the sides apart, half a turn is as good
     turn = from_rt(Rotation.from_euler("y", 180, degrees=True).as_matrix(), np.zeros(3))
