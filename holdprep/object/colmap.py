@@ -12,18 +12,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import from_rt
-
-_CAMERA_PARAMS = {"SIMPLE_PINHOLE": 0, "SIMPLE_RADIAL": 1}  # how many distortion coefficients follow f, cx, cy
-
-# On a rendered can, features on its outline (which wanders over a round body as it turns) and slightly wrong matches bent the focal
-# length by 1.7 %: without them, under a loss narrower than the features' noise, it is right within 0.5 %.
-_RIM = 0.04  # width of the band inside the mask's border whose features do not count, as a share of the root of its area
-_RIM_LEAVES = 30  # features; a frame that would keep fewer keeps all
-_LOSS_PX = (1.0, 0.3)  # width of the robust loss, in pixels of the enlarged crop, for each round of adjustment
-_FAR_OFF_PX = 4.0  # of the enlarged crop
-_MIN_ANGLE_DEG = 1.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class Model:
 
     number: int
     focal_px: float
-    distortion: np.ndarray  # (0,) or (1,): SIMPLE_RADIAL's k
+    distortion: np.ndarray  # (1,) SIMPLE_RADIAL's k
     poses: dict[str, np.ndarray]  # frame name -> T_cam_obj (4, 4)
     points: np.ndarray  # (N, 3)
     colors: np.ndarray  # (N, 3) uint8 RGB
@@ -99,8 +88,13 @@ def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: S
 
 
 def read_crop(folder: Path, name: str) -> np.ndarray:
-    """The enlarged crop of a frame, BGR."""
-    return np.asarray(cv2.imread(str(folder / "images" / f"{name}.png")))
+    """The enlarged crop of a frame, grey."""
+    return np.asarray(cv2.imread(str(folder / "images" / f"{name}.png"), cv2.IMREAD_GRAYSCALE))
+
+
+def read_mask(folder: Path, name: str) -> np.ndarray:
+    """The enlarged crop of a frame's mask, 0 or 255."""
+    return np.asarray(cv2.imread(str(folder / "masks" / f"{name}.png.png"), cv2.IMREAD_GRAYSCALE))
 
 
 def extract_features(
@@ -108,20 +102,17 @@ def extract_features(
     crop: Crop,
     shape: tuple[int, int],
     focal_px: float,
-    camera_model: str,
     max_features: int,
     peak_threshold: float,
     num_threads: int,
 ) -> None:
     """SIFT of every crop into `folder`/database.db, all frames sharing one camera whose principal point is the full image's centre."""
-    if camera_model not in _CAMERA_PARAMS:
-        raise HoldprepError(f"camera model {camera_model} is not supported: use one of {', '.join(_CAMERA_PARAMS)}")
     h, w = shape
     cx, cy = crop.to_colmap(np.array([(w - 1) / 2, (h - 1) / 2]))
     reader = pycolmap.ImageReaderOptions()
     reader.mask_path = folder / "masks"
-    reader.camera_model = camera_model
-    reader.camera_params = ",".join(map(repr, [focal_px * crop.upsample, float(cx), float(cy)] + [0.0] * _CAMERA_PARAMS[camera_model]))
+    reader.camera_model = "SIMPLE_RADIAL"
+    reader.camera_params = f"{focal_px * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
     options = pycolmap.FeatureExtractionOptions()
     options.type = pycolmap.FeatureExtractorType.SIFT
     options.use_gpu = False
@@ -197,64 +188,3 @@ def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, number: int,
         point_of_keypoint=point_of_keypoint,
         path=path,
     )
-
-
-def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray], *, refine_focal: bool, last: bool = True) -> Model:
-    """The model made anew from given poses (frame name -> T_cam_obj): points triangulated afresh, then bundle adjustment of it all.
-
-    Once and loosely, or, where it is the `last` time, twice and to the end.
-    """
-    reconstruction = pycolmap.Reconstruction(model.path)
-    with pycolmap.Database.open(folder / "database.db") as database:
-        stored = {image.name.removesuffix(".png"): image for image in database.read_all_images()}
-    for image in list(reconstruction.images.values()):
-        name = image.name.removesuffix(".png")
-        if name not in poses:
-            reconstruction.deregister_frame(image.frame_id)
-        else:
-            reconstruction.frame(image.frame_id).set_cam_from_world(image.camera_id, pycolmap.Rigid3d(poses[name][:3]))
-    present = {image.name.removesuffix(".png") for image in reconstruction.images.values()}
-    for name in poses.keys() - present:
-        reconstruction.add_image_with_trivial_frame(
-            pycolmap.Image(name=f"{name}.png", camera_id=stored[name].camera_id, image_id=stored[name].image_id),
-            pycolmap.Rigid3d(poses[name][:3]),
-        )
-    output = folder / "sparse_rebuilt"
-    output.mkdir(exist_ok=True)
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads, options.random_seed = 1, model.number
-    for loss_px in _LOSS_PX if last else _LOSS_PX[:1]:  # the second round triangulates with the adjusted poses
-        reconstruction = pycolmap.triangulate_points(reconstruction, folder / "database.db", folder / "images", output, options=options)
-        _drop_rim(reconstruction, folder / "masks")
-        adjust = pycolmap.BundleAdjustmentOptions()
-        adjust.refine_focal_length, adjust.refine_principal_point, adjust.print_summary = refine_focal, False, False
-        adjust.ceres.loss_function_type, adjust.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, loss_px
-        adjust.ceres.solver_options.num_threads, adjust.ceres.solver_options.max_num_iterations = 1, 200 if last else 50
-        config = pycolmap.BundleAdjustmentConfig()
-        for image_id in reconstruction.reg_image_ids():
-            config.add_image(image_id)
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-        pycolmap.create_default_bundle_adjuster(adjust, config, reconstruction).solve()
-        # points seen under almost no angle run off to infinity or behind the camera
-        pycolmap.ObservationManager(reconstruction).filter_all_points3D(_FAR_OFF_PX, _MIN_ANGLE_DEG)
-        reconstruction.update_point_3d_errors()
-    reconstruction.extract_colors_for_all_images(folder / "images")
-    reconstruction.write(output)
-    return read_model(reconstruction, crop, model.number, output)
-
-
-def _drop_rim(reconstruction: pycolmap.Reconstruction, masks: Path) -> None:
-    """Take out the observations next to the border of each frame's mask, which may be the outline of the object or of a hand."""
-    for image_id in reconstruction.reg_image_ids():
-        image = reconstruction.image(image_id)
-        mask = np.asarray(cv2.imread(str(masks / f"{image.name}.png"), cv2.IMREAD_GRAYSCALE))
-        inside_px = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-        rim_px = _RIM * np.sqrt(np.count_nonzero(mask))
-        seen = [(i, point.xy) for i, point in enumerate(image.points2D) if point.has_point3D()]
-        # COLMAP's pixel centres lie at one half
-        rim = [i for i, (x, y) in seen if inside_px[min(int(y), mask.shape[0] - 1), min(int(x), mask.shape[1] - 1)] < rim_px]
-        if len(seen) - len(rim) >= _RIM_LEAVES:
-            for i in rim:
-                # an earlier one may have taken its whole point along
-                if image.points2D[i].has_point3D():
-                    reconstruction.delete_observation(image_id, i)

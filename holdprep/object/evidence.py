@@ -57,8 +57,7 @@ def alike(a: Model, b: Model) -> float:
 
 def camera_of(model: Model, principal_px: tuple[float, float]) -> pycolmap.Camera:
     """COLMAP's camera for pixels of the full image that count from 0."""
-    radial = float(model.distortion[0]) if len(model.distortion) else 0.0
-    return pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[model.focal_px, *principal_px, radial])
+    return pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[model.focal_px, *principal_px, *model.distortion])
 
 
 def _errors(

@@ -55,7 +55,8 @@ class _Mapping:
         options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
         options.num_threads = options.mapper.num_threads = 1
         options.ba_refine_principal_point = False
-        options.mapper.abs_pose_refine_focal_length = False
+        options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
+        options.ba_refine_extra_params = False  # a lens shows in the whole model only
         options.mapper.init_min_num_inliers = _START_INLIERS
         options.mapper.abs_pose_min_num_inliers = _MIN_MATCHES
         options.ba_global_max_refinements = 2

@@ -10,6 +10,7 @@ from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import cloud, trajectory
 
+_LOST_PX = 20.0
 MAX_GAP = 10  # frames; a turn of half a second can be guessed, one of two seconds cannot
 
 
@@ -88,8 +89,10 @@ def assemble(
 
     Gaps of more than `max_gap` frames are held, not interpolated.
 
-    Points (N, 3) with fewer than two observations are left out, unless there are no observations at all.
+    Observations of points behind the camera or more than 20 px off are left out, and so are points (N, 3) with fewer than two others,
+    unless there are no observations at all.
     """
+    seen = _borne_out(seen, points_obj, T_cam_obj, K, distortion)
     used = (np.bincount(seen.point, minlength=len(points_obj)) >= 2) | (len(seen.point) == 0)
     seen, xyz = seen.of_points(used), points_obj[used]
     track = np.bincount(seen.point, minlength=len(xyz))
@@ -118,6 +121,14 @@ def assemble(
         reprojection_px=float(error.mean()) if len(error) else float("nan"),
         rotation_jumps=[(names[a], names[b]) for a, b in jumps],
     )
+
+
+def _borne_out(seen: Observations, points_obj: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> Observations:
+    """The sightings of points that the poses put there: one point near a camera's plane projects anywhere, and spoils every mean."""
+    xyz, T = points_obj[seen.point], T_cam_obj[seen.frame]
+    good = apply(T, xyz[:, None])[:, 0, 2] > 0
+    good[good] = np.linalg.norm(reproject(xyz[good], T[good], K, distortion) - seen.px[good], axis=1) < _LOST_PX
+    return Observations(seen.frame[good], seen.point[good], seen.px[good])
 
 
 def straightened(found: ObjectReconstruction, lens: Lens) -> ObjectReconstruction:

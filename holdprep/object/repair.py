@@ -9,7 +9,7 @@ import numpy as np
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import rotation_angle_deg
-from holdprep.object import colmap, trajectory
+from holdprep.object import bundle, colmap, trajectory
 from holdprep.object.child import Children
 from holdprep.object.evidence import Evidence, alike, choose, contested, weigh
 from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
@@ -41,7 +41,7 @@ def settle(
     chosen = choose(evidence)
     _require(int((chosen >= 0).sum()), len(names), "registered", min_registered_pct)
     poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
-    model = children.call(colmap.rebuild, work_dir, crop, models[evidence.best], poses, refine_focal=refine_focal, last=False)
+    model = children.call(bundle.rebuild, work_dir, crop, models[evidence.best], poses, refine_focal=refine_focal)
     rescued: set[int] = set()
     for _ in range(_MAX_ROUNDS):
         resected = children.call(resect, names, model, features, principal_px, work_dir, crop)
@@ -51,8 +51,8 @@ def settle(
         rescued |= moved
         poses = {names[t]: resection.T_cam_obj for t, resection in resected.items()}
         _require(len(poses), len(names), "registered", min_registered_pct)
-        model = children.call(colmap.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal, last=False)
-    model = children.call(colmap.rebuild, work_dir, crop, model, model.poses, refine_focal=refine_focal)
+        model = children.call(bundle.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal)
+    model = children.call(bundle.polish, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
     trusted = trajectory.trusted_frames(*rotations(names, model))
     _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
     undecided = contested(weigh(names, [model, *models], features, principal_px), 0)

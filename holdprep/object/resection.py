@@ -106,7 +106,7 @@ def _flown(
     at = np.flatnonzero(points_at[source] >= 0)
     if not len(at):
         return np.zeros((0, 2)), np.zeros((0, 3))
-    pictures = [cv2.cvtColor(read_crop(folder, name), cv2.COLOR_BGR2GRAY) for name in (source, target)]
+    pictures = [read_crop(folder, name) for name in (source, target)]
     start = (crop.to_colmap(features.keypoints_px[source][at]) - 0.5).astype(np.float32)[:, None]
     flow = {"winSize": (31, 31), "maxLevel": 4}
     there, ok, _ = cv2.calcOpticalFlowPyrLK(*pictures, start, None, **flow)  # type: ignore[call-overload]

@@ -38,7 +38,6 @@ def reconstruct(
     erode_px: int = 2,
     max_features: int = 3000,
     peak_threshold: float = 0.0045,
-    camera_model: str = "SIMPLE_PINHOLE",
     focal_px: float | None = None,
     focal_prior_px: float | None = None,
     num_pairs: int = 40,
@@ -81,7 +80,7 @@ def reconstruct(
         tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
-        children.call(colmap.extract_features, work_dir, crop, (h, w), focal, camera_model, max_features, peak_threshold, num_threads)
+        children.call(colmap.extract_features, work_dir, crop, (h, w), focal, max_features, peak_threshold, num_threads)
         bar.update()
         pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
         children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)

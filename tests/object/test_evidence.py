@@ -47,7 +47,7 @@ def model(poses: np.ndarray, points: np.ndarray, frames: range = range(T), numbe
     return Model(
         number,
         600.0,
-        np.zeros(0),
+        np.zeros(1),
         {NAMES[t]: poses[t] for t in frames},
         points,
         np.zeros((len(points), 3), np.uint8),

@@ -1,57 +1,31 @@
 """Frames solved anew against a model whose points are exact: a rendered box, its keypoints and matches made by hand."""
 
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from holdprep.geometry.cameras import project
-from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
-from holdprep.object.colmap import Crop, Features, Model, write_crops
+from holdprep.geometry.rigid import from_rt, rotation_angle_deg
+from holdprep.object.colmap import Crop, Features, Model
 from holdprep.object.resection import resect
-from tests.synthetic import box_sequence
+from tests.object.boxes import exact_box
 
 T = 12
 NAMES = [f"{t:02d}" for t in range(T)]
-SIZE = np.array([0.10, 0.08, 0.07])
 LOST = 6
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, Model, Features, Crop, Path]:
     """True poses, K, the true model without frame LOST, its features: that frame matches no other; crop and folder of the pictures."""
-    images, masks, K, poses = box_sequence(T, degrees=40.0, size=tuple(SIZE))
-    rng = np.random.default_rng(0)
-    axis, side = rng.integers(0, 3, 240), rng.choice([-0.5, 0.5], 240)
-    points = rng.uniform(-0.45, 0.45, (240, 3)) * SIZE
-    points[np.arange(240), axis] = side * SIZE[axis]
-    normals = np.eye(3)[axis] * np.sign(side)[:, None]
-    px, index = {}, {}
-    for name, pose in zip(NAMES, poses, strict=True):
-        cam = apply(pose, points)
-        px[name] = project(cam, K) + rng.normal(0, 0.3, (240, 2))
-        index[name] = np.where(((normals @ pose[:3, :3].T) * cam).sum(axis=1) < -0.2 * np.linalg.norm(cam, axis=1), np.arange(240), -1)
-    matches: dict[str, dict[str, np.ndarray]] = {name: {} for name in NAMES}
-    for a, b in combinations([n for n in NAMES if n != NAMES[LOST]], 2):
-        both = np.flatnonzero((index[a] >= 0) & (index[b] >= 0))
-        matches[a][b] = matches[b][a] = np.stack([both, both], axis=1)
-    folder, crop = tmp_path_factory.mktemp("crops"), Crop.around(masks, 2.0)
-    write_crops(folder, crop, images, masks, NAMES)
-    known = [t for t in range(T) if t != LOST]
-    model = Model(
-        0,
-        float(K[0, 0]),
-        np.zeros(0),
-        {NAMES[t]: poses[t] for t in known},
-        points,
-        np.zeros((240, 3), np.uint8),
-        {NAMES[t]: index[NAMES[t]] for t in known},
-        folder,
-    )
-    return poses, K, model, Features(px, matches), crop, folder
+    box = exact_box(tmp_path_factory.mktemp("crops"), T, noise_px=0.3)
+    lost = NAMES[LOST]
+    poses, index = ({n: x for n, x in of.items() if n != lost} for of in (box.model.poses, box.model.point_of_keypoint))
+    matches = {a: {} if a == lost else {b: pairs for b, pairs in found.items() if b != lost} for a, found in box.features.matches.items()}
+    model = replace(box.model, poses=poses, point_of_keypoint=index)
+    return box.poses, box.K, model, replace(box.features, matches=matches), box.crop, box.folder
 
 
 def angles(found: dict, poses: np.ndarray) -> dict[int, float]:

@@ -71,6 +71,7 @@ def test_cloud_projects_onto_its_observations_and_into_the_masks(found: ObjectRe
     error = np.linalg.norm(pixels - found.observation_px, axis=1)
     assert error.mean() == pytest.approx(found.reprojection_px)
     assert found.reprojection_px < 0.5
+    assert error.max() < 2.0  # no point behind a camera, or at infinity
     x, y = np.round(found.observation_px).astype(int).T
     inside = np.array([masks[t][v, u] for t, u, v in zip(found.observation_frame, x, y, strict=True)])
     assert inside.all()
