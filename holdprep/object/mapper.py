@@ -6,6 +6,7 @@ mirror image before the wrong one has drawn others after it.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,18 @@ _TRIALS = 3
 _ENOUGH = 0.3  # of the frames: a model with fewer came from a bad start
 
 
-def map_in_time(folder: Path, crop: Crop, names: Sequence[str], number: int, seed: int, *, refine_focal: bool) -> list[Model]:
-    """The models of mapping `number`: it begins at the `number`-th best pair of frames, then at the ones after while models stay small.
+def map_in_time(
+    folder: Path, crop: Crop, names: Sequence[str], number: int, num_mappings: int, seed: int, *, refine_focal: bool
+) -> list[Model]:
+    """The models of mapping `number` of `num_mappings`, which take turns at the pairs of frames to begin from; it goes on while its models
+    stay small.
 
     `names` is the order of time. Of `folder` the database is read, models are written to sparse_<number>. Most frames first; empty where no
     pair can be begun from. Single-threaded, so that the same seed gives the same models.
     """
     mapping = _Mapping(folder, names, seed, refine_focal)
     models: list[Model] = []
-    for i, (a, b) in enumerate(mapping.starts()):
-        if i < number:
-            continue
+    for i, (a, b) in islice(enumerate(mapping.starts()), number, None, num_mappings):
         reconstruction = mapping.run(a, b)
         path = folder / f"sparse_{number}" / str(i)
         path.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,6 @@ def reconstruct(
     max_features: int = 3000,
     peak_threshold: float = 0.0045,
     focal_px: float | None = None,
-    focal_prior_px: float | None = None,
     num_pairs: int = 40,
     exhaustive_frames: int = 150,
     min_registered_pct: float = 60.0,
@@ -52,8 +51,8 @@ def reconstruct(
 ) -> ObjectReconstruction:
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
-    The focal length is refined from `focal_prior_px` (default 1.2 times the longer side) unless `focal_px` fixes it; the principal
-    point is the image's centre, always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
+    The focal length is refined from 1.2 times the longer side unless `focal_px` fixes it; the principal point is the image's centre,
+    always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
     same story without jumps. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
     several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
     earlier run's files and keeps images, database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes:
@@ -73,7 +72,7 @@ def reconstruct(
         )
     h, w = images[0].shape[:2]
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
-    refine_focal, focal = focal_px is None, focal_px or focal_prior_px or 1.2 * max(h, w)
+    refine_focal, focal = focal_px is None, focal_px or 1.2 * max(h, w)
     _prepare(work_dir)
     with (
         Children(work_dir / "colmap.log", num_threads) as children,
@@ -85,7 +84,7 @@ def reconstruct(
         pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
         children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
         bar.update()
-        run = partial(_map_one, work_dir, crop, names, seed, refine_focal)
+        run = partial(_map_one, work_dir, crop, names, seed, max_mappings, refine_focal)
         models = _map_until_agreed(children, run, names, min_mappings, max_mappings, num_threads, bar)
         if not models:
             raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {WHAT_TO_TRY}")
@@ -156,5 +155,7 @@ def _map_until_agreed(
     return models
 
 
-def _map_one(work_dir: Path, crop: colmap.Crop, names: Sequence[str], seed: int, refine_focal: bool, number: int) -> list[colmap.Model]:
-    return map_in_time(work_dir, crop, names, number, seed + number, refine_focal=refine_focal)
+def _map_one(
+    work_dir: Path, crop: colmap.Crop, names: Sequence[str], seed: int, num_mappings: int, refine_focal: bool, number: int
+) -> list[colmap.Model]:
+    return map_in_time(work_dir, crop, names, number, num_mappings, seed + number, refine_focal=refine_focal)

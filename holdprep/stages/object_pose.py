@@ -216,4 +216,14 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
         f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
         f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
-    return Result(_metrics(ctx, found) | tried, curves, [note])
+    return Result(_metrics(ctx, found) | tried, curves, [note, *_mappings(found)])
+
+
+def _mappings(found: ObjectReconstruction) -> list[str]:
+    """What the mappings came to, in one line."""
+    told = [
+        f"{m.num_registered} frames, {m.num_points} points, focal length {m.focal_px:.0f} px, {m.num_jumps} jumps"
+        + (" (kept)" if m.kept else f" (like the kept one in {100 * m.agreement:.0f} %, at {m.relative_cost:.2f} of its cost)")
+        for m in found.models
+    ]
+    return [f"models: {'; '.join(told)}"] if told else []
