@@ -20,8 +20,8 @@ from holdprep.hand.model import Side
 from holdprep.iterate import Iterative
 
 STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
-LOSS_TOLERANCE = 1e-5
-MAX_DAMPING = 1e8
+LOSS_TOLERANCE = 3e-4  # relative; the last ten thousandths move a scale by 0.03 % at most
+MIN_DAMPING, MAX_DAMPING = 1e-5, 1e8
 
 
 class SecondOrder(Iterative):
@@ -30,7 +30,7 @@ class SecondOrder(Iterative):
     def __init__(self, mode: Mode, objective: Objective, scene: Scene) -> None:
         super().__init__(f"align/{mode}")
         self.objective, self.scene = objective, scene
-        self.damping = 1e-4
+        self.damping = 10 * MIN_DAMPING
         self.residuals = objective.residuals(scene)
         self.terms = objective.terms(scene, self.residuals)
 
@@ -39,11 +39,11 @@ class SecondOrder(Iterative):
         systems, own, gradient = self.objective.equations(self.scene, self.residuals)
         while self.damping < MAX_DAMPING:
             if self._try(systems, own, gradient):
-                self.damping = max(self.damping / 10, 1e-8)
+                self.damping = max(self.damping / 10, MIN_DAMPING)
                 self.objective.measure(systems, self.residuals)
                 self.terms = self.objective.terms(self.scene, self.residuals)
                 return self.terms
-            self.damping *= 10
+            self.damping *= 100
         self.finished = True
         return self.terms
 

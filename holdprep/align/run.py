@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -55,7 +55,7 @@ def align(
     weights, refine = weights or Weights(), refine or Refine()
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
-    surface = None if mode == "h" else Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
+    surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
     def run(module: Iterative, iterations: int) -> None:
         fit(module, max_iterations or iterations, logger, progress)
@@ -70,6 +70,13 @@ def align(
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
     return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
+
+
+@lru_cache(maxsize=1)
+def _surface(points: bytes, away: bytes) -> Surface:
+    """Mode ho wants the surface that mode o has just made."""
+    cloud, directions = (np.frombuffer(values).reshape(-1, 3) for values in (points, away))
+    return Surface.of(cloud, directions)
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -202,7 +209,7 @@ def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) ->
         result |= metrics.hand_metrics(problem, side, state, curves)
     if surface is not None:
         placed = _follow(problem, alignment)
-        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.object_metrics(placed, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
         result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
     return result, curves
 
