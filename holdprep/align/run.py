@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
+from holdprep.align.grasp import still_grasps
 from holdprep.align.modules import HoldAdam, ObjectScale, SecondOrder
 from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
@@ -120,8 +121,11 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured)
-    module = SecondOrder("ho", objective, Scene(_states(problem, initial), log_scale))
+    hands = _states(problem, initial)
+    tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
+    grasps = {side: found for side, track in tracks.items() if (found := still_grasps(track, initial.obj_scale)) is not None}
+    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured, grasps)
+    module = SecondOrder("ho", objective, Scene(hands, log_scale, objective.places_m))
     run(module, MAX_ITERATIONS["ho"])
     scale = float(np.exp(module.scene.log_scale))
     result = _alignment("ho", "lm", problem, module.scene.hands, scale, ratio * scale, module)
@@ -140,7 +144,7 @@ def _align_hold(mode: Mode, problem: Problem, weights: Weights, initial: Alignme
     rest = {side: _joints(problem, side, replace(state, transl=torch.zeros_like(state.transl))) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    settled = weights.settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
+    settled = weights.settled(contact=hold.CONTACT, grasp=0.0, rotation=0.0, pose=0.0)
     module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach()) for side, state in hands.items()}

@@ -15,7 +15,7 @@ from .synthetic import grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 
-PUBLISHED = Weights().settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
+PUBLISHED = Weights().settled(contact=hold.CONTACT, grasp=0.0, rotation=0.0, pose=0.0)
 
 
 def objective(mode, problem, alignment, targets_of):
