@@ -1,15 +1,21 @@
-"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, written and read without executing anything."""
+"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, written and read without executing anything.
+
+HOLD's own checkpoints are read too: Lightning's, with the parameters under `models.<entity>.` in their `state_dict`; the folder tells
+their mode.
+"""
 
 import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import roma
 import torch
+from torch import Tensor
 
-from holdprep.align.problem import MODES, Alignment
+from holdprep.align.problem import MODES, Alignment, Mode
 from holdprep.errors import HoldprepError, UnsafeFile
-from holdprep.hand.model import ManoParams
+from holdprep.hand.model import SIDES, ManoParams
 
 FORMAT = 1
 
@@ -27,6 +33,24 @@ def from_state_dict(state: dict[str, Any]) -> Alignment:
     return Alignment(**{**values, "hands": {side: ManoParams(**params) for side, params in state["hands"].items()}})
 
 
+def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
+    """HOLD's parameters after a mode, float64. They are in this project's conventions already; the camera is not among them (K is NaN).
+
+    Raises KeyError where one is missing.
+    """
+    hands = {}
+    for side in SIDES:
+        if f"models.{side}.hand_rot" in tensors:
+            names = ("hand_rot", "hand_pose", "hand_beta", "hand_transl")
+            hands[side] = ManoParams(*(tensors[f"models.{side}.{name}"].double() for name in names))
+    scale, rotvec, transl = (tensors[f"models.object.{name}"].double() for name in ("obj_scale", "obj_rot", "obj_transl"))
+    notes = [f"mode {mode} was HOLD's own"]
+    if "left" in hands:
+        notes.append("the left hand's shape is taken as stored: HOLD's generator has the x of its directions the other way round")
+    nothing = torch.full((3, 3), torch.nan, dtype=torch.float64)
+    return Alignment(mode, "hold", hands, float(scale), float("nan"), roma.rotvec_to_rotmat(rotvec), transl, nothing, notes=notes)
+
+
 def save_state(path: Path, alignment: Alignment) -> None:
     """Write a state; who needs the write to be atomic gives a temporary path."""
     torch.save(to_state_dict(alignment), path)
@@ -41,6 +65,9 @@ def load_state(path: Path) -> Alignment:
     except (RuntimeError, EOFError, OSError) as error:
         raise HoldprepError(f"cannot read {path}: {' '.join(str(error).split())[:150]}") from None
     try:
+        for mode in MODES:
+            if path.parent.name == mode and "pytorch-lightning_version" in state:
+                return from_hold(state["state_dict"], mode)
         return from_state_dict(state)
     except (HoldprepError, TypeError, KeyError, AttributeError):
         raise HoldprepError(f"{path} is not an alignment state of holdprep: run stage=align again from mode=h") from None
