@@ -237,7 +237,9 @@ class TruthObjectPose(Node):
 
 
 class Align(Node):
-    method: Literal["lm", "hold"] = Field(description="second order, or HOLD's published Adam objective and schedule")
+    method: Literal["lm", "hold", "hold_arctic"] = Field(
+        description="second order, or HOLD's published Adam objective and schedule, generic or ARCTIC's"
+    )
     scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
         description="estimator of the object's metric scale"
     )
