@@ -257,6 +257,10 @@ class Weights(Node):
     contact: float | None = Field(
         ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
     )
+    grasp: float | None = Field(
+        ge=0, allow_inf_nan=False, description="how a still hand's middle wanders on the object, mode ho (px^2 per m^2); null = as measured"
+    )
+    grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
     z_min: Weight = Field(description="points behind the camera (px^2 per m)")
     smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
     obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")

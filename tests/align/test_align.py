@@ -7,11 +7,16 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from holdprep.align import metrics
-from holdprep.align.problem import Refine, Tracks, Weights
+from holdprep.align.grasp import still_grasps
+from holdprep.align.objective import Objective, Scene
+from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
+from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
+from holdprep.hand import lbs
+from holdprep.hand.lbs import to_state
 
 from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp
 
@@ -137,6 +142,51 @@ def test_a_contact_weight_brings_the_hand_to_the_object():
     assert tight.losses[-1]["contact"] / 1e5 < 0.5 * loose.losses[-1]["contact"] / 1e-3
     assert tight.losses[-1]["j2d"] > loose.losses[-1]["j2d"]
     assert not torch.allclose(tight.hands["right"].transl, loose.hands["right"].transl, atol=1e-4)
+
+
+def wandering_mm(problem, alignment, truth):
+    """How far the hand lies from its true place on the object: mean over frames."""
+    model = problem.hands["right"].model
+    away = [lbs.forward(model, p).joints.mean(dim=1) for p in (alignment.hands["right"], truth["right"])]
+    return 1e3 * float((away[0] - alignment.transl_cam_obj_m - away[1] + 0.037 * problem.T_cam_obj[:, :3, 3]).norm(dim=1).mean())
+
+
+def test_a_still_hand_keeps_its_place_on_the_object():
+    """Which takes the noise out of its depth; what it may wander is measured, and a hand that really wanders is not held."""
+    problem, truth = grasp(frames=60, noise_px=5.0)
+    o = align("o", problem, initial=align("h", problem))
+    held, free = (align("ho", problem, initial=o, weights=w) for w in (Weights(), Weights(grasp=0.0)))
+    assert "grasp" in held.losses[-1]
+    assert wandering_mm(problem, held, truth) < 0.7 * wandering_mm(problem, free, truth)
+    turned, truth = grasp(frames=60, noise_px=5.0, in_hand=True)
+    o = align("o", turned, initial=align("h", turned))
+    assert align("ho", turned, initial=o).losses[-1]["grasp"] == 0.0
+
+
+@pytest.mark.parametrize("sides", [("right",), ("left", "right")])
+def test_equations_hold_the_gradient_of_the_loss(sides):
+    """By the scale, the places where hands stand still and the shape: against differences of the loss; twice the halved squares' gradient."""
+    problem, _ = grasp(sides, frames=20, noise_px=5.0)
+    ready = prepare(problem, Weights())
+    o = align("o", problem, initial=align("h", problem))
+    hands = {s: to_state(h.model, o.hands[s]) for s, h in ready.hands.items()}
+    grasps = {s: still_grasps(metrics.hand_track(ready, s, x), o.obj_scale) for s, x in hands.items()}
+    surface = Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
+    measured = {"rotation": 50.0, "pose": 50.0, "contact": 30.0, "grasp": 3e4}
+    objective = Objective(ready, Weights(), Refine(shape=True), hands, surface, float(np.log(o.obj_scale)), 0.01, measured, grasps)
+    scene = Scene(hands, float(np.log(o.obj_scale)) + 0.003, objective.places_m + 0.002)
+    systems, _, own = objective.equations(scene, objective.residuals(scene))
+    gradient = 2 * (own + sum(s.shared_gradient for s in systems.values()))
+    still = {s: np.zeros((20, 51)) for s in sides}
+
+    def loss(step):
+        moved = objective.step(scene, still, step)
+        return objective.terms(moved, objective.residuals(moved))["loss"]
+
+    for n in range(len(gradient)):
+        step = np.zeros(len(gradient))
+        step[n] = 1e-6
+        assert gradient[n] == pytest.approx((loss(step) - loss(-step)) / 2e-6, rel=2e-3, abs=2e-3)
 
 
 def test_real_observations_give_the_objects_reprojection():
