@@ -201,6 +201,10 @@ class SfmObjectPose(Node):
     max_features: int = Field(ge=100, description="SIFT features per frame at most")
     peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
+    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
+    undistort: bool = Field(
+        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
+    )
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
 
 
@@ -230,10 +234,24 @@ class AutoObjectPose(SfmObjectPose):
         return self
 
 
+class ImportObjectPose(Node):
+    name: Literal["import"]
+    path: Path | None = Field(
+        description="a COLMAP model's folder, HOLD's colmap/ folder, or .npz with T_cam_obj, points_obj, K or focal_px"
+    )
+    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
+    undistort: bool = Field(
+        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
+    )
+
+
 class TruthObjectPose(Node):
     name: Literal["truth"]
     drop_pct: float = Field(ge=0, le=100, description="frames whose true pose is withheld (%)")
     focal_error_pct: float = Field(gt=-90, le=900, description="error of the focal length; depths follow it (%)")
+    undistort: bool = Field(
+        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
+    )
 
 
 class Align(Node):
@@ -317,7 +335,7 @@ class Config(Node):
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
-    object_pose: Annotated[SiftObjectPose | AutoObjectPose | TruthObjectPose, Field(discriminator="name")]
+    object_pose: Annotated[SiftObjectPose | AutoObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")]
     align: Align
     weights: Weights
     build: Build

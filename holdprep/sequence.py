@@ -21,6 +21,7 @@ import trimesh
 
 from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
+from holdprep.geometry.lens import Lens
 
 ENTITIES = ("right", "left", "object")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -116,10 +117,10 @@ class Sequence:
             raise HoldprepError(f"{folder} holds two images named {twice}: a frame's name must be unique without its suffix")
         return stems
 
-    def images(self) -> "Images":
-        """The frames of images/, read when asked for."""
+    def images(self, lens: Lens | None = None) -> "Images":
+        """The frames of images/, read when asked for; with `lens` as a pinhole camera would have taken them."""
         self.frame_names()
-        return Images(image_files(self.path("images")))
+        return Images(image_files(self.path("images")), lens=lens)
 
     def image_size(self) -> tuple[int, int]:
         """Width and height of images/."""
@@ -132,23 +133,26 @@ class Sequence:
         """Entities that have processed masks."""
         return [e for e in ENTITIES if self.has(f"masks_{e}")]
 
-    def masks(self, entity: str, kind: str = "masks") -> "Masks":
-        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when asked for, one a frame of images/."""
+    def masks(self, entity: str, kind: str = "masks", lens: Lens | None = None) -> "Masks":
+        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when asked for, one a frame of images/.
+
+        With `lens` those of the pictures that a pinhole camera would have taken.
+        """
         folder = self.path(f"{kind}_{entity}")
         by_name = {f.stem: f for f in image_files(folder)}
         missing = [n for n in self.frame_names() if n not in by_name]
         if missing:
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
-        return Masks([by_name[n] for n in self.frame_names()])
+        return Masks([by_name[n] for n in self.frame_names()], lens=lens)
 
-    def label_images(self) -> "Images":
-        """The merged label images of processed/masks (0, 50 object, 150 right, 250 left)."""
+    def label_images(self, lens: Lens | None = None) -> "Images":
+        """The merged label images of processed/masks (0, 50 object, 150 right, 250 left); with `lens` as a pinhole camera saw them."""
         folder = self.path("masks")
         by_name = {f.stem: f for f in image_files(folder)}
         missing = [n for n in self.frame_names() if n not in by_name]
         if missing:
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run stage=segment force=true")
-        return Images([by_name[n] for n in self.frame_names()], cv2.IMREAD_UNCHANGED)
+        return Images([by_name[n] for n in self.frame_names()], cv2.IMREAD_UNCHANGED, lens)
 
     # reading and writing
 
@@ -199,6 +203,15 @@ class Sequence:
             with np.load(tracks, allow_pickle=False) as file:
                 found |= dict(file)
         return found
+
+    def lens(self) -> Lens | None:
+        """The lens that everything after object_pose looks past; None where pictures, masks and keypoints are used as they are."""
+        tracks = self.path("colmap", "tracks.npz")
+        if not tracks.is_file():
+            return None
+        with np.load(tracks, allow_pickle=False) as file:
+            k = float(file["lens"]) if "lens" in file else 0.0
+        return Lens(np.asarray(self.read_npy("colmap", "intrinsic.npy"), np.float64), k, self.image_size()) if k else None
 
     def write_colmap_2d(self, keypoints_px: np.ndarray, pictures: Iterator[tuple[str, np.ndarray]]) -> None:
         """processed/colmap_2d/: keypoints.npy (T, N, 2), alignment's object target, and one picture a frame."""
@@ -263,11 +276,12 @@ class Sequence:
 
 
 class Images(Seq[np.ndarray]):
-    """Pictures on disk as a sequence: read when asked for, the last one kept."""
+    """Pictures on disk as a sequence: read when asked for, the last one kept; seen past `lens` where there is one."""
 
-    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR) -> None:
+    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR, lens: Lens | None = None) -> None:
         self.files = files
         self._flags = flags
+        self._lens = lens
         self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -283,14 +297,17 @@ class Images(Seq[np.ndarray]):
         return last[1]
 
     def _read(self, path: Path) -> np.ndarray:
-        return read_image(path, self._flags)
+        return self._straight(read_image(path, self._flags), cv2.INTER_LINEAR if self._flags == cv2.IMREAD_COLOR else cv2.INTER_NEAREST)
+
+    def _straight(self, picture: np.ndarray, interpolation: int) -> np.ndarray:
+        return picture if self._lens is None else self._lens.picture(picture, interpolation)
 
 
 class Masks(Images):
     """Binary masks on disk as a sequence of bool arrays."""
 
     def _read(self, path: Path) -> np.ndarray:
-        return read_image(path, cv2.IMREAD_GRAYSCALE) > 0
+        return self._straight(read_image(path, cv2.IMREAD_GRAYSCALE), cv2.INTER_NEAREST) > 0
 
 
 def image_files(folder: Path) -> list[Path]:

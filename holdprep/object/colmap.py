@@ -22,6 +22,8 @@ _CAMERA_PARAMS = {"SIMPLE_PINHOLE": 0, "SIMPLE_RADIAL": 1}  # how many distortio
 _RIM = 0.04  # width of the band inside the mask's border whose features do not count, as a share of the root of its area
 _RIM_LEAVES = 30  # features; a frame that would keep fewer keeps all
 _LOSS_PX = (1.0, 0.3)  # width of the robust loss, in pixels of the enlarged crop, for each round of adjustment
+_FAR_OFF_PX = 4.0  # of the enlarged crop
+_MIN_ANGLE_DEG = 1.5
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class Model:
-    """One sparse model in COLMAP's units, pixels already those of the full image; `seed` is the mapper's."""
+    """One sparse model in COLMAP's units, pixels already those of the full image; `number` is the mapping's."""
 
-    seed: int
+    number: int
     focal_px: float
     distortion: np.ndarray  # (0,) or (1,): SIMPLE_RADIAL's k
     poses: dict[str, np.ndarray]  # frame name -> T_cam_obj (4, 4)
@@ -94,6 +96,11 @@ def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: S
     for image, mask, name in zip(images, masks, names, strict=True):
         cv2.imwrite(str(folder / "images" / f"{name}.png"), crop.cut(image, cv2.INTER_CUBIC))
         cv2.imwrite(str(folder / "masks" / f"{name}.png.png"), crop.cut(mask.astype(np.uint8) * 255, cv2.INTER_NEAREST))
+
+
+def read_crop(folder: Path, name: str) -> np.ndarray:
+    """The enlarged crop of a frame, BGR."""
+    return np.asarray(cv2.imread(str(folder / "images" / f"{name}.png")))
 
 
 def extract_features(
@@ -167,30 +174,7 @@ def descriptors(folder: Path) -> dict[str, np.ndarray]:
         }
 
 
-def map_models(folder: Path, crop: Crop, seed: int, *, refine_focal: bool, init_tri_angle_deg: float = 8.0) -> list[Model]:
-    """All models of one incremental mapping, most frames first. Single-threaded, so that the same seed gives the same models."""
-    options = pycolmap.IncrementalPipelineOptions()
-    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
-    options.num_threads = options.mapper.num_threads = 1
-    options.ba_refine_principal_point = False
-    options.ba_refine_focal_length = options.mapper.abs_pose_refine_focal_length = refine_focal
-    options.min_num_matches = 12
-    options.mapper.init_min_tri_angle = init_tri_angle_deg
-    options.mapper.init_min_num_inliers = 50
-    options.mapper.abs_pose_min_num_inliers = 12
-    output = folder / f"sparse_{seed}"
-    output.mkdir(exist_ok=True)
-    found = pycolmap.incremental_mapping(folder / "database.db", folder / "images", output, options)
-    models = []
-    for key, reconstruction in found.items():
-        path = output / str(key)
-        path.mkdir(exist_ok=True)
-        reconstruction.write(path)
-        models.append(read_model(reconstruction, crop, seed, path))
-    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations))
-
-
-def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, seed: int, path: Path) -> Model:
+def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, number: int, path: Path) -> Model:
     """Plain arrays out of a pycolmap reconstruction."""
     (camera,) = reconstruction.cameras.values()
     ids = sorted(reconstruction.points3D)
@@ -204,7 +188,7 @@ def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, seed: int, p
         poses[name] = from_rt(pose.rotation.matrix(), np.asarray(pose.translation))
         point_of_keypoint[name] = np.array([index_of[p.point3D_id] if p.has_point3D() else -1 for p in image.points2D], int)
     return Model(
-        seed=seed,
+        number=number,
         focal_px=float(camera.params[0]) / crop.upsample,
         distortion=np.array(camera.params[3:], float),
         poses=poses,
@@ -215,8 +199,11 @@ def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, seed: int, p
     )
 
 
-def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray], *, refine_focal: bool) -> Model:
-    """The model made anew from given poses (frame name -> T_cam_obj): points triangulated afresh, then one bundle adjustment of it all."""
+def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray], *, refine_focal: bool, last: bool = True) -> Model:
+    """The model made anew from given poses (frame name -> T_cam_obj): points triangulated afresh, then bundle adjustment of it all.
+
+    Once and loosely, or, where it is the `last` time, twice and to the end.
+    """
     reconstruction = pycolmap.Reconstruction(model.path)
     with pycolmap.Database.open(folder / "database.db") as database:
         stored = {image.name.removesuffix(".png"): image for image in database.read_all_images()}
@@ -235,23 +222,25 @@ def rebuild(folder: Path, crop: Crop, model: Model, poses: dict[str, np.ndarray]
     output = folder / "sparse_rebuilt"
     output.mkdir(exist_ok=True)
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads, options.random_seed = 1, model.seed
-    for loss_px in _LOSS_PX:  # the second round triangulates with the adjusted poses
+    options.num_threads, options.random_seed = 1, model.number
+    for loss_px in _LOSS_PX if last else _LOSS_PX[:1]:  # the second round triangulates with the adjusted poses
         reconstruction = pycolmap.triangulate_points(reconstruction, folder / "database.db", folder / "images", output, options=options)
         _drop_rim(reconstruction, folder / "masks")
         adjust = pycolmap.BundleAdjustmentOptions()
         adjust.refine_focal_length, adjust.refine_principal_point, adjust.print_summary = refine_focal, False, False
         adjust.ceres.loss_function_type, adjust.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, loss_px
-        adjust.ceres.solver_options.num_threads, adjust.ceres.solver_options.max_num_iterations = 1, 200
+        adjust.ceres.solver_options.num_threads, adjust.ceres.solver_options.max_num_iterations = 1, 200 if last else 50
         config = pycolmap.BundleAdjustmentConfig()
         for image_id in reconstruction.reg_image_ids():
             config.add_image(image_id)
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         pycolmap.create_default_bundle_adjuster(adjust, config, reconstruction).solve()
+        # points seen under almost no angle run off to infinity or behind the camera
+        pycolmap.ObservationManager(reconstruction).filter_all_points3D(_FAR_OFF_PX, _MIN_ANGLE_DEG)
         reconstruction.update_point_3d_errors()
     reconstruction.extract_colors_for_all_images(folder / "images")
     reconstruction.write(output)
-    return read_model(reconstruction, crop, model.seed, output)
+    return read_model(reconstruction, crop, model.number, output)
 
 
 def _drop_rim(reconstruction: pycolmap.Reconstruction, masks: Path) -> None:

@@ -1,27 +1,30 @@
 """What is known of an object after its poses were found: camera, pose per frame, cloud, and who saw what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import cloud, trajectory
+
+MAX_GAP = 10  # frames; a turn of half a second can be guessed, one of two seconds cannot
 
 
 @dataclass(frozen=True)
 class ModelSummary:
     """One sparse model that a mapping found, and how it was judged."""
 
-    seed: int
+    number: int  # of the mapping
     num_registered: int
     num_points: int
     focal_px: float
     num_jumps: int
-    num_trusted: int  # frames left when those behind jumps are taken out
-    agreement: float  # share of its frames that the other mappings tell alike, 1.0 when there is none to ask
-    kept: bool
+    relative_cost: float  # what all matches cost under it, the best model's being 1
+    agreement: float  # share of its frames at which the best model tells the same rotation
+    kept: bool  # the best one, which the result began from
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class ObjectReconstruction:
     observation_frame: np.ndarray  # (M,) frame index
     observation_point: np.ndarray  # (M,) point index
     observation_px: np.ndarray  # (M, 2) full image, pixel centres at integers
-    reprojection_px: float  # mean over observations
+    reprojection_px: float  # mean over observations, NaN without any
     rotation_jumps: list[tuple[str, str]]  # neighbouring registered frames whose rotation is still implausible
+    contested: np.ndarray | None = None  # (T,) bool: a second pose is supported as well; None where nobody looked
     models: list[ModelSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -78,17 +82,20 @@ def assemble(
     points_obj: np.ndarray,
     colors: np.ndarray,
     seen: Observations,
+    max_gap: int = MAX_GAP,
 ) -> ObjectReconstruction:
     """Arrays per frame, point and observation from the poses (T, 4, 4) of the frames `known` (T,) bool; the others are filled.
 
-    Points (N, 3) with fewer than two observations are left out.
+    Gaps of more than `max_gap` frames are held, not interpolated.
+
+    Points (N, 3) with fewer than two observations are left out, unless there are no observations at all.
     """
-    used = np.bincount(seen.point, minlength=len(points_obj)) >= 2
+    used = (np.bincount(seen.point, minlength=len(points_obj)) >= 2) | (len(seen.point) == 0)
     seen, xyz = seen.of_points(used), points_obj[used]
     track = np.bincount(seen.point, minlength=len(xyz))
     error = np.linalg.norm(reproject(xyz[seen.point], T_cam_obj[seen.frame], K, distortion) - seen.px, axis=1)
     kept = cloud.trim(xyz)
-    full, filled = trajectory.complete(T_cam_obj, known, (xyz[kept].min(axis=0) + xyz[kept].max(axis=0)) / 2)
+    full, filled = trajectory.complete(T_cam_obj, known, (xyz[kept].min(axis=0) + xyz[kept].max(axis=0)) / 2, max_gap)
     jumps = trajectory.rotation_jumps(full[:, :3, :3], known)
     return ObjectReconstruction(
         names=list(names),
@@ -101,16 +108,21 @@ def assemble(
         inliers=np.bincount(seen.frame, minlength=len(names)),
         points_obj=xyz,
         colors=colors[used],
-        point_error_px=np.bincount(seen.point, error, minlength=len(xyz)) / track,
+        point_error_px=np.bincount(seen.point, error, minlength=len(xyz)) / np.maximum(track, 1),
         track_length=track,
         kept_points=kept,
         normalization=cloud.normalization_matrix(xyz[kept]),
         observation_frame=seen.frame,
         observation_point=seen.point,
         observation_px=seen.px,
-        reprojection_px=float(error.mean()),
+        reprojection_px=float(error.mean()) if len(error) else float("nan"),
         rotation_jumps=[(names[a], names[b]) for a, b in jumps],
     )
+
+
+def straightened(found: ObjectReconstruction, lens: Lens) -> ObjectReconstruction:
+    """The same as seen by the pinhole camera that stands in for `lens`."""
+    return replace(found, distortion=np.zeros(0), observation_px=lens.points(found.observation_px))
 
 
 def reproject(points: np.ndarray, T: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> np.ndarray:

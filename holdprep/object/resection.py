@@ -1,18 +1,26 @@
-"""Poses for single frames against a model, beginning at the neighbours' poses: what settles a planar face's two-fold ambiguity."""
+"""Every frame's pose anew against the model: its own, its neighbours' and their mirror images compete, and the motion decides among equals.
+
+Frames that SfM lost are reached from their neighbours: by their matches, and by points that optical flow carries over.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pycolmap
 
-from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
-from holdprep.object.colmap import Features, Model
+from holdprep.geometry.rigid import rotation_angle_deg
+from holdprep.object.colmap import Crop, Features, Model, read_crop
+from holdprep.object.evidence import camera_of, smoothest
+from holdprep.object.views import View, errors_px, to_matrix, turn_cost, views
 
 _MIN_INLIERS = 12
-_INLIER_PX = 3.0
-_REACH_FRAMES = 4  # a neighbour farther away says nothing about which of two solutions is right
+_REACH_FRAMES = 4  # a neighbour farther away says nothing about a pose
+_FLOW_ROUND_PX = 1.0  # of the enlarged crop: points that flow there and back this far off are lost
+_MATCH_PX = 3.0  # a point that flow carries on belongs to no keypoint: it counts where no keypoint's point is this near
 
 
 @dataclass(frozen=True)
@@ -22,90 +30,111 @@ class Resection:
 
 
 def resect(
-    names: Sequence[str], trusted: np.ndarray, model: Model, features: Features, K: np.ndarray, limit_deg: float
+    names: Sequence[str], model: Model, features: Features, principal_px: tuple[float, float], folder: Path, crop: Crop
 ) -> dict[int, Resection]:
-    """Poses of frames outside `trusted` (T,) bool that the trusted frames' points support, spreading from the trusted frames inwards.
+    """The pose of every frame that the model's points support, by index into `names`, which is the order of time.
 
-    A frame's keypoints take the 3D points of the keypoints they match in trusted or already resected frames. The pose is refined
-    robustly from each resolved neighbour's; of the solutions with nearly the best support the one nearest the neighbours is taken.
-    Frames with fewer than 12 inliers, or that would turn more than `limit_deg` (times the root of the gap) are left out.
+    A frame's keypoints take the points of the keypoints that they match in other frames. Of the poses that refinement reaches from its own,
+    its neighbours', a random sample's and their mirror images, the one is taken that costs least together with the turns between frames.
+    Frames that the model lacks are reached inwards from those it has. Frames with fewer than 12 inliers are left out.
     """
-    points_at = _solid_points(model, [name for name, ok in zip(names, trusted, strict=True) if ok])
-    poses = {t: model.poses[names[t]] for t in np.flatnonzero(trusted).tolist()}
-    radial = float(model.distortion[0]) if len(model.distortion) else 0.0
-    camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[K[0, 0], K[0, 2], K[1, 2], radial])
-    found: dict[int, Resection] = {}
-    pending = [t for t in range(len(names)) if t not in poses and names[t] in features.matches]
+    camera = camera_of(model, principal_px)
+    known = {t: model.poses[name] for t, name in enumerate(names) if name in model.poses}
+    points_at = dict(model.point_of_keypoint)
+    candidates: dict[int, list[View]] = {}
+    for t in sorted(known):
+        keypoints, points = _votes(names[t], features, points_at)
+        candidates[t] = _solve(t, known, features.keypoints_px[names[t]][keypoints], model.points[points], camera)
+    for t in _inwards(names, set(known), features):
+        keypoints, points = _votes(names[t], features, points_at)
+        px, xyz = features.keypoints_px[names[t]][keypoints], model.points[points]
+        nearest = min(known, key=lambda s: abs(s - t))
+        flown = _flown(folder, crop, names[nearest], names[t], features, points_at, model)
+        candidates[t] = _solve(t, known, *_joined((px, xyz), flown), camera)
+        if not candidates[t]:
+            continue
+        best = min(candidates[t], key=lambda view: _against(known[nearest], abs(nearest - t), view))
+        known[t] = best.T_cam_obj
+        points_at[names[t]] = np.full(len(features.keypoints_px[names[t]]), -1)
+        inliers = best.inliers[: len(keypoints)]
+        points_at[names[t]][keypoints[inliers]] = points[inliers]
+    return _smoothed({t: found for t, found in candidates.items() if found})
+
+
+def _smoothed(candidates: dict[int, list[View]]) -> dict[int, Resection]:
+    times = sorted(candidates)
+    poses = [np.stack([view.T_cam_obj for view in candidates[t]]) for t in times]
+    costs = [np.array([view.cost for view in candidates[t]]) for t in times]
+    taken = [(t, candidates[t][i]) for t, i in zip(times, smoothest(np.array(times), poses, costs), strict=True)]
+    return {t: Resection(view.T_cam_obj, int(view.inliers.sum())) for t, view in taken}
+
+
+def _inwards(names: Sequence[str], known: set[int], features: Features) -> list[int]:
+    """Frames to be found, each within reach of one that is known or comes before it."""
+    order: list[int] = []
+    reached, pending = set(known), {t for t, name in enumerate(names) if t not in known and name in features.matches}
     while pending:
-        gap, frame = min((min((abs(t - p) for p in poses), default=len(names)), t) for t in pending)
-        pending.remove(frame)
+        gap, t = min((min((abs(t - s) for s in reached), default=len(names)), t) for t in pending)
         if gap > _REACH_FRAMES:
-            continue
-        keypoints, points = _correspondences(names[frame], features, points_at)
-        near = sorted((t for t in poses if abs(t - frame) <= _REACH_FRAMES), key=lambda t: abs(t - frame))[:4]
-        pixels, xyz = features.keypoints_px[names[frame]][keypoints], model.points[points]
-        best = _solve(pixels, xyz, camera, {abs(t - frame) + 1e-3 * i: poses[t] for i, t in enumerate(near)}, limit_deg)
-        if best is None:
-            continue
-        T, inliers = best
-        found[frame], poses[frame] = Resection(T, int(inliers.sum())), T
-        points_at[names[frame]] = np.full(len(features.keypoints_px[names[frame]]), -1)
-        points_at[names[frame]][keypoints[inliers]] = points[inliers]
-    return found
+            break
+        pending.remove(t)
+        reached.add(t)
+        order.append(t)
+    return order
 
 
-def _solid_points(model: Model, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Point index per keypoint of the named frames, -1 where the point has fewer than two observations among them."""
-    seen = np.concatenate([model.point_of_keypoint[name] for name in names])
-    count = np.bincount(seen[seen >= 0], minlength=len(model.points) + 1)
-    return {name: np.where(count[model.point_of_keypoint[name]] >= 2, model.point_of_keypoint[name], -1) for name in names}
+def _against(T: np.ndarray, gap: int, view: View) -> float:
+    return view.cost + float(turn_cost(rotation_angle_deg(T[:3, :3], view.T_cam_obj[:3, :3]), gap))
 
 
-def _correspondences(name: str, features: Features, points_at: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _votes(name: str, features: Features, points_at: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints of a frame and the model points (M,), (M,) that most of their matches stand for."""
     votes: dict[int, Counter[int]] = {}
     for other, pairs in features.matches[name].items():
         if other in points_at:
-            for own, point in zip(pairs[:, 0], points_at[other][pairs[:, 1]], strict=True):
-                if point >= 0:
-                    votes.setdefault(int(own), Counter())[int(point)] += 1
+            points = points_at[other][pairs[:, 1]]
+            for own, point in zip(pairs[points >= 0, 0].tolist(), points[points >= 0].tolist(), strict=True):
+                votes.setdefault(own, Counter())[point] += 1
     keypoints = sorted(votes)
     return np.array(keypoints, int), np.array([votes[k].most_common(1)[0][0] for k in keypoints], int)
 
 
-def _solve(
-    pixels: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera, neighbours: dict[float, np.ndarray], limit_deg: float
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The best-supported pose that continues the neighbours' (gap in frames -> pose), with its inliers (M,) bool."""
-    if len(pixels) < _MIN_INLIERS:
-        return None
-    starts = list(neighbours.values())
-    ransac = pycolmap.AbsolutePoseEstimationOptions()
-    ransac.ransac.max_error, ransac.ransac.random_seed = _INLIER_PX, 0
-    estimate = pycolmap.estimate_absolute_pose(pixels, xyz, camera, ransac)
+def _flown(
+    folder: Path, crop: Crop, source: str, target: str, features: Features, points_at: dict[str, np.ndarray], model: Model
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (M, 2) in frame `target` of the model points (M, 3) seen in `source`, carried over by optical flow."""
+    at = np.flatnonzero(points_at[source] >= 0)
+    if not len(at):
+        return np.zeros((0, 2)), np.zeros((0, 3))
+    pictures = [cv2.cvtColor(read_crop(folder, name), cv2.COLOR_BGR2GRAY) for name in (source, target)]
+    start = (crop.to_colmap(features.keypoints_px[source][at]) - 0.5).astype(np.float32)[:, None]
+    flow = {"winSize": (31, 31), "maxLevel": 4}
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(*pictures, start, None, **flow)  # type: ignore[call-overload]
+    back, ok_back, _ = cv2.calcOpticalFlowPyrLK(*pictures[::-1], there, None, **flow)  # type: ignore[call-overload]
+    off = np.linalg.norm(back - start, axis=2)[:, 0]
+    kept = (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & (off < _FLOW_ROUND_PX)
+    return crop.from_colmap(there[kept, 0] + 0.5), model.points[points_at[source][at[kept]]]
+
+
+def _joined(matched: tuple[np.ndarray, np.ndarray], flown: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What was matched, then what was carried by flow to other places."""
+    if not len(matched[0]) or not len(flown[0]):
+        return matched if len(matched[0]) else flown
+    new = np.linalg.norm(flown[0][:, None] - matched[0][None], axis=2).min(axis=1) > _MATCH_PX
+    return np.concatenate([matched[0], flown[0][new]]), np.concatenate([matched[1], flown[1][new]])
+
+
+def _solve(t: int, known: dict[int, np.ndarray], px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> list[View]:
+    """The poses of frame `t` that its correspondences support."""
+    if len(px) < _MIN_INLIERS:
+        return []
+    starts = [known[t]] if t in known else []
+    for side in (range(t - 1, t - 1 - _REACH_FRAMES, -1), range(t + 1, t + 1 + _REACH_FRAMES)):
+        starts += [known[s] for s in side if s in known][:1]
+    sampling = pycolmap.AbsolutePoseEstimationOptions()
+    sampling.ransac.max_error, sampling.ransac.random_seed = _MATCH_PX, 0
+    estimate = pycolmap.estimate_absolute_pose(px, xyz, camera, sampling)
     if estimate is not None:
-        pose = estimate["cam_from_world"]
-        starts.append(from_rt(pose.rotation.matrix(), np.asarray(pose.translation)))
-    solved = [(T, _inliers(T, pixels, xyz, camera)) for T in (_refine(T, pixels, xyz, camera) for T in starts)]
-    most = max(inliers.sum() for _, inliers in solved)
-    gap, nearest = min(neighbours.items())
-    good = [(T, i) for T, i in solved if i.sum() >= max(_MIN_INLIERS, 0.7 * most)]
-    good = [(T, i) for T, i in good if rotation_angle_deg(nearest[:3, :3], T[:3, :3]) <= limit_deg * max(gap, 1) ** 0.5]
-    return min(good, key=lambda s: float(rotation_angle_deg(nearest[:3, :3], s[0][:3, :3])) - 0.1 * s[1].sum() / most, default=None)
-
-
-def _refine(T: np.ndarray, pixels: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
-    """Robust refinement, the scale of the loss narrowing as the pose settles."""
-    pose = pycolmap.Rigid3d(T[:3])
-    for scale_px in (10.0, 1.0):
-        options = pycolmap.AbsolutePoseRefinementOptions()
-        options.loss_function_scale, options.gradient_tolerance = scale_px, 1e-8
-        refined = pycolmap.refine_absolute_pose(pose, pixels, xyz, np.ones(len(pixels), bool), camera, options)
-        pose = refined["cam_from_world"] if refined is not None else pose
-    return from_rt(pose.rotation.matrix(), np.asarray(pose.translation))
-
-
-def _inliers(T: np.ndarray, pixels: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
-    cam = apply(T, xyz)
-    error = np.linalg.norm(camera.img_from_cam(np.where(cam[:, 2:] > 0, cam, [0.0, 0.0, 1.0])) - pixels, axis=1)
-    return (cam[:, 2] > 0) & (error < _INLIER_PX)
+        starts.append(to_matrix(estimate["cam_from_world"]))
+    found = views(starts, px, xyz, camera)
+    return [view for view in found if (errors_px(view.T_cam_obj, px, xyz, camera) < _MATCH_PX).sum() >= _MIN_INLIERS]

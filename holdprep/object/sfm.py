@@ -1,15 +1,14 @@
-"""Object poses from a video: COLMAP's incremental SfM on object crops, judged and repaired by the video's continuity.
+"""Object poses from a video: COLMAP's incremental SfM on object crops, told what a video knows.
 
 COLMAP registers every frame of a box at 1 px and still has it flipped where one face shows (a plane has two poses with nearly the
-same picture). So several mappings of the same matches are made; the one whose rotations follow a continuous motion and agree with
-the other mappings is kept; frames behind an implausible jump are resected again from their neighbours, and what stays
-undecided is not passed off as registered.
+same picture). So mapping follows time (mapper.py); several mappings begin at different frames; where they tell different stories the matches
+decide (evidence.py); every frame is then solved anew against the model (repair.py), and what stays undecided is told.
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -17,17 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, trajectory
 from holdprep.object.child import Children
+from holdprep.object.evidence import alike
+from holdprep.object.mapper import map_in_time
 from holdprep.object.pairs import choose_pairs
-from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
-from holdprep.object.resection import resect
+from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction
+from holdprep.object.repair import WHAT_TO_TRY, rotations, settle
 
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
-_AGREE_DEG = 8.0  # two mappings that differ more at a frame tell two stories about it
-_MAX_REPAIRS = 4  # rounds of resection and adjustment; each lets newly seen points carry the next frames
-_WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.focal_px)"
+_SAME_STORY = 0.98  # share of frames; what is left over the matches decide
 
 
 def reconstruct(
@@ -46,19 +44,23 @@ def reconstruct(
     num_pairs: int = 40,
     exhaustive_frames: int = 150,
     min_registered_pct: float = 60.0,
-    seeds: Sequence[int] = (0, 1, 2),
-    max_mappings: int = 8,
+    max_gap: int = MAX_GAP,
+    seed: int = 0,
+    min_mappings: int = 2,
+    max_mappings: int = 6,
     num_threads: int = 2,
     progress: bool = False,
 ) -> ObjectReconstruction:
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
     The focal length is refined from `focal_prior_px` (default 1.2 times the longer side) unless `focal_px` fixes it; the principal
-    point is the image's centre, always. Mappings are made with `seeds`, then with further seeds up to `max_mappings` until two of
-    them are free of jumps and agree. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
+    point is the image's centre, always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
+    same story without jumps. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
     several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
     earlier run's files and keeps images, database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes:
     whoever calls this from a script needs its `if __name__ == "__main__"`.
+
+    Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
 
     Raises HoldprepError when masks are unusable, no model is found, fewer than `min_registered_pct` percent of the
     frames register, or COLMAP dies.
@@ -74,21 +76,23 @@ def reconstruct(
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
     refine_focal, focal = focal_px is None, focal_px or focal_prior_px or 1.2 * max(h, w)
     _prepare(work_dir)
-    steps = len(seeds) + 2
     with (
         Children(work_dir / "colmap.log", num_threads) as children,
-        tqdm(total=steps, desc="object poses", unit="step", disable=not progress) as bar,
+        tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
         children.call(colmap.extract_features, work_dir, crop, (h, w), focal, camera_model, max_features, peak_threshold, num_threads)
         bar.update()
-        pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seeds[0])
-        children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seeds[0], num_threads)
+        pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
+        children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
         bar.update()
-        models = _map_until_agreed(children, work_dir, crop, names, seeds, max_mappings, num_threads, refine_focal, bar)
+        run = partial(_map_one, work_dir, crop, names, seed, refine_focal)
+        models = _map_until_agreed(children, run, names, min_mappings, max_mappings, num_threads, bar)
         if not models:
-            raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {_WHAT_TO_TRY}")
-        return _finish(children, work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct)
+            raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {WHAT_TO_TRY}")
+        found = settle(children, work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct, max_gap)
+        bar.update()
+        return found
 
 
 def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -127,172 +131,31 @@ def _choose_pairs(work_dir: Path, names: list[str], num_pairs: int, exhaustive_f
 
 def _map_until_agreed(
     children: Children,
-    work_dir: Path,
-    crop: colmap.Crop,
+    run: Callable[[int], list[colmap.Model]],
     names: Sequence[str],
-    seeds: Sequence[int],
+    min_mappings: int,
     max_mappings: int,
     num_threads: int,
-    refine_focal: bool,
     bar: tqdm,
 ) -> list[colmap.Model]:
-    """All models of all mappings: the seeds asked for, then more while no two mappings are free of jumps and tell the same story."""
-    todo = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + max(max_mappings - len(seeds), 0))]
+    """All models of all mappings: the first ones, then more while no two mappings are free of jumps and tell the same story."""
     models: list[colmap.Model] = []
-    wave = len(seeds)
+    todo, wave = list(range(max_mappings)), min_mappings
     while todo:
         now, todo = todo[:wave], todo[wave:]
-        # odd seeds also begin from a wider pair: runs that start alike fail alike
-        run = partial(_map_one, work_dir, crop, refine_focal)
         for found in children.map(run, now):
             models += found
             bar.update()
-        summaries = _judge(names, models)
-        # nothing to gain from further seeds where nothing registers
-        full = [s for s in summaries if s.num_registered == s.num_trusted and s.agreement > 0.5]
-        largest = max((s.num_registered for s in summaries), default=0)
-        if sum(s.num_registered >= 0.9 * largest for s in full) >= 2 or largest < 0.3 * len(names):
+        largest = max((len(model.poses) for model in models), default=0)
+        whole = [model for model in models if len(model.poses) >= 0.9 * largest]
+        steady = [model for model in whole if not trajectory.rotation_jumps(*rotations(names, model))]
+        # nothing to gain from further mappings where nothing registers
+        if any(alike(a, b) >= _SAME_STORY for a, b in combinations(steady, 2)) or largest < 0.3 * len(names):
             break
         wave = max(1, num_threads)
         bar.total += min(wave, len(todo))
     return models
 
 
-def _map_one(work_dir: Path, crop: colmap.Crop, refine_focal: bool, seed: int) -> list[colmap.Model]:
-    return colmap.map_models(work_dir, crop, seed, refine_focal=refine_focal, init_tri_angle_deg=16.0 if seed % 2 else 8.0)
-
-
-def _rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 3, 3) rotations, identity where unregistered, and (T,) bool."""
-    registered = np.array([name in model.poses for name in names])
-    return np.stack([model.poses[name][:3, :3] if name in model.poses else np.eye(3) for name in names]), registered
-
-
-def _share_alike(model: colmap.Model, other: colmap.Model) -> float:
-    """Share of the common frames at which two models tell the same rotation, 0 when they have none in common."""
-    angles = trajectory.disagreement_deg(model.poses, other.poses)
-    return float(np.mean([angle < _AGREE_DEG for angle in angles.values()])) if angles else 0.0
-
-
-def _judge(names: Sequence[str], models: Sequence[colmap.Model]) -> list[ModelSummary]:
-    """A summary of every model, none marked kept."""
-    summaries, largest = [], max((len(model.poses) for model in models), default=0)
-    for model in models:
-        R, registered = _rotations(names, model)
-        others = [other for other in models if other.seed != model.seed and len(other.poses) >= 0.5 * largest]
-        shares = [_share_alike(model, other) for other in others]
-        summaries.append(
-            ModelSummary(
-                model.seed,
-                len(model.poses),
-                len(model.points),
-                model.focal_px,
-                len(trajectory.rotation_jumps(R, registered)),
-                int(trajectory.trusted_frames(R, registered).sum()),
-                float(np.mean(shares)) if shares else 1.0,
-                False,
-            )
-        )
-    return summaries
-
-
-def _finish(
-    children: Children,
-    work_dir: Path,
-    crop: colmap.Crop,
-    shape: tuple[int, int],
-    names: Sequence[str],
-    models: list[colmap.Model],
-    refine_focal: bool,
-    min_registered_pct: float,
-) -> ObjectReconstruction:
-    """Keep the model with most trusted frames (then agreement, then observations), repair it, fill the gaps."""
-    summaries = _judge(names, models)
-    best = max(range(len(models)), key=lambda i: (summaries[i].num_trusted, round(summaries[i].agreement, 1), models[i].num_observations))
-    model = models[best]
-    R, registered = _rotations(names, model)
-    trusted = trajectory.trusted_frames(R, registered)
-    _require(int(registered.sum()), len(names), "registered", min_registered_pct)
-    features = children.call(colmap.read_features, work_dir, crop)
-    rescued: set[int] = set()
-    for _ in range(_MAX_REPAIRS):
-        # points from trusted poses only, robustly adjusted: a flipped stretch bends the focal length too
-        K = pinhole_K(model.focal_px, shape[1], shape[0])
-        found = children.call(resect, names, trusted, model, features, K, trajectory.jump_limit_deg(*_rotations(names, model)))
-        poses = {name: model.poses[name] for name, ok in zip(names, trusted, strict=True) if ok}
-        poses |= {names[t]: resection.T_cam_obj for t, resection in found.items()}
-        model = children.call(colmap.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal)
-        trusted = trajectory.trusted_frames(*_rotations(names, model))
-        rescued |= found.keys()
-        if not found or trusted.all():
-            break
-    _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
-    summaries = [replace(summary, kept=i == best) for i, summary in enumerate(summaries)]
-    return _assemble(names, shape, model, features, trusted, rescued, summaries)
-
-
-def _require(count: int, total: int, what: str, min_pct: float) -> None:
-    if count < min_pct / 100 * total:
-        raise HoldprepError(
-            f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, "
-            f"at least {min_pct:.0f} % are needed: {_WHAT_TO_TRY}"
-        )
-
-
-def _assemble(
-    names: Sequence[str],
-    shape: tuple[int, int],
-    model: colmap.Model,
-    features: colmap.Features,
-    known: np.ndarray,
-    rescued: set[int],
-    summaries: list[ModelSummary],
-) -> ObjectReconstruction:
-    """The reconstruction that the frames `known` (T,) of a model make."""
-    h, w = shape
-    frames, points, pixels = [], [], []
-    for t in np.flatnonzero(known).tolist():
-        index = model.point_of_keypoint[names[t]]
-        seen = index >= 0
-        frames.append(np.full(seen.sum(), t))
-        points.append(index[seen])
-        pixels.append(features.keypoints_px[names[t]][seen])
-    found = assemble(
-        names,
-        pinhole_K(model.focal_px, w, h),
-        model.distortion,
-        np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)]),
-        known,
-        model.points,
-        model.colors,
-        Observations(np.concatenate(frames), np.concatenate(points), np.concatenate(pixels)),
-    )
-    origin = ["resectioned" if t in rescued and how == "sfm" else how for t, how in enumerate(found.origin)]
-    return replace(found, origin=origin, models=summaries, warnings=_warnings(found, w, summaries, len(rescued)))
-
-
-def _warnings(model: ObjectReconstruction, width: int, summaries: list[ModelSummary], num_rescued: int) -> list[str]:
-    found = []
-    names, focal_px = model.names, model.focal_px
-    if not 0.5 <= focal_px / width <= 2.5:
-        found.append(
-            f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: "
-            "give the camera (object_pose.focal_px)"
-        )
-    if model.rotation_jumps:
-        a, b = model.rotation_jumps[0]
-        found.append(
-            f"{len(model.rotation_jumps)} implausible rotations between neighbouring frames, first at {a}-{b}: look at the overlay there"
-        )
-    if num_rescued > 0.05 * len(names):
-        found.append(
-            f"{num_rescued} of {len(names)} frames were resected from their neighbours after an implausible rotation, 5 % is usual: "
-            "the cloud may be bent there, look at the overlay, or try another seed (seed=1)"
-        )
-    kept = next(s for s in summaries if s.kept)
-    if kept.agreement < 0.9:
-        found.append(
-            f"other mappings agree on {100 * kept.agreement:.0f} % of the frames, 90 % is expected: "
-            "a flipped stretch or a repeating texture is likely"
-        )
-    return found
+def _map_one(work_dir: Path, crop: colmap.Crop, names: Sequence[str], seed: int, refine_focal: bool, number: int) -> list[colmap.Model]:
+    return map_in_time(work_dir, crop, names, number, seed + number, refine_focal=refine_focal)

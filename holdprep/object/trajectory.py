@@ -79,20 +79,29 @@ def disagreement_deg(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], i
     if not common:
         return {}
     R_a, R_b = (np.stack([poses[name][:3, :3] for name in common]) for poses in (a, b))
-    between = np.swapaxes(R_b, 1, 2) @ R_a  # R_objb_obja as each frame sees it
-    near = rotation_angle_deg(between[:, None].repeat(len(common), 1), between[None].repeat(len(common), 0)) < inlier_deg
-    R_b_a = Rotation.from_matrix(between[near[near.sum(1).argmax()]]).mean().as_matrix()
-    return dict(zip(common, rotation_angle_deg(R_a, R_b @ R_b_a).tolist(), strict=True))
+    return dict(zip(common, rotation_angle_deg(R_a, R_b @ common_rotation(R_a, R_b, inlier_deg)).tolist(), strict=True))
 
 
-def complete(T_cam_obj: np.ndarray, known: np.ndarray, centre_obj: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Poses (T, 4, 4) for every frame, and per frame '' (known), 'interpolated' or 'held' (before the first, after the last known).
+def common_rotation(R_a: np.ndarray, R_b: np.ndarray, inlier_deg: float = 5.0) -> np.ndarray:
+    """R_objb_obja (3, 3) that most frames of two stacks of rotations (T, 3, 3) of one object agree on."""
+    between = np.swapaxes(R_b, 1, 2) @ R_a  # as each frame sees it
+    near = rotation_angle_deg(between[:, None].repeat(len(between), 1), between[None].repeat(len(between), 0)) < inlier_deg
+    return np.asarray(Rotation.from_matrix(between[near[near.sum(1).argmax()]]).mean().as_matrix())
 
-    Rotation follows SLERP, the object's centre (3,) a straight line before the camera. Raises ValueError when nothing is known.
+
+def complete(T_cam_obj: np.ndarray, known: np.ndarray, centre_obj: np.ndarray, max_gap: int) -> tuple[np.ndarray, list[str]]:
+    """Poses (T, 4, 4) for every frame, and per frame '' (known), 'interpolated' or 'held'.
+
+    Across gaps of at most `max_gap` frames rotation follows SLERP, the object's centre (3,) a straight line before the camera. In longer
+    ones, before the first known frame and after the last the nearest known pose is held. Raises ValueError when nothing is known.
     """
     R = interpolate_rotations(T_cam_obj[:, :3, :3], known)
     centre_cam = interpolate_linear(T_cam_obj[:, :3, :3] @ centre_obj + T_cam_obj[:, :3, 3], known)
-    full = np.where(known[:, None, None], T_cam_obj, from_rt(R, centre_cam - R @ centre_obj))
-    at = np.flatnonzero(known)
-    inside = (np.arange(len(known)) > at[0]) & (np.arange(len(known)) < at[-1])
-    return full, ["" if k else "interpolated" if i else "held" for k, i in zip(known, inside, strict=True)]
+    between = from_rt(R, centre_cam - R @ centre_obj)
+    at, frames = np.flatnonzero(known), np.arange(len(known))
+    right = np.searchsorted(at, frames)
+    after, before = at[np.minimum(right, len(at) - 1)], at[np.maximum(right - 1, 0)]
+    nearest = np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
+    short = (before < frames) & (frames < after) & (after - before - 1 <= max_gap)
+    full = np.where(known[:, None, None], T_cam_obj, np.where(short[:, None, None], between, T_cam_obj[nearest]))
+    return full, ["" if k else "interpolated" if i else "held" for k, i in zip(known, short, strict=True)]

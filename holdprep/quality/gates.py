@@ -198,6 +198,11 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "interpolated_frames", "frames", "at most", 10, None,
         "these frames have no measured object pose: film slower, or raise object_pose.num_pairs",
     ),
+    # not even a guess: the object stands still there while it moves
+    Rule(
+        "object_pose", "held_frames", "frames", "at most", 0, None,
+        "these frames repeat the nearest known pose: cut the clip there (create.start/create.end), or add frames",
+    ),
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it the optimiser itself counts a point as an outlier
     Rule(
         "align", "reprojection_px", "px", "at most", 10, 25,

@@ -63,7 +63,8 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
     j2d_px = hamer.read(seq.path("j2d").parent, names).j2d_px
-    object_masks = seq.masks("object") if seq.has("masks_object") else None
+    lens = seq.lens()
+    object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
         if side not in j2d_px:
@@ -78,8 +79,9 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
-            touching = torch.as_tensor(touching_frames(seq.masks(side), object_masks, CONTACT_PX))
-        hands[side] = HandObservation(model, params, torch.as_tensor(j2d_px[side]), torch.as_tensor(weight), touching)
+            touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
+        seen_px = j2d_px[side] if lens is None else lens.points(j2d_px[side])
+        hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
@@ -108,14 +110,16 @@ def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
     at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
     if len(at) == 0:
         return None
-    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity))}
+    lens = seq.lens()
+    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity, lens=lens))}
     return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
 
 def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:
     """With `<side>.mask_iou`: the drawn hand against its mask, where no other mask may hide it; the median over frames, and the curve."""
     seq, curves = ctx.seq, {}
-    masks = {entity: seq.masks(entity) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
+    lens = seq.lens()
+    masks = {entity: seq.masks(entity, lens=lens) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
     for side, (vertices, _) in meshes_m.items():
         if side in masks:
             faces, hiding = models[side].faces.numpy(), [masks[other] for other in masks if other != side]
@@ -147,7 +151,7 @@ def _overlays(
     ctx: Context, meshes_m: Meshes, models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     px = project(obj.points_cam_m, K)
-    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(), strict=True)):
+    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens()), strict=True)):
         picture = draw_points(image, px[t], COLORS["object"])
         for side, (vertices, _) in meshes_m.items():
             picture = draw_mesh(picture, vertices[t], models[side].faces.numpy(), K, COLORS[side])

@@ -29,12 +29,14 @@ def run(ctx: Context) -> Result:
     report = hold.rays_report(points, shift_m)
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)
-    bad = hold.unusable_frames(seq.label_images(), list(hands))
+    lens = seq.lens()
+    labels = seq.label_images(lens)
+    bad = hold.unusable_frames(labels, list(hands))
     with atomic_dir(seq.target("build")) as folder:
         safeio.save_npy(folder / "data.npy", data)
         roundtrip = _roundtrip(safeio.load_npy(folder / "data.npy"), models, points, K)
         (folder / "corres.txt").write_text("".join(f"{f.name}\n" for f in seq.images().files))
-        for kind, pictures in (("image", seq.images()), ("mask", seq.label_images())):
+        for kind, pictures in (("image", seq.images(lens)), ("mask", labels)):
             (folder / kind).mkdir()
             for t, picture in enumerate(pictures):
                 write_image(folder / kind / f"{t:04d}.png", picture)
@@ -69,7 +71,7 @@ def _pictures(
     ctx: Context, points_cam_m: dict[str, np.ndarray], models: dict[Side, HandModel], K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Overlays and side views of some frames, evenly over the clip."""
-    names, images = ctx.seq.frame_names(), ctx.seq.images()
+    names, images = ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens())
     for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):
         picture = draw_points(images[int(t)], project(points_cam_m["object"][t], K), COLORS["object"])
         for side, model in models.items():

@@ -5,23 +5,30 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import AutoObjectPose, Config, SiftObjectPose, TruthObjectPose
+from holdprep.config import AutoObjectPose, Config, ImportObjectPose, SiftObjectPose, TruthObjectPose
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, llff_poses, project
+from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import plausibility
-from holdprep.object.reconstruction import ObjectReconstruction, Observations
+from holdprep.object.child import Children
+from holdprep.object.foreign import read_poses
+from holdprep.object.reconstruction import ObjectReconstruction, Observations, straightened
 from holdprep.object.sfm import reconstruct
 from holdprep.pipeline import Context, Metrics, Result
-from holdprep.quality.gates import judge, overall
+from holdprep.quality.gates import judge, overall, show
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.synth import corruption
 from holdprep.viz.overlay import draw_axes, draw_points
 
+LENS_MATTERS_PX = 1.0  # at the corner
+
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The ground truth, where it stands in for SfM."""
+    """The ground truth or another tool's result, where they stand in for SfM."""
+    if isinstance(cfg.object_pose, ImportObjectPose):
+        return {"poses": cfg.object_pose.path}
     return {"truth": seq.path("truth")} if isinstance(cfg.object_pose, TruthObjectPose) else {}
 
 
@@ -30,12 +37,28 @@ def run(ctx: Context) -> Result:
     tried: Metrics = {}
     if isinstance(cfg, TruthObjectPose):
         found = _truth(ctx, cfg)
+    elif isinstance(cfg, ImportObjectPose):
+        found = _import(ctx, cfg)
     elif isinstance(cfg, AutoObjectPose):
         found, tried["tried"] = _best_attempt(ctx, cfg)
     else:
         found = _reconstruct(ctx, cfg, ctx.seq.work_dir("object_pose"))
-    _write(ctx, found)
-    return _result(ctx, found, tried)
+    result = _result(ctx, found, tried)
+    lens = _lens(ctx, found)
+    if lens is not None and cfg.undistort:
+        result.notes.append(
+            f"the lens moves the picture's corner by {lens.corner_shift_px():.1f} px: from here on pictures, masks and keypoints are "
+            "undistorted (object_pose.undistort=false leaves them)"
+        )
+        found = straightened(found, lens)
+    _write(ctx, found, lens if cfg.undistort else None)
+    return result
+
+
+def _lens(ctx: Context, found: ObjectReconstruction) -> Lens | None:
+    """The lens, if it matters."""
+    lens = Lens(found.K, float(found.distortion[0]), ctx.seq.image_size()) if len(found.distortion) else None
+    return lens if lens is not None and lens.corner_shift_px() > LENS_MATTERS_PX else None
 
 
 def _truth(ctx: Context, cfg: TruthObjectPose) -> ObjectReconstruction:
@@ -47,6 +70,14 @@ def _truth(ctx: Context, cfg: TruthObjectPose) -> ObjectReconstruction:
         focal_error_pct=cfg.focal_error_pct,
         seed=ctx.cfg.seed,
     )
+
+
+def _import(ctx: Context, cfg: ImportObjectPose) -> ObjectReconstruction:
+    """In a child process: what is wrong with a model's files may end the one that reads them."""
+    if cfg.path is None:
+        raise HoldprepError("object_pose=import: say where the poses are: object_pose.path=<folder or .npz>")
+    with Children(ctx.seq.work_dir("object_pose") / "colmap.log", 1) as children:
+        return children.call(read_poses, cfg.path, ctx.seq.frame_names(), ctx.seq.image_size(), cfg.max_gap)
 
 
 def _reconstruct(ctx: Context, cfg: SiftObjectPose, work_dir: Path) -> ObjectReconstruction:
@@ -62,7 +93,8 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose, work_dir: Path) -> ObjectRec
         focal_px=cfg.focal_px,
         num_pairs=cfg.num_pairs,
         min_registered_pct=cfg.min_registered_pct,
-        seeds=tuple(ctx.cfg.seed + i for i in range(3)),
+        max_gap=cfg.max_gap,
+        seed=ctx.cfg.seed,
         progress=True,
     )
 
@@ -93,7 +125,7 @@ def _best_attempt(ctx: Context, cfg: AutoObjectPose) -> tuple[ObjectReconstructi
     return min(ranked, key=lambda entry: entry[0])[1], "; ".join(told)
 
 
-def _write(ctx: Context, found: ObjectReconstruction) -> None:
+def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None:
     seq = ctx.seq
     px = project(apply(found.T_cam_obj, found.trimmed_points_obj), found.K)
     seq.write_colmap(
@@ -115,6 +147,8 @@ def _write(ctx: Context, found: ObjectReconstruction) -> None:
             "origin": np.array(found.origin),
             "inliers": found.inliers,
             "distortion": found.distortion,
+            "lens": np.array(lens.k if lens else 0.0),
+            **({} if found.contested is None else {"contested": found.contested}),
             **_observations_of_kept_points(found),
         },
     )
@@ -131,7 +165,7 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
     T_cam_centre[:, :3, 3] = apply(found.T_cam_obj, np.median(found.trimmed_points_obj, axis=0)[None])[:, 0]
     length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
     colors = found.colors[found.kept_points][:, ::-1]
-    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(), strict=True)):
+    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(ctx.seq.lens()), strict=True)):
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
@@ -145,14 +179,12 @@ def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
     if len(found.distortion):
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)
-    kept = [model for model in found.models if model.kept]
     return {
         "longest_gap": plausibility.longest_gap(found.registered),
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
-        "track_length": float(found.track_length.mean()),
         "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
         "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
-        **({"agreement_pct": 100 * kept[0].agreement} if kept else {}),
+        **({} if found.contested is None else {"agreement_pct": 100 * float(1 - found.contested.mean())}),
     }
 
 
@@ -160,8 +192,13 @@ def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
     return {
         "registered_pct": 100 * float(found.registered.mean()),
         "resectioned_frames": found.origin.count("resectioned"),
-        "interpolated_frames": found.origin.count("interpolated") + found.origin.count("held"),
-        "reprojection_px": found.reprojection_px,
+        "interpolated_frames": found.origin.count("interpolated"),
+        "held_frames": found.origin.count("held"),
+        **(
+            {"reprojection_px": found.reprojection_px, "track_length": float(found.track_length.mean())}
+            if len(found.observation_px)
+            else {}
+        ),
         "focal_px": found.focal_px,
         "focal_ratio": found.focal_px / max(ctx.seq.image_size()),
         "points": len(found.points_obj),
@@ -177,6 +214,6 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
     curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
     note = (
         f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
-        f"{found.reprojection_px:.2f} px, focal length {found.focal_px:.0f} px"
+        f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
     return Result(_metrics(ctx, found) | tried, curves, [note])

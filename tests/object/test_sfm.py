@@ -37,7 +37,7 @@ def scene() -> tuple:
 @pytest.fixture(scope="module")
 def found(scene: tuple, tmp_path_factory: pytest.TempPathFactory) -> ObjectReconstruction:
     images, masks, _, _, names = scene
-    return reconstruct(images, masks, names, work_dir=tmp_path_factory.mktemp("sfm"), seeds=(0, 1), num_threads=1)
+    return reconstruct(images, masks, names, work_dir=tmp_path_factory.mktemp("sfm"), num_threads=1)
 
 
 def test_poses_match_the_truth_frame_by_frame(found: ObjectReconstruction, scene: tuple) -> None:
@@ -87,7 +87,7 @@ def test_a_given_focal_length_stays(scene: tuple, tmp_path: Path) -> None:
     images, masks, K, poses, names = scene
     few = slice(0, 10)
     found = reconstruct(
-        images[few], masks[few], names[few], work_dir=tmp_path, focal_px=float(K[0, 0]), seeds=(0,), max_mappings=1, num_threads=1
+        images[few], masks[few], names[few], work_dir=tmp_path, focal_px=float(K[0, 0]), min_mappings=1, max_mappings=1, num_threads=1
     )
     assert found.focal_px == pytest.approx(K[0, 0], abs=1e-6)
     assert np.median(rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[few, :3, :3])) < 0.7

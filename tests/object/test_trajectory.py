@@ -58,12 +58,24 @@ def test_gaps_follow_slerp_and_a_straight_centre() -> None:
     known = ALL.copy()
     known[[0, 1, 10, 11, 12, 39]] = False
     hidden = np.where(known[:, None, None], poses, np.eye(4))
-    full, origin = complete(hidden, known, centre)
+    full, origin = complete(hidden, known, centre, max_gap=3)
     assert full[2:39] == pytest.approx(poses[2:39], abs=1e-9)
     assert full[0] == pytest.approx(poses[2])
     assert full[39] == pytest.approx(poses[38])
     assert [origin[t] for t in (0, 2, 11, 39)] == ["held", "", "interpolated", "held"]
     assert rotation_angle_deg(full[11, :3, :3], R[11]) < 1e-4
+
+
+def test_long_gaps_hold_the_nearest_known_pose() -> None:
+    R = turning()
+    poses = from_rt(R, np.tile([0.0, 0.0, 2.0], (T, 1)))
+    known = ALL.copy()
+    known[[5, 6, 20, 21, 22, 23]] = False
+    full, origin = complete(poses, known, np.zeros(3), max_gap=3)
+    assert [t for t, how in enumerate(origin) if how == "interpolated"] == [5, 6]
+    assert [t for t, how in enumerate(origin) if how == "held"] == [20, 21, 22, 23]
+    assert full[[20, 21, 22, 23]] == pytest.approx(poses[[19, 19, 24, 24]])
+    assert complete(poses, known, np.zeros(3), max_gap=4)[1].count("held") == 0
 
 
 def test_crop_keeps_pixel_centres() -> None:

@@ -1,0 +1,170 @@
+"""What follows mapping: the best of all mappings is put together, every frame is solved anew against it, and what came of it is told."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K
+from holdprep.geometry.rigid import rotation_angle_deg
+from holdprep.object import colmap, trajectory
+from holdprep.object.child import Children
+from holdprep.object.evidence import Evidence, alike, choose, contested, weigh
+from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
+from holdprep.object.resection import resect
+
+_MAX_ROUNDS = 4  # of resection and adjustment; each lets newly seen points carry the next frames
+_MOVED_DEG = 3.0  # a frame that resection turns by more is one that mapping had wrong
+WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.focal_px)"
+
+
+def settle(
+    children: Children,
+    work_dir: Path,
+    crop: colmap.Crop,
+    shape: tuple[int, int],
+    names: Sequence[str],
+    models: list[colmap.Model],
+    refine_focal: bool,
+    min_registered_pct: float,
+    max_gap: int,
+) -> ObjectReconstruction:
+    """One reconstruction of T frames from the models of several mappings of the same features; `shape` is the image's (H, W).
+
+    Raises HoldprepError when fewer than `min_registered_pct` percent of the frames have a pose, or hang together.
+    """
+    features = children.call(colmap.read_features, work_dir, crop)
+    principal_px = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    evidence = weigh(names, models, features, principal_px)
+    chosen = choose(evidence)
+    _require(int((chosen >= 0).sum()), len(names), "registered", min_registered_pct)
+    poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
+    model = children.call(colmap.rebuild, work_dir, crop, models[evidence.best], poses, refine_focal=refine_focal, last=False)
+    rescued: set[int] = set()
+    for _ in range(_MAX_ROUNDS):
+        resected = children.call(resect, names, model, features, principal_px, work_dir, crop)
+        moved = {t for t, resection in resected.items() if _moved(model.poses.get(names[t]), resection.T_cam_obj)}
+        if not moved and len(resected) == len(model.poses):
+            break
+        rescued |= moved
+        poses = {names[t]: resection.T_cam_obj for t, resection in resected.items()}
+        _require(len(poses), len(names), "registered", min_registered_pct)
+        model = children.call(colmap.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal, last=False)
+    model = children.call(colmap.rebuild, work_dir, crop, model, model.poses, refine_focal=refine_focal)
+    trusted = trajectory.trusted_frames(*rotations(names, model))
+    _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
+    undecided = contested(weigh(names, [model, *models], features, principal_px), 0)
+    found = _assemble(names, shape, model, features, trusted, rescued, max_gap)
+    summaries = _summaries(names, models, evidence)
+    told = _warnings(found, shape[1], summaries, len(rescued), [name for name, open_ in zip(names, undecided, strict=True) if open_])
+    return replace(found, models=summaries, contested=undecided, warnings=told)
+
+
+def rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 3, 3) rotations, identity where unregistered, and (T,) bool."""
+    registered = np.array([name in model.poses for name in names])
+    return np.stack([model.poses[name][:3, :3] if name in model.poses else np.eye(3) for name in names]), registered
+
+
+def _moved(T: np.ndarray | None, T_new: np.ndarray) -> bool:
+    return T is None or bool(rotation_angle_deg(T[:3, :3], T_new[:3, :3]) > _MOVED_DEG)
+
+
+def _require(count: int, total: int, what: str, min_pct: float) -> None:
+    if count < min_pct / 100 * total:
+        raise HoldprepError(
+            f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, "
+            f"at least {min_pct:.0f} % are needed: {WHAT_TO_TRY}"
+        )
+
+
+def _assemble(
+    names: Sequence[str],
+    shape: tuple[int, int],
+    model: colmap.Model,
+    features: colmap.Features,
+    known: np.ndarray,
+    rescued: set[int],
+    max_gap: int,
+) -> ObjectReconstruction:
+    """The reconstruction that the frames `known` (T,) of a model make."""
+    h, w = shape
+    frames, points, pixels = [], [], []
+    for t in np.flatnonzero(known).tolist():
+        index = model.point_of_keypoint[names[t]]
+        seen = index >= 0
+        frames.append(np.full(seen.sum(), t))
+        points.append(index[seen])
+        pixels.append(features.keypoints_px[names[t]][seen])
+    found = assemble(
+        names,
+        pinhole_K(model.focal_px, w, h),
+        model.distortion,
+        np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)]),
+        known,
+        model.points,
+        model.colors,
+        Observations(np.concatenate(frames), np.concatenate(points), np.concatenate(pixels)),
+        max_gap,
+    )
+    origin = ["resectioned" if t in rescued and how == "sfm" else how for t, how in enumerate(found.origin)]
+    return replace(found, origin=origin)
+
+
+def _summaries(names: Sequence[str], models: Sequence[colmap.Model], evidence: Evidence) -> list[ModelSummary]:
+    best = models[evidence.best]
+    return [
+        ModelSummary(
+            model.number,
+            len(model.poses),
+            len(model.points),
+            model.focal_px,
+            len(trajectory.rotation_jumps(*rotations(names, model))),
+            float(cost.sum() / evidence.cost[evidence.best].sum()),
+            alike(best, model),
+            model is best,
+        )
+        for model, cost in zip(models, evidence.cost, strict=True)
+    ]
+
+
+def _warnings(
+    model: ObjectReconstruction, width: int, summaries: list[ModelSummary], num_rescued: int, undecided: Sequence[str]
+) -> list[str]:
+    found = []
+    names, focal_px = model.names, model.focal_px
+    if not 0.5 <= focal_px / width <= 2.5:
+        found.append(
+            f"focal length {focal_px:.0f} px is {focal_px / width:.1f} image widths, 0.5 to 2.5 is plausible: "
+            "give the camera (object_pose.focal_px)"
+        )
+    if model.rotation_jumps:
+        a, b = model.rotation_jumps[0]
+        found.append(
+            f"{len(model.rotation_jumps)} implausible rotations between neighbouring frames, first at {a}-{b}: look at the overlay there"
+        )
+    if num_rescued > 0.1 * len(names):
+        found.append(
+            f"{num_rescued} of {len(names)} frames were solved anew from their neighbours, 10 % is usual: "
+            "the cloud may be bent there, look at the overlay, or try another seed (seed=1)"
+        )
+    held = [name for name, how in zip(names, model.origin, strict=True) if how == "held"]
+    if held:
+        found.append(
+            f"{len(held)} of {len(names)} frames (first: {held[0]}) hold the nearest known pose, the gap is too long to guess: "
+            "cut the clip there, or add frames"
+        )
+    if undecided:
+        found.append(
+            f"{len(undecided)} of {len(names)} frames (first: {undecided[0]}) have a second pose that their matches support as well: "
+            "the object is symmetric, repeats itself, or shows one face; look at the overlay there"
+        )
+    parts = [s for s in summaries if s.num_registered < len(names) / 2]
+    if parts and not any(s.num_registered >= 0.9 * len(names) for s in summaries):
+        found.append(
+            f"{len(parts)} of {len(summaries)} models hold less than half of the frames (the largest {max(s.num_registered for s in parts)}): "
+            "the video falls apart, add frames where the object turns fast"
+        )
+    return found

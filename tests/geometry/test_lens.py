@@ -1,0 +1,36 @@
+"""A distorted picture made straight, against the formula the other way round."""
+
+import cv2
+import numpy as np
+import pytest
+
+from holdprep.geometry.cameras import distort, pinhole_K, project
+from holdprep.geometry.lens import Lens
+
+LENS = Lens(pinhole_K(500.0, 640, 480), -0.12, (640, 480))
+
+
+def test_points_are_straightened_exactly() -> None:
+    cam = np.array([[x, y, 1.0] for x in np.linspace(-0.6, 0.6, 7) for y in np.linspace(-0.45, 0.45, 5)]).reshape(7, 5, 3)
+    bent = project(distort(cam, LENS.k), LENS.K)
+    assert np.linalg.norm(bent - project(cam, LENS.K), axis=-1).max() > 20
+    assert LENS.points(bent) == pytest.approx(project(cam, LENS.K), abs=1e-6)
+    assert np.isnan(LENS.points(np.array([[np.nan, 3.0], [10.0, 3.0]]))).tolist() == [[True, True], [False, False]]
+    assert LENS.points(np.zeros((0, 2))).shape == (0, 2)
+
+
+def test_the_corner_moves_by_what_the_formula_says() -> None:
+    x, y = 319.5 / 500, 239.5 / 500
+    assert LENS.corner_shift_px() == pytest.approx(500 * np.hypot(x, y) * 0.12 * (x**2 + y**2))
+
+
+def test_a_dot_in_the_picture_goes_where_its_point_goes() -> None:
+    at = np.array([545.0, 390.0])
+    y, x = np.mgrid[:480, :640]
+    blob = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / 18).astype(np.float32)
+    straight = LENS.picture(blob)
+    seen = np.array([(x * straight).sum(), (y * straight).sum()]) / straight.sum()
+    assert seen == pytest.approx(LENS.points(at), abs=0.2)
+    labels = np.zeros((480, 640), np.uint8)
+    labels[300:, 400:] = 150
+    assert set(np.unique(LENS.picture(labels, cv2.INTER_NEAREST))) == {0, 150}
