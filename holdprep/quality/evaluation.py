@@ -15,7 +15,7 @@ from holdprep.geometry.rigid import apply, from_rt, invert, rotation_angle_deg
 from holdprep.hand.model import SIDES, Side
 from holdprep.quality.gauge import Gauge, camera_spread, fit_gauge
 from holdprep.quality.metrics import acceleration
-from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm
+from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm, size_error_pct
 from holdprep.quality.truth import GroundTruth, HandTruth, rigid_fit
 
 LARGE_TURN_DEG = 5.0
@@ -269,7 +269,8 @@ def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, floa
 
 
 def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _Posed, curves: Curves) -> dict[str, float]:
-    """add_mm, add_s_mm of the true model's vertices under both poses, and `cloud_errors_mm` of the cloud in the true object's frame.
+    """add_mm, add_s_mm of the true model's vertices under both poses, `cloud_errors_mm` and `size_error_pct` of the cloud in the true
+    object's frame.
 
     ADD: Hinterstoisser et al., ACCV 2012; ADD-S, to the nearest vertex instead, for symmetric objects: Xiang et al., PoseCNN, RSS 2018.
     At most 1000 vertices are moved. The cloud keeps its size: a wrong scale shows in its distances.
@@ -289,7 +290,10 @@ def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _P
     if points is not None and len(points) and truth.object_faces is not None:
         unit = posed.gauge.scale / posed.size
         cloud = (estimate.obj_scale * np.asarray(points, np.float64) - posed.gauge.origin) @ posed.gauge.R / unit
-        metrics |= cloud_errors_mm(cloud, Surface.of(vertices, truth.object_faces))
+        surface = Surface.of(vertices, truth.object_faces)
+        metrics |= cloud_errors_mm(cloud, surface)
+        size = size_error_pct(cloud, surface) if estimate.is_metric else None
+        metrics |= {} if size is None else {"size_error_pct": size}
     return metrics
 
 

@@ -15,7 +15,7 @@ JUDGED: dict[str, tuple[str, ...]] = {
     "segment": ("mask_iou",),
     "register": ("mpjpe_mm", "pa_mpjpe_mm"),
     "object_pose": ("registered_pct", "rotation_error_deg_median", "rotation_error_deg_p95", "focal_error_pct"),
-    "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
+    "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "size_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
 }
 BEST_IS_HIGH = ("mask_iou", "fscore_5mm_pct", "registered_pct")
 UNITS = {"mm": "mm", "px": "px", "pct": "%", "iou": "", "s": "s", "median": "deg", "p95": "deg", "deg": "deg", "mb": "MB"}
