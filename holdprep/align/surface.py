@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 
 from holdprep.errors import HoldprepError
 
-CELLS = 44  # along the longest side
+CELLS = 34  # along the longest side
 MARGIN = 0.3  # of the longest side: room for a finger
 REACH = 0.1  # of the longest side: farther from every point no tangent plane is asked
 PLANE_POINTS = 12
