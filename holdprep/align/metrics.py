@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.align.order import DepthOrder, along_rays
+from holdprep.align.order import DepthOrder, along_rays, contradicted
 from holdprep.align.problem import Problem, contact_frames
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
@@ -143,6 +143,16 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
     curves["contact.gap_mm"], curves["contact.penetration_mm"] = np.maximum(least, 0), np.maximum(-least, 0)
     found = median_of(curves, "contact.gap_mm") | median_of(curves, "contact.penetration_mm")
     return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(spreads)}
+
+
+def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
+    """`<side>.contradicted_pct`: of the pixels that show which of hand and object is before the other; only where there are masks."""
+    orders = {side: depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
+    return {
+        f"{side}.contradicted_pct": 100 * float(contradicted(order, scale).mean())
+        for side, order in orders.items()
+        if order is not None and len(order.frame)
+    }
 
 
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:

@@ -216,6 +216,7 @@ def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) ->
     if surface is not None:
         placed = _follow(problem, alignment)
         result |= metrics.object_metrics(placed, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.order_metrics(placed, hands, alignment.obj_scale, surface) if alignment.mode == "ho" else {}
         result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
     return result, curves
 
