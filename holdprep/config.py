@@ -156,8 +156,14 @@ class MetroHand(NetworkHand):
 
 class ImportHand(Tracker):
     name: Literal["import"]
-    format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
-    folder: Path | None = Field(description="folder with the tracker's .npy files; null = <seq>/processed")
+    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
+        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
+    )
+    folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
+    focal_px: float | None = Field(
+        gt=0,
+        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
+    )
 
 
 class TruthHand(Tracker):
