@@ -107,13 +107,20 @@ class Hands(Node):
     length_mm: float | None = Field(ge=100, le=300, description="wrist to middle fingertip, measured; null = the model's average")
 
 
-class MediapipeHand(Node):
+class Tracker(Node):
+    # what only shows a result is not recorded
+    check: bool = Field(
+        exclude=True, description="show one frame's hands: a picture and the numbers that tell conventions (side, unit, camera)"
+    )
+
+
+class MediapipeHand(Tracker):
     name: Literal["mediapipe"]
     min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
     focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
 
 
-class NetworkHand(Node):
+class NetworkHand(Tracker):
     """A tracker that runs a published network on crops."""
 
     boxes: Literal["masks", "mediapipe", "file"] = Field(
@@ -147,13 +154,19 @@ class MetroHand(NetworkHand):
     reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
 
 
-class ImportHand(Node):
+class ImportHand(Tracker):
     name: Literal["import"]
-    format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
-    folder: Path | None = Field(description="folder with the tracker's .npy files; null = <seq>/processed")
+    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
+        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
+    )
+    folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
+    focal_px: float | None = Field(
+        gt=0,
+        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
+    )
 
 
-class TruthHand(Node):
+class TruthHand(Tracker):
     name: Literal["truth"]
     noise_px: Weight = Field(description="noise of each true keypoint: standard deviation (px)")
     depth_noise_pct: Weight = Field(description="noise of the true hand's distance: standard deviation (%)")

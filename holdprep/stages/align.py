@@ -62,12 +62,12 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
     names = seq.frame_names()
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
-    j2d_px = hamer.read(seq.path("j2d").parent, names).j2d_px
+    track = hamer.read(seq.path("j2d").parent, names)
     lens = seq.lens()
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
-        if side not in j2d_px:
+        if side not in track.j2d_px:
             raise HoldprepError(
                 f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again"
             )
@@ -76,11 +76,12 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
             raise HoldprepError(
                 f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again"
             )
-        weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
+        weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)[:, None]
+        weight = weight * track.confidence.get(side, np.ones((len(names), 21)))
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
             touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
-        seen_px = j2d_px[side] if lens is None else lens.points(j2d_px[side])
+        seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
