@@ -14,7 +14,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import apply, from_rt, invert, rotation_angle_deg
 from holdprep.hand.model import SIDES, Side
 from holdprep.quality.gauge import Gauge, camera_spread, fit_gauge
-from holdprep.quality.metrics import acceleration
+from holdprep.quality.metrics import acceleration, contour_f
 from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm, size_error_pct
 from holdprep.quality.truth import GroundTruth, HandTruth, rigid_fit
 
@@ -365,14 +365,16 @@ def _overlaps_m3(lattice: Lattice, inside: np.ndarray, meshes: np.ndarray, faces
 
 
 def _masks(estimate: Estimate, truth_masks: Mapping[str, Sequence[np.ndarray]], index: np.ndarray, curves: Curves) -> dict[str, float]:
-    """<entity>.mask_iou: intersection over union, 0..1, mean over the frames where either mask shows something."""
+    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, means over the frames where either mask
+    shows something."""
     metrics: dict[str, float] = {}
     for entity in sorted(estimate.masks.keys() & truth_masks.keys()):
-        curve = np.full(len(index), np.nan)
+        curve, contour = np.full((2, len(index)), np.nan)
         for t in np.flatnonzero(index >= 0).tolist():
             a, b = estimate.masks[entity][t], truth_masks[entity][int(index[t])]
             union = np.count_nonzero(a | b)
             if union:
-                curve[t] = np.count_nonzero(a & b) / union
+                curve[t], contour[t] = np.count_nonzero(a & b) / union, contour_f(a, b)
         _keep(metrics, curves, f"{entity}.mask_iou", curve)
+        _keep(metrics, curves, f"{entity}.contour_f", contour)
     return metrics

@@ -12,12 +12,12 @@ Row = dict[str, str | float]
 STAGES = ("create", "segment", "hand_pose", "register", "object_pose", "align")
 # what stage=evaluate says that belongs to a stage, once it has run; of several hands or entities the worst counts
 JUDGED: dict[str, tuple[str, ...]] = {
-    "segment": ("mask_iou",),
+    "segment": ("mask_iou", "contour_f"),
     "register": ("mpjpe_mm", "pa_mpjpe_mm"),
     "object_pose": ("registered_pct", "rotation_error_deg_median", "rotation_error_deg_p95", "focal_error_pct"),
     "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "size_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
 }
-BEST_IS_HIGH = ("mask_iou", "fscore_5mm_pct", "registered_pct")
+BEST_IS_HIGH = ("mask_iou", "contour_f", "fscore_5mm_pct", "registered_pct")
 UNITS = {"mm": "mm", "px": "px", "pct": "%", "iou": "", "s": "s", "median": "deg", "p95": "deg", "deg": "deg", "mb": "MB"}
 
 

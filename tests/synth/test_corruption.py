@@ -49,7 +49,7 @@ def clean(root: Path) -> dict[str, float]:
 
 HANDS = {"right.mpjpe_mm", "right.mpvpe_mm", "right.accel_error_mm", "right.filled_mpjpe_mm"}
 SHAPE = {"right.root_relative_mpjpe_mm", "right.pa_mpjpe_mm"}
-MASKS = {"right.mask_iou", "object.mask_iou"}
+MASKS = {f"{entity}.{name}" for entity in ("right", "object") for name in ("mask_iou", "contour_f")}
 CLOUD = {
     "size_error_pct",
     "accuracy_mm",
