@@ -4,7 +4,6 @@ HOLD's own checkpoints are read too: Lightning's, with the parameters under `mod
 their mode.
 """
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 
 from holdprep.align.problem import MODES, Alignment, Mode
-from holdprep.errors import HoldprepError, UnsafeFile
+from holdprep.errors import HoldprepError
 from holdprep.hand.model import SIDES, ManoParams
+from holdprep.safeio import load_checkpoint
 
 FORMAT = 1
 
@@ -58,12 +58,7 @@ def save_state(path: Path, alignment: Alignment) -> None:
 
 def load_state(path: Path) -> Alignment:
     """Read a state. Raises UnsafeFile where the file asks for code to run, HoldprepError where it is something else."""
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError:
-        raise UnsafeFile(f"{path} holds more than plain tensors and was not loaded: run stage=align again from mode=h") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise HoldprepError(f"cannot read {path}: {' '.join(str(error).split())[:150]}") from None
+    state = load_checkpoint(path)
     try:
         for mode in MODES:
             if path.parent.name == mode and "pytorch-lightning_version" in state:
