@@ -331,9 +331,13 @@ class Logger(Node):
 class Config(Node):
     """Everything `launch.py` can be told."""
 
-    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate"]
+    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score"]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
     seq: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="sequence name: a folder of data_root")
+    seqs: list[str] | None = Field(description="stage=score: the sequences that a search over weights aligns and scores")
+    score_metric: str | None = Field(
+        description="stage=score: a metric of stage=evaluate (the worst sequence counts); null = label-free mm"
+    )
     video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
     data_root: Path = Field(description="folder of sequences")
     force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")

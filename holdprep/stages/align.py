@@ -19,6 +19,7 @@ from holdprep.hand.model import SIDES, HandModel, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames, visible_iou
+from holdprep.sequence import Sequence
 from holdprep.stages.common import hand_model, params_from_dict
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, silhouette
 
@@ -30,7 +31,7 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
-    problem, cloud = _problem(ctx, models)
+    problem, cloud = load_problem(seq, models)
     before = BEFORE[mode]
     weights = Weights(**cfg.weights.model_dump())
     refine = Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape)
@@ -56,9 +57,8 @@ def run(ctx: Context, mode: Mode) -> Result:
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
 
 
-def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
+def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
     """The alignment problem from the sequence's artefacts, matched by frame name; and what colmap/ holds."""
-    seq = ctx.seq
     names = seq.frame_names()
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
@@ -98,12 +98,11 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         obj_weight=torch.as_tensor(registered.astype(np.float64)),
         tracks=tracks,
     )
-    return replace(problem, masks=_order_masks(ctx, problem)), cloud
+    return replace(problem, masks=_order_masks(seq, problem)), cloud
 
 
-def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
+def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     """The masks of some frames in which hand and object touch; None without masks of the object and every hand."""
-    seq = ctx.seq
     if not all(seq.has(f"masks_{entity}") for entity in (*problem.hands, "object")):
         return None
     touching = torch.stack([contact_frames(problem, side) for side in problem.hands]).any(dim=0).numpy()
