@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from holdprep import safeio
-from holdprep.align.problem import Alignment, Problem, Refine, Weights
-from holdprep.align.run import align
+from holdprep.align.problem import MODES, Alignment, Problem
 from holdprep.align.score import label_free_mm
 from holdprep.config import Config
 from holdprep.errors import ConfigError, HoldprepError
@@ -20,7 +19,7 @@ from holdprep.hand.model import SIDES, load_hand_model
 from holdprep.quality.evaluation import Estimate, HandEstimate, evaluate
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
-from holdprep.stages.align import load_problem
+from holdprep.stages.align import aligner, load_problem
 
 log = logging.getLogger("holdprep")
 WORST = 1e6  # of a trial that cannot be aligned: optuna wants a number
@@ -47,21 +46,10 @@ def score(cfg: Config) -> dict[str, float]:
 
 def _score(cfg: Config, name: str) -> float:
     problem = _problem(cfg.data_root, name, cfg.hand_model.path)
-    weights = Weights(**cfg.weights.model_dump())
-    refine = Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape)
     found: Alignment | None = None
     try:
-        for mode in ("h", "o", "ho"):
-            found = align(
-                mode,
-                problem,
-                method=cfg.align.method,
-                weights=weights,
-                refine=refine,
-                scale_estimator=cfg.align.scale,
-                initial=found,
-                seed=cfg.seed,
-            )
+        for mode in MODES:
+            found = aligner(cfg)(mode, problem, initial=found)
     except HoldprepError as error:
         log.warning("%-12s %s: %s", "score", name, error)
         return WORST

@@ -1,7 +1,8 @@
 """Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from holdprep.align.metrics import median_of
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
+from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -33,20 +35,8 @@ def run(ctx: Context, mode: Mode) -> Result:
     models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
     problem, cloud = load_problem(seq, models)
     before = BEFORE[mode]
-    weights = Weights(**cfg.weights.model_dump())
-    refine = Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape)
-    found = align(
-        mode,
-        problem,
-        method=cfg.align.method,
-        weights=weights,
-        refine=refine,
-        scale_estimator=cfg.align.scale,
-        initial=None if before is None else load_state(seq.path(f"ckpt_{before}")),
-        max_iterations=cfg.align.max_iterations,
-        logger=ctx.runlog.logger,
-        seed=cfg.seed,
-    )
+    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
+    found = aligner(cfg)(mode, problem, initial=initial, logger=ctx.runlog.logger)
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
@@ -55,6 +45,19 @@ def run(ctx: Context, mode: Mode) -> Result:
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
+
+
+def aligner(cfg: Config) -> Callable[..., Alignment]:
+    """`align` as the configuration wants it."""
+    return partial(
+        align,
+        method=cfg.align.method,
+        weights=Weights(**cfg.weights.model_dump()),
+        refine=Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape),
+        scale_estimator=cfg.align.scale,
+        max_iterations=cfg.align.max_iterations,
+        seed=cfg.seed,
+    )
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
