@@ -32,6 +32,7 @@ HELP = """holdprep: from a phone video of a hand holding an object to a sequence
   python launch.py stage=all seq=bottle video=clip.mp4               everything, for your own video
   python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
   python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
+  python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')
 
 Stages, in order: create, segment, hand_pose, register, object_pose, align (mode=h, o, ho), build, report.
 Quality gates stop a run that cannot work; on_fail=warn goes on. A stage whose inputs have not changed is skipped.
@@ -56,6 +57,8 @@ def main() -> None:
         print(HELP.format(groups=listed, keys=config_schema.describe()))
         return
     try:
+        arguments = [part for argument in arguments for part in ownfile.expanded(argument)]
+        sys.argv[1:] = arguments  # which Hydra reads
         config_schema.check_overrides([a for a in arguments if not a.startswith("-") and "=" in a], CONF_DIR)
     except ConfigError as error:
         sys.exit(f"error: {error}")
@@ -85,6 +88,8 @@ def _task(cfg: DictConfig) -> float:
 def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
     """The configuration of this run: composed, with the sequence's own file under the command line's keys."""
     config = config_schema.validate(cfg)
+    if config.stage == "score":
+        return config
     if config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
     from holdprep.sequence import Sequence
@@ -108,6 +113,10 @@ def _run(cfg: Config, run_dir: Path, group: str | None) -> float:
 
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
+    if cfg.stage == "score":
+        from holdprep import trial
+
+        return trial.run(cfg, run_dir)
     seq = Sequence(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if group else None)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
     runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))

@@ -107,13 +107,20 @@ class Hands(Node):
     length_mm: float | None = Field(ge=100, le=300, description="wrist to middle fingertip, measured; null = the model's average")
 
 
-class MediapipeHand(Node):
+class Tracker(Node):
+    # what only shows a result is not recorded
+    check: bool = Field(
+        exclude=True, description="show one frame's hands: a picture and the numbers that tell conventions (side, unit, camera)"
+    )
+
+
+class MediapipeHand(Tracker):
     name: Literal["mediapipe"]
     min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
     focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
 
 
-class NetworkHand(Node):
+class NetworkHand(Tracker):
     """A tracker that runs a published network on crops."""
 
     boxes: Literal["masks", "mediapipe", "file"] = Field(
@@ -147,13 +154,19 @@ class MetroHand(NetworkHand):
     reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
 
 
-class ImportHand(Node):
+class ImportHand(Tracker):
     name: Literal["import"]
-    format: Literal["hamer", "metro"] = Field(description="whose files the folder holds")
-    folder: Path | None = Field(description="folder with the tracker's .npy files; null = <seq>/processed")
+    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
+        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
+    )
+    folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
+    focal_px: float | None = Field(
+        gt=0,
+        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
+    )
 
 
-class TruthHand(Node):
+class TruthHand(Tracker):
     name: Literal["truth"]
     noise_px: Weight = Field(description="noise of each true keypoint: standard deviation (px)")
     depth_noise_pct: Weight = Field(description="noise of the true hand's distance: standard deviation (%)")
@@ -255,7 +268,9 @@ class TruthObjectPose(Node):
 
 
 class Align(Node):
-    method: Literal["lm", "hold"] = Field(description="second order, or HOLD's published Adam objective and schedule")
+    method: Literal["lm", "hold", "hold_arctic"] = Field(
+        description="second order, or HOLD's published Adam objective and schedule, generic or ARCTIC's"
+    )
     scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
         description="estimator of the object's metric scale"
     )
@@ -273,6 +288,10 @@ class Weights(Node):
     contact: float | None = Field(
         ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
     )
+    grasp: float | None = Field(
+        ge=0, allow_inf_nan=False, description="how a still hand's middle wanders on the object, mode ho (px^2 per m^2); null = as measured"
+    )
+    grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
     z_min: Weight = Field(description="points behind the camera (px^2 per m)")
     smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
     obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")
@@ -312,9 +331,13 @@ class Logger(Node):
 class Config(Node):
     """Everything `launch.py` can be told."""
 
-    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate"]
+    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score"]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
     seq: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="sequence name: a folder of data_root")
+    seqs: list[str] | None = Field(description="stage=score: the sequences that a search over weights aligns and scores")
+    score_metric: str | None = Field(
+        description="stage=score: a metric of stage=evaluate (the worst sequence counts); null = label-free mm"
+    )
     video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
     data_root: Path = Field(description="folder of sequences")
     force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")

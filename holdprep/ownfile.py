@@ -1,4 +1,4 @@
-"""A sequence's own settings, holdprep.yaml: read as overrides that come before the command line's."""
+"""Settings in files, read as overrides: a sequence's own holdprep.yaml, which comes before the command line's, and files of weights."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,17 @@ def overrides(path: Path, told: Sequence[str], conf_dir: Path) -> list[str]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return found
+
+
+def expanded(argument: str) -> list[str]:
+    """`weights=<file>.yaml` as one override a key; any other argument as it is. Raises ConfigError where the file is not there or no mapping."""
+    group, _, value = argument.partition("=")
+    if group != "weights" or not value.endswith((".yaml", ".yml")):
+        return [argument]
+    path = Path(value)
+    if not path.is_file():
+        raise ConfigError(f"weights={path} is not there: give a file of weights, or one of conf/weights/")
+    return [override for _, override in _flat({group: _read(path)}, {})]
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -84,6 +84,7 @@ class Stage:
     config: tuple[str, ...] = ()
     files: Callable[[Config, Sequence], dict[str, Path | None]] = lambda cfg, seq: {}
     prepare: Callable[[Context], None] | None = None
+    inspect: Callable[[Context], None] | None = None
     always: bool = False
 
 
@@ -112,6 +113,8 @@ def run(stages: list[Stage], graph: list[Stage], cfg: Config, seq: Sequence, run
         started = time.monotonic()
         try:
             outcomes[stage.name] = _run_one(stage, graph, context)
+            if stage.inspect is not None:
+                stage.inspect(context)
             runlog.summary(stage.name, outcomes[stage.name].metrics)
             _enforce(stage.name, outcomes[stage.name], cfg)
         except Exception as error:

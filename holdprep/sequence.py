@@ -48,6 +48,7 @@ ARTEFACTS: dict[str, str] = {
     "j2d_metro": "processed/j2d.crop.npy",
     "keypoints_vis": "processed/2d_keypoints",
     "hpe_vis": "processed/hpe_vis",
+    "hand_check": "processed/hand_check.png",
     "fit_init": "processed/hold_fit.init.npy",
     "fit_slerp": "processed/hold_fit.slerp.npy",
     "fit_meshes": "processed/mesh_fit_vis",
@@ -169,6 +170,12 @@ class Sequence:
         with atomic_dir(self.target(artefact, *parts)) as folder:
             for name, picture in pictures:
                 write_image(folder / name, picture)
+
+    def write_picture(self, artefact: str, picture: np.ndarray) -> Path:
+        """One picture (BGR or grey); returns where it is."""
+        target = self.target(artefact)
+        safeio.write_bytes_atomic(target, _encode(target, picture))
+        return target
 
     def write_mesh(self, artefact: str, name: str, mesh: trimesh.Trimesh) -> None:
         """A mesh as .ply."""
@@ -331,10 +338,14 @@ def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
 def write_image(path: Path, picture: np.ndarray) -> None:
     """A picture, encoded by its suffix; JPEG at quality 97."""
+    path.write_bytes(_encode(path, picture))
+
+
+def _encode(path: Path, picture: np.ndarray) -> bytes:
     ok, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 97] if path.suffix == ".jpg" else [])
     if not ok:
         raise HoldprepError(f"cannot encode {path}: shape {picture.shape}, dtype {picture.dtype}")
-    path.write_bytes(data.tobytes())
+    return data.tobytes()
 
 
 @contextmanager

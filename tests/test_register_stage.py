@@ -173,11 +173,14 @@ def test_every_loss_term_is_logged_every_iteration(tmp_path: Path, method: str, 
         assert logged["total"][-1] < logged["total"][0]
 
 
-def test_filled_frames_carry_no_weight_in_alignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_filled_frames_carry_no_weight_in_alignment_others_the_trackers_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_truth(make_sequence(("right",), frames=FRAMES), tmp_path / "s")
     told = ("seq=s", "hand=truth", "segmenter=truth", "object_pose=truth", "on_fail=warn", "hand.drop_pct=40")
     for stage in ("segment", "hand_pose", "register", "object_pose"):
         run(tmp_path, tmp_path / "out", f"stage={stage}", *told)
+    j2d = tmp_path / "s" / "processed" / "j2d.full.npy"
+    confidence = np.random.default_rng(0).uniform(0.1, 1, (FRAMES, 21))
+    np.save(j2d, np.array(safeio.load_npy(j2d) | {"confidence.right": confidence}, dtype=object), allow_pickle=True)
     given = []
 
     def caught(mode: str, problem: object, **_: object) -> None:
@@ -190,5 +193,5 @@ def test_filled_frames_carry_no_weight_in_alignment(tmp_path: Path, monkeypatch:
     is_valid = safeio.load_npy(tmp_path / "s" / "processed" / "hold_fit.slerp.npy")["right"]["is_valid"]
     hand = given[0].hands["right"]
     assert 0 < is_valid.sum() < FRAMES
-    np.testing.assert_array_equal(hand.weight, is_valid)
+    np.testing.assert_allclose(hand.weight, is_valid[:, None] * confidence)
     assert np.isfinite(hand.params.hand_pose).all()

@@ -47,9 +47,9 @@ def prior_weight(variance_px2: float, departure: Tensor, share: float, before: f
     return float(np.clip(before * (found / before) ** (3 - 2 * share), least, most))
 
 
-def of_departures(variance_px2: float, tau_rad: float) -> float:
-    """px^2 per rad^2 of a prior on departures of standard deviation `tau_rad`."""
-    return variance_px2 / (NUM_JOINTS * tau_rad**2)
+def of_departures(variance_px2: float, tau: float) -> float:
+    """px^2 per rad^2 (or m^2) of a prior on departures of standard deviation `tau`."""
+    return variance_px2 / (NUM_JOINTS * tau**2)
 
 
 def contact_weight(variance_px2: float, sigma_m: float, tips: int, share_of_frames: float) -> float:

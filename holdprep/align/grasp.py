@@ -5,6 +5,7 @@ grip does not spoil the old ones, and an object that is turned in the fingers al
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import roma
@@ -25,6 +26,7 @@ SYSTEMATIC = 0.005  # size of its errors on rendered sequences, beyond its scatt
 SLIP_SYSTEMATIC = 0.08  # and, where the hand turns on the object while the object turns, so much of the ratio of the two
 MAX_SLIP = 0.3  # of those turns
 ROUNDS = 15
+MIN_WANDERING_M = 0.0005
 
 
 def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimate:
@@ -71,6 +73,33 @@ def still_stretches(track: HandTrack) -> list[np.ndarray]:
     broken = np.concatenate([[True], ~(still[1:] & still[:-1]) | (np.diff(track.frame) > WINDOW)])
     runs = [rows[still[rows]] for rows in np.split(at, np.flatnonzero(broken)[1:])]
     return [rows for rows in runs if len(rows) >= MIN_FRAMES and _turn_deg(smooth[rows]) <= MAX_TURN_DEG]
+
+
+@dataclass(frozen=True)
+class Grasps:
+    """Where a hand stands still on the object: `stretches` of frames with the place (3,) m of its middle in the object's metric frame, and
+    `wandering_m`, the standard deviation of a coordinate about it."""
+
+    stretches: list[tuple[np.ndarray, np.ndarray]]
+    wandering_m: float
+
+
+def still_grasps(track: HandTrack, scale: float) -> Grasps | None:
+    """The still stretches under a scale, None without any. Wandering is told across the viewing ray, where keypoints are certain: the median
+    squared length of a two-dimensional Gaussian is 2 ln(2) times its variance."""
+    middle = track.joints_m.mean(axis=1)
+    away = middle - scale * track.t_cam_obj_sfm
+    local = np.einsum("fba,fb->fa", track.R_cam_obj, away)
+    stretches, across = [], []
+    for rows in still_stretches(track):
+        place = np.median(local[rows], axis=0)
+        left = away[rows] - track.R_cam_obj[rows] @ place
+        ray = middle[rows] / np.linalg.norm(middle[rows], axis=1, keepdims=True)
+        across.append(np.square(left).sum(axis=1) - np.square((left * ray).sum(axis=1)))
+        stretches.append((track.frame[rows], place))
+    if not stretches:
+        return None
+    return Grasps(stretches, max(float(np.sqrt(np.median(np.concatenate(across)) / (2 * np.log(2)))), MIN_WANDERING_M))
 
 
 def _turn_deg(R: np.ndarray) -> float:

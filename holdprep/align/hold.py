@@ -1,4 +1,4 @@
-"""HOLD's published alignment objective and schedule (CVPR 2024, generic settings), for parity with the paper.
+"""HOLD's published alignment objectives and schedules (CVPR 2024), generic and ARCTIC's, for parity with the paper.
 
 Kept: every term, the object's freedom to leave its SfM trajectory, the hand target that is frozen when a mode starts, Adam with
 the halved rates. Not kept: interpolated keypoints as targets (frames without weight have none), and the need of a right hand.
@@ -6,14 +6,18 @@ the halved rates. Not kept: interpolated keypoints as targets (frames without we
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from holdprep.align.problem import Mode, SettledWeights
 from holdprep.align.residuals import geman_mcclure
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import Side
+
+Variant = Literal["hold", "hold_arctic"]
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,36 @@ class Schedule:
         return self.lr * 0.5 ** (1 + step // self.decay_every)
 
 
-SCHEDULES: dict[Mode, Schedule] = {"h": Schedule(0.01, 4000, 1000), "o": Schedule(0.01, 15000, 2000), "ho": Schedule(0.001, 3000, 1000)}
+_H = Schedule(0.01, 4000, 1000)
+SCHEDULES: dict[Variant, dict[Mode, Schedule]] = {
+    "hold": {"h": _H, "o": Schedule(0.01, 15000, 2000), "ho": Schedule(0.001, 3000, 1000)},
+    "hold_arctic": {"h": _H, "o": Schedule(0.01, 30000, 5000), "ho": Schedule(0.0001, 1000, 3000)},
+}
 CLIP_NORM = 0.5
 FREE_SCALE_AT = 2000
-CONTACT = 100.0  # generic; ARCTIC's 10 stands in conf/weights/arctic.yaml
+CONTACT: dict[Variant, float] = {"hold": 100.0, "hold_arctic": 10.0}
+TOUCHING_SHARE = 0.01  # of the hand's box: object points this near to a keypoint in the picture make a contact frame
+DEPTH_WEIGHT, DEPTH_WIDTH_M = 1000.0, 5.0  # of the Huber loss between the depths of hand and object
+FRAMES_AT_ONCE = 8  # whose distances between hand and cloud are in memory
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a mode starts with and keeps: seen joints (px) and their frames, the hands' centroids, the object's projected points."""
+    """What a mode starts with and keeps: seen joints (px) and their frames, the hands' points (T, P, 3) m, 21 joints and, for ARCTIC's
+    variant, the vertices after them; the object's projected points."""
 
     K: Tensor
     j2d_px: Mapping[Side, Tensor]
     seen: Mapping[Side, Tensor]
-    centroids_m: Mapping[Side, Tensor]
+    hands_m: Mapping[Side, Tensor]
     o2d_px: Tensor
+
+    def touching(self, side: Side) -> Tensor:
+        """(T,) bool: an object point lies near a keypoint of this hand in the picture."""
+        j2d = self.j2d_px[side].masked_fill(~self.seen[side][..., None], torch.nan)
+        box = (j2d.nan_to_num(-torch.inf).amax(dim=1) - j2d.nan_to_num(torch.inf).amin(dim=1)).amax(dim=1)
+        nearest = torch.stack([torch.cdist(o, j.nan_to_num(torch.inf)).amin() for o, j in zip(self.o2d_px, j2d, strict=True)])
+        return nearest < TOUCHING_SHARE * box
 
 
 def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
@@ -57,13 +76,39 @@ def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Settle
 
 
 def loss_object(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
-    """Centroid L1 to each frozen hand, robust reprojection and depth behind the camera of the points (T, N, 3)."""
+    """Centroid L1 to each frozen hand, and `_loss_place` of the points (T, N, 3)."""
     centre = points_m.mean(dim=1)
-    pull = torch.stack([(hand - centre).abs().mean() for hand in targets.centroids_m.values()]).mean()
+    pull = torch.stack([(hand[:, :21].mean(dim=1) - centre).abs().mean() for hand in targets.hands_m.values()]).mean()
+    return {"contact": weights.contact * pull} | _loss_place(points_m, targets, weights)
+
+
+def loss_object_arctic(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+    """Squared distance to each frozen hand in frames of contact, Huber loss between their mean depths, and `_loss_place`."""
+    contact, depth = [], []
+    for side, hand in targets.hands_m.items():
+        touching, vertices = targets.touching(side), hand[:, 21:]
+        contact.append(nearest_squared(vertices[touching], points_m[touching]).mean() if bool(touching.any()) else points_m.new_zeros(()))
+        depth.append(huber_loss(vertices[..., 2].mean(dim=1), points_m[..., 2].mean(dim=1), delta=DEPTH_WIDTH_M))
+    terms = {"contact": weights.contact * torch.stack(contact).mean(), "depth": DEPTH_WEIGHT * torch.stack(depth).mean()}
+    return terms | _loss_place(points_m, targets, weights)
+
+
+def nearest_squared(hand_m: Tensor, points_m: Tensor) -> Tensor:
+    """(F,) least squared distance between points (F, V, 3) and (F, N, 3)."""
+    parts = []
+    for a, b in zip(hand_m.split(FRAMES_AT_ONCE), points_m.split(FRAMES_AT_ONCE), strict=True):
+        pair = torch.cdist(a.detach(), b.detach()).flatten(1).argmin(dim=1)
+        row = torch.arange(len(a))
+        parts.append((a[row, pair // b.shape[1]] - b[row, pair % b.shape[1]]).square().sum(dim=-1))
+    return torch.cat(parts)
+
+
+def _loss_place(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+    """Robust reprojection of the points and their depth behind the camera."""
     error = geman_mcclure(project(points_m, targets.K) - targets.o2d_px, weights.o2d_sigma_px).sum(dim=-1).mean()
     behind = (-points_m[..., 2].mean(dim=1)).clamp_min(0)
     z_min = behind.sum() / (behind > 0).sum().clamp_min(1)
-    return {"contact": weights.contact * pull, "o2d": weights.o2d * error, "z_min": weights.z_min * z_min}
+    return {"o2d": weights.o2d * error, "z_min": weights.z_min * z_min}
 
 
 def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: SettledWeights) -> dict[str, Tensor]:
@@ -73,15 +118,22 @@ def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: Sett
     return {"smooth": weights.smooth * (hands + thing)}
 
 
+def loss_motion_arctic(hands_m: Mapping[Side, Tensor], points_m: Tensor, weights: SettledWeights) -> dict[str, Tensor]:
+    """The same, a mean over hands (their vertices) and object."""
+    moved = [points.mean(dim=1).diff(dim=0).square().mean() for points in (*(hand[:, 21:] for hand in hands_m.values()), points_m)]
+    return {"smooth": weights.smooth * torch.stack(moved).mean()}
+
+
 def losses(
-    mode: Mode, joints_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: SettledWeights
+    mode: Mode, variant: Variant, hands_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: SettledWeights
 ) -> dict[str, Tensor]:
-    """The terms of a mode's objective; their sum is what Adam descends."""
+    """The terms of a mode's objective, of hands' points as in `Targets`; their sum is what Adam descends."""
+    joints_m = {side: hand[:, :21] for side, hand in hands_m.items()}
     terms: dict[str, Tensor] = {}
     if mode in ("h", "ho"):
         terms |= loss_hand(joints_m, targets, weights)
     if mode in ("o", "ho") and points_m is not None:
-        terms |= loss_object(points_m, targets, weights)
+        terms |= (loss_object if variant == "hold" else loss_object_arctic)(points_m, targets, weights)
     if mode == "ho" and points_m is not None and len(points_m) > 1:
-        terms |= loss_motion(joints_m, points_m, weights)
+        terms |= loss_motion(joints_m, points_m, weights) if variant == "hold" else loss_motion_arctic(hands_m, points_m, weights)
     return terms

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from holdprep.align.order import DepthOrder, along_rays
-from holdprep.align.problem import Problem, contact_frames, object_points_sfm
+from holdprep.align.order import DepthOrder, along_rays, contradicted
+from holdprep.align.problem import Problem, contact_frames
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, joint_spread_mm
@@ -101,14 +99,15 @@ def median_of(curves: Curves, name: str) -> dict[str, float]:
     return {name: float(np.median(known))} if len(known) else {}
 
 
-def object_metrics(problem: Problem, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
+def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
     """Scale, its error, the cloud's diameter, its depth, how it jerks, and its reprojection error where SfM's observations are known."""
-    cloud = object_points_sfm(problem)[problem.obj_weight > 0]
+    T = problem.T_cam_obj[problem.obj_weight > 0]
+    depth_sfm = T[:, 2, :3] @ torch.from_numpy(surface.points).mT + T[:, 2, 3:]
     result = {
         "object.scale": scale,
         "object.scale_stderr_pct": 100 * stderr_ratio,
-        "object.diameter_mm": 1e3 * scale * diameter(problem.points_obj.numpy()),
-        "object.depth_m": scale * float(cloud[..., 2].median()),
+        "object.diameter_mm": 1e3 * scale * surface.diameter,
+        "object.depth_m": scale * float(depth_sfm.median()),
     }
     middle = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])
     curves["object.jerk_mm"] = jerk_mm(scale * middle[:, None, :3].numpy())
@@ -146,6 +145,16 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
     return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(spreads)}
 
 
+def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
+    """`<side>.contradicted_pct`: of the pixels that show which of hand and object is before the other; only where there are masks."""
+    orders = {side: depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
+    return {
+        f"{side}.contradicted_pct": 100 * float(contradicted(order, scale).mean())
+        for side, order in orders.items()
+        if order is not None and len(order.frame)
+    }
+
+
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
     """Frames in which a joint of a seen hand has no positive depth."""
     behind = torch.zeros(problem.num_frames, dtype=torch.bool)
@@ -154,17 +163,6 @@ def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> f
         joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
         behind |= (joints[..., 2] <= 0).any(dim=1) & (hand.weight.sum(dim=1) > 0)
     return float(behind.sum())
-
-
-def diameter(points: np.ndarray) -> float:
-    """Greatest distance between two points of the cloud without its outliers (kept within 1.5 x the 80th percentile from the median)."""
-    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-    kept = points[away <= 1.5 * np.percentile(away, 80)]
-    try:
-        kept = kept[ConvexHull(kept).vertices]
-    except QhullError:
-        kept = kept[:: max(1, len(kept) // 1000)]
-    return float(pdist(kept).max()) if len(kept) > 1 else 0.0
 
 
 def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:

@@ -20,8 +20,8 @@ from holdprep.hand.model import Side
 from holdprep.iterate import Iterative
 
 STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
-LOSS_TOLERANCE = 1e-5
-MAX_DAMPING = 1e8
+LOSS_TOLERANCE = 3e-4  # relative; the last ten thousandths move a scale by 0.03 % at most
+MIN_DAMPING, MAX_DAMPING = 1e-5, 1e8
 
 
 class SecondOrder(Iterative):
@@ -30,7 +30,7 @@ class SecondOrder(Iterative):
     def __init__(self, mode: Mode, objective: Objective, scene: Scene) -> None:
         super().__init__(f"align/{mode}")
         self.objective, self.scene = objective, scene
-        self.damping = 1e-4
+        self.damping = 10 * MIN_DAMPING
         self.residuals = objective.residuals(scene)
         self.terms = objective.terms(scene, self.residuals)
 
@@ -39,11 +39,11 @@ class SecondOrder(Iterative):
         systems, own, gradient = self.objective.equations(self.scene, self.residuals)
         while self.damping < MAX_DAMPING:
             if self._try(systems, own, gradient):
-                self.damping = max(self.damping / 10, 1e-8)
+                self.damping = max(self.damping / 10, MIN_DAMPING)
                 self.objective.measure(systems, self.residuals)
                 self.terms = self.objective.terms(self.scene, self.residuals)
                 return self.terms
-            self.damping *= 10
+            self.damping *= 100
         self.finished = True
         return self.terms
 
@@ -89,12 +89,13 @@ class ObjectScale(Iterative):
 
 
 class HoldAdam(Iterative):
-    """HOLD's objective and schedule. `joints_m` are the hands' joints (T, 21, 3) without translation, `points_m` the turned cloud."""
+    """HOLD's objective and schedule. `rest_m` are the hands' points (T, P, 3) without translation (see hold.Targets), `turned_obj` the cloud."""
 
     def __init__(
         self,
         mode: Mode,
-        joints_m: Mapping[Side, Tensor],
+        variant: hold.Variant,
+        rest_m: Mapping[Side, Tensor],
         transl_m: Mapping[Side, Tensor],
         turned_obj: Tensor,
         obj_transl_m: Tensor,
@@ -103,9 +104,9 @@ class HoldAdam(Iterative):
         weights: SettledWeights,
     ) -> None:
         super().__init__(f"align/{mode}")
-        self.mode = mode
-        self.joints_m, self.turned_obj, self.targets, self.weights = joints_m, turned_obj, targets, weights
-        self.schedule = hold.SCHEDULES[mode]
+        self.mode, self.variant = mode, variant
+        self.rest_m, self.turned_obj, self.targets, self.weights = rest_m, turned_obj, targets, weights
+        self.schedule = hold.SCHEDULES[variant][mode]
         self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in transl_m.items()})
         self.obj_transl = nn.Parameter(obj_transl_m.clone(), mode != "h")
         self.obj_scale = nn.Parameter(torch.tensor(obj_scale, dtype=obj_transl_m.dtype), mode == "ho")
@@ -118,9 +119,9 @@ class HoldAdam(Iterative):
     def iterate(self) -> dict[str, float]:
         """One Adam step; the terms before it."""
         self._condition()
-        joints: dict[Side, Tensor] = {side: rest + self.hand_transl[side][:, None] for side, rest in self.joints_m.items()}
+        hands: dict[Side, Tensor] = {side: rest + self.hand_transl[side][:, None] for side, rest in self.rest_m.items()}
         points = None if self.mode == "h" else self.obj_scale * self.turned_obj + self.obj_transl[:, None]
-        terms = hold.losses(self.mode, joints, points, self.targets, self.weights)
+        terms = hold.losses(self.mode, self.variant, hands, points, self.targets, self.weights)
         loss = torch.stack(list(terms.values())).sum()
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)

@@ -1,7 +1,7 @@
 """The objective of modes h and ho, term by term, and its Gauss-Newton equations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import roma
@@ -11,6 +11,7 @@ from torch import Tensor
 from holdprep.align import evidence as ev
 from holdprep.align import residuals as res
 from holdprep.align.contact import TOUCHING_TIPS
+from holdprep.align.grasp import Grasps
 from holdprep.align.problem import Problem, Refine, Weights, contact_frames
 from holdprep.align.solver import BlockSystem
 from holdprep.align.surface import Surface
@@ -21,20 +22,23 @@ from holdprep.hand.model import Side
 NEAR_M = 0.05  # nothing of a hand is nearer to the camera
 CONTACT_EPSILON_M = 0.003  # how well tips meet the surface; contact distances count squared below, straight above
 PATCH_SIZE = 10
-FIRST_WEIGHT = 40.0  # of a prior that is to be measured; px^2 per rad^2
+FIRST_GRASP = 4e4  # the same of a still hand's place; px^2 per m^2
+FIRST_WEIGHT = 400.0  # of a prior that is to be measured; px^2 per rad^2
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is optimised: the hands and the logarithm of the object's scale."""
+    """What is optimised: the hands, the logarithm of the object's scale, and the places (S, 3) on the object, m, where hands stand still."""
 
     hands: dict[Side, HandState]
     log_scale: float
+    places_m: Tensor = field(default_factory=lambda: torch.zeros(0, 3, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
 class _HandResiduals:
-    """Residuals of one hand; contact ones (C, 3) for the frames `touching` (C,), with the points they are of and the surface's slopes there."""
+    """Residuals of one hand; contact's `gap` (T, 3) with the points it is of and the surface's slopes there, `wandering` (T, 3)
+    m of a still hand on the object (none without object)."""
 
     posed: Posed
     pixels: Tensor
@@ -44,7 +48,7 @@ class _HandResiduals:
     gap: Tensor
     gap_points: Tensor
     slopes: Tensor
-    touching: Tensor
+    wandering: Tensor
 
 
 class Objective:
@@ -63,6 +67,7 @@ class Objective:
         log_scale: float = 0.0,
         scale_stderr_ratio: float = 1.0,
         measured: Mapping[str, float] | None = None,
+        grasps: Mapping[Side, Grasps] | None = None,
     ) -> None:
         self.problem, self.given, self.registered = problem, weights, registered
         self.surface, self.log_scale, self.scale_stderr_ratio = surface, log_scale, scale_stderr_ratio
@@ -70,7 +75,19 @@ class Objective:
         self.points = {side: HandPoints.of(model, tip_patches(model, PATCH_SIZE).flatten()) for side, model in models.items()}
         self._free(refine)
         self.with_object = surface is not None
-        self.weights = weights.settled(**({"rotation": FIRST_WEIGHT, "pose": FIRST_WEIGHT, "contact": 0.0} | dict(measured or {})))
+        self.touching = {side: _shares(contact_frames(problem, side)) for side in problem.hands}
+        self._label(grasps or {})
+        first = dict.fromkeys(("rotation", "pose"), FIRST_WEIGHT) | {"contact": 0.0, "grasp": FIRST_GRASP if self.stands else 0.0}
+        self.weights = weights.settled(**(first | dict(measured or {})))
+
+    def _label(self, grasps: Mapping[Side, Grasps]) -> None:
+        """`stands` (T,) tells which place each hand stands at, -1 for none."""
+        self.wandering_m = {side: grasp.wandering_m for side, grasp in grasps.items()}
+        self.stands = {side: torch.full((self.problem.num_frames,), -1) for side in grasps}
+        places = [(side, frames, place) for side, grasp in grasps.items() for frames, place in grasp.stretches]
+        for number, (side, frames, _) in enumerate(places):
+            self.stands[side][torch.from_numpy(frames)] = number
+        self.places_m = torch.from_numpy(np.array([place for *_, place in places]).reshape(-1, 3))
 
     def _free(self, refine: Refine) -> None:
         self.refine = refine
@@ -84,13 +101,13 @@ class Objective:
 
         Fingers that the keypoints have no reason to move stay where they are from then on: most of the unknowns are gone.
         """
-        found: dict[str, list[float]] = {"rotation": [], "pose": [], "contact": []}
+        found: dict[str, list[float]] = {"rotation": [], "pose": [], "contact": [], "grasp": []}
         tightest = np.inf
         prior = np.concatenate([np.zeros(3), self._prior_weights() / (len(residuals) * self.problem.num_frames)])
         for side, r in residuals.items():
             weight = self.problem.hands[side].weight
             seen = weight.sum(dim=1) > 0
-            frames, touching = int(seen.sum()), contact_frames(self.problem, side)
+            frames, touching = int(seen.sum()), int((self.touching[side] > 0).sum())
             shares = ev.determined(systems[side].diagonal[seen.numpy()], prior)
             variance = ev.keypoint_variance(r.pixels, weight, frames * float(shares.sum()))
             tightest = min(tightest, ev.of_departures(variance, ev.DEPARTURE_RAD[0]))
@@ -99,7 +116,9 @@ class Objective:
                 found[name].append(
                     ev.prior_weight(variance, departure[:, columns], float(shares[3:][columns].mean()), getattr(self.weights, name))
                 )
-            found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, float(touching.sum()) / frames))
+            if side in self.stands:
+                found["grasp"].append(ev.of_departures(variance, self.wandering_m[side]))
+            found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, touching / frames))
         known = {name: float(np.mean(values)) if values else getattr(self.weights, name) for name, values in found.items()}
         self.weights = self.given.settled(**known)
         if self.refine.pose and self.given.pose is None and self.weights.pose >= (1 - 1e-6) * tightest:
@@ -116,14 +135,15 @@ class Objective:
             shape = state.betas - self.registered[side].betas
             pixels = res.reprojection(joints, self.problem.K, hand.j2d_px)
             near = res.too_near(joints[..., 2], NEAR_M)
-            result[side] = _HandResiduals(posed, pixels, near, departure, shape, *self._contact(side, posed, scene.log_scale))
+            wandering = self._wandering(side, posed, scene)
+            result[side] = _HandResiduals(posed, pixels, near, departure, shape, *self._contact(posed, scene.log_scale), wandering)
         return result
 
     def terms(self, scene: Scene, residuals: dict[Side, _HandResiduals]) -> dict[str, float]:
         """Weighted terms of the objective, averaged over hands; their sum under `loss`."""
         w, sums = self.weights, dict.fromkeys(("j2d", "z_min", "rotation", "pose", "shape"), 0.0)
         if self.with_object:
-            sums |= {"contact": 0.0, "smooth": 0.0}
+            sums |= {"contact": 0.0, "grasp": 0.0, "smooth": 0.0}
         for side, r in residuals.items():
             weight = self.problem.hands[side].weight
             per_joint = res.geman_mcclure(r.pixels, w.j2d_sigma_px).sum(dim=-1)
@@ -133,7 +153,8 @@ class Objective:
             sums["pose"] += w.pose * float(r.departure[:, 1:].square().sum(dim=(1, 2)).mean())
             sums["shape"] += w.shape * float(r.shape.square().sum())
             if self.with_object:
-                sums["contact"] += w.contact * float(res.l1_norm(r.gap[..., None], CONTACT_EPSILON_M).mean()) if len(r.touching) else 0.0
+                sums["contact"] += w.contact * float((self.touching[side] * res.l1_norm(r.gap[..., None], CONTACT_EPSILON_M)).sum())
+                sums["grasp"] += w.grasp * float(res.geman_mcclure(r.wandering, w.grasp_sigma_m).sum(dim=-1).mean())
                 moved = res.motion(r.posed.points[:, :NUM_JOINTS]).square().sum(dim=-1)
                 sums["smooth"] += w.smooth * float(moved.mean()) if len(moved) else 0.0
         result = {name: value / len(residuals) for name, value in sums.items()}
@@ -144,7 +165,7 @@ class Objective:
     def equations(self, scene: Scene, residuals: dict[Side, _HandResiduals]) -> tuple[dict[Side, BlockSystem], np.ndarray, np.ndarray]:
         """Each hand's system; the shared unknowns' own block and gradient (log scale, then each hand's betas where free)."""
         share = 1 / len(residuals)
-        shared = int(self.with_object) + 10 * self.refine.shape * len(residuals)
+        shared = int(self.with_object) + 10 * self.refine.shape * len(residuals) + 3 * len(self.places_m)
         own, gradient = np.zeros((shared, shared)), np.zeros(shared)
         if self.with_object:
             own[0, 0] = self.weights.scale_prior / self.scale_stderr_ratio**2
@@ -153,13 +174,13 @@ class Objective:
         for n, (side, r) in enumerate(residuals.items()):
             at = int(self.with_object) + 10 * n if self.refine.shape else None
             system = BlockSystem(self.problem.num_frames, self.columns, shared)
-            ids = torch.arange(NUM_JOINTS).expand(self.problem.num_frames, -1)
-            joints = self._jacobians(side, r.posed, ids, at, shared)
+            joints = self._jacobians(side, r.posed, torch.arange(NUM_JOINTS)[None], at, shared)
             self._add_pixels(system, side, r, joints, share)
             self._add_near(system, r, joints, share)
             if self.with_object:
                 self._add_contact(system, side, r, at, share)
                 self._add_motion(system, r, joints, share)
+                self._add_wandering(system, side, r, joints, float(np.exp(scene.log_scale)), share)
             self._add_priors(system, r, share)
             if at is not None:
                 block = slice(at, at + 10)
@@ -178,35 +199,49 @@ class Objective:
             at = int(self.with_object) + 10 * n
             betas = torch.from_numpy(shared[at : at + 10]) if self.refine.shape else torch.zeros(10, dtype=torch.float64)
             hands[side] = state.step(delta[:, :3], turns, betas)
-        return replace(scene, hands=hands, log_scale=scene.log_scale + (float(shared[0]) if self.with_object else 0.0))
+        log_scale = scene.log_scale + (float(shared[0]) if self.with_object else 0.0)
+        places_m = scene.places_m + torch.from_numpy(shared[len(shared) - 3 * len(self.places_m) :]).reshape(-1, 3)
+        return replace(scene, hands=hands, log_scale=log_scale, places_m=places_m)
 
     def _scale_departure(self, scene: Scene) -> float:
         return (scene.log_scale - self.log_scale) / self.scale_stderr_ratio
 
-    def _contact(self, side: Side, posed: Posed, log_scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Signed distances (C, 3) m of the tips nearest to the surface or deepest in it, their points (C, 3), the surface's slopes there
-        (C, 3, 3) in the camera frame, frames (C,)."""
+    def _contact(self, posed: Posed, log_scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Signed distances (T, 3) m of the tips nearest to the surface or deepest in it, their points (T, 3), the surface's slopes there
+        (T, 3, 3) in the camera frame."""
         if self.surface is None:
-            return torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3, 3), torch.zeros(0, dtype=torch.long)
-        touching = contact_frames(self.problem, side).nonzero()[:, 0]
+            return torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 3, 3)
         scale = float(np.exp(log_scale))
-        R, t = self.problem.T_cam_obj[touching, :3, :3], self.problem.T_cam_obj[touching, None, :3, 3]
-        local = (posed.points[touching, NUM_JOINTS:] / scale - t) @ R
+        R, t = self.problem.T_cam_obj[:, :3, :3], self.problem.T_cam_obj[:, None, :3, 3]
+        local = (posed.points[:, NUM_JOINTS:] / scale - t) @ R
         distance = torch.from_numpy(scale * self.surface.distance(local.numpy()))
         best = distance.unflatten(1, (5, PATCH_SIZE)).min(dim=2)
         nearest = best.values.topk(TOUCHING_TIPS, dim=1, largest=False)
         chosen = nearest.indices * PATCH_SIZE + best.indices.gather(1, nearest.indices)
         slopes = self.surface.gradient(local.gather(1, chosen[..., None].expand(-1, -1, 3)).numpy())
-        return nearest.values, chosen + NUM_JOINTS, torch.from_numpy(slopes) @ R.transpose(1, 2), touching
+        return nearest.values, chosen + NUM_JOINTS, torch.from_numpy(slopes) @ R.transpose(1, 2)
+
+    def _middle(self, posed: Posed) -> Tensor:
+        return posed.points[:, :NUM_JOINTS].mean(dim=1)
+
+    def _wandering(self, side: Side, posed: Posed, scene: Scene) -> Tensor:
+        """(T, 3) m from the place where the hand stands still on the object; 0 where it does not."""
+        if side not in self.stands:
+            return torch.zeros(len(posed.points), 3, dtype=torch.float64)
+        stands, T = self.stands[side], self.problem.T_cam_obj
+        place = scene.places_m[stands.clamp_min(0)]
+        away = res.wandering(self._middle(posed), T[:, :3, :3], np.exp(scene.log_scale) * T[:, :3, 3], place)
+        return torch.where(stands[:, None] >= 0, away, 0.0)
 
     def _jacobians(self, side: Side, posed: Posed, ids: Tensor, at: int | None, shared: int) -> tuple[Tensor, Tensor]:
-        """Of points `ids` (T, Q): by the hand's unknowns of their frame (T, Q, 3, columns), by the shared ones (T, Q, 3, shared)."""
-        own = torch.eye(3, dtype=torch.float64).expand(*ids.shape, 3, 3)
+        """Of points `ids` (T, Q), or (1, Q) for all frames: by the hand's unknowns of their frame (T, Q, 3, columns), by the shared ones (T, Q, 3, shared)."""
+        frames, points = len(posed.points), ids.shape[1]
+        own = torch.eye(3, dtype=torch.float64).expand(frames, points, 3, 3)
         if self.bones == [0]:
             own = torch.cat([own, self.points[side].root_jacobian(posed, ids)], dim=-1)
         elif self.bones:
             own = torch.cat([own, self.points[side].rotation_jacobian(posed, ids)[..., self.bones, :].flatten(3)], dim=-1)
-        common = torch.zeros(*ids.shape, 3, shared, dtype=torch.float64)
+        common = torch.zeros(frames, points, 3, shared, dtype=torch.float64)
         if at is not None:
             common[..., at : at + 10] = self.points[side].shape_jacobian(posed, ids)
         return own, common
@@ -223,21 +258,33 @@ class Objective:
             system.add(-joints[0][..., 2:, :], -joints[1][..., 2:, :], r.near[..., None], weight)
 
     def _add_contact(self, system: BlockSystem, side: Side, r: _HandResiduals, at: int | None, share: float) -> None:
-        if len(r.touching) == 0:
-            return
-        posed = _frames(r.posed, r.touching)
-        points = posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
-        own, shared = self._jacobians(side, posed, r.gap_points, at, system.shared)
+        points = r.posed.points.gather(1, r.gap_points[..., None].expand(-1, -1, 3))
+        own, shared = self._jacobians(side, r.posed, r.gap_points, at, system.shared)
         along = r.slopes[:, :, None]
         shared = along @ shared
         shared[..., 0] = res.signed_gap_by_log_scale(r.gap, r.slopes, points)[..., None]
-        weight = res.l1_norm_weight(r.gap[..., None], CONTACT_EPSILON_M)[..., None]
-        system.add(along @ own, shared, r.gap[..., None], weight * (share * self.weights.contact / r.gap.numel()), r.touching)
+        weight = self.touching[side] * res.l1_norm_weight(r.gap[..., None], CONTACT_EPSILON_M)
+        system.add(along @ own, shared, r.gap[..., None], weight[..., None] * (share * self.weights.contact))
 
     def _add_motion(self, system: BlockSystem, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         if self.problem.num_frames > 1:
             moved = res.motion(r.posed.points[:, :NUM_JOINTS])
             system.add_motion(*joints, moved, share * self.weights.smooth / moved[..., 0].numel())
+
+    def _add_wandering(
+        self, system: BlockSystem, side: Side, r: _HandResiduals, joints: tuple[Tensor, Tensor], scale: float, share: float
+    ) -> None:
+        if side not in self.stands:
+            return
+        own, shared = joints[0].mean(dim=1, keepdim=True), joints[1].mean(dim=1, keepdim=True)
+        stands, T = self.stands[side], self.problem.T_cam_obj
+        shared[:, 0, :, 0] = -scale * T[:, :3, 3]
+        for place in range(len(self.places_m)):
+            at = shared.shape[-1] - 3 * (len(self.places_m) - place)
+            shared[:, 0, :, at : at + 3] = torch.where((stands == place)[:, None, None], -T[:, :3, :3], 0.0)
+        weight = (stands >= 0)[:, None] * res.geman_mcclure_weight(r.wandering, self.weights.grasp_sigma_m)
+        scaled = weight[:, None] * (share * self.weights.grasp / self.problem.num_frames)
+        system.add(own, shared, r.wandering[:, None], scaled)
 
     def _add_priors(self, system: BlockSystem, r: _HandResiduals, share: float) -> None:
         if self.bones:
@@ -252,6 +299,6 @@ class Objective:
         return weights
 
 
-def _frames(posed: Posed, at: Tensor) -> Posed:
-    state = HandState(posed.state.rotations[at], posed.state.betas, posed.state.transl[at])
-    return Posed(posed.points[at], posed.bones[at], posed.joints[at], posed.offsets[at], posed.shaped[at], state)
+def _shares(frames: Tensor) -> Tensor:
+    """(T, 1) weights of the tips' terms, whose mean over frames (T,) bool they make; 0 elsewhere."""
+    return frames.double()[:, None] / (TOUCHING_TIPS * frames.sum().clamp_min(1))

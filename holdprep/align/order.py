@@ -54,11 +54,16 @@ def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0)
     chance = np.exp(totals[0] - totals[0].max())
     spread = np.sqrt(np.average((log_scales - found[0]) ** 2, weights=chance))
     scale, stderr = float(around * np.exp(found[0])), float(np.linalg.norm([max(np.std(found[1:]), spread), SYSTEMATIC]))
-    wrong = float(np.concatenate([_margin(o, np.log([scale]))[:, 0] < 0 for o in orders.values()]).mean())
+    wrong = np.concatenate([contradicted(o, scale) for o in orders.values()]).mean()
     doubt = "its best scale lies at the end of the range searched" if totals[0].argmax() in (0, len(log_scales) - 1) else ""
     if stderr > MAX_STDERR:
         doubt = doubt or f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f})"
-    return ScaleEstimate("depth_order", scale, stderr, doubt, {"contradicted_pct": 100 * wrong})
+    return ScaleEstimate("depth_order", scale, stderr, doubt, {"contradicted_pct": 100 * float(wrong)})
+
+
+def contradicted(order: DepthOrder, scale: float) -> np.ndarray:
+    """(M,) rays whose hand lies on the other side of the object than is seen, by more than skin and surface are uncertain."""
+    return np.asarray(_margin(order, np.log([scale]))[:, 0] * order.hand_m < -SHARP_M)
 
 
 def _margin(order: DepthOrder, log_scales: np.ndarray) -> np.ndarray:

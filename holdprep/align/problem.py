@@ -86,6 +86,8 @@ class Weights:
     o2d: float = 1.0  # object reprojection (method "hold" alone: elsewhere the object keeps its SfM trajectory); per px^2
     o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
     contact: float | None = None  # distance of hand and object; px^2 per m
+    grasp: float | None = None  # how a still hand's middle wanders on the object (mode ho); px^2 per m^2
+    grasp_sigma_m: float = 0.03  # Geman-McClure width of that; m
     z_min: float = 1000.0  # behind the camera; px^2 per m ("hold"), px^2 per m^2 ("lm")
     smooth: float = 100.0  # squared motion between frames; px^2 per m^2
     obj_scale: float = 0.001  # method "hold": the scale at step 1 of mode o; m per unit of SfM
@@ -94,9 +96,9 @@ class Weights:
     shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
     scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
 
-    def settled(self, *, contact: float, rotation: float, pose: float) -> "SettledWeights":
+    def settled(self, *, contact: float, grasp: float, rotation: float, pose: float) -> "SettledWeights":
         """With these numbers for those left open."""
-        measured = {"contact": contact, "rotation": rotation, "pose": pose}
+        measured = {"contact": contact, "grasp": grasp, "rotation": rotation, "pose": pose}
         return SettledWeights(**{name: measured[name] if value is None else value for name, value in vars(self).items()})
 
 
@@ -105,6 +107,7 @@ class SettledWeights(Weights):
     """Weights of which none is open."""
 
     contact: float = 0.0
+    grasp: float = 0.0
     rotation: float = 0.0
     pose: float = 0.0
 
@@ -205,7 +208,7 @@ def _check_weights(weights: Weights) -> None:
         value = getattr(weights, item.name)
         if value is None:
             continue
-        positive = item.name.endswith("_px") or item.name == "obj_scale"
+        positive = item.name.endswith(("_px", "_m")) or item.name == "obj_scale"
         if not 0 <= value < float("inf") or (positive and value == 0):
             raise HoldprepError(f"weights.{item.name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
 

@@ -40,6 +40,14 @@ def motion(points_m: Tensor) -> Tensor:
     return points_m[1:] - points_m[:-1]
 
 
+def wandering(place_cam_m: Tensor, R_cam_obj: Tensor, t_cam_obj_m: Tensor, place_obj_m: Tensor) -> Tensor:
+    """Metres (T, 3) by which a point of the hand leaves its place on the object: h - t - R g.
+
+    Its derivative is that of h, minus t by log(scale), and -R by the place g.
+    """
+    return place_cam_m - t_cam_obj_m - (R_cam_obj @ place_obj_m[..., None])[..., 0]
+
+
 def signed_gap_by_log_scale(gap_m: Tensor, slopes_cam: Tensor, hand_points_m: Tensor) -> Tensor:
     """Derivative (...) of a hand point's signed distance to the surface, scale * d(R^T (p / scale - t)), by log(scale).
 

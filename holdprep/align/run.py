@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
+from holdprep.align.grasp import still_grasps
 from holdprep.align.modules import HoldAdam, ObjectScale, SecondOrder
 from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
@@ -23,7 +24,7 @@ from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
 from holdprep.iterate import Iterative, fit
 
-Method = Literal["lm", "hold"]
+Method = Literal["lm", "hold", "hold_arctic"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
 Run = Callable[[Iterative, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
@@ -46,8 +47,8 @@ def align(
     """One mode of the alignment.
 
     `h`: each hand's translation (and what `refine` frees) from its keypoints under SfM's K. `o`: the object's scale along its SfM
-    trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. `method` "lm" is second order, "hold" the
-    published objective, schedule and freedom (the scale estimator and `refine` then play no part). Loss terms go to `logger` as
+    trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. `method` "lm" is second order, "hold" and
+    "hold_arctic" the published objectives, schedules and freedom (the scale estimator and `refine` then play no part). Loss terms go to `logger` as
     align/<mode>/<term>. Raises HoldprepError in one line for input that cannot be aligned.
     """
     if mode not in MODES:
@@ -55,13 +56,13 @@ def align(
     weights, refine = weights or Weights(), refine or Refine()
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
-    surface = None if mode == "h" else Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
+    surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
     def run(module: Iterative, iterations: int) -> None:
         fit(module, max_iterations or iterations, logger, progress)
 
-    if method == "hold":
-        result = _align_hold(mode, ready, weights, initial, run)
+    if method != "lm":
+        result = _align_hold(mode, method, ready, weights, initial, run)
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
     elif mode == "o":
@@ -70,6 +71,13 @@ def align(
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
     return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
+
+
+@lru_cache(maxsize=1)
+def _surface(points: bytes, away: bytes) -> Surface:
+    """Mode ho wants the surface that mode o has just made."""
+    cloud, directions = (np.frombuffer(values).reshape(-1, 3) for values in (points, away))
+    return Surface.of(cloud, directions)
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -113,15 +121,18 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured)
-    module = SecondOrder("ho", objective, Scene(_states(problem, initial), log_scale))
+    hands = _states(problem, initial)
+    tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
+    grasps = {side: found for side, track in tracks.items() if (found := still_grasps(track, initial.obj_scale)) is not None}
+    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured, grasps)
+    module = SecondOrder("ho", objective, Scene(hands, log_scale, objective.places_m))
     run(module, MAX_ITERATIONS["ho"])
     scale = float(np.exp(module.scene.log_scale))
     result = _alignment("ho", "lm", problem, module.scene.hands, scale, ratio * scale, module)
     return replace(result, notes=[*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"])
 
 
-def _align_hold(mode: Mode, problem: Problem, weights: Weights, initial: Alignment | None, run: Run) -> Alignment:
+def _align_hold(mode: Mode, variant: hold.Variant, problem: Problem, weights: Weights, initial: Alignment | None, run: Run) -> Alignment:
     """HOLD's start is the hand at (0, 0, 1) and the object 1 m beyond its SfM place."""
     ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     if initial is None:
@@ -130,14 +141,15 @@ def _align_hold(mode: Mode, problem: Problem, weights: Weights, initial: Alignme
         scale, obj_transl = 1.0, problem.T_cam_obj[:, :3, 3] + ahead
     else:
         hands, scale, obj_transl = _states(problem, initial), initial.obj_scale, initial.transl_cam_obj_m.double()
-    rest = {side: _joints(problem, side, replace(state, transl=torch.zeros_like(state.transl))) for side, state in hands.items()}
+    vertices = NO_VERTICES if variant == "hold" else torch.arange(778)
+    rest = {side: _points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    settled = weights.settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
-    module = HoldAdam(mode, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), settled)
+    settled = weights.settled(contact=hold.CONTACT[variant], grasp=0.0, rotation=0.0, pose=0.0)
+    module = HoldAdam(mode, variant, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach()) for side, state in hands.items()}
-    result = _alignment(mode, "hold", problem, hands, float(module.obj_scale.detach()), float("nan"), module)
+    result = _alignment(mode, variant, problem, hands, float(module.obj_scale.detach()), float("nan"), module)
     return replace(result, transl_cam_obj_m=module.obj_transl.detach())
 
 
@@ -148,7 +160,7 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
         problem.K,
         {side: hand.j2d_px for side, hand in hands},
         {side: hand.weight > 0 for side, hand in hands},
-        {side: (rest_m[side] + transl_m[side][:, None]).mean(dim=1) for side, _ in hands},
+        {side: rest_m[side] + transl_m[side][:, None] for side, _ in hands},
         metrics.project(object_points_sfm(problem), problem.K),
     )
 
@@ -156,7 +168,7 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
 def _start(problem: Problem, side: Side, registered: HandState) -> HandState:
     """The linear solution in frames that have keypoints, kept in front of the camera; interpolated elsewhere."""
     hand = problem.hands[side]
-    joints = _joints(problem, side, registered)
+    joints = _points(problem, side, registered)
     transl = linear_translation(joints, problem.K, hand.j2d_px, hand.weight)
     depth = transl[:, 2] + joints[:, 0, 2]
     usable = torch.isfinite(depth) & (depth > 2 * NEAR_M)
@@ -173,8 +185,9 @@ def _fill(problem: Problem, side: Side, state: HandState) -> HandState:
     return replace(state, transl=torch.from_numpy(interpolate_linear(state.transl.numpy(), seen)))
 
 
-def _joints(problem: Problem, side: Side, state: HandState) -> Tensor:
-    return HandPoints.of(problem.hands[side].model, NO_VERTICES).pose(state).points
+def _points(problem: Problem, side: Side, state: HandState, vertices: Tensor = NO_VERTICES) -> Tensor:
+    """(T, 21 + V, 3) joints and vertices."""
+    return HandPoints.of(problem.hands[side].model, vertices).pose(state).points
 
 
 def _states(problem: Problem, alignment: Alignment) -> dict[Side, HandState]:
@@ -202,7 +215,8 @@ def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) ->
         result |= metrics.hand_metrics(problem, side, state, curves)
     if surface is not None:
         placed = _follow(problem, alignment)
-        result |= metrics.object_metrics(placed, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.object_metrics(placed, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.order_metrics(placed, hands, alignment.obj_scale, surface) if alignment.mode == "ho" else {}
         result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
     return result, curves
 

@@ -28,16 +28,15 @@ class BlockSystem:
         self.gradient = np.zeros((frames, size))
         self.shared_gradient = np.zeros(shared)
 
-    def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor, frames: Tensor | None = None) -> None:
-        """Residuals (F, Q, M) with weights alike, their derivatives (F, Q, M, size) and (F, Q, M, shared), of `frames` (all if None)."""
+    def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor) -> None:
+        """Residuals (T, Q, M) with weights alike, their derivatives (T, Q, M, size) and (T, Q, M, shared)."""
         J, S = own.flatten(1, 2).numpy(), shared.flatten(1, 2).numpy()
         w, r = weight.expand_as(residual).flatten(1).numpy(), residual.flatten(1).numpy()
-        at = slice(None) if frames is None else frames.numpy()
         weighted = np.swapaxes(J * w[..., None], 1, 2)
-        self.diagonal[at] += weighted @ J
-        self.gradient[at] += (weighted @ r[..., None])[..., 0]
+        self.diagonal += weighted @ J
+        self.gradient += (weighted @ r[..., None])[..., 0]
         if self.shared:
-            self.coupling[at] += weighted @ S
+            self.coupling += weighted @ S
             self.corner += np.einsum("fma,fm,fmb->ab", S, w, S, optimize=True)
             self.shared_gradient += np.einsum("fma,fm->a", S, w * r)
 

@@ -1,15 +1,21 @@
-"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, written and read without executing anything."""
+"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, written and read without executing anything.
 
-import pickle
+HOLD's own checkpoints are read too: Lightning's, with the parameters under `models.<entity>.` in their `state_dict`; the folder tells
+their mode.
+"""
+
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import roma
 import torch
+from torch import Tensor
 
-from holdprep.align.problem import MODES, Alignment
-from holdprep.errors import HoldprepError, UnsafeFile
-from holdprep.hand.model import ManoParams
+from holdprep.align.problem import MODES, Alignment, Mode
+from holdprep.errors import HoldprepError
+from holdprep.hand.model import SIDES, ManoParams
+from holdprep.safeio import load_checkpoint
 
 FORMAT = 1
 
@@ -27,6 +33,24 @@ def from_state_dict(state: dict[str, Any]) -> Alignment:
     return Alignment(**{**values, "hands": {side: ManoParams(**params) for side, params in state["hands"].items()}})
 
 
+def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
+    """HOLD's parameters after a mode, float64. They are in this project's conventions already; the camera is not among them (K is NaN).
+
+    Raises KeyError where one is missing.
+    """
+    hands = {}
+    for side in SIDES:
+        if f"models.{side}.hand_rot" in tensors:
+            names = ("hand_rot", "hand_pose", "hand_beta", "hand_transl")
+            hands[side] = ManoParams(*(tensors[f"models.{side}.{name}"].double() for name in names))
+    scale, rotvec, transl = (tensors[f"models.object.{name}"].double() for name in ("obj_scale", "obj_rot", "obj_transl"))
+    notes = [f"mode {mode} was HOLD's own"]
+    if "left" in hands:
+        notes.append("the left hand's shape is taken as stored: HOLD's generator has the x of its directions the other way round")
+    nothing = torch.full((3, 3), torch.nan, dtype=torch.float64)
+    return Alignment(mode, "hold", hands, float(scale), float("nan"), roma.rotvec_to_rotmat(rotvec), transl, nothing, notes=notes)
+
+
 def save_state(path: Path, alignment: Alignment) -> None:
     """Write a state; who needs the write to be atomic gives a temporary path."""
     torch.save(to_state_dict(alignment), path)
@@ -34,13 +58,11 @@ def save_state(path: Path, alignment: Alignment) -> None:
 
 def load_state(path: Path) -> Alignment:
     """Read a state. Raises UnsafeFile where the file asks for code to run, HoldprepError where it is something else."""
+    state = load_checkpoint(path)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError:
-        raise UnsafeFile(f"{path} holds more than plain tensors and was not loaded: run stage=align again from mode=h") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise HoldprepError(f"cannot read {path}: {' '.join(str(error).split())[:150]}") from None
-    try:
+        for mode in MODES:
+            if path.parent.name == mode and "pytorch-lightning_version" in state:
+                return from_hold(state["state_dict"], mode)
         return from_state_dict(state)
     except (HoldprepError, TypeError, KeyError, AttributeError):
         raise HoldprepError(f"{path} is not an alignment state of holdprep: run stage=align again from mode=h") from None

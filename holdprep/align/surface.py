@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial.distance import pdist
 
 from holdprep.errors import HoldprepError
 
-CELLS = 44  # along the longest side
+CELLS = 34  # along the longest side
 MARGIN = 0.3  # of the longest side: room for a finger
 REACH = 0.1  # of the longest side: farther from every point no tangent plane is asked
 PLANE_POINTS = 12
@@ -28,7 +29,7 @@ AT_ONCE = 2**18  # distances to facets that are held at a time
 class Surface:
     """Distance to the surface in the cloud's frame and unit, negative inside: `values` (X, Y, Z) at origin + step (i, j, k).
 
-    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without its outliers.
+    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without its outliers, `diameter` the greatest distance in it.
     """
 
     origin: np.ndarray
@@ -36,6 +37,7 @@ class Surface:
     values: np.ndarray
     slopes: np.ndarray
     points: np.ndarray
+    diameter: float
 
     @staticmethod
     def of(points: np.ndarray, outward: np.ndarray) -> "Surface":
@@ -60,7 +62,7 @@ class Surface:
         along = np.einsum("gka,gka->gk", grid[near, None] - kept[nearest], normals[nearest])
         values[near] = np.maximum(values[near], np.median(along, axis=1))
         table = values.reshape([len(a) for a in axes])
-        return Surface(low, step, table, np.stack(np.gradient(table, step)), kept)
+        return Surface(low, step, table, np.stack(np.gradient(table, step)), kept, float(pdist(kept[hull.vertices]).max()))
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(...) signed distances of points (..., 3); beyond the grid the way to it is added."""

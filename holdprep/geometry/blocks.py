@@ -1,6 +1,7 @@
-"""Systems of one block a frame that is coupled with its neighbours: banded Cholesky, in time linear in frames."""
+"""Systems of one block a frame, alone or coupled with its neighbours: Cholesky, banded where coupled, in time linear in frames."""
 
 import numpy as np
+import torch
 from scipy.linalg import cho_solve_banded, cholesky_banded
 
 
@@ -11,17 +12,23 @@ class BlockFactor:
     """
 
     def __init__(self, diagonal: np.ndarray, below: np.ndarray | None) -> None:
-        frames, size = diagonal.shape[:2]
-        band = np.zeros((2 * size if below is not None else size, frames * size))
-        row, column = np.tril_indices(size)
-        start = np.arange(frames)[:, None] * size
-        band[row - column, start + column] = diagonal[:, row, column]
-        if below is not None:
-            row, column = (i.ravel() for i in np.indices((size, size)))
-            band[size + row - column, start[:-1] + column] = below[:, row, column]
-        self.cholesky = cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
+        self.banded = below is not None
+        self.cholesky = np.linalg.cholesky(diagonal) if below is None else _banded_cholesky(diagonal, below)
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Blocks (T, n, k) for right sides alike."""
+        if not self.banded:
+            return torch.cholesky_solve(torch.from_numpy(right), torch.from_numpy(self.cholesky)).numpy()
         flat = right.reshape(-1, right.shape[-1])
         return cho_solve_banded((self.cholesky, True), flat, check_finite=False).reshape(right.shape)
+
+
+def _banded_cholesky(diagonal: np.ndarray, below: np.ndarray) -> np.ndarray:
+    frames, size = diagonal.shape[:2]
+    band = np.zeros((2 * size, frames * size), order="F")  # as LAPACK has it: no copy
+    row, column = np.tril_indices(size)
+    start = np.arange(frames)[:, None] * size
+    band[row - column, start + column] = diagonal[:, row, column]
+    row, column = (i.ravel() for i in np.indices((size, size)))
+    band[size + row - column, start[:-1] + column] = below[:, row, column]
+    return np.asarray(cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False))

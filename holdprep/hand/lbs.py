@@ -208,13 +208,12 @@ class HandPoints:
         return rows
 
     def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 16, 3) of points `ids` by turns of each bone in its parent's frame (see HandState.step)."""
+        """Derivative (T, Q, 3, 16, 3) of points `ids`, (T, Q) or (1, Q), by turns of each bone in its parent's frame (see HandState.step)."""
         return torch.einsum("tjmaq,tjmi->tqaji", self.turn_rows(posed, self.choose(ids)), self.frames(posed))
 
     def root_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 3) of points `ids` (T, Q) by turns of the whole hand: the first bone's part of `rotation_jacobian`."""
-        points = posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
-        return _skew(points - posed.joints[:, :1]).mT
+        """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by turns of the whole hand: the first bone's part of `rotation_jacobian`."""
+        return _skew(_columns(posed.points.mT, ids).mT - posed.joints[:, :1]).mT
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 10) of points `ids` by betas."""

@@ -104,23 +104,19 @@ class Smoothness:
     frames: Tensor
 
     def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Changes (T - 1, 51) in units of noise; their derivatives (T - 1, 51, 51) by the later and the earlier frame's unknowns.
+        """Changes (T - 1, 17, 3) in units of noise, of the 16 turns and the translation; their derivatives (T - 1, 17, 3, 3) by the later
+        and by the earlier frame's own.
 
         The turns that are unknown go about the camera's axes, `parents` (T, 16, 3, 3) are the turns of the bones' parents.
         """
-        gap = self.frames.diff().to(state.transl).sqrt()[:, None]
+        gap = self.frames.diff().to(state.transl).sqrt()[:, None, None]
         turn = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
-        inverse = left_jacobian_inverse(turn) / self.turn / gap[..., None, None]
-        moved = state.transl.diff(dim=0) / self.transl_m / gap
-        later, earlier = (state.transl.new_zeros(len(gap), 51, 51) for _ in range(2))
-        for k in range(16):
-            at = slice(3 * k, 3 * k + 3)
-            later[:, at, at] = inverse[:, k] @ parents[1:, k].mT
-            earlier[:, at, at] = -inverse[:, k].mT @ parents[:-1, k].mT  # the right Jacobian is the left one's transpose
-        for a in range(48, 51):
-            later[:, a, a] = 1 / self.transl_m / gap[:, 0]
-            earlier[:, a, a] = -later[:, a, a]
-        return torch.cat([turn.flatten(1) / self.turn / gap, moved], dim=1), later, earlier
+        inverse = left_jacobian_inverse(turn) / self.turn / gap[..., None]
+        by_transl = torch.eye(3).to(turn) / self.transl_m / gap[..., None]
+        change = torch.cat([turn / self.turn, state.transl.diff(dim=0)[:, None] / self.transl_m], dim=1) / gap
+        later = torch.cat([inverse @ parents[1:].mT, by_transl], dim=1)
+        earlier = torch.cat([-inverse.mT @ parents[:-1].mT, -by_transl], dim=1)  # the right Jacobian is the left one's transpose
+        return change, later, earlier
 
 
 def left_jacobian_inverse(w: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ class HandProblem:
 
 @dataclass(frozen=True)
 class _Prior:
-    """Matrix (T, 51, 51) or None, gradient (T, 51) and loss (T,) of what holds each frame's pose; `below` couples the frames.
+    """Matrix (T, 17, 3, 3) or None, gradient (T, 17, 3) and loss (T,) of what holds each of a frame's turns and its translation, by itself;
+    `below` (T - 1, 17, 3, 3) couples the frames.
 
     Of the shape: matrix (10, 10) and gradient (10,), or (T, ...) for a shape a frame, and the loss of all.
     """
@@ -87,8 +88,8 @@ class _Equations:
         H = torch.stack([self.measured[k][0][rows].double() / s**2 for k, s in noise.items()]).sum(dim=0)
         g = torch.stack([self.measured[k][1][rows] / s**2 for k, s in noise.items()]).sum(dim=0)
         if self.prior.hessian is not None and self.prior.gradient is not None:
-            H[:, :TRANSL, :TRANSL] += self.prior.hessian[rows]
-            g[:, :TRANSL] += self.prior.gradient[rows]
+            _own_blocks(H).add_(self.prior.hessian[rows])
+            g[:, :TRANSL] += self.prior.gradient[rows].flatten(1)
         return H, g
 
 
@@ -188,14 +189,12 @@ def _priors(problem: HandProblem, state: HandState, frames: Tensor) -> _Prior:
     hessian = gradient = below = None
     loss, motion_loss = state.transl.new_zeros(T), 0.0
     if problem.pose is not None or problem.smoothness is not None:
-        hessian, gradient = state.transl.new_zeros(T, TRANSL, TRANSL), state.transl.new_zeros(T, TRANSL)
+        hessian, gradient = state.transl.new_zeros(T, 17, 3, 3), state.transl.new_zeros(T, 17, 3)
     if problem.pose is not None and hessian is not None and gradient is not None:
         residual, by_turn = problem.pose.residuals(state)
         J = by_turn @ frames[:, 1:].mT  # about the camera's axes
-        for k in range(15):
-            at = slice(3 * k + 3, 3 * k + 6)
-            hessian[:, at, at] += J[:, k].mT @ J[:, k]
-            gradient[:, at] += (J[:, k].mT @ residual[:, k, :, None])[..., 0]
+        hessian[:, 1:16] += J.mT @ J
+        gradient[:, 1:16] += (J.mT @ residual[..., None])[..., 0]
         loss = 0.5 * residual.square().sum(dim=(1, 2))
     if problem.smoothness is not None and hessian is not None and gradient is not None:
         change, later, earlier = problem.smoothness.residuals(state, frames)
@@ -205,6 +204,12 @@ def _priors(problem: HandProblem, state: HandState, frames: Tensor) -> _Prior:
         gradient[:-1] += (earlier.mT @ change[..., None])[..., 0]
         below, motion_loss = later.mT @ earlier, 0.5 * float(change.square().sum())
     return _Prior(hessian, gradient, loss, below, motion_loss, *_shape_prior(problem, state.betas))
+
+
+def _own_blocks(matrix: Tensor) -> Tensor:
+    """(T, 17, 3, 3) view of matrices (T, 51 or more, 51 or more): each turn's block with itself, and the translation's."""
+    blocks = matrix[:, :TRANSL, :TRANSL].unflatten(2, (17, 3)).unflatten(1, (17, 3))
+    return blocks.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 def _shape_prior(problem: HandProblem, betas: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -245,7 +250,9 @@ def _step(problem: HandProblem, at: _Equations, noise: Mapping[str, float], damp
         else:
             blocks[rows] = A
     if blocks is not None and at.prior.below is not None:
-        chain = BlockFactor(blocks.cpu().numpy(), at.prior.below.cpu().numpy())
+        below = damping.new_zeros(T - 1, n, n)
+        _own_blocks(below).add_(at.prior.below)
+        chain = BlockFactor(blocks.cpu().numpy(), below.cpu().numpy())
         free = torch.from_numpy(chain.solve(side.cpu().numpy())).to(side)
     if not problem.shared_shape:
         return -free[..., 0], determined

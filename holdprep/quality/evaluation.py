@@ -14,8 +14,8 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import apply, from_rt, invert, rotation_angle_deg
 from holdprep.hand.model import SIDES, Side
 from holdprep.quality.gauge import Gauge, camera_spread, fit_gauge
-from holdprep.quality.metrics import acceleration
-from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm
+from holdprep.quality.metrics import acceleration, contour_f
+from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm, size_error_pct
 from holdprep.quality.truth import GroundTruth, HandTruth, rigid_fit
 
 LARGE_TURN_DEG = 5.0
@@ -269,7 +269,8 @@ def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, floa
 
 
 def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _Posed, curves: Curves) -> dict[str, float]:
-    """add_mm, add_s_mm of the true model's vertices under both poses, and `cloud_errors_mm` of the cloud in the true object's frame.
+    """add_mm, add_s_mm of the true model's vertices under both poses, `cloud_errors_mm` and `size_error_pct` of the cloud in the true
+    object's frame.
 
     ADD: Hinterstoisser et al., ACCV 2012; ADD-S, to the nearest vertex instead, for symmetric objects: Xiang et al., PoseCNN, RSS 2018.
     At most 1000 vertices are moved. The cloud keeps its size: a wrong scale shows in its distances.
@@ -289,7 +290,10 @@ def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _P
     if points is not None and len(points) and truth.object_faces is not None:
         unit = posed.gauge.scale / posed.size
         cloud = (estimate.obj_scale * np.asarray(points, np.float64) - posed.gauge.origin) @ posed.gauge.R / unit
-        metrics |= cloud_errors_mm(cloud, Surface.of(vertices, truth.object_faces))
+        surface = Surface.of(vertices, truth.object_faces)
+        metrics |= cloud_errors_mm(cloud, surface)
+        size = size_error_pct(cloud, surface) if estimate.is_metric else None
+        metrics |= {} if size is None else {"size_error_pct": size}
     return metrics
 
 
@@ -361,14 +365,16 @@ def _overlaps_m3(lattice: Lattice, inside: np.ndarray, meshes: np.ndarray, faces
 
 
 def _masks(estimate: Estimate, truth_masks: Mapping[str, Sequence[np.ndarray]], index: np.ndarray, curves: Curves) -> dict[str, float]:
-    """<entity>.mask_iou: intersection over union, 0..1, mean over the frames where either mask shows something."""
+    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, means over the frames where either mask
+    shows something."""
     metrics: dict[str, float] = {}
     for entity in sorted(estimate.masks.keys() & truth_masks.keys()):
-        curve = np.full(len(index), np.nan)
+        curve, contour = np.full((2, len(index)), np.nan)
         for t in np.flatnonzero(index >= 0).tolist():
             a, b = estimate.masks[entity][t], truth_masks[entity][int(index[t])]
             union = np.count_nonzero(a | b)
             if union:
-                curve[t] = np.count_nonzero(a & b) / union
+                curve[t], contour[t] = np.count_nonzero(a & b) / union, contour_f(a, b)
         _keep(metrics, curves, f"{entity}.mask_iou", curve)
+        _keep(metrics, curves, f"{entity}.contour_f", contour)
     return metrics

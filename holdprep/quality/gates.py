@@ -233,6 +233,11 @@ RULES: tuple[Rule, ...] = (
         "align", "mask_iou", "", "at least", 0.4, None,
         "the posed hand does not fill its mask: look at the overlays; check the hand's side and the focal length",
     ),
+    # rendered sequences have 0.2 % after mode ho, 3 % where the object's handle is closed by its hull
+    Rule(
+        "align", "contradicted_pct", "%", "at most", 15, None,
+        "the hand lies before the object where the pictures show it behind, or the reverse: try another align.scale; check the masks",
+    ),
     Rule(
         "align", "behind_camera_frames", "frames", "at most", 0, 0,
         "points lie behind the camera: raise weights.z_min; check the focal length",

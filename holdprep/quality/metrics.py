@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 JUMP_FACTOR = 1.5  # a mask whose area leaves [median / 1.5, median * 1.5] has lost a part or leaked into something
+CONTOUR_SHARE = 0.008  # of the picture's diagonal: DAVIS' tolerance
 JUMP_WINDOW = 9  # frames of the running median: an error of up to four frames in a row stands out against it
 
 
@@ -106,6 +107,29 @@ def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
         return False
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate_px + 1, 2 * dilate_px + 1))
     return bool((cv2.dilate(a.astype(np.uint8), kernel) & b).any())
+
+
+def contour_f(mask: np.ndarray, true: np.ndarray) -> float:
+    """F of two masks' contours (H, W): the harmonic mean of the shares of either within 0.8 % of the picture's diagonal of the other.
+
+    Perazzi et al., A benchmark dataset and evaluation methodology for video object segmentation (DAVIS), CVPR 2016. 1 where both are empty,
+    0 where one is.
+    """
+    contours = [_contour(m) for m in (mask, true)]
+    if not all(c.any() for c in contours):
+        return float(not any(c.any() for c in contours))
+    radius = int(np.ceil(CONTOUR_SHARE * np.hypot(*mask.shape)))
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    found, wanted = contours
+    precision = float(cv2.dilate(wanted, near)[found > 0].mean())
+    recall = float(cv2.dilate(found, near)[wanted > 0].mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _contour(mask: np.ndarray) -> np.ndarray:
+    """(H, W) 0/1: pixels of the mask beside one that is not, the picture's border aside."""
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    return (mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)).astype(np.uint8)
 
 
 def visible_iou(silhouette: np.ndarray, mask: np.ndarray, hidden: np.ndarray) -> float:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 _SAMPLES = 60_000
 _NEIGHBOURS = 8
 _CUBES = 1_000_000
+_FIT_STEPS = 30
+_MAX_SIZE_SD = 0.01
 _OFF_EDGES = np.array([2.7e-6, 3.1e-6, 0.0])  # of a cube: keeps columns off the edges of axis-aligned meshes, where a cut counts twice
 
 
@@ -123,3 +126,28 @@ def cloud_errors_mm(
         found |= {f"precision_{d}mm_pct": precision, f"recall_{d}mm_pct": recall}
         found[f"fscore_{d}mm_pct"] = 2 * precision * recall / both if both else 0.0
     return found
+
+
+def size_error_pct(cloud: np.ndarray, surface: Surface) -> float | None:
+    """By how much a cloud (N, 3) m near the true surface is too large: the similarity that lays it on the surface best, point to plane
+    (Chen & Medioni, 1992) with Geman-McClure weights.
+
+    Unlike the trajectory's scale it does not feel a wrong focal length. None where what the cloud shows does not tell its size within 1 %.
+    """
+    middle = cloud.mean(axis=0)
+    moved, log_scale = cloud - middle, 0.0
+    for _ in range(_FIT_STEPS):
+        _, near = surface.tree.query(moved + middle)
+        normal = surface.normals[near]
+        off = ((moved + middle - surface.points[near]) * normal).sum(axis=1)
+        sigma = max(3 * float(np.median(np.abs(off))), surface.spacing_m)
+        weight = (sigma**2 / (sigma**2 + off**2)) ** 2
+        J = np.column_stack([np.cross(moved, normal), normal, (moved * normal).sum(axis=1)])
+        H = (J * weight[:, None]).T @ J
+        step = -np.linalg.pinv(H, rcond=1e-10, hermitian=True) @ (J * weight[:, None]).T @ off
+        moved = np.exp(step[6]) * moved @ Rotation.from_rotvec(step[:3]).as_matrix().T + step[3:6]
+        log_scale += step[6]
+    variance = float((weight * off**2).sum() / weight.sum())
+    ridge = 1e-9 * np.trace(H) * np.eye(7)  # what nothing determines has a large error, not none
+    known = np.sqrt(variance * np.linalg.inv(H + ridge)[6, 6]) < _MAX_SIZE_SD
+    return 100 * float(np.exp(-log_scale) - 1) if known else None

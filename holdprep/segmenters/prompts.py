@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -14,7 +15,7 @@ from holdprep.errors import HoldprepError
 
 ENTITIES = ("right", "left", "object")
 SAME_ASPECT = 0.01
-FIELDS = ("polygon", "polygons", "positive", "negative", "box")
+FIELDS = ("polygon", "polygons", "mask", "positive", "negative", "box")
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]],
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
     """prompts.yaml as {frame name: {entity: EntityPrompt}}.
 
-    `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. Raises HoldprepError in
-    one line naming file, frame and entity.
+    `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. A mask file (beside prompts.yaml,
+    0 is background) is read as its outlines, without holes. Raises HoldprepError in one line naming file, frame and entity.
     """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
@@ -83,8 +84,8 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
         raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
     for key in tree:
         _known(key, ("image_size", "frames"), f"{path}:")
-    scale = _scale(path, tree.get("image_size"), image_size)
-    found = {frame: _frame(entities, scale, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    units = _Units(path.parent, _scale(path, tree.get("image_size"), image_size), image_size)
+    found = {frame: _frame(entities, units, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
     for frame, entities in found.items():
         for entity, prompt in entities.items():
             if prompt.positive is None and not prompt.is_outline and not any(_shows(other.get(entity)) for other in found.values()):
@@ -96,6 +97,15 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Where mask files are looked for, the factor (2,) from the file's coordinates to images/, and the size of those (None: not known)."""
+
+    folder: Path
+    scale: np.ndarray
+    image_size: tuple[int, int] | None
 
 
 class _TextKeys(yaml.SafeLoader):
@@ -138,17 +148,17 @@ def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str)
             )
 
 
-def _frame(entities: Any, scale: np.ndarray, where: str) -> dict[str, EntityPrompt]:
+def _frame(entities: Any, units: _Units, where: str) -> dict[str, EntityPrompt]:
     if not isinstance(entities, dict):
         raise HoldprepError(f"{where}: needs entities ({', '.join(ENTITIES)})")
     found = {}
     for entity, prompt in entities.items():
         _known(entity, ENTITIES, f"{where}: entity")
-        found[entity] = _entity(prompt, scale, f"{where}, {entity}")
+        found[entity] = _entity(prompt, units, f"{where}, {entity}")
     return found
 
 
-def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
+def _entity(prompt: Any, units: _Units, where: str) -> EntityPrompt:
     if prompt == "absent":
         return EntityPrompt(absent=True)
     if not isinstance(prompt, Mapping) or not prompt:
@@ -158,14 +168,32 @@ def _entity(prompt: Any, scale: np.ndarray, where: str) -> EntityPrompt:
     if not isinstance(prompt.get("polygons", []), list):
         raise HoldprepError(f"{where}: polygons is a list of polygons, each a list of points")
     outlines = [*prompt.get("polygons", []), *([prompt["polygon"]] if "polygon" in prompt else [])]
+    scale = units.scale
     polygons = tuple(_numbers(p, (None, 2), f"{where}: polygon") * scale for p in outlines)
     if any(len(p) < 3 for p in polygons):
         raise HoldprepError(f"{where}: a polygon needs 3 points or more")
+    if "mask" in prompt:
+        polygons += _mask_outlines(units.folder / str(prompt["mask"]), units.image_size, where)
     points = {kind: _numbers(prompt[kind], (None, 2), f"{where}: {kind}") * scale for kind in ("positive", "negative") if kind in prompt}
     box = _numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
     if box is not None and not (box[0] < box[2] and box[1] < box[3]):
         raise HoldprepError(f"{where}: box is x1, y1, x2, y2 with x1 < x2 and y1 < y2")
     return EntityPrompt(polygons, points.get("positive"), points.get("negative"), None if box is None else tuple(box.tolist()))
+
+
+def _mask_outlines(path: Path, image_size: tuple[int, int] | None, where: str) -> tuple[np.ndarray, ...]:
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+    if picture is None:
+        raise HoldprepError(f"{where}: {path} is no mask picture: put it beside prompts.yaml, or give its path from there")
+    size = np.array(picture.shape[::-1], float)
+    goal = size if image_size is None else np.array(image_size, float)
+    if abs(size[0] * goal[1] / (size[1] * goal[0]) - 1) > SAME_ASPECT:
+        raise HoldprepError(f"{where}: {path} has {size.astype(int).tolist()} pixels, the proportions of images/ ({image_size}) are needed")
+    contours, _ = cv2.findContours((picture > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outlines = tuple(c[:, 0] * (goal / size) for c in contours if len(c) >= 3)
+    if not outlines:
+        raise HoldprepError(f"{where}: {path} is empty: say 'absent' where the entity is not in the frame")
+    return outlines
 
 
 def _known(name: Any, allowed: tuple[str, ...], where: str) -> None:

@@ -8,7 +8,7 @@ from holdprep.config import Config
 from holdprep.hand.model import STANDIN_FILE
 from holdprep.pipeline import Stage
 from holdprep.sequence import ENTITIES, Sequence
-from holdprep.stages import align, build, create, evaluate, hand_pose, object_pose, register, report, segment
+from holdprep.stages import align, build, create, evaluate, hand_check, hand_pose, object_pose, register, report, segment
 
 SAM = tuple(f"sam_{e}" for e in ENTITIES)
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
@@ -64,6 +64,7 @@ GRAPH: list[Stage] = [
         may_make=("boxes", "v3d_metro", "j2d_metro", "crop_image", "keypoints_vis", "hpe_vis"),
         config=("hand", "hands"),
         files=hand_pose.files,
+        inspect=hand_check.inspect,
     ),
     Stage(
         "register",

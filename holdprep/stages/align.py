@@ -1,7 +1,8 @@
 """Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from holdprep.align.metrics import median_of
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
+from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -19,6 +21,7 @@ from holdprep.hand.model import SIDES, HandModel, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames, visible_iou
+from holdprep.sequence import Sequence
 from holdprep.stages.common import hand_model, params_from_dict
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, silhouette
 
@@ -30,22 +33,10 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
-    problem, cloud = _problem(ctx, models)
+    problem, cloud = load_problem(seq, models)
     before = BEFORE[mode]
-    weights = Weights(**cfg.weights.model_dump())
-    refine = Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape)
-    found = align(
-        mode,
-        problem,
-        method=cfg.align.method,
-        weights=weights,
-        refine=refine,
-        scale_estimator=cfg.align.scale,
-        initial=None if before is None else load_state(seq.path(f"ckpt_{before}")),
-        max_iterations=cfg.align.max_iterations,
-        logger=ctx.runlog.logger,
-        seed=cfg.seed,
-    )
+    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
+    found = aligner(cfg)(mode, problem, initial=initial, logger=ctx.runlog.logger)
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
@@ -56,18 +47,30 @@ def run(ctx: Context, mode: Mode) -> Result:
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
 
 
-def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
+def aligner(cfg: Config) -> Callable[..., Alignment]:
+    """`align` as the configuration wants it."""
+    return partial(
+        align,
+        method=cfg.align.method,
+        weights=Weights(**cfg.weights.model_dump()),
+        refine=Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape),
+        scale_estimator=cfg.align.scale,
+        max_iterations=cfg.align.max_iterations,
+        seed=cfg.seed,
+    )
+
+
+def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
     """The alignment problem from the sequence's artefacts, matched by frame name; and what colmap/ holds."""
-    seq = ctx.seq
     names = seq.frame_names()
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
-    j2d_px = hamer.read(seq.path("j2d").parent, names).j2d_px
+    track = hamer.read(seq.path("j2d").parent, names)
     lens = seq.lens()
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
-        if side not in j2d_px:
+        if side not in track.j2d_px:
             raise HoldprepError(
                 f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again"
             )
@@ -76,11 +79,12 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
             raise HoldprepError(
                 f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again"
             )
-        weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)
+        weight = np.asarray(fits[side].get("is_valid", np.ones(len(names))), dtype=np.float64)[:, None]
+        weight = weight * track.confidence.get(side, np.ones((len(names), 21)))
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
             touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
-        seen_px = j2d_px[side] if lens is None else lens.points(j2d_px[side])
+        seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
@@ -97,12 +101,11 @@ def _problem(ctx: Context, models: dict[Side, HandModel]) -> tuple[Problem, dict
         obj_weight=torch.as_tensor(registered.astype(np.float64)),
         tracks=tracks,
     )
-    return replace(problem, masks=_order_masks(ctx, problem)), cloud
+    return replace(problem, masks=_order_masks(seq, problem)), cloud
 
 
-def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
+def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     """The masks of some frames in which hand and object touch; None without masks of the object and every hand."""
-    seq = ctx.seq
     if not all(seq.has(f"masks_{entity}") for entity in (*problem.hands, "object")):
         return None
     touching = torch.stack([contact_frames(problem, side) for side in problem.hands]).any(dim=0).numpy()
@@ -110,14 +113,16 @@ def _order_masks(ctx: Context, problem: Problem) -> EntityMasks | None:
     at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
     if len(at) == 0:
         return None
-    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity))}
+    lens = seq.lens()
+    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity, lens=lens))}
     return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
 
 def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:
     """With `<side>.mask_iou`: the drawn hand against its mask, where no other mask may hide it; the median over frames, and the curve."""
     seq, curves = ctx.seq, {}
-    masks = {entity: seq.masks(entity) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
+    lens = seq.lens()
+    masks = {entity: seq.masks(entity, lens=lens) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
     for side, (vertices, _) in meshes_m.items():
         if side in masks:
             faces, hiding = models[side].faces.numpy(), [masks[other] for other in masks if other != side]

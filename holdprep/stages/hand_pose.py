@@ -1,6 +1,6 @@
 """images/ (and hand masks) -> processed/v3d.npy and j2d.full.npy, the layout that HOLD's registration reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,23 @@ from torch import nn
 
 from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, MetroHand, NetworkHand, TruthHand
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import pinhole_K
+from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
 from holdprep.hand.model import SIDES, STANDIN_FILE, HandModel, Side
-from holdprep.hand.trackers import VertexTrack, crops, hamer, hamer_network, metro, metro_network
+from holdprep.hand.trackers import (
+    KeypointTrack,
+    VertexTrack,
+    crops,
+    hamer,
+    hamer_network,
+    hawor,
+    keypoints,
+    meshes,
+    metro,
+    metro_network,
+    wilor,
+)
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.quality.truth import load_truth
@@ -26,7 +38,7 @@ from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
 from holdprep.synth import corruption
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
-READERS = {"hamer": hamer.read, "metro": metro.read}
+FOCAL_RATIO = 1.2  # focal length / longest image side of imported keypoints, where it is not told
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
@@ -59,10 +71,29 @@ def run(ctx: Context) -> Result:
         return _metro(ctx, node)
     if isinstance(node, ImportHand):
         folder = node.folder or ctx.seq.path("v3d").parent
-        return _take(ctx, READERS[node.format](folder, names), folder)
+        if not folder.exists():
+            raise HoldprepError(f"{folder} is not there: hand.folder is where the tracker's files are")
+        return _take(ctx, _import(ctx, node, folder), folder)
     path = ctx.seq.path("truth")
     errors = corruption.HandErrors(**node.model_dump(exclude={"name"}))
     return _take(ctx, corruption.hand_track(load_truth(path), names, errors, ctx.cfg.seed), path)
+
+
+def _import(ctx: Context, node: ImportHand, folder: Path) -> VertexTrack:
+    names = ctx.seq.frame_names()
+    if node.format == "hamer":
+        return hamer.read(folder, names)
+    if node.format == "metro":
+        return metro.read(folder, names)
+    size = ctx.seq.image_size()
+    if node.format == "keypoints":
+        tracks, notes = keypoints.read(folder, names, size)
+        tracks = {s: t for s, t in tracks.items() if s in wanted_sides(ctx.cfg)}
+        return _lifted(ctx, tracks, pinhole_K(node.focal_px or FOCAL_RATIO * max(size), *size), notes)
+    models = {side: hand_model(ctx.cfg, side) for side in SIDES}
+    if node.format == "meshes":
+        return meshes.read(folder, names, size, models, node.focal_px)
+    return (wilor if node.format == "wilor" else hawor).read(folder, names, size, models)
 
 
 def _take(ctx: Context, track: VertexTrack, origin: Path) -> Result:
@@ -73,15 +104,13 @@ def _take(ctx: Context, track: VertexTrack, origin: Path) -> Result:
             f"{origin} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={ctx.cfg.hands.which} asks for another"
         )
     vertices, j2d = {s: track.vertices_m[s] for s in sides}, {s: track.j2d_px[s] for s in sides}
-    params = {s: p for s, p in track.params.items() if s in sides}
-    return _keep(ctx, replace(track, vertices_m=vertices, j2d_px=j2d, params=params))
+    joints, params = {s: j for s, j in track.joints_m.items() if s in sides}, {s: p for s, p in track.params.items() if s in sides}
+    return _keep(ctx, replace(track, vertices_m=vertices, j2d_px=j2d, joints_m=joints, params=params))
 
 
-def _keep(
-    ctx: Context, track: VertexTrack, boxes_px: Mapping[Side, np.ndarray] | None = None, confidence: Mapping[Side, np.ndarray] | None = None
-) -> Result:
+def _keep(ctx: Context, track: VertexTrack, boxes_px: Mapping[Side, np.ndarray] | None = None) -> Result:
     """Write a track, its pictures and, where our own tracker made them, its crops."""
-    _write(ctx, track, confidence or {})
+    _write(ctx, track)
     _write_overlays(ctx, track)
     for side, boxes in (boxes_px or {}).items():
         suffix = () if len(boxes_px or {}) == 1 else (side,)
@@ -91,19 +120,23 @@ def _keep(
     return _result({s: np.isfinite(v).all(axis=(1, 2)) for s, v in track.vertices_m.items()}, list(track.notes))
 
 
+def _lifted(ctx: Context, tracks: Mapping[Side, KeypointTrack], K: np.ndarray, notes: Iterable[str] = ()) -> VertexTrack:
+    """Keypoints and the meshes that explain them; a joint that was not seen is the mesh's, of confidence 0."""
+    vertices, joints, j2d = {}, {}, {}
+    for side, track in tracks.items():
+        model = hand_model(ctx.cfg, side)
+        mesh = lbs.forward(model, lift_keypoints(model, track, K, ctx.cfg.hands.length_mm))
+        vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
+        j2d[side] = np.where(np.isfinite(track.j2d_px), track.j2d_px, project(joints[side], K))
+    confidence = {s: t.confidence for s, t in tracks.items()}
+    return VertexTrack(vertices, j2d, K, tuple(ctx.seq.frame_names()), tuple(notes), joints, confidence=confidence)
+
+
 def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
     width, height = ctx.seq.image_size()
     K = pinhole_K(node.focal_ratio * max(width, height), width, height)
     tracks = hand_boxes.keypoint_tracks(ctx, node.min_presence, K)
-    vertices, joints = {}, {}
-    for side, track in tracks.items():
-        model = hand_model(ctx.cfg, side)
-        params = lift_keypoints(model, track, K, ctx.cfg.hands.length_mm)
-        mesh = lbs.forward(model, params)
-        vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
-    j2d = {s: t.j2d_px for s, t in tracks.items()}
-    found = VertexTrack(vertices, j2d, K, tuple(ctx.seq.frame_names()), joints_m=joints)
-    return _keep(ctx, found, {s: t.boxes_px for s, t in tracks.items()}, {s: t.confidence for s, t in tracks.items()})
+    return _keep(ctx, _lifted(ctx, tracks, K), {s: t.boxes_px for s, t in tracks.items()})
 
 
 def _hamer(ctx: Context, node: HamerHand) -> Result:
@@ -168,7 +201,7 @@ def _bring(network: nn.Module, backbone: nn.Module, device: str, node: NetworkHa
     backbone.to(getattr(torch, automatic if node.dtype == "auto" else node.dtype))
 
 
-def _write(ctx: Context, track: VertexTrack, confidence: Mapping[Side, np.ndarray]) -> None:
+def _write(ctx: Context, track: VertexTrack) -> None:
     """v3d.npy and j2d.full.npy as the reference writes them, with the frames' paths as the key to their rows.
 
     Beyond the reference: `params.<side>`, MANO parameters of a tracker that has them, and `confidence.<side>` of keypoints.
@@ -176,17 +209,17 @@ def _write(ctx: Context, track: VertexTrack, confidence: Mapping[Side, np.ndarra
     im_paths = [str(f) for f in ctx.seq.images().files]
     empty = np.full((len(im_paths), 778, 3), np.nan, np.float32)
     v3d: dict[str, Any] = {"im_paths": im_paths, "K": track.K.astype(np.float32)}
-    keypoints: dict[str, Any] = {"im_paths": im_paths}
+    seen: dict[str, Any] = {"im_paths": im_paths}
     for side in SIDES:
         v3d[f"v3d.{side}"] = track.vertices_m.get(side, empty).astype(np.float32)
         v3d[f"j3d.{side}"] = track.joints_m.get(side, empty[:, :21]).astype(np.float32)
-        keypoints[f"j2d.{side}"] = track.j2d_px.get(side, empty[:, :21, :2]).astype(np.float32)
+        seen[f"j2d.{side}"] = track.j2d_px.get(side, empty[:, :21, :2]).astype(np.float32)
         if side in track.params:
             v3d[f"params.{side}"] = params_to_dict(track.params[side])
-        if side in confidence:
-            keypoints[f"confidence.{side}"] = confidence[side].astype(np.float32)
+        if side in track.j2d_px and side in track.confidence:
+            seen[f"confidence.{side}"] = track.confidence[side].astype(np.float32)
     ctx.seq.write_npy("v3d", v3d)
-    ctx.seq.write_npy("j2d", keypoints)
+    ctx.seq.write_npy("j2d", seen)
 
 
 def _write_overlays(ctx: Context, track: VertexTrack) -> None:
@@ -199,8 +232,8 @@ def _write_overlays(ctx: Context, track: VertexTrack) -> None:
 
     def skeletons() -> Iterator[tuple[str, np.ndarray]]:
         for t, name, image in frames():
-            for joints in track.j2d_px.values():
-                image = draw_skeleton(image, joints[t])
+            for side, joints in track.j2d_px.items():
+                image = draw_skeleton(image, joints[t], track.confidence[side][t] if side in track.confidence else None)
             yield name, image
 
     def meshes() -> Iterator[tuple[str, np.ndarray]]:

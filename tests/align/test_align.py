@@ -2,15 +2,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import roma
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from holdprep.align import metrics
-from holdprep.align.problem import Refine, Tracks, Weights
+from holdprep.align.grasp import still_grasps
+from holdprep.align.objective import Objective, Scene
+from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
+from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
+from holdprep.hand import lbs
+from holdprep.hand.lbs import to_state
 
 from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp
 
@@ -138,6 +144,51 @@ def test_a_contact_weight_brings_the_hand_to_the_object():
     assert not torch.allclose(tight.hands["right"].transl, loose.hands["right"].transl, atol=1e-4)
 
 
+def wandering_mm(problem, alignment, truth):
+    """How far the hand lies from its true place on the object: mean over frames."""
+    model = problem.hands["right"].model
+    away = [lbs.forward(model, p).joints.mean(dim=1) for p in (alignment.hands["right"], truth["right"])]
+    return 1e3 * float((away[0] - alignment.transl_cam_obj_m - away[1] + 0.037 * problem.T_cam_obj[:, :3, 3]).norm(dim=1).mean())
+
+
+def test_a_still_hand_keeps_its_place_on_the_object():
+    """Which takes the noise out of its depth; what it may wander is measured, and a hand that really wanders is not held."""
+    problem, truth = grasp(frames=60, noise_px=5.0)
+    o = align("o", problem, initial=align("h", problem))
+    held, free = (align("ho", problem, initial=o, weights=w) for w in (Weights(), Weights(grasp=0.0)))
+    assert "grasp" in held.losses[-1]
+    assert wandering_mm(problem, held, truth) < 0.7 * wandering_mm(problem, free, truth)
+    turned, truth = grasp(frames=60, noise_px=5.0, in_hand=True)
+    o = align("o", turned, initial=align("h", turned))
+    assert align("ho", turned, initial=o).losses[-1]["grasp"] == 0.0
+
+
+@pytest.mark.parametrize("sides", [("right",), ("left", "right")])
+def test_equations_hold_the_gradient_of_the_loss(sides):
+    """By the scale, the places where hands stand still and the shape: against differences of the loss; twice the halved squares' gradient."""
+    problem, _ = grasp(sides, frames=20, noise_px=5.0)
+    ready = prepare(problem, Weights())
+    o = align("o", problem, initial=align("h", problem))
+    hands = {s: to_state(h.model, o.hands[s]) for s, h in ready.hands.items()}
+    grasps = {s: still_grasps(metrics.hand_track(ready, s, x), o.obj_scale) for s, x in hands.items()}
+    surface = Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
+    measured = {"rotation": 50.0, "pose": 50.0, "contact": 30.0, "grasp": 3e4}
+    objective = Objective(ready, Weights(), Refine(shape=True), hands, surface, float(np.log(o.obj_scale)), 0.01, measured, grasps)
+    scene = Scene(hands, float(np.log(o.obj_scale)) + 0.003, objective.places_m + 0.002)
+    systems, _, own = objective.equations(scene, objective.residuals(scene))
+    gradient = 2 * (own + sum(s.shared_gradient for s in systems.values()))
+    still = {s: np.zeros((20, 51)) for s in sides}
+
+    def loss(step):
+        moved = objective.step(scene, still, step)
+        return objective.terms(moved, objective.residuals(moved))["loss"]
+
+    for n in range(len(gradient)):
+        step = np.zeros(len(gradient))
+        step[n] = 1e-6
+        assert gradient[n] == pytest.approx((loss(step) - loss(-step)) / 2e-6, rel=2e-3, abs=2e-3)
+
+
 def test_real_observations_give_the_objects_reprojection():
     problem, _ = grasp(frames=20)
     frame, point = torch.arange(20).repeat_interleave(5), torch.arange(100)
@@ -159,6 +210,39 @@ def test_state_round_trip(tmp_path):
     assert again.obj_scale == align("ho", problem, initial=o, refine=STILL).obj_scale
 
 
+def test_holds_own_checkpoints_are_read(tmp_path):
+    """As Lightning writes them, with what else lies in them; the next mode starts from there."""
+    problem, _ = grasp(("right", "left"), frames=12)
+    adam = align("h", problem, method="hold", max_iterations=3)
+    tensors = {"models.object.obj_scale": torch.tensor([1.0]), "models.object.obj_transl": adam.transl_cam_obj_m.float()}
+    tensors |= {"models.object.obj_rot": roma.rotmat_to_rotvec(adam.R_cam_obj).float(), "models.object.obj_cano": torch.ones(5, 4)}
+    for side, p in adam.hands.items():
+        named = {"hand_rot": p.global_orient, "hand_pose": p.hand_pose, "hand_beta": p.betas, "hand_transl": p.transl}
+        tensors |= {f"models.{side}.{name}": value.float() for name, value in named.items()}
+        tensors[f"models.{side}.mano_layer.v_template"] = torch.zeros(778, 3)
+    path = tmp_path / "h" / "last.ckpt"
+    path.parent.mkdir()
+    content = {
+        "pytorch-lightning_version": "2.0.0",
+        "epoch": 0,
+        "global_step": 4000,
+        "state_dict": tensors,
+        "optimizer_states": [{"state": {}}],
+    }
+    torch.save(content, path)
+    read = load_state(path)
+    assert (read.mode, read.method, read.obj_scale, set(read.hands)) == ("h", "hold", 1.0, {"left", "right"})
+    assert torch.allclose(read.R_cam_obj, adam.R_cam_obj, atol=1e-6)
+    start = {"method": "hold", "max_iterations": 4}
+    assert align("o", problem, initial=read, **start).losses[-1]["loss"] == pytest.approx(
+        align("o", problem, initial=adam, **start).losses[-1]["loss"], rel=1e-4
+    )
+    del tensors["models.object.obj_rot"]
+    torch.save(content, path)
+    with pytest.raises(HoldprepError, match="not an alignment state"):
+        load_state(path)
+
+
 class Evil:
     def __reduce__(self):
         return print, ("executed",)
@@ -171,7 +255,7 @@ def test_a_state_that_asks_for_code_is_not_loaded(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [{"mode": "h"}, {"holdprep_alignment": 1, "mode": "h"}, [1, 2]])
+@pytest.mark.parametrize("content", [{"mode": "h"}, {"holdprep_alignment": 1, "mode": "h"}])
 def test_other_files_are_no_state(tmp_path, content):
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(HoldprepError, match="not an alignment state"):

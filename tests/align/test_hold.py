@@ -8,14 +8,14 @@ import torch
 from holdprep.align import hold
 from holdprep.align.problem import Refine, Weights, prepare
 from holdprep.align.residuals import geman_mcclure
-from holdprep.align.run import _joints, align, hold_targets
+from holdprep.align.run import _points, align, hold_targets
 from holdprep.hand.lbs import to_state
 
 from .synthetic import grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 
-PUBLISHED = Weights().settled(contact=hold.CONTACT, rotation=0.0, pose=0.0)
+PUBLISHED = Weights().settled(contact=hold.CONTACT["hold"], grasp=0.0, rotation=0.0, pose=0.0)
 
 
 def objective(mode, problem, alignment, targets_of):
@@ -23,15 +23,15 @@ def objective(mode, problem, alignment, targets_of):
     ready = prepare(problem, Weights())
     states = {s: to_state(h.model, alignment.hands[s]) for s, h in ready.hands.items()}
     zero = {s: replace(x, transl=torch.zeros_like(x.transl)) for s, x in states.items()}
-    rest = {s: _joints(ready, s, zero[s]) for s in states}
+    rest = {s: _points(ready, s, zero[s]) for s in states}
     targets = hold_targets(ready, rest, {s: targets_of.hands[s].transl for s in states})
     joints = {s: rest[s] + states[s].transl[:, None] for s in states}
     points = alignment.obj_scale * ready.points_obj @ alignment.R_cam_obj.transpose(1, 2) + alignment.transl_cam_obj_m[:, None]
-    return hold.losses(mode, joints, points, targets, PUBLISHED)
+    return hold.losses(mode, "hold", joints, points, targets, PUBLISHED)
 
 
 def test_schedule_is_halved_from_the_start():
-    schedule = hold.SCHEDULES["h"]
+    schedule = hold.SCHEDULES["hold"]["h"]
     assert [schedule.lr_at(i) for i in (0, 999, 1000, 3999)] == [0.005, 0.005, 0.0025, 0.000625]
 
 
@@ -91,8 +91,8 @@ def test_terms_against_closed_forms():
     seen[1, 3] = False
     j2d = torch.full((2, 21, 2), 3.0, dtype=torch.float64)
     j2d[1, 3] = 1e5
-    targets = hold.Targets(K, {"left": j2d}, {"left": seen}, {"left": joints.mean(dim=1)}, torch.zeros(2, 1, 2, dtype=torch.float64))
-    terms = {k: float(v) for k, v in hold.losses("ho", {"left": joints}, points, targets, PUBLISHED).items()}
+    targets = hold.Targets(K, {"left": j2d}, {"left": seen}, {"left": joints}, torch.zeros(2, 1, 2, dtype=torch.float64))
+    terms = {k: float(v) for k, v in hold.losses("ho", "hold", {"left": joints}, points, targets, PUBLISHED).items()}
     assert terms["j2d"] == pytest.approx(2 * float(geman_mcclure(torch.tensor(3.0), 25.0)))
     assert terms["contact"] == pytest.approx(100 * 0.15 / 3)
     assert terms["o2d"] == pytest.approx(sum(float(geman_mcclure(torch.tensor(x), 25.0)) for x in (10.0, 20.0)) / 2)
@@ -100,3 +100,36 @@ def test_terms_against_closed_forms():
     assert terms["z_min"] == 0
     behind = hold.loss_object(points - torch.tensor([0, 0, 1.5]).double(), targets, PUBLISHED)
     assert float(behind["z_min"]) == pytest.approx(1000 * 0.5)
+
+
+def test_arctics_terms_against_closed_forms():
+    """Two hands of 21 joints and two vertices: the right one touches in the first frame, the left one never."""
+    K = torch.tensor([[100.0, 0, 0], [0, 100, 0], [0, 0, 1]], dtype=torch.float64)
+    right = torch.zeros(2, 23, 3, dtype=torch.float64)
+    right[..., 2], right[:, 22, 2] = 1.0, 1.2
+    left = right + torch.tensor([5.0, 0, 0], dtype=torch.float64)
+    points = torch.tensor([[[0.1, 0, 1.0], [0.3, 0, 1.0]], [[0.2, 0, 1.0], [0.4, 0, 1.0]]], dtype=torch.float64)
+    o2d = torch.tensor([[[10.0, 0], [30, 0]], [[200, 0], [400, 0]]], dtype=torch.float64)
+    j2d = torch.zeros(2, 21, 2, dtype=torch.float64)
+    j2d[:, 0, 0], j2d[:, 1, 0] = 9.5, -90.5  # a box of 100 px: contact within 1 px
+    seen = {side: torch.ones(2, 21, dtype=torch.bool) for side in ("right", "left")}
+    targets = hold.Targets(K, {"right": j2d, "left": j2d - 1e4}, seen, {"right": right, "left": left}, o2d)
+    assert targets.touching("right").tolist() == [True, False]
+    weights = Weights().settled(contact=hold.CONTACT["hold_arctic"], grasp=0.0, rotation=0.0, pose=0.0)
+    terms = {k: float(v) for k, v in hold.losses("ho", "hold_arctic", {"right": right, "left": left}, points, targets, weights).items()}
+    assert terms["contact"] == pytest.approx(10 * 0.1**2 / 2)
+    assert terms["depth"] == pytest.approx(1000 * 0.5 * 0.1**2)
+    assert terms["smooth"] == pytest.approx(100 * (0.1**2 / 3) / 3)
+    o = hold.losses("o", "hold_arctic", {}, points + torch.tensor([0, 0, 20.0], dtype=torch.float64), targets, weights)
+    assert float(o["depth"]) == pytest.approx(1000 * 5 * (19.9 - 2.5))  # beyond 5 m it is straight
+
+
+def test_arctics_variant_brings_the_object_to_the_hands():
+    """500 of Adam's 30 000 iterations of mode o."""
+    problem, _ = grasp(("right", "left"), frames=4, noise_px=1.0, unit_m=0.5)
+    h = align("h", problem, refine=STILL)
+    o = align("o", problem, method="hold_arctic", initial=h, max_iterations=500)
+    assert {"contact", "depth", "o2d", "z_min", "loss"} == set(o.losses[-1])
+    first = o.losses[2]  # after the scale has become 0.001
+    assert o.losses[-1]["depth"] < 0.01 * first["depth"]
+    assert o.losses[-1]["loss"] < first["loss"]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from holdprep.align.order import DepthOrder, depth_order, rays_through, seen_rays
-from holdprep.align.problem import EntityMasks
+from holdprep.align.metrics import order_metrics
+from holdprep.align.order import DepthOrder, contradicted, depth_order, rays_through, seen_rays
+from holdprep.align.problem import EntityMasks, Weights, outward, prepare
 from holdprep.align.run import align
 from holdprep.align.surface import Surface
+from holdprep.hand.lbs import to_state
 
 from .synthetic import BAR_RADIUS_M, bar_cloud, grasp
 
@@ -73,6 +75,13 @@ def test_only_the_hands_front_well_inside_a_mask_counts():
     assert before.tolist() == [True, False]
 
 
+def test_rays_on_the_wrong_side_are_counted():
+    """Skin 20 mm before the front, 2 mm beyond it (no more than skin is uncertain) and 10 mm beyond it, seen; 10 mm before the back, hidden."""
+    skin, before = np.array([0.48, 0.502, 0.51, 0.55]), np.array([True, True, True, False])
+    order = DepthOrder(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), before, np.array([0.01]))
+    assert contradicted(order, 0.1).tolist() == [False, False, True, True]
+
+
 def test_alignment_takes_masks_and_says_what_they_do_not_show():
     problem, _ = grasp(frames=12)
     nothing, everything = np.zeros((12, 480, 640), bool), np.ones((12, 480, 640), bool)
@@ -80,3 +89,16 @@ def test_alignment_takes_masks_and_says_what_they_do_not_show():
     o = align("o", seen, initial=align("h", problem))
     assert any("depth_order not believed: the hand is never seen before" in note for note in o.notes)
     assert torch.isfinite(torch.tensor(o.obj_scale))
+
+
+def test_a_hand_before_the_object_is_contradicted_by_masks_that_hide_it():
+    problem, truth = grasp(frames=12)
+    nothing, everything = np.zeros((12, 480, 640), bool), np.ones((12, 480, 640), bool)
+    ready = prepare(problem, Weights())
+    surface = Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
+    state = to_state(problem.hands["right"].model, truth["right"])
+    near = {"right": replace(state, transl=state.transl * 0.75)}
+    for shown, hidden, wrong_pct in ((everything, nothing, 0.0), (nothing, everything, 100.0)):
+        masked = replace(ready, masks=EntityMasks(np.arange(12), {"right": shown}, hidden))
+        assert order_metrics(masked, near, 0.037, surface) == {"right.contradicted_pct": wrong_pct}
+    assert order_metrics(ready, near, 0.037, surface) == {}

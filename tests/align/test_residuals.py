@@ -1,4 +1,5 @@
 import pytest
+import roma
 import torch
 
 from holdprep.align import residuals as res
@@ -60,6 +61,19 @@ def test_signed_gap_derivative_by_log_scale():
     slope = away / away.norm(dim=-1, keepdim=True)
     by_scale = torch.autograd.functional.jacobian(gap, at)
     assert torch.allclose(by_scale, res.signed_gap_by_log_scale(gap(at), slope, point))
+
+
+def test_wandering_derivatives_are_autograds():
+    g = torch.Generator().manual_seed(3)
+    h, t, place = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(3))
+    R = roma.random_rotmat(5, dtype=torch.float64)
+    log_scale = torch.tensor(-1.3, dtype=torch.float64)
+    by_scale, by_place = torch.autograd.functional.jacobian(lambda s, p: res.wandering(h, R, s.exp() * t, p), (log_scale, place))
+    assert torch.allclose(by_scale, -log_scale.exp() * t)
+    assert torch.allclose(torch.einsum("fafb->fab", by_place), -R)
+    assert torch.allclose(
+        res.wandering(t + (R @ place[..., None])[..., 0], R, t, place), torch.zeros(5, 3, dtype=torch.float64), atol=1e-12
+    )
 
 
 def test_motion_of_uniform_movement():

@@ -50,15 +50,6 @@ def test_arrow_system_equals_dense_least_squares(with_motion):
     assert np.abs(shared - expected[-SHARED:]).max() < 1e-8
 
 
-def test_residuals_of_some_frames_touch_only_them():
-    own, shared, residual, weight = random_parts(2)
-    system = BlockSystem(FRAMES, SIZE, SHARED)
-    at = torch.tensor([1, 3])
-    system.add(own[at], shared[at], residual[at], weight[at], at)
-    assert np.abs(system.diagonal[[0, 2, 4]]).max() == 0
-    assert np.abs(system.gradient[at.numpy()]).min() > 0
-
-
 def test_prior_alone_pulls_back_the_departure():
     system = BlockSystem(2, 3, 0)
     departure = torch.tensor([[0.1, -0.2, 0.3], [0.0, 0.5, 0.0]], dtype=torch.float64)

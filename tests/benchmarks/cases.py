@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Case:
     """A sequence of source=synthetic; `source` its keys, `given` the keys of the stages (default: ground truth for every stage but the
-    aligner), `quick` if it belongs to the short run."""
+    aligner), `quick` if it belongs to the short run, `last` stage, `key_frames` with clicks (as the classical segmenter wants)."""
 
     name: str
     source: dict[str, object]
     given: dict[str, object] = field(default_factory=dict)
     quick: bool = False
+    last: str = "align"
+    key_frames: int = 0
 
     def overrides(self) -> list[str]:
         """The command line of the case."""
@@ -43,5 +45,9 @@ CASES = (
     Case("box_repeat", {"object": "box_repeat", "grasp": "rigid", "seed": 11}, SFM),
     Case("can_symmetric", {"object": "can_symmetric", "grasp": "rigid", "seed": 12}, SFM),
     Case("can_tracked", {"object": "can", "grasp": "rigid", "seed": 13}, {**SFM, "hand": "mediapipe"}),
+    *(
+        Case(f"{thing}_clicked", {"object": thing, "grasp": grasp, "seed": seed}, {"segmenter": "classical"}, last="segment", key_frames=2)
+        for thing, grasp, seed in (("can", "rigid", 15), ("box", "in_hand", 16), ("mug", "regrasp", 17))
+    ),
     Case("can_300", {"object": "can", "grasp": "rigid", "frames": 300, "degrees": 500, "seed": 14}, NOISY),
 )

@@ -5,6 +5,7 @@ As a command, `python -m tests.benchmarks.hands FRAMES`, it registers a clip of 
 """
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from holdprep.hand import adam, lbs
 from holdprep.hand.model import HandModel, ManoParams, load_hand_model
+from holdprep.hand.priors import beyond_limits
 from holdprep.hand.registration import Registration, register
 from holdprep.hand.targets import Targets
 from tests.benchmarks.measure import Row, row
@@ -49,6 +51,8 @@ def measure_registration() -> Iterator[Row]:
     yield row("exact_joints_3d", "register", "time_s", time.perf_counter() - started)
     fitted = lbs.forward(model, found.params).joints
     yield row("exact_joints_3d", "register", "mpjpe_mm", 1e3 * float((fitted - fitted[:, :1] - joints).norm(dim=-1).mean()))
+    beyond = beyond_limits(model.side, lbs.to_state(model, found.params).rotations)
+    yield row("exact_joints_3d", "register", "beyond_limits_deg", math.degrees(float(beyond.abs().max())))
 
 
 def measure_schedule() -> Iterator[Row]:

@@ -6,19 +6,20 @@ from pathlib import Path
 
 from holdprep.errors import HoldprepError
 from tests.benchmarks.cases import Case
+from tests.benchmarks.clicks import write_clicks
 from tests.running import run
 
 Row = dict[str, str | float]
 STAGES = ("create", "segment", "hand_pose", "register", "object_pose", "align")
 # what stage=evaluate says that belongs to a stage, once it has run; of several hands or entities the worst counts
 JUDGED: dict[str, tuple[str, ...]] = {
-    "segment": ("mask_iou",),
+    "segment": ("mask_iou", "contour_f"),
     "register": ("mpjpe_mm", "pa_mpjpe_mm"),
     "object_pose": ("registered_pct", "rotation_error_deg_median", "rotation_error_deg_p95", "focal_error_pct"),
-    "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
+    "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "size_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
 }
-BEST_IS_HIGH = ("mask_iou", "fscore_5mm_pct", "registered_pct")
-UNITS = {"mm": "mm", "px": "px", "pct": "%", "iou": "", "s": "s", "median": "deg", "p95": "deg", "mb": "MB"}
+BEST_IS_HIGH = ("mask_iou", "contour_f", "fscore_5mm_pct", "registered_pct")
+UNITS = {"mm": "mm", "px": "px", "pct": "%", "iou": "", "f": "", "s": "s", "median": "deg", "p95": "deg", "deg": "deg", "mb": "MB"}
 
 
 def row(case: str, stage: str, metric: str, value: float) -> Row:
@@ -28,9 +29,9 @@ def row(case: str, stage: str, metric: str, value: float) -> Row:
 
 
 def measure_case(case: Case, root: Path) -> Iterator[Row]:
-    """Stage by stage; a stage that refuses the sequence is a row `refused`, and ends it."""
+    """Stage by stage as far as the case goes; a stage that refuses the sequence is a row `refused`, and ends it."""
     told = ["on_fail=warn", *case.overrides()]
-    for stage in STAGES:
+    for stage in STAGES[: STAGES.index(case.last) + 1]:
         try:
             outcomes = run(root, root / "out", f"stage={stage}", *told)
         except HoldprepError as error:
@@ -40,6 +41,8 @@ def measure_case(case: Case, root: Path) -> Iterator[Row]:
         seconds = sum(o["seconds"] for o in outcomes.values())
         yield row(case.name, stage, "time_s", seconds)
         if stage == "create":
+            if case.key_frames:
+                write_clicks(root / case.name, case.key_frames)
             yield row(case.name, stage, "frames_per_s", next(iter(outcomes.values()))["metrics"]["frames"] / seconds)
         if stage == "register":
             yield row(case.name, stage, "vertex_error_mm", worst(outcomes["register"]["metrics"], "error_mm"))

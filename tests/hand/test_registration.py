@@ -140,6 +140,8 @@ def test_smoothness_quiets_noise_and_leaves_exact_targets(model: HandModel):
     plain = register(model, noisy, Options(sigma_3d_m=0.01))
     smooth = register(model, noisy, Options(sigma_3d_m=0.01, smooth_turn=0.05))
     assert error(smooth) < 0.75 * error(plain)
+    shapes = register(model, noisy, Options(sigma_3d_m=0.01, smooth_turn=0.05, shared_shape=False))
+    assert error(shapes) < 0.75 * error(plain)
     still = register(model, Targets(vertices_m=mesh.vertices), Options(smooth_turn=0.05))
     assert float(still.error_m.max()) < 2e-5
 

@@ -89,6 +89,20 @@ def test_acceleration_of_a_parabola_is_constant():
     assert np.isnan(metrics.acceleration(points)[2:5]).all()
 
 
+def test_contours_of_squares():
+    """In 300 x 400 pixels DAVIS allows 0.008 * 500 = 4 px: a square moved by 3 is as good, of one twice as wide 2.5 sides of 6 are found."""
+    square = np.zeros((300, 400), bool)
+    square[100:200, 100:200] = True
+    assert metrics.contour_f(square, np.roll(square, 3, axis=1)) == 1
+    wide = square.copy()
+    wide[100:200, 200:300] = True
+    precision, recall = 3 / 4, 3 / 6  # three sides of four lie on the wide one's contour, which is six long
+    assert metrics.contour_f(square, wide) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.03)
+    nothing = np.zeros_like(square)
+    assert (metrics.contour_f(nothing, square), metrics.contour_f(nothing, nothing)) == (0, 1)
+    assert metrics.contour_f(np.ones_like(square), nothing) == 1  # the picture's border is no contour
+
+
 def test_visible_iou_leaves_out_what_may_be_hidden():
     drawn, mask, hidden = (np.zeros((4, 10), bool) for _ in range(3))
     drawn[:, 0:6], mask[:, 2:8], hidden[:, 4:6] = True, True, True

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import trimesh
+from scipy.spatial.transform import Rotation
 
-from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm
+from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm, size_error_pct
 
 RNG = np.random.default_rng(0)
 BOX = trimesh.creation.box((0.06, 0.08, 0.10))
@@ -42,6 +43,22 @@ def test_no_point_beside_an_edge_is_taken_for_inside():
     above = RNG.uniform([-0.03, -0.04, 0.052], [0.03, 0.04, 0.09], (5000, 3))
     above[:, 0] = 0.0299  # over the very border of the top face: the nearest sample is often on the side face
     assert (surface.signed_distance(above) > 0).all()
+
+
+@pytest.mark.parametrize("factor", [0.95, 1.0, 1.03])
+def test_a_cloud_of_the_wrong_size_is_told_wherever_it_lies(factor: float):
+    """Turned by 2 degrees, moved by 3 mm, with 0.5 mm of noise and a tenth of it strewn about."""
+    surface = Surface.of(np.array(BOX.vertices), np.array(BOX.faces))
+    cloud = trimesh.sample.sample_surface(BOX, 2000, seed=1)[0] + 5e-4 * RNG.normal(size=(2000, 3))
+    cloud[:200] += 0.01 * RNG.normal(size=(200, 3))
+    placed = factor * cloud @ Rotation.from_euler("x", 2, degrees=True).as_matrix() + [0.002, 0.002, -0.001]
+    assert size_error_pct(placed, surface) == pytest.approx(100 * (factor - 1), abs=0.15)
+
+
+def test_a_face_alone_tells_no_size():
+    surface = Surface.of(np.array(BOX.vertices), np.array(BOX.faces))
+    face = np.column_stack([RNG.uniform(-0.02, 0.02, (500, 2)), np.full(500, 0.05)]) + 5e-4 * RNG.normal(size=(500, 3))
+    assert size_error_pct(face, surface) is None
 
 
 def test_volume_of_boxes_that_overlap():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -124,3 +125,22 @@ def test_anchors_are_outlines_or_else_the_most_clicked_frame():
     assert anchors({0: {"object": clicks}, 5: {"object": two}, 6: {"object": two}, 7: {"object": beside}}, "object") == [5]
     assert anchors({0: {"object": clicks}, 9: {"object": absent}}, "object") == [0, 9]
     assert anchors({0: {"object": clicks}}, "right") == []
+
+
+def test_a_mask_file_is_read_as_its_outlines(tmp_path: Path):
+    mask = np.zeros((48, 64), np.uint8)
+    cv2.ellipse(mask, (20, 20), (12, 7), 30, 0, 360, 1, -1)
+    cv2.rectangle(mask, (45, 30), (60, 40), 250, -1)
+    cv2.imwrite(str(tmp_path / "object.png"), mask)
+    path = write(tmp_path, "frames:\n  0003: {object: {mask: object.png, negative: [[1, 1]]}}")
+    polygons = read_prompts(path, (64, 48))["0003"]["object"].polygons
+    filled = cv2.fillPoly(np.zeros_like(mask), [np.round(p).astype(np.int32) for p in polygons], 1)
+    np.testing.assert_array_equal(filled > 0, mask > 0)
+    assert max(p[:, 0].max() for p in read_prompts(path, (128, 96))["0003"]["object"].polygons) == 120
+    for size, told in (((64, 40), "proportions"), ((64, 48), "is empty")):
+        with pytest.raises(HoldprepError, match=told):
+            read_prompts(path, size)
+        cv2.imwrite(str(tmp_path / "object.png"), 0 * mask)
+    (tmp_path / "object.png").unlink()
+    with pytest.raises(HoldprepError, match="is no mask picture"):
+        read_prompts(path, (64, 48))

@@ -49,8 +49,17 @@ def clean(root: Path) -> dict[str, float]:
 
 HANDS = {"right.mpjpe_mm", "right.mpvpe_mm", "right.accel_error_mm", "right.filled_mpjpe_mm"}
 SHAPE = {"right.root_relative_mpjpe_mm", "right.pa_mpjpe_mm"}
-MASKS = {"right.mask_iou", "object.mask_iou"}
-CLOUD = {"accuracy_mm", "completeness_mm", "chamfer_mm", "recall_5mm_pct", "fscore_5mm_pct", "recall_10mm_pct", "fscore_10mm_pct"}
+MASKS = {f"{entity}.{name}" for entity in ("right", "object") for name in ("mask_iou", "contour_f")}
+CLOUD = {
+    "size_error_pct",
+    "accuracy_mm",
+    "completeness_mm",
+    "chamfer_mm",
+    "recall_5mm_pct",
+    "fscore_5mm_pct",
+    "recall_10mm_pct",
+    "fscore_10mm_pct",
+}
 # what follows from a smaller mask: points of the object's rim are not seen, so its cloud covers less
 SEEN = CLOUD | {"scale_error_pct", "scale_error_sd_pct", "precision_5mm_pct", "precision_10mm_pct"}
 ADD = {"add_mm", "add_s_mm", "translation_error_mm", "filled_rotation_error_deg_median"}

@@ -17,15 +17,12 @@ from torch import Tensor
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.mirror import mirrored
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops
+from holdprep.hand.trackers import VertexTrack, crops, given
 from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
 from holdprep.safeio import load_npy
 
 RESCALE = 2.0  # crop to box about the hand's keypoints
-PARAM_SHAPES = {"global_orient": 3, "hand_pose": 45, "betas": 10, "transl": 3}
-MAX_MIRROR_ERROR_MM = 0.1
 
 
 def track(
@@ -57,15 +54,13 @@ def track(
     vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
     for side in (s for s in SIDES if any(job.side == s for job in todo)):
         rows = [i for i, job in enumerate(todo) if job.side == side]
-        hand = _right_hand(found, rows, np.stack([todo[i].box_px for i in rows]), K, side, models["right"])
-        mesh = lbs.forward(models["right"], hand)
-        if side == "left":
-            hand, mesh, note = _as_left(hand, mesh, models)
-            notes += note
+        as_right = _right_hand(found, rows, np.stack([todo[i].box_px for i in rows]), K, side, models["right"])
+        hand, mesh, note = given.of_side(as_right, side, models)
+        notes += note
         at = np.array([todo[i].frame for i in rows])
-        vertices[side], joints[side] = (_spread(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
+        vertices[side], joints[side] = (given.spread(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
-        params[side] = ManoParams(*(torch.as_tensor(_spread(getattr(hand, k).numpy(), at, len(names))) for k in PARAM_SHAPES))
+        params[side] = ManoParams(*(torch.as_tensor(given.spread(getattr(hand, k).numpy(), at, len(names))) for k in given.PARAM_SHAPES))
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
@@ -133,28 +128,11 @@ def _right_hand(found: Prediction, rows: list[int], boxes_px: np.ndarray, K: np.
     return lbs.to_params(model, lbs.HandState(found.rotations[rows], found.betas[rows], transl))
 
 
-def _as_left(hand: ManoParams, mesh: lbs.HandMesh, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:
-    """Right hands mirrored into left ones: the left model's parameters, the mesh, and a remark where that model cannot have this shape."""
-    flip = torch.tensor([-1.0, 1.0, 1.0]).to(mesh.vertices)
-    mesh = lbs.HandMesh(mesh.vertices * flip, mesh.joints * flip)
-    params = mirrored(hand, models["right"], models["left"])
-    off_mm = 1e3 * float((lbs.forward(models["left"], params).vertices - mesh.vertices).norm(dim=-1).mean())
-    told = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off HaMeR's mesh"
-    return params, mesh, [told] if off_mm > MAX_MIRROR_ERROR_MM else []
-
-
-def _spread(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:
-    """Rows put at their frames, NaN elsewhere."""
-    out = np.full((frames, *rows.shape[1:]), np.nan)
-    out[at] = rows
-    return out
-
-
 def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     """`folder`/v3d.npy and `folder`/j2d.full.npy, aligned with the frames `names` (stems of the pictures).
 
     Rows are matched by name, never by position: the tracker leaves out frames in which it saw nothing; those become NaN. A side that
-    is NaN throughout is left out. MANO parameters are there if this project's HaMeR wrote the files.
+    is NaN throughout is left out. MANO parameters and confidences are there if this project wrote the files.
     Raises HoldprepError where a file has not the published layout, no frame matches, or no hand is there.
     """
     vertices_file, keypoints_file = folder / "v3d.npy", folder / "j2d.full.npy"
@@ -162,21 +140,25 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     K = _array(vertices_file, v3d, "K", (3, 3))
     stems = _stems(vertices_file, v3d)
     j2d_stems = _stems(keypoints_file, j2d) if "im_paths" in j2d else stems
-    vertices, keypoints = {}, {}
+    vertices, keypoints, confidence = {}, {}, {}
     for side in SIDES:
         if f"v3d.{side}" in v3d:
-            found = _aligned(_array(vertices_file, v3d, f"v3d.{side}", (len(stems), 778, 3)), stems, names)
+            found = given.by_name(_array(vertices_file, v3d, f"v3d.{side}", (len(stems), 778, 3)), stems, names)
             if np.isfinite(found).any():
                 vertices[side] = found
-                keypoints[side] = _aligned(_array(keypoints_file, j2d, f"j2d.{side}", (len(j2d_stems), 21, 2)), j2d_stems, names)
+                keypoints[side] = given.by_name(_array(keypoints_file, j2d, f"j2d.{side}", (len(j2d_stems), 21, 2)), j2d_stems, names)
+                if f"confidence.{side}" in j2d:
+                    trust = _array(keypoints_file, j2d, f"confidence.{side}", (len(j2d_stems), 21))
+                    confidence[side] = np.nan_to_num(given.by_name(trust, j2d_stems, names))
     params = {side: _params(vertices_file, v3d[f"params.{side}"], stems, names) for side in vertices if f"params.{side}" in v3d}
-    return VertexTrack(vertices, keypoints, K, tuple(names), _notes(vertices_file, stems, names, vertices), params=params)
+    notes = _notes(vertices_file, stems, names, vertices)
+    return VertexTrack(vertices, keypoints, K, tuple(names), notes, params=params, confidence=confidence)
 
 
 def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:
     if not isinstance(content, Mapping):
         raise HoldprepError(f"{path}: its MANO parameters are a {type(content).__name__}, a dict is needed; run stage=hand_pose again")
-    arrays = {k: _aligned(_array(path, content, k, (len(stems), n)), stems, names) for k, n in PARAM_SHAPES.items()}
+    arrays = {k: given.by_name(_array(path, content, k, (len(stems), n)), stems, names) for k, n in given.PARAM_SHAPES.items()}
     return ManoParams(**{k: torch.as_tensor(a) for k, a in arrays.items()})
 
 
@@ -207,25 +189,9 @@ def _stems(path: Path, content: Mapping[str, Any]) -> list[str]:
     return stems
 
 
-def _aligned(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Rows in the order of `names`; NaN where a name has none."""
-    row_of = {stem: i for i, stem in enumerate(stems)}
-    out = np.full((len(names), *rows.shape[1:]), np.nan)
-    for t, name in enumerate(names):
-        if name in row_of:
-            out[t] = rows[row_of[name]]
-    return out
-
-
 def _notes(path: Path, stems: Sequence[str], names: Sequence[str], vertices: Mapping[Side, np.ndarray]) -> tuple[str, ...]:
     """One-line remarks; raises where nothing can be used."""
-    known, asked = set(stems), set(names)
-    if not known & asked:
-        example = f"{stems[0]!r} there, {names[0]!r} here" if stems and names else "one of them is empty"
-        raise HoldprepError(f"{path}: none of its {len(stems)} frames is among the {len(names)} images ({example}); from another clip?")
+    notes = given.match_notes(path, "HaMeR", stems, names)
     if not vertices:
-        raise HoldprepError(f"{path}: both hands are NaN in all {len(known & asked)} frames; the tracker found no hand")
-    notes = [f"HaMeR: {len(asked - known)} of {len(names)} frames are absent"] if asked - known else []
-    if known - asked:
-        notes.append(f"HaMeR: {len(known - asked)} of its {len(stems)} frames are not in images/ and were left out")
+        raise HoldprepError(f"{path}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
     return tuple(notes)

@@ -14,7 +14,7 @@ from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.joints import to_mano21
 from holdprep.hand.model import Side, load_hand_model
-from holdprep.hand.trackers import crops, hamer, hamer_network
+from holdprep.hand.trackers import crops, given, hamer, hamer_network
 from tests.hand.trackers.networks import (
     DEMO_BOX,
     DEMO_J2D,
@@ -128,8 +128,8 @@ def test_left_shapes_that_are_no_mirror_images_are_remarked_upon(case: Case, net
     track = hamer.track([case["image"]], boxes, network, {"right": MODELS["right"], "left": wrong_sign}, ["0000"])
     mesh = lbs.forward(wrong_sign, track.params["left"])
     off_mm = 1e3 * np.linalg.norm(mesh.vertices.numpy() - track.vertices_m["left"], axis=-1).mean()
-    assert off_mm > hamer.MAX_MIRROR_ERROR_MM
-    assert track.notes[0].endswith(f"its parameters are {off_mm:.1f} mm off HaMeR's mesh")
+    assert off_mm > given.MAX_MIRROR_ERROR_MM
+    assert track.notes[0].endswith(f"its parameters are {off_mm:.1f} mm off the mesh")
 
 
 def test_overflow_in_half_precision_is_told(network: hamer_network.Hamer):

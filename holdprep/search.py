@@ -1,0 +1,50 @@
+"""What a search over weights ends with: the winner as a file for `weights=`, and a table of it against the weights it started from."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from holdprep import config as config_schema
+from holdprep import safeio
+from holdprep.config import Config
+
+GROUP = "weights."
+
+
+class Winner(Callback):
+    """Hydra callback around Optuna's sweeper."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # sqlite makes files, not folders
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        import optuna
+
+        sweeper, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir)
+        study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
+        # Hydra's own node speaks of the job, and there is none
+        cfg = config_schema.validate(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        chosen = {key.removeprefix(GROUP): value for key, value in study.best_params.items()}
+        best = cfg.model_copy(update={"weights": cfg.weights.model_copy(update=chosen)})
+        path = folder / "winner.yaml"
+        safeio.write_bytes_atomic(path, yaml.safe_dump(best.weights.model_dump(), sort_keys=False).encode())
+        _compare(cfg, best)
+        print(f"{len(study.trials)} trials; the best weights: weights={path}")
+
+
+def _compare(before: Config, after: Config) -> None:
+    from holdprep import trial  # torch takes seconds, and nothing else here needs it
+
+    table, unit = Table(), after.score_metric or "mm, label-free"
+    for column in ("sequence", f"given weights ({unit})", f"winner ({unit})"):
+        table.add_column(column)
+    given, found = trial.score(before), trial.score(after)
+    for name in given:
+        table.add_row(name, f"{given[name]:.3f}", f"{found[name]:.3f}")
+    table.add_row("worst", f"{max(given.values()):.3f}", f"{max(found.values()):.3f}")
+    Console().print(table)
