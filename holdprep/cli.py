@@ -14,8 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdprep import config as config_schema
-from holdprep import ownfile
+from holdprep import ownfile, validation
 from holdprep.config import Config
 from holdprep.errors import ConfigError, HoldprepError
 
@@ -52,14 +51,14 @@ def main() -> None:
     """Check the command line, then hand over to Hydra."""
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
-        groups = config_schema.groups(CONF_DIR)
+        groups = validation.groups(CONF_DIR)
         listed = "\n".join(f"  {name:14s} {', '.join(options)}" for name, options in groups.items())
-        print(HELP.format(groups=listed, keys=config_schema.describe()))
+        print(HELP.format(groups=listed, keys=validation.describe()))
         return
     try:
         arguments = [part for argument in arguments for part in ownfile.expanded(argument)]
         sys.argv[1:] = arguments  # which Hydra reads
-        config_schema.check_overrides([a for a in arguments if not a.startswith("-") and "=" in a], CONF_DIR)
+        validation.check_overrides([a for a in arguments if not a.startswith("-") and "=" in a], CONF_DIR)
     except ConfigError as error:
         sys.exit(f"error: {error}")
     _task()
@@ -87,7 +86,7 @@ def _task(cfg: DictConfig) -> float:
 
 def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
     """The configuration of this run: composed, with the sequence's own file under the command line's keys."""
-    config = config_schema.validate(cfg)
+    config = validation.validate(cfg)
     if config.stage == "score":
         return config
     if config.seq == DEMO_SEQ and config.video is None:
@@ -98,7 +97,7 @@ def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
     if not own.is_file():
         return config
     try:
-        return config_schema.validate(compose("config", [*ownfile.overrides(own, overrides, CONF_DIR), *overrides]))
+        return validation.validate(compose("config", [*ownfile.overrides(own, overrides, CONF_DIR), *overrides]))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{own}: {' '.join(str(error).split())}") from None
 

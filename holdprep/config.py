@@ -1,22 +1,12 @@
 """The typed configuration: every key with its meaning, unit and range. `conf/*.yaml` holds values, this file says what is allowed.
 
-Unknown keys, wrong types and values out of range are refused by the key's full name, in one line, before anything runs.
+`validation.py` reads a configuration and a command line against it.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-
-from holdprep.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -118,6 +108,8 @@ class MediapipeHand(Tracker):
     name: Literal["mediapipe"]
     min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
     focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
+    smooth: bool = Field(description="take the jitter that the keypoints themselves show off their paths, without lag")
+    threads: int = Field(exclude=True, ge=1, description="networks that work at once; changes no result")
 
 
 class NetworkHand(Tracker):
@@ -128,6 +120,10 @@ class NetworkHand(Tracker):
     )
     boxes_file: Path | None = Field(
         description="boxes=file: .npy of x1, y1, x2, y2 per frame (px), NaN = none; or a dict {right: .., left: ..}"
+    )
+    crop: Literal["own", "100doh"] = Field(
+        description="own = as published (HaMeR: 2 boxes; METRO: 1.5), frames with a box; 100doh = 1.5 boxes within 256 and 700 px, a "
+        "frame without a box gets the last one at 2.5"
     )
     focal_px: float | None = Field(
         gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, as published"
@@ -151,7 +147,6 @@ class MetroHand(NetworkHand):
         description="hrnetv2_w64_imagenet_pretrained.pth, only for a checkpoint without its backbone; null = none"
     )
     sampling: Path = Field(description="mano_downsampling.npz of METRO's repository")
-    reuse_boxes: bool = Field(description="also look into frames without a box, about the last one (100DOH's rule)")
 
 
 class ImportHand(Tracker):
@@ -211,8 +206,7 @@ class SfmObjectPose(Node):
     focal_px: float | None = Field(gt=0, description="focal length in pixels of images/ if known (then fixed); null = estimated")
     upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
     erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
-    max_features: int = Field(ge=100, description="SIFT features per frame at most")
-    peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
+    max_features: int = Field(ge=100, description="features per frame at most")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
     max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
     undistort: bool = Field(
@@ -221,14 +215,25 @@ class SfmObjectPose(Node):
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
 
 
-class SiftObjectPose(SfmObjectPose):
+class SiftFeatures(SfmObjectPose):
+    peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
+
+
+class SiftObjectPose(SiftFeatures):
     name: Literal["sift"]
+
+
+class SuperPointObjectPose(SfmObjectPose):
+    name: Literal["superpoint_superglue", "superpoint_lightglue"]
+    weights: Path | None = Field(
+        description="folder with the matcher's config.json and .safetensors, as Hugging Face has them (SuperPoint is in it)"
+    )
 
 
 Change = Literal["upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
 
 
-class AutoObjectPose(SfmObjectPose):
+class AutoObjectPose(SiftFeatures):
     name: Literal["auto"]
     attempts: tuple[dict[Change, float], ...] = Field(description="what to change, in turn, when the settings as given fail the gates")
 
@@ -278,12 +283,19 @@ class Align(Node):
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
     refine_pose: bool = Field(description="mode ho also refines the finger pose")
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
+    refine_obj_pose: bool = Field(description="mode ho also corrects the object's poses, as far as SfM's observations allow")
+    refine_focal: bool = Field(description="mode ho also corrects the focal length, about SfM's; wants a hand of known shape")
 
 
 class Weights(Node):
     j2d: Weight = Field(description="hand keypoint reprojection (per px^2)")
     j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
-    o2d: Weight = Field(description="object reprojection, align=hold alone (per px^2)")
+    o2d: float | None = Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="object reprojection, where the object may leave SfM's trajectory (per px^2); null = by the scatter of keypoints and "
+        "SfM's observations, align=hold: 1",
+    )
     o2d_sigma_px: Positive = Field(description="Geman-McClure width of object points (px)")
     contact: float | None = Field(
         ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
@@ -302,6 +314,11 @@ class Weights(Node):
     )
     pose: float | None = Field(ge=0, allow_inf_nan=False, description="departure of the finger pose (px^2 per rad^2); null = as measured")
     shape: Weight = Field(description="departure of the hand's shape (px^2 per beta^2)")
+    focal: float | None = Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="departure of a refined focal length from SfM's (px^2 per squared logarithm of their ratio); null = as if that were good to 1 %",
+    )
     scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
 
 
@@ -352,172 +369,11 @@ class Config(Node):
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
-    object_pose: Annotated[SiftObjectPose | AutoObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")]
+    object_pose: Annotated[
+        SiftObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")
+    ]
     align: Align
     weights: Weights
     build: Build
     evaluate: Evaluate
     logger: Logger
-
-
-def validate(cfg: DictConfig) -> Config:
-    """The composed configuration as typed values; raises ConfigError in one line naming every key that is wrong."""
-    try:
-        tree = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
-    assert isinstance(tree, dict)
-    tree.pop("hydra", None)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
-
-
-def check_overrides(overrides: list[str], conf_dir: Path) -> None:
-    """Refuse command-line overrides that name no key or option, or whose value cannot be; raises ConfigError in one line.
-
-    Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
-    """
-    known = groups(conf_dir)
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
-    fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
-    for override in parsed:
-        key = override.key_or_group
-        if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
-            continue
-        values = list(_values(override))
-        if key in known:
-            _check_options(key, values, known[key])
-        elif key in fields:
-            _check_values(key, values, fields[key])
-        else:
-            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*fields, *known])}; `python launch.py --help` lists all keys")
-
-
-def describe() -> str:
-    """One line a key: full name, allowed values and meaning, for `--help`."""
-    lines = []
-    for key, field in _fields(Config, None):
-        if field.description:
-            lines.append(f"  {key:28s} {field.description}  [{_allowed(field)}]")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def groups(conf_dir: Path) -> dict[str, list[str]]:
-    """Config groups and their options, from the files of conf/."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(conf_dir.glob("*/*.yaml")):
-        found.setdefault(path.parent.name, []).append(path.stem)
-    return {group: options for group, options in found.items() if group != "hydra"}
-
-
-def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
-    """Options of each group that this command line can select: the defaults, or what it names instead."""
-    defaults: dict[str, set[str]] = {}
-    for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
-        if isinstance(entry, DictConfig):
-            defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
-    for override in overrides:
-        if override.key_or_group in defaults:
-            defaults[override.key_or_group] = {str(v) for v in _values(override)}
-    return defaults
-
-
-def _values(override: Override) -> Iterator[Any]:
-    """The values that an override can take: one, or each of a sweep's (ranges and globs are left to Hydra)."""
-    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        yield from override.sweep_iterator()
-    elif override.value_type == ValueType.ELEMENT:
-        yield override.value()
-
-
-def _models(field: FieldInfo) -> list[type[Node]]:
-    candidates = (field.annotation, *get_args(field.annotation))
-    return [c for c in candidates if isinstance(c, type) and issubclass(c, Node)]
-
-
-def _fields(model: type[Node], chosen: dict[str, set[str]] | None, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        variants = _models(field)
-        if not variants:
-            yield prefix + name, field
-        for variant in variants:
-            tag = str(field.discriminator or "name")
-            option = get_args(variant.model_fields[tag].annotation) if tag in variant.model_fields else ()
-            if len(variants) == 1 or chosen is None or set(option) & chosen.get(name, set(option)):
-                yield from _fields(variant, chosen, f"{prefix}{name}.")
-
-
-def _check_options(group: str, values: Iterable[Any], options: list[str]) -> None:
-    for value in values:
-        names = value if isinstance(value, list) else [value]
-        for name in names:
-            if str(name) not in options:
-                raise ConfigError(f"{group}={name}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
-
-
-def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
-    for value in values:
-        if isinstance(value, str) and "${" in value:
-            continue
-        plain = value.text if hasattr(value, "text") else value
-        try:
-            adapter.validate_python(plain)
-        except ValidationError:
-            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {_allowed(field)}") from None
-
-
-def _explain(error: Any) -> str:
-    loc = [str(part) for part in error["loc"]]
-    field, names = _locate(loc)
-    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
-    if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
-    if error["type"] == "missing":
-        return f"key '{key}' is missing"
-    allowed = _allowed(field) if field else ", ".join(names)
-    return f"{key}={error.get('input')}: not allowed; allowed: {allowed}"
-
-
-def _is_tag(loc: list[str], index: int) -> bool:
-    """Pydantic names the chosen variant of a union in an error's path: segmenter.classical.work_side."""
-    field = Config.model_fields.get(loc[0])
-    return index == 1 and field is not None and len(_models(field)) > 1
-
-
-def _locate(loc: list[str]) -> tuple[FieldInfo | None, list[str]]:
-    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
-    fields = dict(_fields(Config, None))
-    return fields.get(key), list(fields)
-
-
-def _literals(field: FieldInfo) -> list[str]:
-    found: list[str] = []
-    for part in (field.annotation, *get_args(field.annotation)):
-        found += [str(a) for a in get_args(part) if isinstance(a, str)]
-    return found
-
-
-def _allowed(field: FieldInfo) -> str:
-    literals = list(dict.fromkeys(_literals(field)))
-    nullable = type(None) in get_args(field.annotation)
-    if literals:
-        return " | ".join(literals + ["null"] * nullable)
-    parts = [str(getattr(field.annotation, "__name__", field.annotation)).replace("pathlib.", "").replace(" | None", "")]
-    for item in field.metadata:
-        parts += [f"{sign} {getattr(item, a)}" for a, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")) if hasattr(item, a)]
-        pattern = getattr(item, "pattern", None)
-        parts += [f"matching {pattern}"] if pattern else []
-    return " ".join(parts) + (" or null" if nullable else "")
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    if not close:
-        close = difflib.get_close_matches(word.split(".")[-1], [k for k in known if "." not in k], n=1, cutoff=0.7)
-    return f" (did you mean '{close[0]}'?)" if close else ""

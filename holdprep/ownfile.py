@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from holdprep import config as config_schema
+from holdprep import validation
 from holdprep.config import Config
 from holdprep.errors import ConfigError
 
@@ -19,12 +19,12 @@ def overrides(path: Path, told: Sequence[str], conf_dir: Path) -> list[str]:
 
     A group is a mapping of keys, an option's name, or both (`segmenter: {name: import, right: masks}`). Raises ConfigError in one line.
     """
-    groups = config_schema.groups(conf_dir)
+    groups = validation.groups(conf_dir)
     keys = {o.split("=")[0].lstrip("+~") for o in told}
     hidden = tuple(f"{key}." for key in keys)
     found = [o for key, o in _flat(_read(path), groups) if key not in keys and not key.startswith(hidden)]
     try:
-        config_schema.check_overrides([*found, *(o for o in told if o.split("=")[0] in groups)], conf_dir)
+        validation.check_overrides([*found, *(o for o in told if o.split("=")[0] in groups)], conf_dir)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return found

@@ -9,8 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from holdprep import config as config_schema
-from holdprep import safeio
+from holdprep import safeio, validation
 from holdprep.config import Config
 
 GROUP = "weights."
@@ -28,7 +27,7 @@ class Winner(Callback):
         sweeper, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir)
         study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
         # Hydra's own node speaks of the job, and there is none
-        cfg = config_schema.validate(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        cfg = validation.validate(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
         chosen = {key.removeprefix(GROUP): value for key, value in study.best_params.items()}
         best = cfg.model_copy(update={"weights": cfg.weights.model_copy(update=chosen)})
         path = folder / "winner.yaml"

@@ -6,15 +6,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from holdprep import config
+from holdprep import validation
+from holdprep.config import Config
 from holdprep.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 
 
-def composed(*overrides: str) -> config.Config:
+def composed(*overrides: str) -> Config:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.validate(compose("config", list(overrides)))
+        return validation.validate(compose("config", list(overrides)))
 
 
 def test_defaults_are_valid_and_run_the_demo():
@@ -44,6 +45,7 @@ def test_every_option_of_every_group_is_valid(path: Path):
         ("mode=x", ["mode=x", "h | o | ho"]),
         ("hand.folder=x", ["hand.folder"]),
         ("hand=medipipe", ["hand=medipipe", "'mediapipe'"]),
+        ("object_pose=aliked", ["object_pose=aliked", "allowed: auto, import, sift, superpoint_lightglue, superpoint_superglue, truth"]),
         ("seq=a/b", ["seq=a/b", "matching"]),
         ("build.shift=orgin", ["'origin'", "origin | fixed | paper"]),
         ("force=maybe", ["force=maybe", "bool"]),
@@ -51,7 +53,7 @@ def test_every_option_of_every_group_is_valid(path: Path):
 )
 def test_wrong_overrides_are_refused_in_one_line(override: str, words: list[str]):
     with pytest.raises(ConfigError) as error:
-        config.check_overrides([override], CONF)
+        validation.check_overrides([override], CONF)
     assert "\n" not in str(error.value)
     assert all(word in str(error.value) for word in words), str(error.value)
 
@@ -69,12 +71,12 @@ def test_wrong_overrides_are_refused_in_one_line(override: str, words: list[str]
     ],
 )
 def test_right_overrides_pass(override: str):
-    config.check_overrides([override.replace("a b", "ab")], CONF)
+    validation.check_overrides([override.replace("a b", "ab")], CONF)
 
 
 def test_keys_of_a_chosen_option_are_known():
-    config.check_overrides(["hand=import", "hand.folder=x"], CONF)
-    config.check_overrides(["segmenter=import", "segmenter.right=x"], CONF)
+    validation.check_overrides(["hand=import", "hand.folder=x"], CONF)
+    validation.check_overrides(["segmenter=import", "segmenter.right=x"], CONF)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +94,11 @@ def test_wrong_yaml_is_refused(key: str, value: object, words: list[str]):
     OmegaConf.set_struct(cfg, False)
     OmegaConf.update(cfg, key, value)
     with pytest.raises(ConfigError) as error:
-        config.validate(cfg)
+        validation.validate(cfg)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
 def test_every_key_is_explained():
-    described = config.describe()
+    described = validation.describe()
     for key in ("weights.contact", "create.stride", "data_root", "hand.focal_ratio", "segmenter.prompts"):
         assert f"  {key} " in described

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from holdprep import config, ownfile
+from holdprep import ownfile, validation
 from holdprep.config import Config
 from holdprep.errors import ConfigError
 
@@ -16,7 +16,7 @@ def merged(tmp_path: Path, text: str, *told: str) -> Config:
     path = tmp_path / "holdprep.yaml"
     path.write_text(text)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.validate(compose("config", [*ownfile.overrides(path, told, CONF), *told]))
+        return validation.validate(compose("config", [*ownfile.overrides(path, told, CONF), *told]))
 
 
 def test_keys_and_options_of_the_file_hold(tmp_path: Path):

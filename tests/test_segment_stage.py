@@ -126,6 +126,20 @@ def test_one_folder_of_labels_holds_several_entities(seq, root):
         np.testing.assert_array_equal(masks(root, entity), truth)
 
 
+def test_a_changed_mask_file_runs_the_stage_again(seq, root):
+    folder = root / "data" / "box"
+    for entity in ("object", "right"):
+        cv2.imwrite(str(folder / f"{entity}.png"), seq.masks[entity][0].astype(np.uint8))
+    (folder / "prompts.yaml").write_text("frames: {'0000': {object: {mask: object.png}, right: {mask: right.png}}}\n")
+    assert segment(root)["status"] == "done"
+    assert segment(root)["status"] == "skipped"
+    cv2.imwrite(str(folder / "right.png"), np.roll(seq.masks["right"][0], 30, axis=0).astype(np.uint8))
+    assert segment(root)["status"] == "done"
+    (folder / "right.png").unlink()
+    with pytest.raises(HoldprepError, match=r"frame 0000, right: .*right\.png is no mask picture"):
+        segment(root)
+
+
 def test_without_clicks_or_weights_one_line_says_what_to_do(root):
     with pytest.raises(HoldprepError, match=r"prompts\.yaml is not there: click with segmenter\.ui=true"):
         segment(root)

@@ -74,14 +74,7 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
     `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. A mask file (beside prompts.yaml,
     0 is background) is read as its outlines, without holes. Raises HoldprepError in one line naming file, frame and entity.
     """
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
-    except UnicodeDecodeError:
-        raise HoldprepError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("frames"), dict) or not tree["frames"]:
-        raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
+    tree = _tree(path)
     for key in tree:
         _known(key, ("image_size", "frames"), f"{path}:")
     units = _Units(path.parent, _scale(path, tree.get("image_size"), image_size), image_size)
@@ -97,6 +90,25 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+def mask_files(path: Path) -> dict[str, Path]:
+    """The mask pictures that a prompts.yaml names, there or not, by that name. Raises HoldprepError where it is no prompts.yaml."""
+    prompts = [p for entities in _tree(path)["frames"].values() if isinstance(entities, dict) for p in entities.values()]
+    names = [str(p["mask"]) for p in prompts if isinstance(p, dict) and "mask" in p]
+    return {name: path.parent / name for name in names}
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
+    except UnicodeDecodeError:
+        raise HoldprepError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("frames"), dict) or not tree["frames"]:
+        raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
+    return tree
 
 
 @dataclass(frozen=True)

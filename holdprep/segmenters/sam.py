@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from holdprep import pretrained
 from holdprep.errors import HoldprepError
 from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
 
@@ -130,30 +131,12 @@ class Predictor:
     def load(family: Family, weights: Path | None, device: str) -> "Predictor":
         """The model in the folder `weights` (config.json, *.safetensors); nothing is fetched and nothing in it is executed."""
         release = RELEASES[family]
-        get = f"get it with `hf download {release.source} --local-dir <folder>` and set segmenter.weights=<folder>"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise HoldprepError(f"segmenter={family}: device=cuda, but torch {torch.__version__} sees no CUDA device: set device=cpu")
-        if weights is None or not (weights / "config.json").is_file():
-            raise HoldprepError(f"segmenter={family}: {f'no weights in {weights}' if weights else 'segmenter.weights is not set'}: {get}")
-        try:
-            import transformers
-        except ImportError:
-            raise HoldprepError(f"segmenter={family} needs transformers: pip install 'holdprep[models]'") from None
-        kind = transformers.PretrainedConfig.get_config_dict(weights, local_files_only=True)[0].get("model_type")
-        if kind not in release.types:
-            raise HoldprepError(f"segmenter={family}: {weights} holds a model of type {kind}, not {' or '.join(release.types)}: {get}")
-        transformers.utils.logging.disable_progress_bar()
+        model = pretrained.load(f"segmenter={family}", weights, f"{release.prefix}Model", release.types, release.source, device)
+        import transformers
+
         module = getattr(transformers.models, release.module)
-        loader = getattr(module, f"{release.prefix}Model")
-        try:
-            model, report = loader.from_pretrained(weights, local_files_only=True, use_safetensors=True, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise HoldprepError(f"segmenter={family}: {weights} cannot be loaded: {str(error).strip().splitlines()[0]}; {get}") from None
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise HoldprepError(f"segmenter={family}: {weights} lacks {len(missing)} of the model's arrays ({missing[0]} ...): {get}")
         session = getattr(module, f"{release.prefix}InferenceSession")
-        return Predictor(model.to(device).eval(), session, release, device)
+        return Predictor(model, session, release, device)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """A BGR image (H, W, 3) uint8 as the network wants it, (1, 3, side, side)."""

@@ -59,7 +59,7 @@ GRAPH: list[Stage] = [
         "hand_pose",
         hand_pose.run,
         needs=("images",),
-        uses=MASKS[:2],
+        uses=MASKS,
         makes=("v3d", "j2d"),
         may_make=("boxes", "v3d_metro", "j2d_metro", "crop_image", "keypoints_vis", "hpe_vis"),
         config=("hand", "hands"),

@@ -15,7 +15,7 @@ from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
 from holdprep.quality import suspects
 from holdprep.segmenters import Masks, Segmenter, classical, foreign, sam
-from holdprep.segmenters.prompts import EntityPrompt, read_prompts, write_prompts
+from holdprep.segmenters.prompts import EntityPrompt, mask_files, read_prompts, write_prompts
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.synth import corruption
 from holdprep.ui.clicks import ClickSession
@@ -25,11 +25,12 @@ SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The prompts, or each entity's folder of masks."""
+    """The prompts with the mask pictures that they name, or each entity's folder of masks."""
     node = cfg.segmenter
     if isinstance(node, ClassicalSegmenter | SamSegmenter):
-        weights = {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else {}
-        return {"prompts": _prompts_path(seq, node), **weights}
+        path = _prompts_path(seq, node)
+        found: dict[str, Path | None] = {**(mask_files(path) if path.is_file() else {}), "prompts": path}
+        return found | {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else found
     if isinstance(node, TruthSegmenter):
         return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
     return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}

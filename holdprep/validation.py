@@ -1,0 +1,188 @@
+"""Configurations and command lines against the keys of `config.py`.
+
+Unknown keys, wrong types and values out of range are refused by the key's full name, in one line, before anything runs.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from holdprep.config import Config, Node
+from holdprep.errors import ConfigError
+
+
+def validate(cfg: DictConfig) -> Config:
+    """The composed configuration as typed values; raises ConfigError in one line naming every key that is wrong."""
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def check_overrides(overrides: list[str], conf_dir: Path) -> None:
+    """Refuse command-line overrides that name no key or option, or whose value cannot be; raises ConfigError in one line.
+
+    Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
+    """
+    known = groups(conf_dir)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
+    fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
+    for override in parsed:
+        key = override.key_or_group
+        if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
+            continue
+        values = list(_values(override))
+        if key in known:
+            _check_options(key, values, known[key])
+        elif key in fields:
+            _check_values(key, values, fields[key])
+        else:
+            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*fields, *known])}; `python launch.py --help` lists all keys")
+
+
+def describe() -> str:
+    """One line a key: full name, allowed values and meaning, for `--help`."""
+    lines = []
+    for key, field in keys():
+        if field.description:
+            lines.append(f"  {key:28s} {field.description}  [{_allowed(field)}]")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def keys() -> Iterator[tuple[str, FieldInfo]]:
+    """Full name and field of every key that some option has."""
+    return _fields(Config, None)
+
+
+def groups(conf_dir: Path) -> dict[str, list[str]]:
+    """Config groups and their options, from the files of conf/."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(conf_dir.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, []).append(path.stem)
+    return {group: options for group, options in found.items() if group != "hydra"}
+
+
+def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
+    """Options of each group that this command line can select: the defaults, or what it names instead."""
+    defaults: dict[str, set[str]] = {}
+    for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
+        if isinstance(entry, DictConfig):
+            defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
+    for override in overrides:
+        if override.key_or_group in defaults:
+            defaults[override.key_or_group] = {str(v) for v in _values(override)}
+    return defaults
+
+
+def _values(override: Override) -> Iterator[Any]:
+    """The values that an override can take: one, or each of a sweep's (ranges and globs are left to Hydra)."""
+    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        yield from override.sweep_iterator()
+    elif override.value_type == ValueType.ELEMENT:
+        yield override.value()
+
+
+def _models(field: FieldInfo) -> list[type[Node]]:
+    candidates = (field.annotation, *get_args(field.annotation))
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, Node)]
+
+
+def _fields(model: type[Node], chosen: dict[str, set[str]] | None, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        variants = _models(field)
+        if not variants:
+            yield prefix + name, field
+        for variant in variants:
+            tag = str(field.discriminator or "name")
+            option = get_args(variant.model_fields[tag].annotation) if tag in variant.model_fields else ()
+            if len(variants) == 1 or chosen is None or set(option) & chosen.get(name, set(option)):
+                yield from _fields(variant, chosen, f"{prefix}{name}.")
+
+
+def _check_options(group: str, values: Iterable[Any], options: list[str]) -> None:
+    for value in values:
+        names = value if isinstance(value, list) else [value]
+        for name in names:
+            if str(name) not in options:
+                raise ConfigError(f"{group}={name}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
+
+
+def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
+    for value in values:
+        if isinstance(value, str) and "${" in value:
+            continue
+        plain = value.text if hasattr(value, "text") else value
+        try:
+            adapter.validate_python(plain)
+        except ValidationError:
+            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {_allowed(field)}") from None
+
+
+def _explain(error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    field, names = _locate(loc)
+    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
+    if error["type"] == "missing":
+        return f"key '{key}' is missing"
+    allowed = _allowed(field) if field else ", ".join(names)
+    return f"{key}={error.get('input')}: not allowed; allowed: {allowed}"
+
+
+def _is_tag(loc: list[str], index: int) -> bool:
+    """Pydantic names the chosen variant of a union in an error's path: segmenter.classical.work_side."""
+    field = Config.model_fields.get(loc[0])
+    return index == 1 and field is not None and len(_models(field)) > 1
+
+
+def _locate(loc: list[str]) -> tuple[FieldInfo | None, list[str]]:
+    key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
+    fields = dict(_fields(Config, None))
+    return fields.get(key), list(fields)
+
+
+def _literals(field: FieldInfo) -> list[str]:
+    found: list[str] = []
+    for part in (field.annotation, *get_args(field.annotation)):
+        found += [str(a) for a in get_args(part) if isinstance(a, str)]
+    return found
+
+
+def _allowed(field: FieldInfo) -> str:
+    literals = list(dict.fromkeys(_literals(field)))
+    nullable = type(None) in get_args(field.annotation)
+    if literals:
+        return " | ".join(literals + ["null"] * nullable)
+    parts = [str(getattr(field.annotation, "__name__", field.annotation)).replace("pathlib.", "").replace(" | None", "")]
+    for item in field.metadata:
+        parts += [f"{sign} {getattr(item, a)}" for a, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")) if hasattr(item, a)]
+        pattern = getattr(item, "pattern", None)
+        parts += [f"matching {pattern}"] if pattern else []
+    return " ".join(parts) + (" or null" if nullable else "")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    if not close:
+        close = difflib.get_close_matches(word.split(".")[-1], [k for k in known if "." not in k], n=1, cutoff=0.7)
+    return f" (did you mean '{close[0]}'?)" if close else ""
