@@ -1,7 +1,9 @@
 """Rigid transforms as (..., 4, 4) matrices; `T_a_b` takes points of frame b to frame a."""
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
 
 
 def from_rt(R: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -26,6 +28,13 @@ def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> np.ndarray:
     """Geodesic angle in degrees between rotations (..., 3, 3)."""
     R = np.swapaxes(R_a, -1, -2) @ R_b
     return np.degrees(Rotation.from_matrix(R.reshape(-1, 3, 3)).magnitude()).reshape(R.shape[:-2])
+
+
+def skew(v: Tensor) -> Tensor:
+    """(..., 3, 3) matrices that take the cross product of v (..., 3) with what they are multiplied by."""
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def interpolate_rotations(R: np.ndarray, known: np.ndarray) -> np.ndarray:

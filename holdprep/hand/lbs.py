@@ -11,6 +11,7 @@ import roma
 import torch
 from torch import Tensor
 
+from holdprep.geometry.rigid import skew
 from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 
@@ -181,7 +182,7 @@ class HandPoints:
     def _add_blend(self, rows: Tensor, posed: Posed, skin: Tensor, blend: Tensor) -> None:
         frames, points = len(posed.points), skin.shape[-1]
         # turning joint j about camera axis m changes its matrix R_j by [F_j' e_m] R_j, F_j its parent's turn
-        changed = (_skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
+        changed = (skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
         if blend.ndim == 4:
             moved = torch.bmm(changed.transpose(0, 1).reshape(15, frames * 3, 9), blend.flatten(2))
             moved = moved.view(15, frames, 3, 3, points).transpose(0, 1)
@@ -213,7 +214,7 @@ class HandPoints:
 
     def root_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by turns of the whole hand: the first bone's part of `rotation_jacobian`."""
-        return _skew(_columns(posed.points.mT, ids).mT - posed.joints[:, :1]).mT
+        return skew(_columns(posed.points.mT, ids).mT - posed.joints[:, :1]).mT
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 10) of points `ids` by betas."""
@@ -250,9 +251,3 @@ def _columns(values: Tensor, ids: Tensor) -> Tensor:
     if len(ids) == 1:
         return values[..., ids[0]]
     return values.gather(2, ids[:, None].expand(-1, values.shape[1], -1))
-
-
-def _skew(v: Tensor) -> Tensor:
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))

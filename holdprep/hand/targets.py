@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES, MIDDLE_FINGER
+from holdprep.hand.joints import CHILD, FINGERS, MANO21_TIP_VERTICES, MIDDLE_FINGER, PALM
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import HandModel, Side
 
@@ -16,6 +16,7 @@ LENGTH_RANGE_M = (0.08, 0.30)  # wrist to middle fingertip: an infant's to a gia
 MIN_SPREAD = 0.02  # of a target's points about their mean, in lengths of a hand; less is one point
 MIN_SPREAD_PX = 1.0  # of keypoints about their mean
 MIN_JOINTS, MIN_VERTICES = 6, 200
+LEAST_TRUST = 0.05
 STRAIGHT = 0.2  # mean sine of a straight hand's bends; 12 degrees
 INDEX, LITTLE = FINGERS[0][0], FINGERS[2][0]
 LONG_FINGERS = FINGERS[:4]
@@ -28,6 +29,7 @@ class Targets:
 
     `vertices_m` (T, 778, 3) and `j3d_m` (T, 21, 3, MANO-21 order) in camera axes, from a point of the hand if `relative` (then `j2d_px`,
     where given, tells the place), else from the camera; `j2d_px` (T, 21, 2) under `K` (3, 3); `confidence` (T, 21) in [0, 1] of both kinds of joints.
+    `vertex_trust` (T, 778) in (0, 1] of vertices, as `vertex_trust()` makes it of a tracker's confidence.
     """
 
     vertices_m: Tensor | None = None
@@ -36,6 +38,7 @@ class Targets:
     K: Tensor | None = None
     confidence: Tensor | None = None
     relative: bool = False
+    vertex_trust: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -43,7 +46,7 @@ class Targets:
         return next(len(x) for x in (self.vertices_m, self.j3d_m, self.j2d_px) if x is not None)
 
     def weights(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What is seen of vertices (T, 778; bool), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
+        """What is seen of vertices (T, 778; bool, or the trust), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
         trust = None if self.confidence is None else torch.nan_to_num(self.confidence.double())
 
         def weight(x: Tensor | None, trust: Tensor | None) -> Tensor | None:
@@ -53,6 +56,8 @@ class Targets:
             return seen.float() if trust is None else seen * trust * (trust > 0.05)
 
         vertices = None if self.vertices_m is None else torch.isfinite(self.vertices_m.sum(dim=-1))  # a sum is, if all it adds are
+        if vertices is not None and self.vertex_trust is not None:
+            vertices = vertices * self.vertex_trust
         return vertices, weight(self.j3d_m, trust), weight(self.j2d_px, trust)
 
     def is_valid(self) -> Tensor:
@@ -79,12 +84,28 @@ class Targets:
             return None if x is None else change(x)
 
         K = self.K if per_frame_only else maybe(self.K)
-        return Targets(maybe(self.vertices_m), maybe(self.j3d_m), maybe(self.j2d_px), K, maybe(self.confidence), self.relative)
+        return Targets(
+            maybe(self.vertices_m),
+            maybe(self.j3d_m),
+            maybe(self.j2d_px),
+            K,
+            maybe(self.confidence),
+            self.relative,
+            maybe(self.vertex_trust),
+        )
 
     def scaled(self, ratio: float) -> "Targets":
         """Points in space moved away from the camera so that sizes are `ratio` times theirs and pixels stay."""
         vertices = None if self.vertices_m is None else self.vertices_m * ratio
         return replace(self, vertices_m=vertices, j3d_m=None if self.j3d_m is None else self.j3d_m * ratio)
+
+
+def vertex_trust(model: HandModel, confidence: Tensor) -> Tensor:
+    """(T, 778) float32 trust in vertices, for the confidence (T, 21) of a tracker's joints: each bone's, which is the mean of its two ends'
+    (the palm's: of its joints'), by the skinning weights. Never below LEAST_TRUST: a finger must stay somewhere."""
+    ends = [PALM, *((k, CHILD[k]) for k in range(1, 16))]
+    bones = torch.stack([confidence[:, list(joints)].mean(dim=1) for joints in ends], dim=1)
+    return (bones.clamp(LEAST_TRUST, 1) @ model.weights.to(bones).mT).float()
 
 
 def check(model: HandModel, targets: Targets) -> Tensor:

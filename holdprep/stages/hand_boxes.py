@@ -16,13 +16,18 @@ from holdprep.stages.common import wanted_sides
 MIN_PRESENCE = 0.5  # of MediaPipe, where it only says where hands are
 
 
-def keypoint_tracks(ctx: Context, min_presence: float, K: np.ndarray | None) -> dict[Side, KeypointTrack]:
+def keypoint_tracks(
+    ctx: Context, K: np.ndarray | None, *, threads: int, min_presence: float = MIN_PRESENCE, smooth: bool = True
+) -> dict[Side, KeypointTrack]:
     """MediaPipe's tracks of the hands asked for. Raises HoldprepError where one that must be there is not found."""
     seq, with_masks = ctx.seq, _with_masks(ctx)
     tracks: dict[Side, KeypointTrack] = {}
+    hiding = seq.masks("object") if seq.has("masks_object") else None
     for side in (s for s in wanted_sides(ctx.cfg) if s in with_masks or not with_masks):
         masks = seq.masks(side) if side in with_masks else None
-        track = mediapipe.track_hand(seq.images(), side, masks, K=K, min_presence=min_presence, progress=True)
+        track = mediapipe.track_hand(
+            seq.images(), side, masks, hiding, K=K, min_presence=min_presence, steady=smooth, threads=threads, progress=True
+        )
         if track.found.any():
             tracks[side] = track
         elif ctx.cfg.hands.which != "auto" or side in with_masks:
@@ -34,7 +39,7 @@ def keypoint_tracks(ctx: Context, min_presence: float, K: np.ndarray | None) -> 
         raise HoldprepError(
             f"no hand found in {frames} frames of {seq.path('images')}: is one in the picture? try segment first, or hand=import"
         )
-    return tracks
+    return tracks if with_masks or ctx.cfg.hands.which == "both" else mediapipe.distinct(tracks)
 
 
 def boxes(ctx: Context, node: NetworkHand) -> tuple[dict[Side, np.ndarray], list[str]]:
@@ -43,10 +48,11 @@ def boxes(ctx: Context, node: NetworkHand) -> tuple[dict[Side, np.ndarray], list
     Raises HoldprepError where nothing tells where hands are, or a hand has no box in any frame.
     """
     if node.boxes == "mediapipe":
-        return {s: crops.keypoint_boxes(t.j2d_px) for s, t in keypoint_tracks(ctx, MIN_PRESENCE, None).items()}, []
+        return {s: crops.keypoint_boxes(t.j2d_px) for s, t in keypoint_tracks(ctx, None, threads=node.threads).items()}, []
     found = _mask_boxes(ctx) if node.boxes == "masks" else _file_boxes(ctx, node.boxes_file)
     notes = []
     for side, given in found.items():
+        crops.check_boxes(given, ctx.seq.image_size(), ctx.seq.frame_names(), side)
         seen = int(np.isfinite(given).all(axis=1).sum())
         if not seen:
             raise HoldprepError(

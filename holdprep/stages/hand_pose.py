@@ -135,7 +135,7 @@ def _lifted(ctx: Context, tracks: Mapping[Side, KeypointTrack], K: np.ndarray, n
 def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
     width, height = ctx.seq.image_size()
     K = pinhole_K(node.focal_ratio * max(width, height), width, height)
-    tracks = hand_boxes.keypoint_tracks(ctx, node.min_presence, K)
+    tracks = hand_boxes.keypoint_tracks(ctx, K, threads=node.threads, min_presence=node.min_presence, smooth=node.smooth)
     return _keep(ctx, _lifted(ctx, tracks, K), {s: t.boxes_px for s, t in tracks.items()})
 
 
@@ -143,6 +143,8 @@ def _hamer(ctx: Context, node: HamerHand) -> Result:
     network = hamer_network.load(node.checkpoint)
     _bring(network, network.backbone, ctx.cfg.device, node)
     boxes, notes = hand_boxes.boxes(ctx, node)
+    if node.crop == "100doh":
+        boxes = {side: hamer.box_of(crops.doh_squares(given)) for side, given in boxes.items()}
     models = {side: hand_model(ctx.cfg, side) for side in dict.fromkeys(("right", *boxes))}
     notes += _standin_note("HaMeR", models["right"])
     track = hamer.track(
@@ -172,7 +174,7 @@ def _metro(ctx: Context, node: MetroHand) -> Result:
         model,
         kept,
         names,
-        reuse_boxes=node.reuse_boxes,
+        reuse_boxes=node.crop == "100doh",
         batch=node.batch,
         threads=node.threads,
         progress=True,

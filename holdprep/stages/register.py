@@ -12,7 +12,7 @@ from holdprep.errors import HoldprepError
 from holdprep.hand import adam, direct, infill, lbs, registration
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
-from holdprep.hand.targets import Targets
+from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import VertexTrack, hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
@@ -68,7 +68,10 @@ def _fit(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> tupl
         smooth_turn=None if cfg.smooth_deg is None else math.radians(cfg.smooth_deg),
         max_iterations=cfg.max_iterations,
     )
-    targets = Targets(vertices_m=vertices_m)
+    trust = None
+    if side in track.confidence:
+        trust = vertex_trust(model, torch.as_tensor(track.confidence[side]))
+    targets = Targets(vertices_m=vertices_m, vertex_trust=trust)
 
     def log(step: int, losses: dict[str, float]) -> None:
         ctx.log_losses(step, {f"{side}/{k}": v for k, v in losses.items()})

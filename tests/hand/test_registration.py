@@ -14,7 +14,7 @@ from holdprep.hand import lbs, registration, solver, start
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
 from holdprep.hand.priors import beyond_limits
 from holdprep.hand.registration import Options, Registration, register
-from holdprep.hand.targets import Targets, check
+from holdprep.hand.targets import Targets, check, vertex_trust
 from holdprep.hand.terms import Noise, Term, linearise
 from tests.hand.linear import displaced_by
 from tests.hand.memory import LiveTensors
@@ -144,6 +144,31 @@ def test_smoothness_quiets_noise_and_leaves_exact_targets(model: HandModel):
     assert error(shapes) < 0.75 * error(plain)
     still = register(model, Targets(vertices_m=mesh.vertices), Options(smooth_turn=0.05))
     assert float(still.error_m.max()) < 2e-5
+
+
+def test_a_tracker_that_is_sure_counts_more(model: HandModel):
+    """Half of the frames are wrong by a shape of their own, and said to be unsure: the one shape follows the others."""
+    mesh = lbs.forward(model, truth(model))
+    unsure = torch.arange(FRAMES) % 2 == 1
+    wrong = replace(truth(model), betas=truth(model).betas + 2.0)
+    target = torch.where(unsure[:, None, None], lbs.forward(model, wrong).vertices, mesh.vertices)
+    confidence = torch.where(unsure[:, None], 0.06, 1.0).expand(FRAMES, 21)
+    off = [
+        float((register(model, targets).params.betas - truth(model).betas).norm())
+        for targets in (Targets(target), Targets(target, vertex_trust=vertex_trust(model, confidence)))
+    ]
+    assert off[1] < 0.2 * off[0]
+
+
+def test_trust_in_vertices_follows_their_bones(model: HandModel):
+    confidence = torch.ones(1, 21)
+    confidence[0, [2, 3]] = 0.0  # the index's middle and last joint; its knuckle and tip stay sure
+    trust = vertex_trust(model, confidence)[0]
+    bones = trust[model.weights.argmax(dim=0)]  # at the vertex that is most the bone's
+    expected = torch.ones(16)
+    expected[1], expected[2], expected[3] = 0.5, 0.05, 0.5
+    np.testing.assert_allclose(bones, expected, atol=0.02)
+    assert trust.shape == (778,) and trust.dtype == torch.float32
 
 
 def test_exact_joints_give_a_plausible_hand(model: HandModel):

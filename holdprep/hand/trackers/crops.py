@@ -17,6 +17,7 @@ from holdprep.hand.model import Side
 
 MIN_BOX_PX = 8  # a hand seen in less is not seen
 MIN_PART = 0.02  # parts of a mask below this share of its largest part are specks
+DOH_SCALE, DOH_REUSED_SCALE, DOH_SIDES_PX = 1.5, 2.5, (256, 700)
 FOCAL_PER_SIDE = 5000 / 256
 # ImageNet's, which all backbones here were trained on; RGB, 0..1
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,19 +46,41 @@ def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: 
         if mask.shape[::-1] != image_size:
             sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {image_size[0]} x {image_size[1]}"
             raise HoldprepError(f"{side} hand's mask of frame {name} is {sizes}; make masks as large as their images")
-        _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-        parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= MIN_PART * stats[1:, cv2.CC_STAT_AREA].max(initial=0)]
-        if len(parts):
-            low = parts[:, :2].min(axis=0)
-            high = (parts[:, :2] + parts[:, 2:4]).max(axis=0) - 1
-            if (high - low).max() >= MIN_BOX_PX and (high - low).min() > 0:
-                boxes[t] = (*low, *high)
+        box = _mask_box(mask)
+        if box is not None:
+            boxes[t] = box
     return boxes
+
+
+def holds_hand(mask: np.ndarray) -> bool:
+    """True where a hand can be seen in a mask (H, W): it is not empty, specks, or less than MIN_BOX_PX across."""
+    return _mask_box(mask) is not None
+
+
+def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    parts = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= MIN_PART * stats[1:, cv2.CC_STAT_AREA].max(initial=0)]
+    if not len(parts):
+        return None
+    low, high = parts[:, :2].min(axis=0), (parts[:, :2] + parts[:, 2:4]).max(axis=0) - 1
+    return (*low, *high) if (high - low).max() >= MIN_BOX_PX and (high - low).min() > 0 else None
 
 
 def keypoint_boxes(j2d_px: np.ndarray) -> np.ndarray:
     """(T, 4) boxes about keypoints (T, J, 2); NaN where these are."""
     return np.concatenate([j2d_px.min(axis=1), j2d_px.max(axis=1)], axis=1)
+
+
+def doh_squares(boxes_px: np.ndarray) -> np.ndarray:
+    """(T, 4) squares of whole pixels about boxes (T, 4), a known one at least, by the rule that HOLD's fork of METRO has for 100DOH's boxes:
+    DOH_SCALE times the longer side, clamped; where a box is NaN, the last known one (before the first: the first) at DOH_REUSED_SCALE."""
+    known = np.flatnonzero(np.isfinite(boxes_px).all(axis=1))
+    last = known[np.clip(np.searchsorted(known, np.arange(len(boxes_px)), side="right") - 1, 0, None)]
+    box = boxes_px[last]
+    scale = np.where(last == np.arange(len(boxes_px)), DOH_SCALE, DOH_REUSED_SCALE)
+    side = np.round(np.clip(scale * (box[:, 2:] - box[:, :2]).max(axis=1), *DOH_SIDES_PX))[:, None]
+    low = np.round((box[:, :2] + box[:, 2:] - side) / 2)
+    return np.concatenate([low, low + side], axis=1)
 
 
 def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], side: Side) -> None:

@@ -102,6 +102,13 @@ def square(boxes_px: np.ndarray) -> np.ndarray:
     return np.concatenate([center - half, center + half], axis=1)
 
 
+def box_of(squares_px: np.ndarray) -> np.ndarray:
+    """(T, 4) boxes whose crops are given squares (T, 4)."""
+    center, side = (squares_px[:, :2] + squares_px[:, 2:]) / 2, squares_px[:, 2:] - squares_px[:, :2]
+    half = side / (2 * RESCALE) * [CROP_WIDTH / CROP_HEIGHT, 1.0]
+    return np.concatenate([center - half, center + half], axis=1)
+
+
 def _seen(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that a crop sees, smoothed if sigma > 0 (float32 then), and the place of its corner (2,)."""
     radius = int(4 * sigma + 0.5)

@@ -25,8 +25,6 @@ from holdprep.safeio import load_npy, load_npz_array
 
 # METRO's own fingertips, from thumb to little finger; its template and its output differ by one vertex.
 TEMPLATE_TIPS, OUTPUT_TIPS = (745, 317, 444, 556, 673), (745, 317, 445, 556, 673)
-# the rule of HOLD's fork: boxes are enlarged, and clamped in pixels
-SCALE, REUSED_SCALE, MIN_SIDE_PX, MAX_SIDE_PX = 1.5, 2.5, 256, 700
 FLIP = np.array([-1.0, 1.0, 1.0])
 
 
@@ -62,7 +60,7 @@ def track(
     height, width = images[0].shape[:2]
     for side, boxes in boxes_px.items():
         crops.check_boxes(boxes, (width, height), names, side)
-    squares = {side: square_boxes(boxes) for side, boxes in boxes_px.items()}
+    squares = {side: crops.doh_squares(boxes) for side, boxes in boxes_px.items()}
     asked = {s: squares[s] if reuse_boxes else np.where(np.isfinite(b), squares[s], np.nan) for s, b in boxes_px.items()}
     todo = crops.jobs(asked)
     device = network.upsample.weight.device
@@ -91,18 +89,6 @@ def place(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes:
         lost = np.isnan(vertices[side]).any(axis=(1, 2)) | np.isnan(j2d_px).any(axis=(1, 2))
         vertices[side][lost], j2d[side][lost] = np.nan, np.nan
     return VertexTrack(vertices, j2d, np.asarray(K, dtype=np.float64), tuple(names), tuple(notes))
-
-
-def square_boxes(boxes_px: np.ndarray) -> np.ndarray:
-    """(T, 4) squares of whole pixels for boxes (T, 4), a known one at least: SCALE times the longer side, clamped; where a box is NaN, the
-    last known one (before the first: the first) at REUSED_SCALE."""
-    known = np.flatnonzero(np.isfinite(boxes_px).all(axis=1))
-    last = known[np.clip(np.searchsorted(known, np.arange(len(boxes_px)), side="right") - 1, 0, None)]
-    box = boxes_px[last]
-    scale = np.where(last == np.arange(len(boxes_px)), SCALE, REUSED_SCALE)
-    side = np.round(np.clip(scale * (box[:, 2:] - box[:, :2]).max(axis=1), MIN_SIDE_PX, MAX_SIDE_PX))[:, None]
-    low = np.round((box[:, :2] + box[:, 2:] - side) / 2)
-    return np.concatenate([low, low + side], axis=1)
 
 
 def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.trackers import crops
+from holdprep.hand.trackers import crops, hamer
 
 
 def mask(*rectangles: tuple[int, int, int, int]) -> np.ndarray:
@@ -37,6 +37,17 @@ def test_boxes_about_keypoints():
     j2d[0] = np.random.default_rng(0).uniform(20, 30, (21, 2))
     j2d[0, :2] = [[3, 7], [50, 60]]
     np.testing.assert_array_equal(crops.keypoint_boxes(j2d), [[3, 7, 50, 60], [np.nan] * 4])
+
+
+def test_squares_follow_the_rule_for_100doh():
+    nan = [np.nan] * 4
+    boxes = np.array([nan, [100, 100, 300, 220], nan, nan, [100, 100, 120, 140], [0, 0, 600, 10]], float)
+    found = crops.doh_squares(boxes)
+    sides = found[:, 2] - found[:, 0]
+    np.testing.assert_array_equal(sides, [500, 300, 500, 500, 256, 700])
+    np.testing.assert_array_equal(found[:, 3] - found[:, 1], sides)
+    np.testing.assert_array_equal((found[:, :2] + found[:, 2:]) / 2, [[200, 160], [200, 160], [200, 160], [200, 160], [110, 120], [300, 5]])
+    np.testing.assert_allclose(hamer.square(hamer.box_of(found)), found)
 
 
 def test_boxes_that_cannot_be_are_refused_in_one_line():

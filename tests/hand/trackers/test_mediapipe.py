@@ -12,7 +12,9 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand.joints import BONES_MANO21, MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers.mediapipe import Crop, Estimate, HandNetworks, _anchors, _of_steady_size, _weighted_nms, track_hand
+from holdprep.hand.trackers import KeypointTrack
+from holdprep.hand.trackers.mediapipe import GONE, SURE, Found, View, _mend, _plausible, _share_near, distinct, track_hand
+from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, _anchors, _weighted_nms, mean_of
 
 CLIP = Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"
 FRAMES = (0, 168, 300)
@@ -86,15 +88,15 @@ def test_a_mirrored_right_hand_is_a_left_hand(images, track):
     assert not track_hand(mirrored[:1], "right").found.any()
 
 
-def test_known_camera_turns_3d_to_its_ray(images, track):
+def test_known_camera_turns_3d_to_its_ray(images):
     K = pinhole_K(600, WIDTH, HEIGHT)
-    seen = track_hand(images[:1], "right", K=K)
-    np.testing.assert_allclose(seen.j2d_px, track.j2d_px[:1], atol=0.5)
+    seen, plain = (track_hand(images[:1], "right", K=k) for k in (K, None))
+    np.testing.assert_array_equal(seen.j2d_px, plain.j2d_px)
     center = (seen.boxes_px[0, :2] + seen.boxes_px[0, 2:]) / 2
     ray = np.linalg.inv(K) @ [*center, 1]
     # A rotation with axis z x ray keeps that axis and takes z to the ray.
     axis = np.cross([0, 0, 1], ray) / np.linalg.norm(np.cross([0, 0, 1], ray))
-    without_K = track_hand(images[:1], "right").j3d_m[0]
+    without_K = plain.j3d_m[0]
     np.testing.assert_allclose(seen.j3d_m[0] @ axis, without_K @ axis, atol=1e-9)
     np.testing.assert_allclose(seen.j3d_m[0] @ ray / np.linalg.norm(ray), without_K[:, 2], atol=1e-9)
 
@@ -105,7 +107,7 @@ def test_nothing_in_black_frames_and_the_hand_again_after_them(images, track):
     assert np.isnan(clip.j3d_m[1]).all()
     assert np.isnan(clip.boxes_px[1]).all()
     assert (clip.confidence[1] == 0).all()
-    np.testing.assert_allclose(clip.j2d_px[2], track.j2d_px[0], atol=3)
+    np.testing.assert_allclose(clip.j2d_px[2], track.j2d_px[0], atol=5)
 
 
 def test_masks_say_where_the_hand_is(images, track):
@@ -125,12 +127,15 @@ def test_masks_choose_between_two_right_hands(images, track):
         (np.concatenate([np.zeros_like(below), below]), track.j2d_px[1] + [0, HEIGHT]),
     ):
         found = track_hand([both], "right", [mask])
-        np.testing.assert_allclose(found.j2d_px[0], expected, atol=8)
+        off_px = np.linalg.norm(found.j2d_px[0] - expected, axis=1)  # beyond its edge a crop shows the other picture
+        assert np.median(off_px) < 5 and off_px.max() < 20
 
 
 def test_bad_input_is_one_line(images):
     with pytest.raises(HoldprepError, match="1 masks for 2 images"):
         track_hand(images[:2], "right", [None])
+    with pytest.raises(HoldprepError, match="3 masks for 2 images"):
+        track_hand(images[:2], "right", None, [None] * 3)
     with pytest.raises(HoldprepError, match=r"mask 0 has shape \(10, 10\), its image \(480, 640\)"):
         track_hand(images[:1], "right", [np.ones((10, 10), bool)])
     with pytest.raises(HoldprepError, match="image 0 has shape"):
@@ -142,22 +147,127 @@ def test_bad_input_is_one_line(images):
 def test_crops_cut_what_they_say():
     """A picture whose blue and green tell x and y: each crop pixel holds the place that `to_image` gives for it."""
     y, x = np.mgrid[:120, :200].astype(np.uint8)
-    image = np.stack([x, y, x], axis=-1)
+    image = np.stack([x, y, x], axis=-1).astype(np.float32)
     for crop in (Crop(np.array([100.0, 60.0]), 48.0, 0.6), Crop(np.array([100.0, 60.0]), 64.0, -2.0)):
         patch = crop.cut(image, 16, cv2.BORDER_CONSTANT) * 255
         v, u = np.mgrid[:16, :16]
         expected = crop.to_image((np.stack([u, v], axis=-1) + 0.5) / 16)
-        np.testing.assert_allclose(patch[..., 2], expected[..., 0], atol=0.6)
-        np.testing.assert_allclose(patch[..., 1], expected[..., 1], atol=0.6)
+        np.testing.assert_allclose(patch[..., 2], expected[..., 0], atol=0.1)
+        np.testing.assert_allclose(patch[..., 1], expected[..., 1], atol=0.1)
 
 
 def test_hands_of_another_size_are_dropped(track):
     def estimate(scale: float) -> Estimate:
         j2d = track.j2d_px[0] * scale
-        return Estimate(j2d, np.zeros(21), 1.0, 1.0, np.ones(21))
+        return Estimate(j2d, np.zeros(21), 1.0, 1.0, np.zeros(21))
 
-    kept = _of_steady_size([estimate(1.0), None, estimate(1.1), estimate(0.4), estimate(1.2), estimate(2.5), estimate(1.3)])
+    kept = _plausible([estimate(1.0), None, estimate(1.1), estimate(0.4), estimate(1.2), estimate(2.5), estimate(1.3)], None)
     assert [e is not None for e in kept] == [True, False, True, False, True, False, True]
+
+
+def test_a_mask_of_a_pixel_says_that_there_is_no_hand(images, track):
+    mask = hull_masks(track.j2d_px[:1])[0]
+    pixel = np.zeros_like(mask)
+    pixel[160, 575] = True
+    masked = track_hand(images[:2], "right", [mask, pixel])
+    np.testing.assert_array_equal(masked.found, [True, False])
+
+
+def test_a_left_hand_given_as_right_is_told(images, track):
+    mirrored = [np.ascontiguousarray(i[:, ::-1]) for i in images]
+    masks = [np.ascontiguousarray(m[:, ::-1]) for m in hull_masks(track.j2d_px)]
+    with pytest.raises(HoldprepError, match=r"the right hand's masks show a left hand in 3 of 3 frames looked at: call it left"):
+        track_hand(mirrored, "right", masks)
+
+
+def test_joints_on_the_object_are_trusted_less(images, track):
+    held = np.zeros((HEIGHT, WIDTH), bool)
+    x, y = track.j2d_px[0, [INDEX_TIP, MIDDLE_TIP]].mean(axis=0).astype(int)
+    held[y - 25 : y + 25, x - 25 : x + 25] = True
+    hand = hull_masks(track.j2d_px[:1])[0] & ~held
+    with_object = track_hand(images[:1], "right", [hand], [held])
+    np.testing.assert_allclose(with_object.j2d_px[0], track.j2d_px[0], atol=5)
+    ratio = with_object.confidence[0] / track_hand(images[:1], "right", [hand]).confidence[0]
+    on_object = np.abs(with_object.j2d_px[0] - [x, y]).max(axis=1) < 24
+    assert on_object.sum() >= 2
+    np.testing.assert_allclose(ratio[on_object], 0.5)
+    assert (ratio[[0, 1, 13]] == 1).all()  # wrist, knuckle of the index, root of the thumb
+
+
+def test_joints_that_the_object_hides_do_not_speak_against_a_mask():
+    estimate = Estimate(np.stack([np.linspace(0, 200, 21), np.full(21, 50)], axis=1), np.zeros(21), 1.0, 1.0, np.zeros(21))
+    mask, held = np.zeros((100, 210), bool), np.zeros((100, 210), bool)
+    mask[:, :35] = True  # and 20 px beyond: 6 of 21 joints
+    held[:, 60:] = True  # all others
+    assert _share_near(estimate, mask, None) == pytest.approx(6 / 21)
+    assert _share_near(estimate, mask, held) == 1
+    mask[:, 15:] = False
+    assert _share_near(estimate, mask, held) == pytest.approx(4 / 6)
+    assert _share_near(estimate, np.zeros_like(mask), held) == 0
+
+
+def test_the_number_of_threads_changes_nothing(images, track):
+    alone = track_hand(images, "right", threads=1)
+    for name in ("j2d_px", "j3d_m", "confidence", "boxes_px"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(track, name))
+
+
+def test_lost_frames_are_looked_at_in_the_crops_of_their_neighbours():
+    """A finder that sees a hand of presence 0.6 wherever the crop's centre is within 30 of where the hand is."""
+
+    def estimate(x: float, presence: float) -> Estimate:
+        corner = np.array([[0, 100], [100, 0]])[np.arange(21) % 2]
+        return Estimate(corner + np.array([x, 0.0]), np.zeros(21), presence, 1.0, np.zeros(21))
+
+    places = [0.0, 20.0, 40.0, 500.0, 60.0]
+
+    class Finder:
+        def settle(self, view: View, crop: Crop) -> Found | None:
+            x = float(view.image[0, 0, 0])
+            seen = abs(crop.center[0] - estimate(x, 1.0).next_crop().center[0]) < 30
+            return Found(estimate(x, 0.6), 0.6) if seen else None
+
+    frames = [View(np.full((1, 1, 3), x), None, None) for x in places]
+    sure, weak = Found(estimate(0.0, SURE), SURE), Found(estimate(60.0, 2 * GONE), 2 * GONE)
+    mended = _mend(Finder(), frames, [sure, None, None, None, weak])  # type: ignore[arg-type]
+    assert mended[0] is sure
+    assert [f and f.score for f in mended[1:]] == [0.6, 0.6, None, 2 * GONE]
+    assert mended[2].estimate.j2d_px[0, 0] == 40
+
+
+def test_looks_are_averaged_with_their_spread():
+    looks = [Estimate(np.full((21, 2), x), np.full(21, x), p, r, np.zeros(21)) for x, p, r in ((1.0, 0.5, 1.0), (3.0, 1.0, 0.5))]
+    mean = mean_of(looks)
+    np.testing.assert_allclose(mean.j2d_px, 2)
+    np.testing.assert_allclose(mean.depth_px, 2)
+    assert (mean.presence, mean.handedness) == (0.75, 0.75)
+    np.testing.assert_allclose(mean.spread_px, np.sqrt(2))
+
+
+def test_one_hand_is_not_taken_for_two(track):
+    def moved(share: float, frames: int, trust: float) -> KeypointTrack:
+        """The hand, moved by a share of its size, in some of the frames."""
+        size = np.linalg.norm(np.ptp(track.j2d_px, axis=1), axis=-1)
+        j2d = track.j2d_px + np.stack([share * size, 0 * size], axis=1)[:, None]
+        j2d[frames:] = np.nan
+        return KeypointTrack(j2d, track.j3d_m, track.confidence * trust * (np.arange(3) < frames)[:, None], track.boxes_px)
+
+    assert list(distinct({"right": moved(0, 3, 1), "left": moved(0.3, 2, 0.9)})) == ["right"]
+    assert list(distinct({"right": moved(0, 3, 0.5), "left": moved(0.3, 3, 0.9)})) == ["left"]
+    assert list(distinct({"right": moved(0, 3, 1), "left": moved(1.5, 3, 0.9)})) == ["right", "left"]
+    assert list(distinct({"left": moved(0, 3, 1)})) == ["left"]
+
+
+def test_frames_about_which_the_hand_is_mostly_of_the_other_side_are_dropped():
+    def estimates(*right: float) -> list[Estimate | None]:
+        return [Estimate(np.outer(np.arange(21), [1, 2]), np.zeros(21), 1.0, r, np.zeros(21)) for r in right]
+
+    once_wrong = estimates(0.9, 0.9, 0.2, 0.9, 0.9)
+    assert _plausible(once_wrong, "right") == once_wrong
+    assert _plausible(once_wrong, "left") == [None] * 5
+    assert _plausible(once_wrong, None) == once_wrong
+    halves = estimates(*[0.9] * 30, *[0.1] * 30)
+    assert [e is not None for e in _plausible(halves, "left")] == [False] * 30 + [True] * 30
 
 
 def test_anchors_and_weighted_nms():

@@ -73,16 +73,6 @@ def test_crops_are_pillows():
         np.testing.assert_allclose(metro.cut(image, np.array(box, float), True), expected[..., ::-1], atol=1.01)
 
 
-def test_boxes_follow_the_rule_of_holds_fork():
-    nan = [np.nan] * 4
-    boxes = np.array([nan, [100, 100, 300, 220], nan, nan, [100, 100, 120, 140], [0, 0, 600, 10]], float)
-    found = metro.square_boxes(boxes)
-    sides = found[:, 2] - found[:, 0]
-    np.testing.assert_array_equal(sides, [500, 300, 500, 500, 256, 700])
-    np.testing.assert_array_equal(found[:, 3] - found[:, 1], sides)
-    np.testing.assert_array_equal((found[:, :2] + found[:, 2:]) / 2, [[200, 160], [200, 160], [200, 160], [200, 160], [110, 120], [300, 5]])
-
-
 def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_picture(network: metro_network.Metro, parity: dict[str, np.ndarray]):
     images = [picture(640, 480, seed) for seed in range(3)]
     mirrored = [np.ascontiguousarray(i[:, ::-1]) for i in images]

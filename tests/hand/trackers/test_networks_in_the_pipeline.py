@@ -92,6 +92,10 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     assert list(given.vertices_m) == ["left"]
     square = np.load(folder / "processed" / "boxes.npy")
     np.testing.assert_allclose(square[0], [149.5 - 132, 159.5 - 132, 149.5 + 132, 159.5 + 132], atol=0.01)
+    track(tmp_path, checkpoint, *options, "hand.crop=100doh")
+    assert np.isfinite(hamer.read(folder / "processed", FRAMES).vertices_m["left"]).all()
+    square = np.load(folder / "processed" / "boxes.npy")
+    np.testing.assert_allclose(square[:, 2] - square[:, 0], [256, 298, 256], atol=0.01)
     np.save(tmp_path / "boxes.npy", np.array([[100.0, 100, 199, 219], [640, 100, 700, 200], [np.nan] * 4]))
     assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the picture of 640 x 480" in refused(
         tmp_path, checkpoint, *options
