@@ -1,10 +1,11 @@
 """The one place that speaks to COLMAP: crops and masks in, features, matches and sparse models out.
 
 Pixels: COLMAP puts the centre of the first pixel at 0.5, the arrays of this project at 0. `Crop` converts between the two.
-Only SIFT is ever asked for: pycolmap from the registry has no ONNX runtime and aborts the whole process on learned features.
+COLMAP itself is asked for SIFT alone: pycolmap from the registry has no ONNX runtime and aborts the whole process on learned features,
+which are found elsewhere (superpoint.py) and written into its database here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def read_mask(folder: Path, name: str) -> np.ndarray:
     return np.asarray(cv2.imread(str(folder / "masks" / f"{name}.png.png"), cv2.IMREAD_GRAYSCALE))
 
 
-def extract_features(
+def extract_sift(
     folder: Path,
     crop: Crop,
     shape: tuple[int, int],
@@ -106,13 +107,7 @@ def extract_features(
     peak_threshold: float,
     num_threads: int,
 ) -> None:
-    """SIFT of every crop into `folder`/database.db, all frames sharing one camera whose principal point is the full image's centre."""
-    h, w = shape
-    cx, cy = crop.to_colmap(np.array([(w - 1) / 2, (h - 1) / 2]))
-    reader = pycolmap.ImageReaderOptions()
-    reader.mask_path = folder / "masks"
-    reader.camera_model = "SIMPLE_RADIAL"
-    reader.camera_params = f"{focal_px * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
+    """COLMAP's SIFT of every crop into `folder`/database.db, with the frames and their camera."""
     options = pycolmap.FeatureExtractionOptions()
     options.type = pycolmap.FeatureExtractorType.SIFT
     options.use_gpu = False
@@ -120,14 +115,39 @@ def extract_features(
     options.sift.max_num_features = max_features
     options.sift.peak_threshold = peak_threshold
     options.sift.first_octave = 0  # the crop is enlarged already
-    mode = pycolmap.CameraMode.SINGLE
     pycolmap.extract_features(
-        folder / "database.db", folder / "images", camera_mode=mode, reader_options=reader, extraction_options=options
+        folder / "database.db",
+        folder / "images",
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        reader_options=_reader(folder, crop, shape, focal_px),
+        extraction_options=options,
     )
 
 
-def match(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-    """Match and verify the given pairs of frame names; `max_error_px` is in pixels of the enlarged crop."""
+def write_keypoints(folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, keypoints_px: Mapping[str, np.ndarray]) -> None:
+    """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged crop that count from 0."""
+    mode = pycolmap.CameraMode.SINGLE
+    names = [f"{name}.png" for name in keypoints_px]
+    pycolmap.Database.open(folder / "database.db").close()  # made where it is not there
+    pycolmap.import_images(folder / "database.db", folder / "images", mode, names, _reader(folder, crop, shape, focal_px))
+    with pycolmap.Database.open(folder / "database.db") as database:
+        for image in database.read_all_images():
+            database.write_keypoints(image.image_id, (keypoints_px[image.name.removesuffix(".png")] + 0.5).astype(np.float32))
+
+
+def _reader(folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float) -> pycolmap.ImageReaderOptions:
+    """All frames of an image of (H, W) share one camera whose principal point is the full image's centre."""
+    h, w = shape
+    cx, cy = crop.to_colmap(np.array([(w - 1) / 2, (h - 1) / 2]))
+    reader = pycolmap.ImageReaderOptions()
+    reader.mask_path = folder / "masks"
+    reader.camera_model = "SIMPLE_RADIAL"
+    reader.camera_params = f"{focal_px * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
+    return reader
+
+
+def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+    """Match the SIFT features of the given pairs of frame names and verify them; `max_error_px` is in pixels of the enlarged crop."""
     listing = folder / "pairs.txt"
     listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
     pairing = pycolmap.ImportedPairingOptions()
@@ -136,10 +156,25 @@ def match(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, s
     options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
     options.use_gpu = False
     options.num_threads = num_threads
+    pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification(max_error_px, seed))
+
+
+def write_matches(folder: Path, matches: Iterable[tuple[str, str, np.ndarray]], max_error_px: float, seed: int, num_threads: int) -> None:
+    """Matches of a frame with another, (M, 2) indices of their keypoints, into the database, and verify them as `match_sift` does."""
+    with pycolmap.Database.open(folder / "database.db") as database:
+        ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
+        for a, b, found in matches:
+            database.write_matches(ids[a], ids[b], found.astype(np.uint32))
+    verifier = pycolmap.GeometricVerifierOptions()
+    verifier.num_threads = num_threads
+    pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=_verification(max_error_px, seed))
+
+
+def _verification(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.max_error = max_error_px
     verification.ransac.random_seed = seed
-    pycolmap.match_image_pairs(folder / "database.db", options, pairing, verification)
+    return verification
 
 
 def read_features(folder: Path, crop: Crop) -> Features:
@@ -156,7 +191,7 @@ def read_features(folder: Path, crop: Crop) -> Features:
     return Features(keypoints, matches)
 
 
-def descriptors(folder: Path) -> dict[str, np.ndarray]:
+def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
     """Frame name -> SIFT descriptors (M, 128) float32."""
     with pycolmap.Database.open(folder / "database.db") as database:
         return {

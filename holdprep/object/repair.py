@@ -14,6 +14,7 @@ from holdprep.object.child import Children
 from holdprep.object.evidence import Evidence, alike, choose, contested, weigh
 from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
 from holdprep.object.resection import resect
+from holdprep.object.reversal import set_upright
 
 _MAX_ROUNDS = 4  # of resection and adjustment; each lets newly seen points carry the next frames
 _MOVED_DEG = 3.0  # a frame that resection turns by more is one that mapping had wrong
@@ -42,6 +43,7 @@ def settle(
     _require(int((chosen >= 0).sum()), len(names), "registered", min_registered_pct)
     poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
     model = children.call(bundle.rebuild, work_dir, crop, models[evidence.best], poses, refine_focal=refine_focal)
+    model = children.call(set_upright, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
     rescued: set[int] = set()
     for _ in range(_MAX_ROUNDS):
         resected = children.call(resect, names, model, features, principal_px, work_dir, crop)

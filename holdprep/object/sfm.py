@@ -2,7 +2,8 @@
 
 COLMAP registers every frame of a box at 1 px and still has it flipped where one face shows (a plane has two poses with nearly the
 same picture). So mapping follows time (mapper.py); several mappings begin at different frames; where they tell different stories the matches
-decide (evidence.py); every frame is then solved anew against the model (repair.py), and what stays undecided is told.
+decide (evidence.py), and so they do on stretches that all of them may have upside down (reversal.py); every frame is then solved anew
+against the model (repair.py), and what stays undecided is told.
 """
 
 import shutil
@@ -19,11 +20,13 @@ from holdprep.errors import HoldprepError
 from holdprep.object import colmap, trajectory
 from holdprep.object.child import Children
 from holdprep.object.evidence import alike
+from holdprep.object.features import FeatureSource, Sift
 from holdprep.object.mapper import map_in_time
 from holdprep.object.pairs import choose_pairs
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction
 from holdprep.object.repair import WHAT_TO_TRY, rotations, settle
 
+SIFT = Sift()
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
 _SAME_STORY = 0.98  # share of frames; what is left over the matches decide
 
@@ -34,10 +37,9 @@ def reconstruct(
     names: Sequence[str],
     *,
     work_dir: Path,
+    source: FeatureSource = SIFT,
     upsample: float = 2.0,
     erode_px: int = 2,
-    max_features: int = 3000,
-    peak_threshold: float = 0.0045,
     focal_px: float | None = None,
     num_pairs: int = 40,
     exhaustive_frames: int = 150,
@@ -51,8 +53,8 @@ def reconstruct(
 ) -> ObjectReconstruction:
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
-    The focal length is refined from 1.2 times the longer side unless `focal_px` fixes it; the principal point is the image's centre,
-    always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
+    `source` finds and matches the features. The focal length is refined from 1.2 times the longer side unless `focal_px` fixes it; the
+    principal point is the image's centre, always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
     same story without jumps. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
     several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
     earlier run's files and keeps images, database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes:
@@ -79,10 +81,10 @@ def reconstruct(
         tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
-        children.call(colmap.extract_features, work_dir, crop, (h, w), focal, max_features, peak_threshold, num_threads)
+        children.call(source.extract, work_dir, crop, (h, w), focal, num_threads)
         bar.update()
-        pairs = children.call(_choose_pairs, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
-        children.call(colmap.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
+        pairs = children.call(_choose_pairs, source, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
+        children.call(source.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
         bar.update()
         run = partial(_map_one, work_dir, crop, names, seed, max_mappings, refine_focal)
         models = _map_until_agreed(children, run, names, min_mappings, max_mappings, num_threads, bar)
@@ -116,15 +118,17 @@ def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
 def _prepare(work_dir: Path) -> None:
     """An empty place: COLMAP would add to an earlier database."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    for path in [work_dir / "images", work_dir / "masks", *work_dir.glob("sparse_*")]:
+    for path in [*(work_dir / sub for sub in ("images", "masks", "features")), *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in work_dir.glob("database.db*"):  # SQLite's journals too
         path.unlink()
 
 
-def _choose_pairs(work_dir: Path, names: list[str], num_pairs: int, exhaustive_frames: int, seed: int) -> list[tuple[str, str]]:
+def _choose_pairs(
+    source: FeatureSource, work_dir: Path, names: list[str], num_pairs: int, exhaustive_frames: int, seed: int
+) -> list[tuple[str, str]]:
     """`choose_pairs` where the descriptors are: they are too many to be sent between processes."""
-    return choose_pairs(names, colmap.descriptors(work_dir), num_pairs, exhaustive_frames, seed)
+    return choose_pairs(names, source.descriptors(work_dir), num_pairs, exhaustive_frames, seed)
 
 
 def _map_until_agreed(

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import AutoObjectPose, Config, ImportObjectPose, SiftObjectPose, TruthObjectPose
+from holdprep.config import AutoObjectPose, Config, ImportObjectPose, SiftObjectPose, SuperPointObjectPose, TruthObjectPose
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, llff_poses, project
 from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import plausibility
 from holdprep.object.child import Children
+from holdprep.object.features import FeatureSource, Sift
 from holdprep.object.foreign import read_poses
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, straightened
 from holdprep.object.sfm import reconstruct
+from holdprep.object.superpoint import Matcher, SuperPoint
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.gates import judge, overall, show
 from holdprep.quality.truth import load_truth
@@ -26,7 +28,9 @@ LENS_MATTERS_PX = 1.0  # at the corner
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The ground truth or another tool's result, where they stand in for SfM."""
+    """The ground truth or another tool's result, where they stand in for SfM; the weights of networks."""
+    if isinstance(cfg.object_pose, SuperPointObjectPose):
+        return {"weights": cfg.object_pose.weights and cfg.object_pose.weights / "config.json"}
     if isinstance(cfg.object_pose, ImportObjectPose):
         return {"poses": cfg.object_pose.path}
     return {"truth": seq.path("truth")} if isinstance(cfg.object_pose, TruthObjectPose) else {}
@@ -80,16 +84,15 @@ def _import(ctx: Context, cfg: ImportObjectPose) -> ObjectReconstruction:
         return children.call(read_poses, cfg.path, ctx.seq.frame_names(), ctx.seq.image_size(), cfg.max_gap)
 
 
-def _reconstruct(ctx: Context, cfg: SiftObjectPose, work_dir: Path) -> ObjectReconstruction:
+def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_dir: Path) -> ObjectReconstruction:
     return reconstruct(
         ctx.seq.images(),
         ctx.seq.masks("object"),
         ctx.seq.frame_names(),
         work_dir=work_dir,
+        source=_source(ctx, cfg),
         upsample=cfg.upsample,
         erode_px=cfg.erode_px,
-        max_features=cfg.max_features,
-        peak_threshold=cfg.peak_threshold,
         focal_px=cfg.focal_px,
         num_pairs=cfg.num_pairs,
         min_registered_pct=cfg.min_registered_pct,
@@ -97,6 +100,13 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose, work_dir: Path) -> ObjectRec
         seed=ctx.cfg.seed,
         progress=True,
     )
+
+
+def _source(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose) -> FeatureSource:
+    if isinstance(cfg, SiftObjectPose):
+        return Sift(cfg.max_features, cfg.peak_threshold)
+    matcher: Matcher = "superglue" if cfg.name == "superpoint_superglue" else "lightglue"
+    return SuperPoint(matcher, cfg.weights, cfg.max_features, ctx.cfg.device)
 
 
 def _best_attempt(ctx: Context, cfg: AutoObjectPose) -> tuple[ObjectReconstruction, str]:

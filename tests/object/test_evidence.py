@@ -11,7 +11,7 @@ from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
 from holdprep.object.colmap import Features, Model
 from holdprep.object.evidence import alike, choose, contested, smoothest, weigh
-from holdprep.object.views import mirrored
+from holdprep.object.views import mirrored, plane_through
 
 T, N = 16, 60
 NAMES = [f"{t:02d}" for t in range(T)]
@@ -67,14 +67,14 @@ def moved(poses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def flipped(poses: np.ndarray, points: np.ndarray) -> np.ndarray:
     wrong = poses.copy()
     for t in STRETCH:
-        wrong[t] = mirrored(poses[t], points)
+        wrong[t] = mirrored(poses[t], plane_through(points))
     return wrong
 
 
 def test_a_flipped_stretch_is_taken_from_the_model_that_has_it_right(poses, points, features, flipped) -> None:
     # the model that is right in the stretch is wrong elsewhere, in another unit, and lacks a frame
     other = poses.copy()
-    other[12:] = [mirrored(pose, points) for pose in poses[12:]]
+    other[12:] = [mirrored(pose, plane_through(points)) for pose in poses[12:]]
     evidence = weigh(NAMES, [model(flipped, points), model(*moved(other, points), range(1, T))], features, PRINCIPAL)
     assert evidence.best == 0
     chosen = choose(evidence)

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import rotation_angle_deg
-from holdprep.object import colmap
 from holdprep.object.child import Children
+from holdprep.object.features import Sift
 from holdprep.object.reconstruction import ObjectReconstruction, reproject
 from holdprep.object.sfm import reconstruct
 from tests.synthetic import box_sequence
@@ -117,11 +117,15 @@ def abort_inside(*_: object) -> NoReturn:
     os.abort()
 
 
-def test_an_abort_inside_colmap_is_told_in_one_line_with_its_log(scene: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Aborting(Sift):
+    def extract(self, *_: object) -> NoReturn:
+        abort_inside()
+
+
+def test_an_abort_inside_colmap_is_told_in_one_line_with_its_log(scene: tuple, tmp_path: Path) -> None:
     images, masks, _, _, names = scene
-    monkeypatch.setattr(colmap, "extract_features", abort_inside)
-    with pytest.raises(HoldprepError, match="COLMAP's process died in abort_inside") as told:
-        reconstruct(images[:4], masks[:4], names[:4], work_dir=tmp_path, num_threads=1)
+    with pytest.raises(HoldprepError, match="COLMAP's process died in extract") as told:
+        reconstruct(images[:4], masks[:4], names[:4], work_dir=tmp_path, source=Aborting(), num_threads=1)
     assert "\n" not in str(told.value)
     assert str(tmp_path / "colmap.log") in str(told.value)
     assert "last words" in (tmp_path / "colmap.log").read_text()

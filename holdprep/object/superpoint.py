@@ -1,0 +1,117 @@
+"""SuperPoint's features (DeTone et al. 2018), matched by SuperGlue (Sarlin et al. 2020) or LightGlue (Lindenberger et al. 2023).
+
+The networks are those of `transformers`, with weights from a local folder; a matcher's folder holds its detector as well. Features are found
+once a frame and kept in `features/` of the work folder; the matcher then gets them in place of its own detector's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from holdprep import pretrained
+from holdprep.object import colmap
+from holdprep.object.colmap import Crop
+
+Matcher = Literal["superglue", "lightglue"]
+_CLASSES: dict[Matcher, str] = {"superglue": "SuperGlueForKeypointMatching", "lightglue": "LightGlueForKeypointMatching"}
+_SOURCES: dict[Matcher, str] = {"superglue": "magic-leap-community/superglue_outdoor", "lightglue": "ETH-CVG/lightglue_superpoint"}
+_KEPT_FRAMES = 64  # in memory while pairs are matched: pairs come in order of time
+
+
+@dataclass(frozen=True)
+class SuperPoint:
+    """At most `max_features` SuperPoint features a frame, the surest ones, and the matcher in the folder `weights`, on `device` (cpu, cuda)."""
+
+    matcher: Matcher
+    weights: Path | None
+    max_features: int
+    device: str
+
+    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, num_threads: int) -> None:
+        """Raises HoldprepError when the weights cannot be used."""
+        torch.set_num_threads(num_threads)
+        detector = self._model().keypoint_detector
+        detector.keypoint_decoder.max_keypoints = -1  # the best are chosen among those on the mask
+        (folder / "features").mkdir(exist_ok=True)
+        keypoints_px = {}
+        for path in sorted((folder / "images").glob("*.png")):
+            px, scores, descriptors = self._detect(detector, colmap.read_crop(folder, path.stem), colmap.read_mask(folder, path.stem))
+            np.savez(_file(folder, path.stem), keypoints_px=px, scores=scores, descriptors=descriptors)
+            keypoints_px[path.stem] = px
+        colmap.write_keypoints(folder, crop, shape, focal_px, keypoints_px)
+
+    def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
+        return {path.stem: _read(folder, path.stem)["descriptors"] for path in sorted((folder / "features").glob("*.npz"))}
+
+    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        colmap.write_matches(folder, self._matches(folder, pairs), max_error_px, seed, num_threads)
+
+    def _model(self) -> Any:
+        option, kind = f"object_pose=superpoint_{self.matcher}", f"{self.matcher} on superpoint"
+        return pretrained.load(option, self.weights, _CLASSES[self.matcher], (kind,), _SOURCES[self.matcher], self.device)
+
+    @torch.inference_mode()
+    def _detect(self, detector: torch.nn.Module, picture: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keypoints (K, 2) in pixels of the enlarged crop, their scores (K,) and descriptors (K, D), the surest first."""
+        height, width = picture.shape
+        found = detector(torch.from_numpy(picture.astype(np.float32) / 255)[None, None].to(self.device))
+        scores = found.scores[0].cpu().numpy()
+        keypoints_px = (found.keypoints[0].cpu() * torch.tensor([width, height])).round().numpy()  # the network finds whole pixels
+        x, y = keypoints_px.astype(int).T
+        best = np.argsort(-scores, kind="stable")
+        best = best[mask[y, x][best] > 0][: self.max_features]
+        return keypoints_px[best], scores[best], found.descriptors[0].cpu().numpy()[best]
+
+    @torch.inference_mode()
+    def _matches(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, np.ndarray]]:
+        read = lru_cache(_KEPT_FRAMES)(partial(_read, folder))
+        model = self._model()
+        # all crops are of one size
+        model.keypoint_detector = known = _Known(colmap.read_crop(folder, pairs[0][0]).shape, self.device)
+        for a, b in pairs:
+            frames = read(a), read(b)
+            if not all(len(frame["scores"]) for frame in frames):
+                continue
+            to_other = model(known.show(frames)).matches.reshape(2, -1)[0, : len(frames[0]["scores"])].cpu().numpy()
+            own = np.flatnonzero(to_other >= 0)
+            yield a, b, np.stack([own, to_other[own]], axis=1)
+
+
+class _Known(torch.nn.Module):
+    """In a matcher, stands in for the detector: says what has been found before in the two frames that it was last shown."""
+
+    def __init__(self, size: tuple[int, ...], device: str) -> None:
+        super().__init__()
+        self._size, self._device = size, device
+        self._found: tuple[torch.Tensor, ...] = ()
+
+    def show(self, frames: Sequence[Mapping[str, np.ndarray]]) -> torch.Tensor:
+        """Remember the two frames' features; returns what to give the matcher for pictures, of which only the size (H, W) matters."""
+        lengths = torch.tensor([len(frame["scores"]) for frame in frames], device=self._device)
+
+        def padded(key: str) -> torch.Tensor:
+            parts = [torch.from_numpy(frame[key]).to(self._device) for frame in frames]
+            return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+        there = torch.arange(int(lengths.max()), device=self._device) < lengths[:, None]
+        relative = padded("keypoints_px") / torch.tensor(self._size[::-1], device=self._device)
+        self._found = relative, padded("scores"), padded("descriptors"), there.int()
+        return torch.zeros(1, device=self._device).expand(1, 2, 1, *self._size)
+
+    def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._found
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / "features" / f"{name}.npz"
+
+
+def _read(folder: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(_file(folder, name), allow_pickle=False) as found:
+        return dict(found)

@@ -1,0 +1,208 @@
+"""Feature backends: tiny random SuperPoint matchers of the published architecture against the library's own run on two pictures; exact
+features of a rendered box through mapping."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.rigid import rotation_angle_deg
+from holdprep.object import colmap
+from holdprep.object.colmap import Crop, write_crops
+from holdprep.object.sfm import reconstruct
+from holdprep.object.superpoint import Matcher, SuperPoint
+from tests.object.boxes import exact_box
+from tests.synthetic import box_sequence
+
+transformers = pytest.importorskip("transformers")
+
+DETECTOR = {
+    "model_type": "superpoint",
+    "encoder_hidden_sizes": [8, 8, 16, 16],
+    "decoder_hidden_size": 16,
+    "descriptor_decoder_dim": 32,
+    "keypoint_threshold": 0.0,  # every peak
+}
+NAMES = ["0", "1", "2"]
+MATCHERS: list[Matcher] = ["superglue", "lightglue"]
+
+
+def save(matcher: Matcher, folder: Path) -> Path:
+    """A random matcher with its detector, in the layout that Hugging Face serves."""
+    torch.manual_seed(0)
+    if matcher == "superglue":
+        sizes = {"hidden_size": 32, "keypoint_encoder_sizes": [8, 32], "gnn_layers_types": ["self", "cross"], "sinkhorn_iterations": 10}
+        model = transformers.SuperGlueForKeypointMatching(transformers.SuperGlueConfig(keypoint_detector_config=DETECTOR, **sizes))
+        model.bin_score.data.fill_(-5.0)
+    else:
+        sizes = {"descriptor_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "filter_threshold": 0.0}
+        model = transformers.LightGlueForKeypointMatching(transformers.LightGlueConfig(keypoint_detector_config=DETECTOR, **sizes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # else all features look alike
+            if parameter.ndim > 1:
+                parameter.mul_(150 if "final_projection" in name else 8 if "keypoint_detector" in name else 2)
+    model.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    source: SuperPoint
+    folder: Path
+    crop: Crop
+    model: torch.nn.Module
+
+
+@pytest.fixture(scope="module", params=MATCHERS)
+def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Three frames of a box, the last one without a mask, features found and matched."""
+    folder = tmp_path_factory.mktemp(request.param)
+    weights = save(request.param, folder / "weights")
+    images, masks, _, _ = box_sequence(3)
+    crop = Crop.around(masks, 1.0)
+    write_crops(folder, crop, images, [*masks[:2], np.zeros_like(masks[2])], NAMES)
+    source = SuperPoint(request.param, weights, 100000, "cpu")
+    source.extract(folder, crop, images[0].shape[:2], 500.0, 1)
+    source.match(folder, [("0", "1"), ("0", "2"), ("1", "2")], 4.0, 0, 1)
+    model = getattr(transformers, type_of(request.param)).from_pretrained(weights).eval()
+    return Prepared(source, folder, crop, model)
+
+
+def type_of(matcher: str) -> str:
+    return {"superglue": "SuperGlueForKeypointMatching", "lightglue": "LightGlueForKeypointMatching"}[matcher]
+
+
+def picture(folder: Path, name: str) -> torch.Tensor:
+    return torch.from_numpy(colmap.read_crop(folder, name).astype(np.float32) / 255)[None, None]
+
+
+def test_features_are_the_networks_own_on_the_mask(prepared: Prepared) -> None:
+    with torch.no_grad():
+        found = prepared.model.keypoint_detector(picture(prepared.folder, "0"))
+    mask = colmap.read_mask(prepared.folder, "0")
+    px = (found.keypoints[0] * torch.tensor(mask.shape[::-1])).numpy()
+    x, y = np.round(px).astype(int).T
+    inside = mask[y, x] > 0
+    assert 50 < inside.sum() < len(px)
+    features = colmap.read_features(prepared.folder, prepared.crop)
+    own = features.keypoints_px["0"]
+    expected = prepared.crop.from_colmap(px[inside] + 0.5)
+    assert own[np.lexsort(own.T)] == pytest.approx(expected[np.lexsort(expected.T)], abs=1e-3)
+    described = prepared.source.descriptors(prepared.folder)
+    assert described["0"].shape == (inside.sum(), 32) and described["0"].dtype == np.float32
+    assert described["0"][np.lexsort(own.T)] == pytest.approx(found.descriptors[0].numpy()[inside][np.lexsort(expected.T)], abs=1e-5)
+    assert len(features.keypoints_px["2"]) == 0
+
+
+def test_the_surest_features_are_kept(prepared: Prepared, tmp_path: Path) -> None:
+    few = SuperPoint(prepared.source.matcher, prepared.source.weights, 20, "cpu")
+    images, masks, _, _ = box_sequence(1)
+    write_crops(tmp_path, prepared.crop, images, masks, ["0"])
+    few.extract(tmp_path, prepared.crop, images[0].shape[:2], 500.0, 1)
+    with np.load(tmp_path / "features" / "0.npz") as found, np.load(prepared.folder / "features" / "0.npz") as every:
+        assert len(found["scores"]) == 20
+        assert found["scores"].tolist() == np.sort(every["scores"])[::-1][:20].tolist()
+
+
+def test_matches_are_the_networks_own(prepared: Prepared, tmp_path: Path) -> None:
+    """With masks that are open everywhere the library's own run on both pictures says the same, in whatever order features come."""
+    noise = np.random.default_rng(0).integers(0, 255, (130, 170, 3), np.uint8)
+    images = [noise[:120, :160], noise[3:123, 5:165]]
+    crop = Crop(0, 0, 160, 120, 1.0)
+    write_crops(tmp_path, crop, images, np.ones((2, 120, 160), bool), NAMES[:2])
+    prepared.source.extract(tmp_path, crop, (120, 160), 500.0, 1)
+    ((a, b, ours),) = prepared.source._matches(tmp_path, [("0", "1")])
+    own, other = (np.load(tmp_path / "features" / f"{name}.npz")["keypoints_px"] for name in (a, b))
+    with torch.no_grad():
+        found = prepared.model(torch.stack([picture(tmp_path, name) for name in NAMES[:2]], dim=1)[0][None])
+    px = found.keypoints[0].numpy() * picture(tmp_path, "0").shape[:1:-1]
+    to_other = found.matches.reshape(2, -1)[0].numpy()
+    at = np.flatnonzero(to_other >= 0)
+    expected = {(*x, *y) for x, y in zip(np.round(px[0][at]).tolist(), np.round(px[1][to_other[at]]).tolist(), strict=True)}
+    got = {(*x, *y) for x, y in zip(own[ours[:, 0]].tolist(), other[ours[:, 1]].tolist(), strict=True)}
+    assert 20 < len(got) < len(own)
+    assert len(got & expected) > 0.99 * max(len(got), len(expected))
+
+
+def test_frames_without_features_are_passed_over(prepared: Prepared) -> None:
+    assert [(a, b) for a, b, _ in prepared.source._matches(prepared.folder, [("0", "1"), ("0", "2")])] == [("0", "1")]
+
+
+def test_the_databases_camera_and_matches(prepared: Prepared) -> None:
+    with pycolmap.Database.open(prepared.folder / "database.db") as database:
+        (camera,) = database.read_all_cameras()
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        raw = database.read_matches(ids["0.png"], ids["1.png"])
+    assert sorted(ids) == [f"{name}.png" for name in NAMES]
+    assert camera.params == pytest.approx([500.0, *prepared.crop.to_colmap([(480 - 1) / 2, (360 - 1) / 2]), 0.0])
+    (found,) = prepared.source._matches(prepared.folder, [("0", "1")])
+    assert raw.tolist() == found[2].tolist()
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+def test_what_is_wrong_with_weights_is_told_with_where_they_are(matcher: Matcher, tmp_path: Path) -> None:
+    source = {"superglue": "magic-leap-community/superglue_outdoor", "lightglue": "ETH-CVG/lightglue_superpoint"}[matcher]
+    other = save("lightglue" if matcher == "superglue" else "superglue", tmp_path / "other")
+    lacking = save(matcher, tmp_path / "lacking")
+    strange = save(matcher, tmp_path / "strange")
+    config = json.loads((strange / "config.json").read_text())
+    config["keypoint_detector_config"]["model_type"] = "disk"
+    (strange / "config.json").write_text(json.dumps(config))
+    (lacking / "model.safetensors").write_bytes(b"")
+    for weights, words in (
+        (None, "object_pose.weights is not set"),
+        (tmp_path / "none", "no weights in"),
+        (other, f"holds a model of type .* on superpoint, not {matcher} on superpoint"),
+        (strange, f"of type {matcher} on disk"),
+        (lacking, "cannot be loaded"),
+    ):
+        with pytest.raises(HoldprepError, match=words) as told:
+            SuperPoint(matcher, weights, 100, "cpu").extract(tmp_path, Crop(0, 0, 9, 9, 1.0), (9, 9), 9.0, 1)
+        assert "\n" not in str(told.value)
+        assert f"object_pose=superpoint_{matcher}:" in str(told.value)
+        assert f"hf download {source} " in str(told.value)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Features that are known: `keypoints_px` (K, 2) of the full image by frame, and matches by pair of frames."""
+
+    keypoints_px: Mapping[str, np.ndarray]
+    matches: Mapping[str, Mapping[str, np.ndarray]]
+
+    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, _: int) -> None:
+        px = {name: crop.to_colmap(px) - 0.5 for name, px in self.keypoints_px.items()}
+        colmap.write_keypoints(folder, crop, shape, focal_px, px)
+
+    def descriptors(self, _: Path) -> dict[str, np.ndarray]:
+        return {name: np.zeros((len(px), 2), np.float32) for name, px in self.keypoints_px.items()}
+
+    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+        colmap.write_matches(folder, ((a, b, self.matches[a][b]) for a, b in pairs), max_error_px, seed, num_threads)
+
+
+def test_features_of_any_source_become_poses(tmp_path: Path) -> None:
+    box = exact_box(tmp_path / "box", 16, noise_px=0.2)
+    rng = np.random.default_rng(0)
+    matches: dict[str, dict[str, np.ndarray]] = {}
+    for a, others in box.features.matches.items():
+        for b, found in others.items():
+            wrong = found[rng.random(len(found)) < 0.1]  # a tenth is matched wrongly: verification must see to it
+            matches.setdefault(a, {})[b] = np.concatenate(
+                [found[~np.isin(found[:, 0], wrong[:, 0])], np.roll(wrong, 1, axis=0) * [0, 1] + wrong * [1, 0]]
+            )
+    images, masks, _, _ = box_sequence(16, degrees=40.0, size=(0.10, 0.08, 0.07))
+    given = Given(box.features.keypoints_px, matches)
+    found = reconstruct(images, masks, box.names, work_dir=tmp_path / "sfm", source=given, num_threads=1)
+    assert found.registered.all()
+    R, R_true = found.T_cam_obj[:, :3, :3], box.poses[:, :3, :3]
+    between = Rotation.from_matrix(np.swapaxes(R, 1, 2) @ R_true).mean().as_matrix()
+    assert np.median(rotation_angle_deg(R @ between, R_true)) < 0.3
+    assert abs(found.focal_px / box.K[0, 0] - 1) < 0.03
