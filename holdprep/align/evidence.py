@@ -52,6 +52,14 @@ def of_departures(variance_px2: float, tau: float) -> float:
     return variance_px2 / (NUM_JOINTS * tau**2)
 
 
+def shared_weight(variance_px2: float, joints: float, sigma: float) -> float:
+    """px^2 per squared unit of a departure that all frames share and whose standard error is `sigma`, or of one observation's.
+
+    The objective is a mean over `joints` keypoints: times joints / (2 variance) it is minus the logarithm of the likelihood.
+    """
+    return variance_px2 / (joints * sigma**2)
+
+
 def contact_weight(variance_px2: float, sigma_m: float, tips: int, share_of_frames: float) -> float:
     """px^2 per m for the mean over `tips` of a distance rounded off at `sigma_m`, which is how well they meet the surface."""
     return 2 * tips * share_of_frames * variance_px2 / (NUM_JOINTS * sigma_m)

@@ -40,7 +40,10 @@ SCHEDULES: dict[Variant, dict[Mode, Schedule]] = {
 }
 CLIP_NORM = 0.5
 FREE_SCALE_AT = 2000
-CONTACT: dict[Variant, float] = {"hold": 100.0, "hold_arctic": 10.0}
+OPEN: dict[Variant, dict[str, float]] = {  # published numbers for weights left open
+    "hold": {"o2d": 1.0, "contact": 100.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
+    "hold_arctic": {"o2d": 1.0, "contact": 10.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
+}
 TOUCHING_SHARE = 0.01  # of the hand's box: object points this near to a keypoint in the picture make a contact frame
 DEPTH_WEIGHT, DEPTH_WIDTH_M = 1000.0, 5.0  # of the Huber loss between the depths of hand and object
 FRAMES_AT_ONCE = 8  # whose distances between hand and cloud are in memory
@@ -57,6 +60,11 @@ class Targets:
     hands_m: Mapping[Side, Tensor]
     o2d_px: Tensor
 
+    def to(self, device: str) -> "Targets":
+        """The same on a device."""
+        j2d_px, seen, hands_m = ({side: x.to(device) for side, x in part.items()} for part in (self.j2d_px, self.seen, self.hands_m))
+        return Targets(self.K.to(device), j2d_px, seen, hands_m, self.o2d_px.to(device))
+
     def touching(self, side: Side) -> Tensor:
         """(T,) bool: an object point lies near a keypoint of this hand in the picture."""
         j2d = self.j2d_px[side].masked_fill(~self.seen[side][..., None], torch.nan)
@@ -67,7 +75,7 @@ class Targets:
 
 def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
     """Robust reprojection of the joints (T, 21, 3), a mean over seen joints and over hands."""
-    total = torch.zeros((), dtype=targets.K.dtype)
+    total = targets.K.new_zeros(())
     for side, joints in joints_m.items():
         seen = targets.seen[side]
         error = geman_mcclure(project(joints, targets.K)[seen] - targets.j2d_px[side][seen], weights.j2d_sigma_px)
@@ -98,7 +106,7 @@ def nearest_squared(hand_m: Tensor, points_m: Tensor) -> Tensor:
     parts = []
     for a, b in zip(hand_m.split(FRAMES_AT_ONCE), points_m.split(FRAMES_AT_ONCE), strict=True):
         pair = torch.cdist(a.detach(), b.detach()).flatten(1).argmin(dim=1)
-        row = torch.arange(len(a))
+        row = torch.arange(len(a), device=a.device)
         parts.append((a[row, pair // b.shape[1]] - b[row, pair % b.shape[1]]).square().sum(dim=-1))
     return torch.cat(parts)
 

@@ -1,19 +1,20 @@
 """Alignment as LightningModules: one iteration a training step, every loss term logged as align/<mode>/<term>."""
 
 from collections.abc import Mapping
-from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from scipy.linalg import LinAlgError
 from torch import Tensor, nn
 
 from holdprep.align import hold
+from holdprep.align.layout import Group
 from holdprep.align.objective import Objective, Scene
 from holdprep.align.order import DepthOrder
 from holdprep.align.problem import Mode, SettledWeights
 from holdprep.align.scale import ESTIMATORS, Choice, choose, estimate
-from holdprep.align.solver import solve
+from holdprep.align.solver import BlockSystem, solve
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, ScaleEstimate
 from holdprep.hand.model import Side
@@ -47,17 +48,17 @@ class SecondOrder(Iterative):
         self.finished = True
         return self.terms
 
-    def _try(self, systems: Mapping[Side, Any], own: Any, gradient: Any) -> bool:
+    def _try(self, systems: Mapping[Group, BlockSystem], own: np.ndarray, gradient: np.ndarray) -> bool:
         try:
-            per_hand, shared = solve(systems, own, gradient, self.damping)
+            per_group, shared = solve(systems, own, gradient, self.damping)
         except LinAlgError:
             return False
-        scene = self.objective.step(self.scene, per_hand, shared)
+        scene = self.objective.step(self.scene, per_group, shared)
         residuals = self.objective.residuals(scene)
         terms = self.objective.terms(scene, residuals)
         if not terms["loss"] <= self.terms["loss"]:
             return False
-        small = max(abs(d).max() for d in per_hand.values()) < STEP_TOLERANCE and (len(shared) == 0 or abs(shared).max() < STEP_TOLERANCE)
+        small = max(abs(d).max() for d in per_group.values()) < STEP_TOLERANCE and (len(shared) == 0 or abs(shared).max() < STEP_TOLERANCE)
         self.finished = bool(small) or self.terms["loss"] - terms["loss"] < LOSS_TOLERANCE * (1e-6 + self.terms["loss"])
         self.scene, self.residuals, self.terms = scene, residuals, terms
         return True

@@ -83,7 +83,9 @@ class Weights:
 
     j2d: float = 1.0  # hand keypoint reprojection; per px^2
     j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
-    o2d: float = 1.0  # object reprojection (method "hold" alone: elsewhere the object keeps its SfM trajectory); per px^2
+    o2d: float | None = (
+        None  # object reprojection, where the object may leave SfM's trajectory (refined in mode ho, method "hold"); per px^2
+    )
     o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
     contact: float | None = None  # distance of hand and object; px^2 per m
     grasp: float | None = None  # how a still hand's middle wanders on the object (mode ho); px^2 per m^2
@@ -94,11 +96,11 @@ class Weights:
     rotation: float | None = None  # departure of the hand's rotation from the registered one; px^2 per rad^2
     pose: float | None = None  # departure of the fingers' joint angles; px^2 per rad^2
     shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
+    focal: float | None = None  # departure of a refined focal length from SfM's; px^2 per squared logarithm of their ratio
     scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
 
-    def settled(self, *, contact: float, grasp: float, rotation: float, pose: float) -> "SettledWeights":
-        """With these numbers for those left open."""
-        measured = {"contact": contact, "grasp": grasp, "rotation": rotation, "pose": pose}
+    def settled(self, **measured: float) -> "SettledWeights":
+        """With these numbers for those left open, of which none may be missing."""
         return SettledWeights(**{name: measured[name] if value is None else value for name, value in vars(self).items()})
 
 
@@ -106,19 +108,24 @@ class Weights:
 class SettledWeights(Weights):
     """Weights of which none is open."""
 
+    o2d: float = 1.0
     contact: float = 0.0
     grasp: float = 0.0
     rotation: float = 0.0
     pose: float = 0.0
+    focal: float = 0.0
 
 
 @dataclass(frozen=True)
 class Refine:
-    """What is free besides the hand's translation (modes h and ho); each is held to its registered value by a prior."""
+    """What is free besides the hand's translation (modes h and ho), each held to its registered value by a prior; in mode ho also the
+    object's poses, held by SfM's observations, and the focal length."""
 
     rotation: bool = True
     pose: bool = True
     shape: bool = False
+    obj_pose: bool = False
+    focal: bool = False
 
 
 @dataclass(frozen=True)

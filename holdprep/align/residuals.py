@@ -1,8 +1,10 @@
 """Residuals, robust widths and their derivatives: pure functions of tensors, (..., D) in, (..., D) out."""
 
+import torch
 from torch import Tensor
 
 from holdprep.geometry.cameras import project_ahead
+from holdprep.geometry.rigid import skew
 
 
 def geman_mcclure(x: Tensor, sigma: float) -> Tensor:
@@ -54,3 +56,16 @@ def signed_gap_by_log_scale(gap_m: Tensor, slopes_cam: Tensor, hand_points_m: Te
     `slopes_cam` (..., 3) is the surface's slope d' there, turned into the camera frame: also the derivative by the point (..., 3) itself.
     """
     return gap_m - (slopes_cam * hand_points_m).sum(dim=-1)
+
+
+def signed_gap_by_pose(slopes_cam: Tensor, hand_points_m: Tensor, t_cam_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
+    """Derivative (..., 6) of the same distance by a turn of the object (rotation vector, camera axes) and by a shift of it, of which one unit
+    along each axis moves it by `by_shift_m` (3,)."""
+    by_turn = torch.linalg.cross(slopes_cam, hand_points_m - t_cam_obj_m)
+    return torch.cat([by_turn, -slopes_cam * by_shift_m], dim=-1)
+
+
+def wandering_by_pose(R_cam_obj: Tensor, place_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
+    """Derivative (T, 3, 6) of `wandering` by the object's turn and shift, as above."""
+    by_turn = skew((R_cam_obj @ place_obj_m[..., None])[..., 0])
+    return torch.cat([by_turn, -torch.diag(by_shift_m).expand_as(by_turn)], dim=-1)

@@ -17,6 +17,7 @@ from holdprep.align.objective import NEAR_M, Objective, Scene
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
 from holdprep.align.scale import ESTIMATORS, Choice
 from holdprep.align.surface import Surface
+from holdprep.align.trajectory import Trajectory
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import linear_translation
 from holdprep.geometry.rigid import interpolate_linear
@@ -43,12 +44,14 @@ def align(
     logger: Logger | None = None,
     progress: bool = False,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Alignment:
     """One mode of the alignment.
 
     `h`: each hand's translation (and what `refine` frees) from its keypoints under SfM's K. `o`: the object's scale along its SfM
     trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. `method` "lm" is second order, "hold" and
-    "hold_arctic" the published objectives, schedules and freedom (the scale estimator and `refine` then play no part). Loss terms go to `logger` as
+    "hold_arctic" the published objectives, schedules and freedom (the scale estimator and `refine` then play no part); their thousands of
+    steps run on `device`, the few of the second order on the CPU. Loss terms go to `logger` as
     align/<mode>/<term>. Raises HoldprepError in one line for input that cannot be aligned.
     """
     if mode not in MODES:
@@ -59,10 +62,10 @@ def align(
     surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
     def run(module: Iterative, iterations: int) -> None:
-        fit(module, max_iterations or iterations, logger, progress)
+        fit(module, max_iterations or iterations, logger, progress, "cpu" if method == "lm" else device)
 
     if method != "lm":
-        result = _align_hold(mode, method, ready, weights, initial, run)
+        result = _align_hold(mode, method, ready, weights, initial, run, device)
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
     elif mode == "o":
@@ -96,7 +99,7 @@ def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> N
 def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     start = {side: _start(problem, side, state) for side, state in registered.items()}
-    module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0))
+    module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0, Trajectory.of(problem)))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
     measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "contact")}
@@ -125,14 +128,27 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := still_grasps(track, initial.obj_scale)) is not None}
     objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured, grasps)
-    module = SecondOrder("ho", objective, Scene(hands, log_scale, objective.places_m))
+    module = SecondOrder("ho", objective, Scene(hands, log_scale, Trajectory.of(problem), objective.places_m))
     run(module, MAX_ITERATIONS["ho"])
-    scale = float(np.exp(module.scene.log_scale))
-    result = _alignment("ho", "lm", problem, module.scene.hands, scale, ratio * scale, module)
-    return replace(result, notes=[*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"])
+    scale, trajectory = float(np.exp(module.scene.log_scale)), module.scene.trajectory
+    placed = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
+    result = _alignment("ho", "lm", placed, module.scene.hands, scale, ratio * scale, module)
+    figures: dict[str, float] = {}
+    notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
+    if objective.layout.moves:
+        turn_rad, shift = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))
+        turned_deg, shifted_mm = float(turn_rad.rad2deg()), 1e3 * scale * float(shift)
+        figures |= {"object.turned_deg": turned_deg, "object.shifted_mm": shifted_mm}
+        notes.append(f"mode ho moved the object's poses by {turned_deg:.2f} deg and {shifted_mm:.2f} mm (medians)")
+    if objective.layout.zooms:
+        figures["focal_change_pct"] = 100 * float(np.expm1(trajectory.log_focal))
+        notes.append(f"mode ho changed the focal length by {figures['focal_change_pct']:+.2f} % to {float(placed.K[0, 0]):.1f} px")
+    return replace(result, metrics=figures, notes=notes)
 
 
-def _align_hold(mode: Mode, variant: hold.Variant, problem: Problem, weights: Weights, initial: Alignment | None, run: Run) -> Alignment:
+def _align_hold(
+    mode: Mode, variant: hold.Variant, problem: Problem, weights: Weights, initial: Alignment | None, run: Run, device: str
+) -> Alignment:
     """HOLD's start is the hand at (0, 0, 1) and the object 1 m beyond its SfM place."""
     ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     if initial is None:
@@ -145,12 +161,14 @@ def _align_hold(mode: Mode, variant: hold.Variant, problem: Problem, weights: We
     rest = {side: _points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    settled = weights.settled(contact=hold.CONTACT[variant], grasp=0.0, rotation=0.0, pose=0.0)
-    module = HoldAdam(mode, variant, rest, transl, turned, obj_transl, scale, hold_targets(problem, rest, transl), settled)
+    settled = weights.settled(**hold.OPEN[variant])
+    targets = hold_targets(problem, rest, transl).to(device)
+    rest, transl = ({side: points.to(device) for side, points in hand.items()} for hand in (rest, transl))
+    module = HoldAdam(mode, variant, rest, transl, turned.to(device), obj_transl.to(device), scale, targets, settled)
     run(module, module.schedule.iterations)
-    hands = {side: replace(state, transl=module.hand_transl[side].detach()) for side, state in hands.items()}
+    hands = {side: replace(state, transl=module.hand_transl[side].detach().cpu()) for side, state in hands.items()}
     result = _alignment(mode, variant, problem, hands, float(module.obj_scale.detach()), float("nan"), module)
-    return replace(result, transl_cam_obj_m=module.obj_transl.detach())
+    return replace(result, transl_cam_obj_m=module.obj_transl.detach().cpu())
 
 
 def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Side, Tensor]) -> hold.Targets:
@@ -209,12 +227,11 @@ def _alignment(
 
 def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:
     curves: metrics.Curves = {}
-    hands = _states(problem, alignment)
+    hands, placed = _states(problem, alignment), _follow(problem, alignment)
     result = {"behind_camera_frames": metrics.behind_camera_frames(problem, hands), "iterations": float(len(alignment.losses))}
     for side, state in hands.items():
-        result |= metrics.hand_metrics(problem, side, state, curves)
+        result |= metrics.hand_metrics(placed, side, state, curves)
     if surface is not None:
-        placed = _follow(problem, alignment)
         result |= metrics.object_metrics(placed, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
         result |= metrics.order_metrics(placed, hands, alignment.obj_scale, surface) if alignment.mode == "ho" else {}
         result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
@@ -222,7 +239,7 @@ def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) ->
 
 
 def _follow(problem: Problem, alignment: Alignment) -> Problem:
-    """The problem with the object's trajectory as aligned (HOLD's objective lets it leave SfM's), in the unit of SfM."""
+    """The problem with the object's trajectory, in the unit of SfM, and the camera as aligned."""
     T = problem.T_cam_obj.clone()
-    T[:, :3, 3] = alignment.transl_cam_obj_m / alignment.obj_scale
-    return replace(problem, T_cam_obj=T)
+    T[:, :3, :3], T[:, :3, 3] = alignment.R_cam_obj, alignment.transl_cam_obj_m / alignment.obj_scale
+    return replace(problem, T_cam_obj=T, K=alignment.K)

@@ -14,10 +14,12 @@ from torch import Tensor
 from holdprep.geometry.blocks import BlockFactor
 
 Key = TypeVar("Key")
+Columns = slice | np.ndarray  # of a block, in order
+ALL = slice(None)
 
 
 class BlockSystem:
-    """Gauss-Newton equations of one hand: T blocks of `size` unknowns and `shared` further ones."""
+    """Gauss-Newton equations: T blocks of `size` unknowns, coupled with their neighbours, and `shared` further ones."""
 
     def __init__(self, frames: int, size: int, shared: int) -> None:
         self.frames, self.size, self.shared = frames, size, shared
@@ -28,40 +30,41 @@ class BlockSystem:
         self.gradient = np.zeros((frames, size))
         self.shared_gradient = np.zeros(shared)
 
-    def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor) -> None:
-        """Residuals (T, Q, M) with weights alike, their derivatives (T, Q, M, size) and (T, Q, M, shared)."""
+    def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor, columns: Columns = ALL) -> None:
+        """Residuals (T, Q, M) with weights alike, their derivatives (T, Q, M, n) by the `columns` of their frame's block and (T, Q, M, shared)."""
         J, S = own.flatten(1, 2).numpy(), shared.flatten(1, 2).numpy()
         w, r = weight.expand_as(residual).flatten(1).numpy(), residual.flatten(1).numpy()
         weighted = np.swapaxes(J * w[..., None], 1, 2)
-        self.diagonal += weighted @ J
-        self.gradient += (weighted @ r[..., None])[..., 0]
+        self.diagonal[_square(columns)] += weighted @ J
+        self.gradient[:, columns] += (weighted @ r[..., None])[..., 0]
         if self.shared:
-            self.coupling += weighted @ S
+            self.coupling[:, columns] += weighted @ S
             self.corner += np.einsum("fma,fm,fmb->ab", S, w, S, optimize=True)
             self.shared_gradient += np.einsum("fma,fm->a", S, w * r)
 
-    def add_motion(self, own: Tensor, shared: Tensor, moved: Tensor, weight: float) -> None:
-        """Displacements (T - 1, Q, 3) of points with derivatives (T, Q, 3, size) and (T, Q, 3, shared) at each frame."""
+    def add_motion(self, own: Tensor, shared: Tensor, moved: Tensor, weight: float, columns: Columns = ALL) -> None:
+        """Displacements (T - 1, Q, 3) of points with derivatives (T, Q, 3, n) and (T, Q, 3, shared) at each frame."""
         J, S, r = own.flatten(1, 2).numpy(), shared.flatten(1, 2).numpy(), moved.flatten(1).numpy()
         square = weight * np.swapaxes(J, 1, 2) @ J
-        self.diagonal[1:] += square[1:]
-        self.diagonal[:-1] += square[:-1]
-        self.below = -weight * np.swapaxes(J[1:], 1, 2) @ J[:-1]
-        push = weight * r[..., None]
-        self.gradient[1:] += (np.swapaxes(J[1:], 1, 2) @ push)[..., 0]
-        self.gradient[:-1] -= (np.swapaxes(J[:-1], 1, 2) @ push)[..., 0]
+        block, push = _square(columns), weight * r[..., None]
+        self.diagonal[1:][block] += square[1:]
+        self.diagonal[:-1][block] += square[:-1]
+        if self.below is None:
+            self.below = np.zeros((self.frames - 1, self.size, self.size))
+        self.below[block] -= weight * np.swapaxes(J[1:], 1, 2) @ J[:-1]
+        self.gradient[1:, columns] += (np.swapaxes(J[1:], 1, 2) @ push)[..., 0]
+        self.gradient[:-1, columns] -= (np.swapaxes(J[:-1], 1, 2) @ push)[..., 0]
         if self.shared:
             change = S[1:] - S[:-1]
-            self.coupling[1:] += weight * np.swapaxes(J[1:], 1, 2) @ change
-            self.coupling[:-1] -= weight * np.swapaxes(J[:-1], 1, 2) @ change
+            self.coupling[1:, columns] += weight * np.swapaxes(J[1:], 1, 2) @ change
+            self.coupling[:-1, columns] -= weight * np.swapaxes(J[:-1], 1, 2) @ change
             self.corner += weight * np.einsum("fma,fmb->ab", change, change)
             self.shared_gradient += weight * np.einsum("fma,fm->a", change, r)
 
-    def add_prior(self, start: int, departure: Tensor, weight: Tensor) -> None:
-        """Departures (T, n) of the unknowns from `start` on, whose derivative is one; weights (n,)."""
-        at = np.arange(start, start + departure.shape[1])
-        self.diagonal[:, at, at] += weight.numpy()
-        self.gradient[:, at] += (weight * departure).numpy()
+    def add_squares(self, blocks: np.ndarray, departure: np.ndarray, columns: Columns = ALL) -> None:
+        """Half of d^T B d for departures (T, n) of unknowns, whose derivative is one, with `blocks` (T, n, n)."""
+        self.diagonal[_square(columns)] += blocks
+        self.gradient[:, columns] += (blocks @ departure[..., None])[..., 0]
 
     def factor(self, damping: float) -> BlockFactor:
         """Cholesky factor of the damped blocks; raises LinAlgError if they are not positive definite."""
@@ -69,6 +72,10 @@ class BlockSystem:
         at = np.arange(self.size)
         blocks[:, at, at] += damping * blocks[:, at, at] + 1e-12 * (1 + np.abs(blocks).max())
         return BlockFactor(blocks, self.below)
+
+
+def _square(columns: Columns) -> tuple[slice, Columns, Columns]:
+    return (ALL, columns, columns) if isinstance(columns, slice) else (ALL, columns[:, None], columns)
 
 
 def solve(

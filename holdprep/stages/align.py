@@ -53,10 +53,11 @@ def aligner(cfg: Config) -> Callable[..., Alignment]:
         align,
         method=cfg.align.method,
         weights=Weights(**cfg.weights.model_dump()),
-        refine=Refine(rotation=cfg.align.refine_rotation, pose=cfg.align.refine_pose, shape=cfg.align.refine_shape),
+        refine=Refine(**{free: getattr(cfg.align, f"refine_{free}") for free in vars(Refine())}),
         scale_estimator=cfg.align.scale,
         max_iterations=cfg.align.max_iterations,
         seed=cfg.seed,
+        device=cfg.device,
     )
 
 

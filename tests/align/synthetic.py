@@ -1,5 +1,6 @@
 """Synthetic truth: a hand in MANO's layout made of boxes along bones, a box-shaped cloud, and sequences of both."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -7,7 +8,7 @@ import roma
 import torch
 from scipy.optimize import least_squares
 
-from holdprep.align.problem import HandObservation, Problem
+from holdprep.align.problem import HandObservation, Problem, Tracks
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand.lbs import HandPoints, HandState, tip_patches, to_params
 from holdprep.hand.model import HandModel, ManoParams, Side
@@ -121,6 +122,17 @@ def grasp(
     T_cam_obj = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
     T_cam_obj[:, :3, :3], T_cam_obj[:, :3, 3] = R, t / unit_m
     return Problem(K, (640, 480), hands, cloud / unit_m, T_cam_obj, torch.ones(frames, dtype=torch.float64)), truth
+
+
+def tracked(problem: Problem, per_frame: int, noise_px: float) -> Problem:
+    """With observations of 50 of the object's points, `per_frame` in each frame."""
+    g = torch.Generator().manual_seed(0)
+    frame = torch.arange(problem.num_frames).repeat_interleave(per_frame)
+    point = torch.randint(0, 50, (len(frame),), generator=g)
+    T = problem.T_cam_obj[frame]
+    points = (T[:, :3, :3] @ problem.points_obj[point][..., None])[..., 0] + T[:, :3, 3]
+    px = project(points, problem.K) + noise_px * torch.randn(len(frame), 2, generator=g, dtype=torch.float64)
+    return replace(problem, tracks=Tracks(frame, point, px))
 
 
 BAR_RADIUS_M, BAR_LENGTH_M = 0.03, 0.16

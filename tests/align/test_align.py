@@ -13,12 +13,13 @@ from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
 from holdprep.align.surface import Surface
+from holdprep.align.trajectory import Trajectory, information
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.lbs import to_state
 
-from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp
+from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp, tracked
 
 UNIT_M = 0.037
 STILL = Refine(rotation=False, pose=False, shape=False)
@@ -163,30 +164,103 @@ def test_a_still_hand_keeps_its_place_on_the_object():
     assert align("ho", turned, initial=o).losses[-1]["grasp"] == 0.0
 
 
+@pytest.mark.parametrize("refine", [Refine(shape=True), Refine(shape=True, obj_pose=True, focal=True)])
 @pytest.mark.parametrize("sides", [("right",), ("left", "right")])
-def test_equations_hold_the_gradient_of_the_loss(sides):
-    """By the scale, the places where hands stand still and the shape: against differences of the loss; twice the halved squares' gradient."""
+def test_equations_hold_the_gradient_of_the_loss(sides, refine):
+    """By scale, focal length, shape, places where hands stand still, and a frame's unknowns: differences of the loss against twice the halved
+    squares' gradient."""
     problem, _ = grasp(sides, frames=20, noise_px=5.0)
-    ready = prepare(problem, Weights())
+    ready = prepare(tracked(problem, 20, 1.0), Weights())
     o = align("o", problem, initial=align("h", problem))
     hands = {s: to_state(h.model, o.hands[s]) for s, h in ready.hands.items()}
     grasps = {s: still_grasps(metrics.hand_track(ready, s, x), o.obj_scale) for s, x in hands.items()}
     surface = Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
-    measured = {"rotation": 50.0, "pose": 50.0, "contact": 30.0, "grasp": 3e4}
-    objective = Objective(ready, Weights(), Refine(shape=True), hands, surface, float(np.log(o.obj_scale)), 0.01, measured, grasps)
-    scene = Scene(hands, float(np.log(o.obj_scale)) + 0.003, objective.places_m + 0.002)
+    measured = {"rotation": 50.0, "pose": 50.0, "contact": 30.0, "grasp": 3e4, "o2d": 2.0, "focal": 40.0}
+    objective = Objective(ready, Weights(), refine, hands, surface, float(np.log(o.obj_scale)), 0.01, measured, grasps)
+    trajectory = Trajectory.of(ready)
+    if refine.obj_pose:
+        g = torch.Generator().manual_seed(5)
+        turns, shifts = 3e-4 * torch.randn(2, 20, 3, generator=g, dtype=torch.float64)
+        trajectory = trajectory.moved(turns, shifts / UNIT_M).zoomed(0.01)
+    scene = Scene(hands, float(np.log(o.obj_scale)) + 0.003, trajectory, objective.places_m + 0.002)
     systems, _, own = objective.equations(scene, objective.residuals(scene))
     gradient = 2 * (own + sum(s.shared_gradient for s in systems.values()))
-    still = {s: np.zeros((20, 51)) for s in sides}
+    still = {group: np.zeros((20, objective.layout.size(group))) for group in systems}
 
-    def loss(step):
-        moved = objective.step(scene, still, step)
+    def loss(per_group, shared):
+        moved = objective.step(scene, per_group, shared)
         return objective.terms(moved, objective.residuals(moved))["loss"]
 
-    for n in range(len(gradient)):
-        step = np.zeros(len(gradient))
-        step[n] = 1e-6
-        assert gradient[n] == pytest.approx((loss(step) - loss(-step)) / 2e-6, rel=2e-3, abs=2e-3)
+    for n, step in enumerate(1e-6 * np.eye(len(gradient))):
+        assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=2e-3, abs=2e-3)
+    for group, system in systems.items():
+        for n in (0, 2, 3, system.size - 6, system.size - 5, system.size - 2, system.size - 1):
+            there, back = (still | {group: d * (np.arange(20) == 7)[:, None] * np.eye(system.size)[n]} for d in (1e-6, -1e-6))
+            nothing = np.zeros(len(gradient))
+            differences = (loss(there, nothing) - loss(back, nothing)) / 2e-6
+            assert 2 * system.gradient[7, n] == pytest.approx(differences, rel=2e-3, abs=2e-3)
+
+
+def poses_as_sfm_has_them(problem, seed=1):
+    """Off by as much as the observations leave open."""
+    spread = np.linalg.cholesky(np.linalg.inv(information(problem, 25.0).blocks.numpy()))
+    off = torch.from_numpy((spread @ np.random.default_rng(seed).normal(size=(problem.num_frames, 6, 1)))[..., 0])
+    return replace(problem, T_cam_obj=Trajectory.of(problem).moved(off[:, :3], off[:, 3:]).T_cam_obj)
+
+
+@pytest.mark.parametrize("sides", [("right",), ("left", "right")])
+def test_a_hand_that_is_known_corrects_the_objects_poses(sides):
+    problem, _ = grasp(sides, frames=50, unit_m=UNIT_M)
+    problem = tracked(problem, 20, 1.0)
+    given = poses_as_sfm_has_them(problem)
+    o = align("o", given, initial=align("h", given))
+    kept, corrected = (align("ho", given, initial=o, refine=Refine(obj_pose=free)) for free in (False, True))
+    off_mm = [1e3 * (a.transl_cam_obj_m - UNIT_M * problem.T_cam_obj[:, :3, 3]).norm(dim=1).median() for a in (kept, corrected)]
+    assert off_mm[1] < 0.6 * off_mm[0]
+    off_deg = [roma.rotmat_geodesic_distance(a.R_cam_obj, problem.T_cam_obj[:, :3, :3]).rad2deg().median() for a in (kept, corrected)]
+    assert off_deg[1] < 1.2 * off_deg[0]
+    assert corrected.metrics["object.shifted_mm"] > 0.1
+    assert corrected.metrics["object.reprojection_px"] == pytest.approx(kept.metrics["object.reprojection_px"], rel=0.05)
+    losses = [terms["o2d"] for terms in corrected.losses]
+    assert losses[-1] > 0
+
+
+def test_poses_of_frames_that_sfm_did_not_see_are_kept():
+    problem, _ = grasp(frames=30, unit_m=UNIT_M)
+    problem = tracked(problem, 20, 1.0)
+    elsewhere = problem.tracks.frame != 12
+    given = replace(problem, tracks=Tracks(*(getattr(problem.tracks, k)[elsewhere] for k in ("frame", "point", "px"))))
+    given = poses_as_sfm_has_them(given)
+    o = align("o", given, initial=align("h", given))
+    ho = align("ho", given, initial=o, refine=Refine(obj_pose=True))
+    moved_mm = 1e3 * (ho.transl_cam_obj_m - ho.obj_scale * given.T_cam_obj[:, :3, 3]).norm(dim=1)
+    assert moved_mm[12] < 0.02 < moved_mm.median()
+
+
+@pytest.mark.parametrize("wrong", [1.03, 0.98])
+@pytest.mark.parametrize("obj_pose", [False, True])
+def test_a_hand_that_is_known_corrects_the_focal_length(wrong, obj_pose):
+    """Its perspective tells it; the object then stands where it belongs."""
+    problem, _ = grasp(frames=40, unit_m=UNIT_M)
+    problem = tracked(problem, 20, 1.0)
+    zoomed = Trajectory.of(problem).zoomed(float(np.log(wrong)))
+    given = replace(problem, K=zoomed.K(problem.K), T_cam_obj=zoomed.T_cam_obj)
+    o = align("o", given, initial=align("h", given))
+    ho = align("ho", given, initial=o, refine=Refine(focal=True, obj_pose=obj_pose), weights=Weights(focal=0.0))
+    off = float(ho.K[0, 0]) / 700 - 1
+    assert abs(off) < 0.4 * abs(wrong - 1)
+    assert ho.metrics["focal_change_pct"] == pytest.approx(100 * ((1 + off) / wrong - 1), abs=1e-6)
+    far = [a.transl_cam_obj_m[:, 2].mean() / (UNIT_M * problem.T_cam_obj[:, 2, 3].mean()) - 1 for a in (o, ho)]
+    assert abs(far[1]) < 0.5 * abs(far[0])
+    trusting = align("ho", given, initial=o, refine=Refine(focal=True, obj_pose=obj_pose), weights=Weights(focal=1e9))
+    assert float(trusting.K[0, 0]) == pytest.approx(700 * wrong, rel=1e-5)
+
+
+def test_object_poses_without_observations_are_not_refined():
+    problem, _ = grasp(frames=20)
+    o = align("o", problem, initial=align("h", problem, refine=STILL))
+    with pytest.raises(HoldprepError, match=r"cannot be refined without SfM's observations.*: set align.refine_obj_pose=false"):
+        align("ho", problem, initial=o, refine=Refine(obj_pose=True))
 
 
 def test_real_observations_give_the_objects_reprojection():

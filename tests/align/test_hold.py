@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holdprep.align import hold
-from holdprep.align.problem import Refine, Weights, prepare
+from holdprep.align.problem import MODES, Refine, Weights, prepare
 from holdprep.align.residuals import geman_mcclure
 from holdprep.align.run import _points, align, hold_targets
 from holdprep.hand.lbs import to_state
@@ -15,7 +15,7 @@ from .synthetic import grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 
-PUBLISHED = Weights().settled(contact=hold.CONTACT["hold"], grasp=0.0, rotation=0.0, pose=0.0)
+PUBLISHED = Weights().settled(**hold.OPEN["hold"])
 
 
 def objective(mode, problem, alignment, targets_of):
@@ -115,7 +115,7 @@ def test_arctics_terms_against_closed_forms():
     seen = {side: torch.ones(2, 21, dtype=torch.bool) for side in ("right", "left")}
     targets = hold.Targets(K, {"right": j2d, "left": j2d - 1e4}, seen, {"right": right, "left": left}, o2d)
     assert targets.touching("right").tolist() == [True, False]
-    weights = Weights().settled(contact=hold.CONTACT["hold_arctic"], grasp=0.0, rotation=0.0, pose=0.0)
+    weights = Weights().settled(**hold.OPEN["hold_arctic"])
     terms = {k: float(v) for k, v in hold.losses("ho", "hold_arctic", {"right": right, "left": left}, points, targets, weights).items()}
     assert terms["contact"] == pytest.approx(10 * 0.1**2 / 2)
     assert terms["depth"] == pytest.approx(1000 * 0.5 * 0.1**2)
@@ -133,3 +133,16 @@ def test_arctics_variant_brings_the_object_to_the_hands():
     first = o.losses[2]  # after the scale has become 0.001
     assert o.losses[-1]["depth"] < 0.01 * first["depth"]
     assert o.losses[-1]["loss"] < first["loss"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["hold", "hold_arctic"])
+def test_published_objectives_on_cuda_end_where_they_end_on_the_cpu(method):
+    problem, _ = grasp(("right", "left"), frames=12, noise_px=2.0)
+    before = None
+    for mode in MODES:
+        cpu, gpu = (align(mode, problem, method=method, initial=before, max_iterations=100, device=d) for d in ("cpu", "cuda"))
+        assert gpu.losses[-1] == pytest.approx(cpu.losses[-1], rel=1e-3)
+        assert torch.allclose(gpu.transl_cam_obj_m, cpu.transl_cam_obj_m, atol=1e-3)
+        assert gpu.transl_cam_obj_m.device.type == "cpu"
+        before = cpu

@@ -63,6 +63,31 @@ def test_signed_gap_derivative_by_log_scale():
     assert torch.allclose(by_scale, res.signed_gap_by_log_scale(gap(at), slope, point))
 
 
+def test_signed_gap_derivative_by_the_objects_pose():
+    """Of a ball of radius 0.3 off the object's origin, in the unit of SfM, whose scale is 0.5 m."""
+    R, centre, t = roma.random_rotmat(dtype=torch.float64), torch.tensor([0.1, 0.0, 0.2]).double(), torch.tensor([0.2, 0.1, 2.0]).double()
+    point = torch.tensor([[0.05, 0.03, 0.9]]).double()
+
+    def gap(pose: torch.Tensor) -> torch.Tensor:
+        turned = roma.rotvec_to_rotmat(pose[:3]) @ R
+        return 0.5 * (((point / 0.5 - t - pose[3:]) @ turned - centre).norm(dim=-1) - 0.3)
+
+    away = (point / 0.5 - t) @ R - centre
+    slope = (away / away.norm()) @ R.T
+    by_pose = torch.autograd.functional.jacobian(gap, torch.zeros(6).double() + 1e-12)
+    assert torch.allclose(by_pose, res.signed_gap_by_pose(slope, point, 0.5 * t, torch.full((3,), 0.5).double()), atol=1e-9)
+
+
+def test_wandering_derivative_by_the_objects_pose():
+    R, place = roma.random_rotmat(1, dtype=torch.float64), torch.tensor([[0.03, -0.02, 0.05]]).double()
+
+    def away(pose: torch.Tensor) -> torch.Tensor:
+        return res.wandering(torch.zeros(1, 3).double(), roma.rotvec_to_rotmat(pose[:3]) @ R, 0.5 * pose[3:], place)
+
+    by_pose = torch.autograd.functional.jacobian(away, torch.zeros(6).double() + 1e-12)
+    assert torch.allclose(by_pose, res.wandering_by_pose(R, place, torch.full((3,), 0.5).double()), atol=1e-9)
+
+
 def test_wandering_derivatives_are_autograds():
     g = torch.Generator().manual_seed(3)
     h, t, place = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(3))

@@ -53,7 +53,7 @@ def test_arrow_system_equals_dense_least_squares(with_motion):
 def test_prior_alone_pulls_back_the_departure():
     system = BlockSystem(2, 3, 0)
     departure = torch.tensor([[0.1, -0.2, 0.3], [0.0, 0.5, 0.0]], dtype=torch.float64)
-    system.add_prior(0, departure, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    system.add_squares(np.diag([1.0, 2.0, 3.0])[None], departure.numpy())
     step, shared = solve({"hand": system}, np.zeros((0, 0)), np.zeros(0), 0.0)
     assert np.abs(step["hand"] + departure.numpy()).max() < 1e-9
     assert shared.shape == (0,)
