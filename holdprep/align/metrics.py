@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from holdprep.align.order import DepthOrder, along_rays, contradicted
-from holdprep.align.problem import Problem, contact_frames
+from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, joint_spread_mm
@@ -102,7 +102,7 @@ def median_of(curves: Curves, name: str) -> dict[str, float]:
 def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
     """Scale, its error, the cloud's diameter, its depth, how it jerks, and its reprojection error where SfM's observations are known."""
     T = problem.T_cam_obj[problem.obj_weight > 0]
-    depth_sfm = T[:, 2, :3] @ torch.from_numpy(surface.points).mT + T[:, 2, 3:]
+    depth_sfm = T[:, 2, :3] @ torch.from_numpy(surface.points.mean(axis=0)) + T[:, 2, 3]
     result = {
         "object.scale": scale,
         "object.scale_stderr_pct": 100 * stderr_ratio,
@@ -113,16 +113,19 @@ def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_rati
     curves["object.jerk_mm"] = jerk_mm(scale * middle[:, None, :3].numpy())
     result |= median_of(curves, "object.jerk_mm")
     if problem.tracks is not None:
-        T = problem.T_cam_obj[problem.tracks.frame]
-        seen = (T[:, :3, :3] @ problem.points_obj[problem.tracks.point][..., None])[..., 0] + T[:, :3, 3]
+        frame, point = problem.tracks.frame, problem.tracks.point
+        seen = object_points_sfm(problem).flatten(0, 1)[frame * len(problem.points_obj) + point]
         error = (project(seen, problem.K) - problem.tracks.px).norm(dim=-1)
         result["object.reprojection_px"] = float(error.median())
-        frames = torch.arange(problem.num_frames)
-        order = problem.tracks.frame.argsort(stable=True)
-        first = torch.searchsorted(problem.tracks.frame[order], frames)
-        parts = np.split(error[order].numpy(), first[1:].numpy())
-        curves["object.reprojection_px"] = np.array([np.median(part) if len(part) else np.nan for part in parts])
+        curves["object.reprojection_px"] = _frame_medians(error.numpy(), frame.numpy(), problem.num_frames)
     return result
+
+
+def _frame_medians(values: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
+    """(T,) lower median of the values (M,) of each frame (M,), NaN where there are none."""
+    order = np.argsort(frame, kind="stable")
+    parts = np.split(values[order], np.searchsorted(frame[order], np.arange(1, frames)))
+    return np.array([np.partition(part, (len(part) - 1) // 2)[(len(part) - 1) // 2] if len(part) else np.nan for part in parts])
 
 
 def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface, curves: Curves) -> dict[str, float]:
@@ -167,7 +170,9 @@ def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> f
 
 def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
     """(F, 778) signed distance of the hand's vertices to the surface."""
-    vertices = HandPoints.of(problem.hands[side].model, torch.arange(778))
-    posed = vertices.pose(HandState(state.rotations[frames], state.betas, state.transl[frames])).points[:, NUM_JOINTS:]
-    T = problem.T_cam_obj[frames]
-    return scale * surface.distance(((posed / scale - T[:, None, :3, 3]) @ T[:, :3, :3]).numpy())
+    # single precision is a ten thousandth of a millimetre here
+    vertices = HandPoints.of(problem.hands[side].model, torch.arange(778)).to(torch.float32)
+    some = HandState(state.rotations[frames].float(), state.betas.float(), state.transl[frames].float())
+    T = problem.T_cam_obj[frames].float()
+    local = (vertices.pose(some).points[:, NUM_JOINTS:] / scale - T[:, None, :3, 3]) @ T[:, :3, :3]
+    return scale * surface.distance(local.numpy())

@@ -7,8 +7,8 @@ side. Thumb before and fingers behind the object bound it from both.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from scipy.ndimage import minimum_filter
 from scipy.special import log_ndtr
 
 from holdprep.align.surface import Surface
@@ -20,6 +20,7 @@ CELL_PX = 8  # of the depth buffer that finds the hand's front
 FRONT_M = 0.008  # of the hand's front: skin no farther behind it
 INSIDE_PX = 7  # width of the window that must lie in a mask: contours and keypoints err
 STEPS = 48  # along a ray
+MAX_RAYS = 36  # of a frame, evenly over the hand: three times what it may say
 EVIDENCE = 12.0  # pixels' worth that one frame may say: neighbours see the same thing
 OUTLIER_SHARE = 0.1  # of pixels with a wrong order
 SHARP_M = 0.004  # how well skin and surface are known
@@ -91,29 +92,36 @@ def along_rays(
     depth_ratio: np.ndarray,
 ) -> DepthOrder:
     """The rays of a posed hand (F, V, 3) that meet the object, posed by (F, 4, 4), with the masks (F, H, W) of hand and object."""
-    found = []
-    for k, (T, vertices, hand, thing) in enumerate(zip(T_cam_obj_sfm, vertices_m, *masks, strict=True)):
+    frame, skin_m, seen_px, is_before = [], [], [], []
+    for k, (vertices, hand, thing) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)
         rows, before = seen_rays(vertices, px, hand, thing)
-        front, back = rays_through(surface, K, T[:3, :3], T[:3, 3], px[rows])
-        met = np.isfinite(front)
-        found.append((np.full(met.sum(), k), vertices[rows[met], 2], front[met], back[met], before[met]))
-    frame, hand_m, front_sfm, back_sfm, is_before = (np.concatenate(part) for part in zip(*found, strict=True))
-    return DepthOrder(frame, hand_m, front_sfm, back_sfm, is_before, depth_ratio)
+        frame.append(np.full(len(rows), k))
+        skin_m.append(vertices[rows, 2])
+        seen_px.append(px[rows])
+        is_before.append(before)
+    frames = np.concatenate(frame)
+    front, back = rays_through(surface, K, T_cam_obj_sfm[frames, :3, :3], T_cam_obj_sfm[frames, :3, 3], np.concatenate(seen_px))
+    met = np.isfinite(front)
+    return DepthOrder(frames[met], np.concatenate(skin_m)[met], front[met], back[met], np.concatenate(is_before)[met], depth_ratio)
 
 
 def rays_through(
     surface: Surface, K: np.ndarray, R_cam_obj: np.ndarray, t_cam_obj_sfm: np.ndarray, px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Depths (M,) at which the rays of pixels (M, 2) enter and leave the object for good, in the unit of SfM; NaN where they miss it."""
+    """Depths (M,) at which the rays of pixels (M, 2) enter and leave the object for good, in the unit of SfM; NaN where they miss it.
+
+    The object's pose is one for all rays, (3, 3) and (3,), or each one's own, (M, 3, 3) and (M, 3).
+    """
     middle = R_cam_obj @ surface.points.mean(axis=0) + t_cam_obj_sfm
     radius = np.linalg.norm(surface.points - surface.points.mean(axis=0), axis=1).max()
-    depth = np.linspace(middle[2] - radius, middle[2] + radius, STEPS)
+    depth = np.broadcast_to(middle[..., 2, None] + np.linspace(-radius, radius, STEPS), (len(px), STEPS))
     ray = np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
-    inside = surface.distance((ray[:, None] * depth[:, None] - t_cam_obj_sfm) @ R_cam_obj) < 0
+    inside = surface.distance((ray[:, None] * depth[..., None] - t_cam_obj_sfm[..., None, :]) @ R_cam_obj) < 0
     hit = inside.any(axis=1)
     first, last = inside.argmax(axis=1), STEPS - 1 - inside[:, ::-1].argmax(axis=1)
-    return np.where(hit, depth[first], np.nan), np.where(hit, depth[last], np.nan)
+    front, back = (np.take_along_axis(depth, step[:, None], axis=1)[:, 0] for step in (first, last))
+    return np.where(hit, front, np.nan), np.where(hit, back, np.nan)
 
 
 def seen_rays(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,5 +133,17 @@ def seen_rays(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, obj
     nearest = np.full((height // CELL_PX + 1, width // CELL_PX + 1), np.inf)
     np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), vertices_m[rows, 2])
     rows = rows[vertices_m[rows, 2] <= nearest[cells[:, 1], cells[:, 0]] + FRONT_M]
-    hand, thing = (minimum_filter(mask, INSIDE_PX)[at[rows, 1], at[rows, 0]] for mask in (hand_mask, object_mask))
-    return rows[hand | thing], hand[hand | thing]
+    hand, thing = (_well_inside(mask, at[rows]) for mask in (hand_mask, object_mask))
+    kept = np.flatnonzero(hand | thing)
+    kept = kept[:: -(-len(kept) // MAX_RAYS) or 1]
+    return rows[kept], hand[kept]
+
+
+def _well_inside(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(M,) whether the whole window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the picture."""
+    if not len(at):
+        return np.zeros(0, bool)
+    x, y = np.maximum(at.min(axis=0) - INSIDE_PX, 0)
+    right, bottom = at.max(axis=0) + INSIDE_PX + 1
+    eroded = cv2.erode(mask[y:bottom, x:right].astype(np.uint8), np.ones((INSIDE_PX, INSIDE_PX), np.uint8))
+    return eroded[at[:, 1] - y, at[:, 0] - x] > 0

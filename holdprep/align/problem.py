@@ -134,7 +134,8 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `measured` the priors' weights that mode h found, `notes` lines for the reader.
+    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `measured` the priors' weights that mode h found and
+    `fingers_held` whether it found that keypoints give the fingers no reason to leave their registration, `notes` lines for the reader.
     """
 
     mode: Mode
@@ -149,6 +150,7 @@ class Alignment:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
+    fingers_held: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -230,10 +232,10 @@ def outward(problem: Problem) -> Tensor:
     away = problem.points_obj - problem.points_obj.median(dim=0).values
     if problem.tracks is None:
         return away
-    R, t = problem.T_cam_obj[problem.tracks.frame, :3, :3], problem.T_cam_obj[problem.tracks.frame, :3, 3:]
-    point = problem.tracks.point
-    to_camera = -(R.transpose(1, 2) @ t)[..., 0] - problem.points_obj[point]
-    summed = torch.zeros_like(away).index_add(0, point, to_camera / to_camera.norm(dim=1, keepdim=True))
+    R, t = problem.T_cam_obj[:, :3, :3], problem.T_cam_obj[:, :3, 3:]
+    camera_obj = -(R.transpose(1, 2) @ t)[..., 0]
+    to_camera = camera_obj[problem.tracks.frame] - problem.points_obj[problem.tracks.point]
+    summed = torch.zeros_like(away).index_add(0, problem.tracks.point, to_camera / to_camera.norm(dim=1, keepdim=True))
     return torch.where(summed.norm(dim=1, keepdim=True) > 0, summed, away)
 
 

@@ -103,7 +103,8 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
     measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "contact")}
-    return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured)
+    held = refine.pose and not module.objective.layout.refine.pose
+    return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured, fingers_held=held)
 
 
 def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
@@ -116,7 +117,7 @@ def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial
     found = module.result
     result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, module)
     figures = {f"scale.{k}": v for k, v in found.figures.items()}
-    return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured)
+    return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured, fingers_held=initial.fingers_held)
 
 
 def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
@@ -127,6 +128,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := still_grasps(track, initial.obj_scale)) is not None}
+    refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))
     objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured, grasps)
     module = SecondOrder("ho", objective, Scene(hands, log_scale, Trajectory.of(problem), objective.places_m))
     run(module, MAX_ITERATIONS["ho"])

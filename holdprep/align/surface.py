@@ -57,8 +57,9 @@ class Surface:
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         values = _hull_distance(hull, grid)
         near = np.flatnonzero(values < REACH * longest)
-        near = near[cKDTree(kept).query(grid[near], distance_upper_bound=REACH * longest, workers=-1)[0] < REACH * longest]
-        _, nearest = cKDTree(kept).query(grid[near], k=PLANE_POINTS, workers=-1)
+        distance, nearest = cKDTree(kept).query(grid[near], k=PLANE_POINTS, workers=-1)
+        reached = distance[:, 0] < REACH * longest
+        near, nearest = near[reached], nearest[reached]
         along = np.einsum("gka,gka->gk", grid[near, None] - kept[nearest], normals[nearest])
         values[near] = np.maximum(values[near], np.median(along, axis=1))
         table = values.reshape([len(a) for a in axes])
@@ -66,10 +67,11 @@ class Surface:
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(...) signed distances of points (..., 3); beyond the grid the way to it is added."""
-        cells = (points - self.origin) / self.step
-        inside = np.clip(cells, 0, np.array(self.values.shape) - 1)
-        found = map_coordinates(self.values, inside.reshape(-1, 3).T, order=1).reshape(points.shape[:-1])
-        return found + self.step * np.linalg.norm(cells - inside, axis=-1)
+        cells = ((points - self.origin) / self.step).reshape(-1, 3).T
+        inside = np.clip(cells, 0, np.array(self.values.shape)[:, None] - 1)
+        x, y, z = cells - inside
+        found = map_coordinates(self.values, inside, order=1) + self.step * np.sqrt(x * x + y * y + z * z)
+        return np.asarray(found).reshape(points.shape[:-1])
 
     def gradient(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) derivative of the distance by the point, of about unit length."""

@@ -142,7 +142,9 @@ class HandPoints:
         G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
         offsets = p - (G @ joint_rest[..., None])[..., 0]
         turned = _turned(G, self.skin.mT)
-        points = (turned * shaped[:, None]).sum(dim=2) + offsets.mT @ self.skin.mT
+        points = offsets.mT @ self.skin.mT
+        for c in range(3):
+            points = points.addcmul(turned[:, :, c], shaped[:, None, c])
         return Posed(points.mT, G, p, offsets, shaped, state)
 
     def frames(self, posed: Posed) -> Tensor:
