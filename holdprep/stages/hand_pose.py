@@ -141,7 +141,7 @@ def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
 
 def _hamer(ctx: Context, node: HamerHand) -> Result:
     network = hamer_network.load(node.checkpoint)
-    _bring(network, network.backbone, ctx.cfg.device, node)
+    bring(network, network.backbone, ctx.cfg.device, node.dtype)
     boxes, notes = hand_boxes.boxes(ctx, node)
     if node.crop == "100doh":
         boxes = {side: hamer.box_of(crops.doh_squares(given)) for side, given in boxes.items()}
@@ -163,7 +163,7 @@ def _hamer(ctx: Context, node: HamerHand) -> Result:
 
 def _metro(ctx: Context, node: MetroHand) -> Result:
     network = metro_network.load(node.checkpoint, node.backbone)
-    _bring(network, network.backbone, ctx.cfg.device, node)
+    bring(network, network.backbone, ctx.cfg.device, node.dtype)
     kept = metro.read_kept(node.sampling)
     boxes, notes = hand_boxes.boxes(ctx, node)
     model, names = hand_model(ctx.cfg, "right"), ctx.seq.frame_names()
@@ -194,13 +194,13 @@ def _standin_note(tracker: str, model: HandModel) -> list[str]:
     return [told] if model.name == "standin" else []
 
 
-def _bring(network: nn.Module, backbone: nn.Module, device: str, node: NetworkHand) -> None:
-    """A network to where it runs, its backbone to the precision asked for."""
+def bring(network: nn.Module, backbone: nn.Module, device: str, dtype: str) -> None:
+    """A network to where it runs, its backbone to the precision asked for (`auto`: bfloat16 on CUDA)."""
     if device == "cuda" and not torch.cuda.is_available():
         raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
     automatic = "bfloat16" if device == "cuda" else "float32"
     network.to(device)
-    backbone.to(getattr(torch, automatic if node.dtype == "auto" else node.dtype))
+    backbone.to(getattr(torch, automatic if dtype == "auto" else dtype))
 
 
 def _write(ctx: Context, track: VertexTrack) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.measure import Row, measure_case
+from tests.benchmarks.trackers import TRACKERS
 
 
 def main() -> None:
@@ -23,15 +24,24 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="show ratios to an earlier run's rows")
     parser.add_argument("--root", type=Path, help="keep the sequences there (default: a temporary folder)")
     parser.add_argument("--frames", type=int, nargs="+", metavar="N", help="registration alone, of clips with so many frames")
+    parser.add_argument(
+        "--trackers", nargs="+", choices=TRACKERS, help="hand trackers alone: crops or frames a second, pixels off the truth"
+    )
     told = parser.parse_args()
-    rows = [r for n in told.frames for r in measure_frames(n)] if told.frames else list(measure(told))
+    rows = list(measure(told))
     if told.json:
         told.json.write_text(json.dumps(rows, indent=1))
     show(rows, json.loads(told.compare.read_text()) if told.compare else [])
 
 
 def measure(told: argparse.Namespace) -> Iterator[Row]:
-    """Registration alone, then the cases."""
+    """What was asked for alone; else registration, then the cases."""
+    if told.trackers or told.frames:
+        for name in told.trackers or ():
+            yield from TRACKERS[name]()
+        for frames in told.frames or ():
+            yield from measure_frames(frames)
+        return
     if not told.only:
         yield from measure_registration()
     if not (told.only or told.quick):
