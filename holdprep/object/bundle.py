@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from holdprep.object.colmap import Crop, Features, Model, read_mask, read_model
+from holdprep.object.colmap import Crop, Features, Model, open_database, read_mask, read_model
 from holdprep.object.evidence import camera_of
 from holdprep.object.patches import Located, locate
 from holdprep.object.views import to_matrix
@@ -105,7 +105,7 @@ def _solve(reconstruction: pycolmap.Reconstruction, loss_px: float, *, refine_fo
 
 def _triangulated(folder: Path, crop: Crop, model: Model, poses: Mapping[str, np.ndarray]) -> pycolmap.Reconstruction:
     """The database's matches triangulated under given poses and the model's camera, without the masks' rims."""
-    with pycolmap.Database.open(folder / "database.db") as database:
+    with open_database(folder) as database:
         (camera,) = database.read_all_cameras()
         images = database.read_all_images()
     camera.params = [model.focal_px * crop.upsample, *camera.params[1:3], *model.distortion]

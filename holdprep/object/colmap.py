@@ -5,7 +5,9 @@ COLMAP itself is asked for SIFT alone: pycolmap from the registry has no ONNX ru
 which are found elsewhere (superpoint.py) and written into its database here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import fcntl
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +81,15 @@ class Features:
     matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> verified (M, 2) keypoint indices (own, other's), both directions
 
 
+@contextmanager
+def open_database(folder: Path) -> Iterator[pycolmap.Database]:
+    """`folder`/database.db, for one process at a time: opening writes, and SQLite refuses whoever comes meanwhile."""
+    with (folder / "database.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pycolmap.Database.open(folder / "database.db") as database:
+            yield database
+
+
 def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
     """`folder`/images/NAME.png and `folder`/masks/NAME.png.png, as COLMAP pairs them."""
     for sub in ("images", "masks"):
@@ -128,9 +139,10 @@ def write_keypoints(folder: Path, crop: Crop, shape: tuple[int, int], focal_px: 
     """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged crop that count from 0."""
     mode = pycolmap.CameraMode.SINGLE
     names = [f"{name}.png" for name in keypoints_px]
-    pycolmap.Database.open(folder / "database.db").close()  # made where it is not there
+    with open_database(folder):  # made where it is not there
+        pass
     pycolmap.import_images(folder / "database.db", folder / "images", mode, names, _reader(folder, crop, shape, focal_px))
-    with pycolmap.Database.open(folder / "database.db") as database:
+    with open_database(folder) as database:
         for image in database.read_all_images():
             database.write_keypoints(image.image_id, (keypoints_px[image.name.removesuffix(".png")] + 0.5).astype(np.float32))
 
@@ -161,7 +173,7 @@ def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: flo
 
 def write_matches(folder: Path, matches: Iterable[tuple[str, str, np.ndarray]], max_error_px: float, seed: int, num_threads: int) -> None:
     """Matches of a frame with another, (M, 2) indices of their keypoints, into the database, and verify them as `match_sift` does."""
-    with pycolmap.Database.open(folder / "database.db") as database:
+    with open_database(folder) as database:
         ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
         for a, b, found in matches:
             database.write_matches(ids[a], ids[b], found.astype(np.uint32))
@@ -179,7 +191,7 @@ def _verification(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOpt
 
 def read_features(folder: Path, crop: Crop) -> Features:
     """Keypoints and geometrically verified matches of every frame."""
-    with pycolmap.Database.open(folder / "database.db") as database:
+    with open_database(folder) as database:
         names = {image.image_id: image.name.removesuffix(".png") for image in database.read_all_images()}
         keypoints = {name: crop.from_colmap(np.asarray(database.read_keypoints(i))[:, :2].astype(float)) for i, name in names.items()}
         matches: dict[str, dict[str, np.ndarray]] = {name: {} for name in names.values()}
@@ -193,7 +205,7 @@ def read_features(folder: Path, crop: Crop) -> Features:
 
 def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
     """Frame name -> SIFT descriptors (M, 128) float32."""
-    with pycolmap.Database.open(folder / "database.db") as database:
+    with open_database(folder) as database:
         return {
             image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data.astype(np.float32)
             for image in database.read_all_images()

@@ -14,7 +14,7 @@ import pycolmap
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
-from holdprep.object.colmap import Crop, Model, read_model
+from holdprep.object.colmap import Crop, Model, open_database, read_model
 from holdprep.object.views import to_matrix, turn_cost, views
 
 _MIN_MATCHES = 12
@@ -65,7 +65,7 @@ class _Mapping:
         options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_ANGLE_DEG
         self.refine_focal = refine_focal
         self.at = options.get_mapper()
-        with pycolmap.Database.open(folder / "database.db") as database:
+        with open_database(folder) as database:
             loading = pycolmap.DatabaseCacheOptions()
             loading.min_num_matches = _MIN_MATCHES
             self.cache = pycolmap.DatabaseCache.create(database, loading)

@@ -26,7 +26,7 @@ _MAX_SHIFT_PX = 3.0  # from where the model has it
 _MAX_SIGMA_PX = 0.2  # what likeness and texture leave open along the weaker direction
 _STEPS, _STILL_PX = 8, 0.05
 _FEW = 60  # patches; a frame in which fewer were found keeps its features beside them
-_PER_FRAME = 250  # patches sought; more add time and no accuracy
+_PER_FRAME = 600  # patches sought; 250 leave a real cube's focal length 0.6 % off (rms over settings), 600 leave 0.4 %
 
 _GRID = np.stack(np.meshgrid(*2 * [np.arange(-_RADIUS_PX, _RADIUS_PX + 1.0)]), axis=-1).reshape(-1, 2)  # (S, 2)
 _BELL = np.exp(-((_GRID / (0.7 * _RADIUS_PX)) ** 2).sum(axis=1) / 2)
@@ -59,7 +59,7 @@ def locate(
 ) -> dict[str, Located]:
     """Every frame's patches, found within 3 px of where the model has them; `folder` holds the crops and masks it was made from.
 
-    Points are taken at random, the same ones every time, until each frame has some 250 to look for or none is left.
+    Points are taken at random, the same ones every time, until each frame has some 600 to look for or none is left.
     """
     posed, camera = [name for name in names if name in model.poses], camera_of(model, principal_px)
     patches = _cut_out(posed, model, features, camera, folder, crop)

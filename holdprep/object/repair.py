@@ -1,7 +1,7 @@
 """What follows mapping: the best of all mappings is put together, every frame is solved anew against it, and what came of it is told."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +38,14 @@ def settle(
     """
     features = children.call(colmap.read_features, work_dir, crop)
     principal_px = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    bench = _Bench(children, work_dir, crop, names, features, principal_px, refine_focal, min_registered_pct)
     evidence = weigh(names, models, features, principal_px)
     chosen = choose(evidence)
     _require(int((chosen >= 0).sum()), len(names), "registered", min_registered_pct)
     poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
-    model = children.call(bundle.rebuild, work_dir, crop, models[evidence.best], poses, refine_focal=refine_focal)
+    model = bench.rebuilt(models[evidence.best], poses)
     model = children.call(set_upright, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
-    rescued: set[int] = set()
-    for _ in range(_MAX_ROUNDS):
-        resected = children.call(resect, names, model, features, principal_px, work_dir, crop)
-        moved = {t for t, resection in resected.items() if _moved(model.poses.get(names[t]), resection.T_cam_obj)}
-        if not moved and len(resected) == len(model.poses):
-            break
-        rescued |= moved
-        poses = {names[t]: resection.T_cam_obj for t, resection in resected.items()}
-        _require(len(poses), len(names), "registered", min_registered_pct)
-        model = children.call(bundle.rebuild, work_dir, crop, model, poses, refine_focal=refine_focal)
+    model, rescued = bench.reached_anew(*bench.resected(model))
     model = children.call(bundle.polish, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
     trusted = trajectory.trusted_frames(*rotations(names, model))
     _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
@@ -62,6 +54,48 @@ def settle(
     summaries = _summaries(names, models, evidence)
     told = _warnings(found, shape[1], summaries, len(rescued), [name for name, open_ in zip(names, undecided, strict=True) if open_])
     return replace(found, models=summaries, contested=undecided, warnings=told)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Where models of the same features are worked on; fields as in `settle`."""
+
+    children: Children
+    work_dir: Path
+    crop: colmap.Crop
+    names: Sequence[str]
+    features: colmap.Features
+    principal_px: tuple[float, float]
+    refine_focal: bool
+    min_registered_pct: float
+
+    def rebuilt(self, model: colmap.Model, poses: Mapping[str, np.ndarray]) -> colmap.Model:
+        """The model made anew from poses by frame name."""
+        return self.children.call(bundle.rebuild, self.work_dir, self.crop, model, dict(poses), refine_focal=self.refine_focal)
+
+    def resected(self, model: colmap.Model) -> tuple[colmap.Model, set[int]]:
+        """The model after all its frames were solved anew and it was rebuilt, until none moves; and the frames that did."""
+        rescued: set[int] = set()
+        for _ in range(_MAX_ROUNDS):
+            found = self.children.call(resect, self.names, model, self.features, self.principal_px, self.work_dir, self.crop)
+            moved = {t for t, resection in found.items() if _moved(model.poses.get(self.names[t]), resection.T_cam_obj)}
+            if not moved and len(found) == len(model.poses):
+                break
+            rescued |= moved
+            _require(len(found), len(self.names), "registered", self.min_registered_pct)
+            model = self.rebuilt(model, {self.names[t]: resection.T_cam_obj for t, resection in found.items()})
+        return model, rescued
+
+    def reached_anew(self, model: colmap.Model, rescued: set[int]) -> tuple[colmap.Model, set[int]]:
+        """The same, and where its motion jumps, without the frames beyond the jump and the points that they made: these frames are lost, and
+        reached from those that are trusted. What it was where that trusts no more frames."""
+        trusted = trajectory.trusted_frames(*rotations(self.names, model))
+        if not 0 < np.count_nonzero(trusted) < len(model.poses):
+            return model, rescued
+        kept = {name: model.poses[name] for name, ok in zip(self.names, trusted, strict=True) if ok}
+        again, moved = self.resected(self.rebuilt(model, kept))
+        better = trajectory.trusted_frames(*rotations(self.names, again)).sum() > trusted.sum()
+        return (again, rescued | moved) if better else (model, rescued)
 
 
 def rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np.ndarray]:
