@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Threshold = float | tuple[float, float] | None
 
 
 class Node(BaseModel):
@@ -362,6 +363,9 @@ class Config(Node):
     device: Literal["cpu", "cuda"] = Field(description="where optimisations and networks of torch run")
     seed: int = Field(ge=0, description="seed of everything random")
     objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
+    gates: dict[str, tuple[Threshold, Threshold]] | None = Field(
+        description="where a number warns and where it fails, other than built in: {<stage>.<metric>: [warn, fail]}, a bound of null never"
+    )
     source: Annotated[VideoSource | SyntheticSource, Field(discriminator="name")]
     create: Create
     segmenter: Annotated[ClassicalSegmenter | SamSegmenter | ImportSegmenter | TruthSegmenter, Field(discriminator="name")]

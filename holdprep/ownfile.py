@@ -65,6 +65,9 @@ def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str 
         if not isinstance(value, dict):
             yield key, f"{key}={_text(value)}"
             continue
+        if key == "gates":
+            yield key, f"gates={{{','.join(f'{metric}:{_text(bounds)}' for metric, bounds in value.items())}}}"
+            continue
         rest = dict(value)
         tag = _tag(key)
         if key in groups and tag in rest:

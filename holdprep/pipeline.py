@@ -181,7 +181,7 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context) -> Outcome:
     if todo != "run" and not cfg.force:
         log.info("%-12s skipped: %s (force=true runs it)", stage.name, reason)
         metrics = record.get("metrics", {}) if todo == "fresh" else {}
-        return Outcome("skipped" if todo == "fresh" else "kept", record.get("seconds", 0.0), metrics, judge(stage.name, metrics))
+        return Outcome("skipped" if todo == "fresh" else "kept", record.get("seconds", 0.0), metrics, judge(stage.name, metrics, cfg.gates))
     _check_needs(stage, graph, seq)
     with _locked(stage.name, seq):
         inputs = _inputs(stage, cfg, seq)
@@ -193,7 +193,7 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context) -> Outcome:
     for line in result.notes:
         context.note(line)
     log.info("%-12s done in %.1f s", stage.name, seconds)
-    return Outcome("done", seconds, metrics, judge(stage.name, metrics))
+    return Outcome("done", seconds, metrics, judge(stage.name, metrics, cfg.gates))
 
 
 def _enforce(name: str, outcome: Outcome, cfg: Config) -> None:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from holdprep.config import Config, Node
 from holdprep.errors import ConfigError
+from holdprep.quality.gates import check_thresholds
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -29,9 +30,11 @@ def validate(cfg: DictConfig) -> Config:
     assert isinstance(tree, dict)
     tree.pop("hydra", None)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
+    check_thresholds(config.gates or {})
+    return config
 
 
 def check_overrides(overrides: list[str], conf_dir: Path) -> None:

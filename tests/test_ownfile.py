@@ -26,6 +26,7 @@ hands: left
 segmenter: {name: import, right: "a folder/masks"}
 registration: {method: adam, max_iterations: 7}
 weights: {contact: 7}
+gates: {object_pose.registered_pct: [95, 80], object_pose.focal_ratio: [[0.7, 1.5], null]}
 """
     cfg = merged(tmp_path, text)
     assert (cfg.create.stride, cfg.create.crop) == (3, (0, 0, 64, 48))
@@ -35,6 +36,7 @@ weights: {contact: 7}
     assert cfg.registration.method == "adam"
     assert cfg.registration.max_iterations == 7
     assert cfg.weights.contact == 7
+    assert cfg.gates == {"object_pose.registered_pct": (95, 80), "object_pose.focal_ratio": ((0.7, 1.5), None)}
     assert merged(tmp_path, "") == merged(tmp_path, "# nothing")
 
 

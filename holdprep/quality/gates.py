@@ -1,14 +1,18 @@
 """What a number must be for a sequence to be worth training on: one table of thresholds, and what to do where one is missed."""
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from holdprep.errors import ConfigError
 
 Status = Literal["pass", "warn", "fail"]
 Direction = Literal["at least", "at most", "within", "is"]
 Value = float | int | str | bool | None
 Bound = float | tuple[float, float] | str | bool | None
+Thresholds = Mapping[str, tuple[Bound, Bound]]  # (warn_at, fail_at) by stage.metric
 
 _SEVERITY: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
 
@@ -61,6 +65,11 @@ class Rule:
     warn_at: Bound
     fail_at: Bound
     advice: str
+
+    @property
+    def name(self) -> str:
+        """By which `Thresholds` know it."""
+        return f"{self.stage}.{self.metric}"
 
 
 # fmt: off
@@ -268,13 +277,28 @@ RULES: tuple[Rule, ...] = (
 # fmt: on
 
 
-def judge(stage: str, metrics: Mapping[str, Value]) -> list[Gate]:
-    """The gates of a stage, in the order of its metrics; metrics without a rule are not judged.
+def check_thresholds(thresholds: Thresholds) -> None:
+    """Raises ConfigError for a name that is no rule's, or a bound that is none of its kind."""
+    rules = {rule.name: rule for rule in RULES}
+    for name, bounds in thresholds.items():
+        if name not in rules:
+            near = difflib.get_close_matches(name, rules, n=1, cutoff=0.5)
+            raise ConfigError(f"gates: no number called '{name}' is judged" + (f" (did you mean '{near[0]}'?)" if near else ""))
+        like = next(b for b in (rules[name].warn_at, rules[name].fail_at) if b is not None)
+        if any(b is not None and isinstance(b, tuple) != isinstance(like, tuple) for b in bounds):
+            raise ConfigError(f"gates: {name}={list(bounds)}: two bounds like {show(like)} are needed, where it warns and where it fails")
+
+
+def judge(stage: str, metrics: Mapping[str, Value], thresholds: Thresholds | None = None) -> list[Gate]:
+    """The gates of a stage, in the order of its metrics; metrics without a rule are not judged. `thresholds` go before the table's.
 
     A rule's name matches a metric's full name or, after a prefix such as `right.`, its end; the longest match wins.
     All modes of alignment (`align.h`, ...) share the rules of `align`. NaN or None, a number that could not be had, misses both bounds.
     """
-    rules = {rule.metric: rule for rule in RULES if rule.stage == stage.split(".")[0]}
+    told = thresholds or {}
+    own = [rule for rule in RULES if rule.stage == stage.split(".")[0]]
+    bounds = {rule.metric: told.get(rule.name, (rule.warn_at, rule.fail_at)) for rule in own}
+    rules = {rule.metric: replace(rule, warn_at=bounds[rule.metric][0], fail_at=bounds[rule.metric][1]) for rule in own}
     gates = []
     for metric, value in metrics.items():
         parts = metric.split(".")

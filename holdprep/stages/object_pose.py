@@ -122,7 +122,7 @@ def _best_attempt(ctx: Context, cfg: AutoObjectPose) -> tuple[ObjectReconstructi
         except HoldprepError as error:
             failed, outcome = 1, str(error)
         else:
-            gates = judge(ctx.stage, _metrics(ctx, found))
+            gates = judge(ctx.stage, _metrics(ctx, found), ctx.cfg.gates)
             failed, warned = (sum(gate.status == status for gate in gates) for status in ("fail", "warn"))
             ranked.append(((failed, warned, -float(found.registered.mean())), found))
             outcome = next((gate.line() for gate in gates if gate.status == "fail"), f"{overall(gates)}, kept")

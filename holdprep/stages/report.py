@@ -9,7 +9,7 @@ import yaml
 from holdprep import __version__, safeio
 from holdprep.pipeline import Context, Result, outcomes_so_far
 from holdprep.quality.chart import Curve
-from holdprep.quality.gates import judge
+from holdprep.quality.gates import Thresholds, judge
 from holdprep.quality.report import Picture, ReportData, StageReport, render_report
 from holdprep.sequence import image_files, read_image
 from holdprep.viz.overlay import contact_sheet, draw_masks
@@ -34,7 +34,7 @@ CURVES = (
 def run(ctx: Context) -> Result:
     seq = ctx.seq
     records = {name: record for name in STAGES if (record := seq.read_record(name)) is not None}
-    stages = _stages(records, outcomes_so_far(ctx.run_dir))
+    stages = _stages(records, outcomes_so_far(ctx.run_dir), ctx.cfg.gates)
     model = records.get("build", records.get("register", {})).get("metrics", {}).get("hand_model", "standin")
     data = ReportData(
         seq=seq.name,
@@ -53,7 +53,7 @@ def run(ctx: Context) -> Result:
     return Result({"status": data.status}, {}, [f"{data.status}: {seq.path('report')}"])
 
 
-def _stages(records: dict, run: dict) -> list[StageReport]:
+def _stages(records: dict, run: dict, thresholds: Thresholds | None) -> list[StageReport]:
     """What every stage left behind, and how it fared in this run: skipped, or the line it failed with."""
     found = []
     for name in STAGES:
@@ -62,7 +62,9 @@ def _stages(records: dict, run: dict) -> list[StageReport]:
             continue
         metrics = record["metrics"] if record else {}
         seconds = record["seconds"] if record else now["seconds"]
-        found.append(StageReport(name, seconds, now.get("status") == "skipped", metrics, judge(name, metrics), now.get("error")))
+        found.append(
+            StageReport(name, seconds, now.get("status") == "skipped", metrics, judge(name, metrics, thresholds), now.get("error"))
+        )
     return found
 
 

@@ -106,3 +106,11 @@ def test_a_gate_in_one_line():
 )
 def test_numbers_as_people_read_them(value: object, text: str):
     assert show(value) == text
+
+
+def test_thresholds_go_before_the_table() -> None:
+    told = {"object_pose.registered_pct": (99.0, 97.0), "object_pose.focal_ratio": (None, (0.9, 1.1))}
+    gates = judge("object_pose", {"registered_pct": 98, "focal_ratio": 1.0, "points": 100}, told)
+    assert [g.status for g in gates] == ["warn", "pass", "warn"]
+    assert gates[0].threshold == "at least 99, fails below 97 %"
+    assert judge("object_pose", {"registered_pct": 96}, told)[0].status == "fail"
