@@ -205,6 +205,9 @@ class DirectRegistration(Registration):
 
 class SfmObjectPose(Node):
     focal_px: float | None = Field(gt=0, description="focal length in pixels of images/ if known (then fixed); null = estimated")
+    principal_px: tuple[float, float] | None = Field(
+        description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"
+    )
     upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
     erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
     max_features: int = Field(ge=100, description="features per frame at most")

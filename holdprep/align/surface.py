@@ -21,7 +21,7 @@ NORMAL_POINTS = 16
 MAX_CURVED = 0.08  # share of a neighbourhood's variance across its plane
 MAX_LONELY = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
-ALIKE_DEG = 3.0  # facets of the hull that face the same way
+ALIKE_DEG = 5.0  # facets of the hull that face the same way
 AT_ONCE = 2**18  # distances to facets that are held at a time
 
 

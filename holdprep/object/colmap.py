@@ -112,8 +112,7 @@ def read_mask(folder: Path, name: str) -> np.ndarray:
 def extract_sift(
     folder: Path,
     crop: Crop,
-    shape: tuple[int, int],
-    focal_px: float,
+    K: np.ndarray,
     max_features: int,
     peak_threshold: float,
     num_threads: int,
@@ -130,31 +129,30 @@ def extract_sift(
         folder / "database.db",
         folder / "images",
         camera_mode=pycolmap.CameraMode.SINGLE,
-        reader_options=_reader(folder, crop, shape, focal_px),
+        reader_options=_reader(folder, crop, K),
         extraction_options=options,
     )
 
 
-def write_keypoints(folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, keypoints_px: Mapping[str, np.ndarray]) -> None:
+def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
     """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged crop that count from 0."""
     mode = pycolmap.CameraMode.SINGLE
     names = [f"{name}.png" for name in keypoints_px]
     with open_database(folder):  # made where it is not there
         pass
-    pycolmap.import_images(folder / "database.db", folder / "images", mode, names, _reader(folder, crop, shape, focal_px))
+    pycolmap.import_images(folder / "database.db", folder / "images", mode, names, _reader(folder, crop, K))
     with open_database(folder) as database:
         for image in database.read_all_images():
             database.write_keypoints(image.image_id, (keypoints_px[image.name.removesuffix(".png")] + 0.5).astype(np.float32))
 
 
-def _reader(folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float) -> pycolmap.ImageReaderOptions:
-    """All frames of an image of (H, W) share one camera whose principal point is the full image's centre."""
-    h, w = shape
-    cx, cy = crop.to_colmap(np.array([(w - 1) / 2, (h - 1) / 2]))
+def _reader(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageReaderOptions:
+    """All frames share one camera, which begins as `K` (3, 3) of the full image; its principal point stays."""
+    cx, cy = crop.to_colmap(K[:2, 2])
     reader = pycolmap.ImageReaderOptions()
     reader.mask_path = folder / "masks"
     reader.camera_model = "SIMPLE_RADIAL"
-    reader.camera_params = f"{focal_px * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
+    reader.camera_params = f"{float(K[0, 0]) * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
     return reader
 
 

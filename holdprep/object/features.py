@@ -14,8 +14,8 @@ from holdprep.object.colmap import Crop
 class FeatureSource(Protocol):
     """A feature backend: a small picklable object whose methods run in child processes, one after another, on a folder of crops and masks."""
 
-    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, num_threads: int) -> None:
-        """Find the features of every crop and write the database: frames, the camera of images (H, W), keypoints on the masks."""
+    def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
+        """Find the features of every crop and write the database: frames, their camera as it begins (`K`, of the full image), keypoints on the masks."""
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         """Frame name -> descriptors (M, D) float32, by which look-alikes are found."""
@@ -31,8 +31,8 @@ class Sift:
     max_features: int = 3000
     peak_threshold: float = 0.0045
 
-    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, num_threads: int) -> None:
-        colmap.extract_sift(folder, crop, shape, focal_px, self.max_features, self.peak_threshold, num_threads)
+    def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
+        colmap.extract_sift(folder, crop, K, self.max_features, self.peak_threshold, num_threads)
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return colmap.sift_descriptors(folder)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import bundle, colmap, trajectory
 from holdprep.object.child import Children
@@ -25,19 +24,21 @@ def settle(
     children: Children,
     work_dir: Path,
     crop: colmap.Crop,
-    shape: tuple[int, int],
+    K: np.ndarray,
+    width: int,
     names: Sequence[str],
     models: list[colmap.Model],
     refine_focal: bool,
     min_registered_pct: float,
     max_gap: int,
 ) -> ObjectReconstruction:
-    """One reconstruction of T frames from the models of several mappings of the same features; `shape` is the image's (H, W).
+    """One reconstruction of T frames from the models of several mappings of the same features, which began from camera `K` of pictures
+    `width` pixels wide.
 
     Raises HoldprepError when fewer than `min_registered_pct` percent of the frames have a pose, or hang together.
     """
     features = children.call(colmap.read_features, work_dir, crop)
-    principal_px = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    principal_px = (float(K[0, 2]), float(K[1, 2]))
     bench = _Bench(children, work_dir, crop, names, features, principal_px, refine_focal, min_registered_pct)
     evidence = weigh(names, models, features, principal_px)
     chosen = choose(evidence)
@@ -50,9 +51,9 @@ def settle(
     trusted = trajectory.trusted_frames(*rotations(names, model))
     _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
     undecided = contested(weigh(names, [model, *models], features, principal_px), 0)
-    found = _assemble(names, shape, model, features, trusted, rescued, max_gap)
+    found = _assemble(names, K, model, features, trusted, rescued, max_gap)
     summaries = _summaries(names, models, evidence)
-    told = _warnings(found, shape[1], summaries, len(rescued), [name for name, open_ in zip(names, undecided, strict=True) if open_])
+    told = _warnings(found, width, summaries, len(rescued), [name for name, open_ in zip(names, undecided, strict=True) if open_])
     return replace(found, models=summaries, contested=undecided, warnings=told)
 
 
@@ -118,7 +119,7 @@ def _require(count: int, total: int, what: str, min_pct: float) -> None:
 
 def _assemble(
     names: Sequence[str],
-    shape: tuple[int, int],
+    K: np.ndarray,
     model: colmap.Model,
     features: colmap.Features,
     known: np.ndarray,
@@ -126,7 +127,6 @@ def _assemble(
     max_gap: int,
 ) -> ObjectReconstruction:
     """The reconstruction that the frames `known` (T,) of a model make."""
-    h, w = shape
     frames, points, pixels = [], [], []
     for t in np.flatnonzero(known).tolist():
         index = model.point_of_keypoint[names[t]]
@@ -136,7 +136,7 @@ def _assemble(
         pixels.append(features.keypoints_px[names[t]][seen])
     found = assemble(
         names,
-        pinhole_K(model.focal_px, w, h),
+        np.diag([model.focal_px, model.focal_px, 1]) + K * [[0, 0, 1], [0, 0, 1], [0, 0, 0]],
         model.distortion,
         np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)]),
         known,

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, trajectory
 from holdprep.object.child import Children
 from holdprep.object.evidence import alike
@@ -41,6 +42,7 @@ def reconstruct(
     upsample: float = 2.0,
     erode_px: int = 2,
     focal_px: float | None = None,
+    principal_px: tuple[float, float] | None = None,
     num_pairs: int = 40,
     exhaustive_frames: int = 150,
     min_registered_pct: float = 60.0,
@@ -54,11 +56,11 @@ def reconstruct(
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
     `source` finds and matches the features. The focal length is refined from 1.2 times the longer side unless `focal_px` fixes it; the
-    principal point is the image's centre, always. `min_mappings` mappings are made, then further ones up to `max_mappings` until two of them tell the
-    same story without jumps. Every mapping runs on one thread, `num_threads` of them side by side. COLMAP's matching on
-    several threads does not always repeat itself: the same result every time needs `num_threads=1`. `work_dir` is emptied of an
-    earlier run's files and keeps images, database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes:
-    whoever calls this from a script needs its `if __name__ == "__main__"`.
+    principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings` mappings are made, then
+    further ones up to `max_mappings` until two of them tell the same story without jumps. Every mapping runs on one thread, `num_threads`
+    of them side by side. COLMAP's matching on several threads does not always repeat itself: the same result every time needs
+    `num_threads=1`. `work_dir` is emptied of an earlier run's files and keeps images, database.db, sparse models and COLMAP's own words,
+    colmap.log. COLMAP runs in child processes: whoever calls this from a script needs its `if __name__ == "__main__"`.
 
     Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
 
@@ -73,15 +75,17 @@ def reconstruct(
             "check the object's masks"
         )
     h, w = images[0].shape[:2]
+    K = pinhole_K(focal_px or 1.2 * max(h, w), w, h)
+    K[:2, 2] = K[:2, 2] if principal_px is None else principal_px
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
-    refine_focal, focal = focal_px is None, focal_px or 1.2 * max(h, w)
+    refine_focal = focal_px is None
     _prepare(work_dir)
     with (
         Children(work_dir / "colmap.log", num_threads) as children,
         tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
-        children.call(source.extract, work_dir, crop, (h, w), focal, num_threads)
+        children.call(source.extract, work_dir, crop, K, num_threads)
         bar.update()
         pairs = children.call(_choose_pairs, source, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
         children.call(source.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
@@ -90,7 +94,7 @@ def reconstruct(
         models = _map_until_agreed(children, run, names, min_mappings, max_mappings, num_threads, bar)
         if not models:
             raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {WHAT_TO_TRY}")
-        found = settle(children, work_dir, crop, (h, w), names, models, refine_focal, min_registered_pct, max_gap)
+        found = settle(children, work_dir, crop, K, w, names, models, refine_focal, min_registered_pct, max_gap)
         bar.update()
         return found
 

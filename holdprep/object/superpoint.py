@@ -32,7 +32,7 @@ class SuperPoint:
     max_features: int
     device: str
 
-    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, num_threads: int) -> None:
+    def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
         """Raises HoldprepError when the weights cannot be used."""
         torch.set_num_threads(num_threads)
         detector = self._model().keypoint_detector
@@ -43,7 +43,7 @@ class SuperPoint:
             px, scores, descriptors = self._detect(detector, colmap.read_crop(folder, path.stem), colmap.read_mask(folder, path.stem))
             np.savez(_file(folder, path.stem), keypoints_px=px, scores=scores, descriptors=descriptors)
             keypoints_px[path.stem] = px
-        colmap.write_keypoints(folder, crop, shape, focal_px, keypoints_px)
+        colmap.write_keypoints(folder, crop, K, keypoints_px)
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return {path.stem: _read(folder, path.stem)["descriptors"] for path in sorted((folder / "features").glob("*.npz"))}

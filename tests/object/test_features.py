@@ -13,6 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop, write_crops
@@ -69,7 +70,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     crop = Crop.around(masks, 1.0)
     write_crops(folder, crop, images, [*masks[:2], np.zeros_like(masks[2])], NAMES)
     source = SuperPoint(request.param, weights, 100000, "cpu")
-    source.extract(folder, crop, images[0].shape[:2], 500.0, 1)
+    source.extract(folder, crop, pinhole_K(500.0, *images[0].shape[1::-1]), 1)
     source.match(folder, [("0", "1"), ("0", "2"), ("1", "2")], 4.0, 0, 1)
     model = getattr(transformers, type_of(request.param)).from_pretrained(weights).eval()
     return Prepared(source, folder, crop, model)
@@ -105,7 +106,7 @@ def test_the_surest_features_are_kept(prepared: Prepared, tmp_path: Path) -> Non
     few = SuperPoint(prepared.source.matcher, prepared.source.weights, 20, "cpu")
     images, masks, _, _ = box_sequence(1)
     write_crops(tmp_path, prepared.crop, images, masks, ["0"])
-    few.extract(tmp_path, prepared.crop, images[0].shape[:2], 500.0, 1)
+    few.extract(tmp_path, prepared.crop, pinhole_K(500.0, *images[0].shape[1::-1]), 1)
     with np.load(tmp_path / "features" / "0.npz") as found, np.load(prepared.folder / "features" / "0.npz") as every:
         assert len(found["scores"]) == 20
         assert found["scores"].tolist() == np.sort(every["scores"])[::-1][:20].tolist()
@@ -117,7 +118,7 @@ def test_matches_are_the_networks_own(prepared: Prepared, tmp_path: Path) -> Non
     images = [noise[:120, :160], noise[3:123, 5:165]]
     crop = Crop(0, 0, 160, 120, 1.0)
     write_crops(tmp_path, crop, images, np.ones((2, 120, 160), bool), NAMES[:2])
-    prepared.source.extract(tmp_path, crop, (120, 160), 500.0, 1)
+    prepared.source.extract(tmp_path, crop, pinhole_K(500.0, 160, 120), 1)
     ((a, b, ours),) = prepared.source._matches(tmp_path, [("0", "1")])
     own, other = (np.load(tmp_path / "features" / f"{name}.npz")["keypoints_px"] for name in (a, b))
     with torch.no_grad():
@@ -164,7 +165,7 @@ def test_what_is_wrong_with_weights_is_told_with_where_they_are(matcher: Matcher
         (lacking, "cannot be loaded"),
     ):
         with pytest.raises(HoldprepError, match=words) as told:
-            SuperPoint(matcher, weights, 100, "cpu").extract(tmp_path, Crop(0, 0, 9, 9, 1.0), (9, 9), 9.0, 1)
+            SuperPoint(matcher, weights, 100, "cpu").extract(tmp_path, Crop(0, 0, 9, 9, 1.0), pinhole_K(9.0, 9, 9), 1)
         assert "\n" not in str(told.value)
         assert f"object_pose=superpoint_{matcher}:" in str(told.value)
         assert f"hf download {source} " in str(told.value)
@@ -177,9 +178,9 @@ class Given:
     keypoints_px: Mapping[str, np.ndarray]
     matches: Mapping[str, Mapping[str, np.ndarray]]
 
-    def extract(self, folder: Path, crop: Crop, shape: tuple[int, int], focal_px: float, _: int) -> None:
+    def extract(self, folder: Path, crop: Crop, K: np.ndarray, _: int) -> None:
         px = {name: crop.to_colmap(px) - 0.5 for name, px in self.keypoints_px.items()}
-        colmap.write_keypoints(folder, crop, shape, focal_px, px)
+        colmap.write_keypoints(folder, crop, K, px)
 
     def descriptors(self, _: Path) -> dict[str, np.ndarray]:
         return {name: np.zeros((len(px), 2), np.float32) for name, px in self.keypoints_px.items()}

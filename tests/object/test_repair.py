@@ -17,10 +17,10 @@ from tests.object.boxes import ExactBox, exact_box
 T, TURNED = 16, 5
 
 
-def database(box: ExactBox, shape: tuple[int, int]) -> None:
+def database(box: ExactBox) -> None:
     """The box's keypoints and matches where COLMAP looks for them."""
     keypoints = {name: box.crop.to_colmap(px) - 0.5 for name, px in box.features.keypoints_px.items()}
-    colmap.write_keypoints(box.folder, box.crop, shape, float(box.K[0, 0]), keypoints)
+    colmap.write_keypoints(box.folder, box.crop, box.K, keypoints)
     pairs = [(a, b, pairs) for a, found in box.features.matches.items() for b, pairs in found.items() if a < b]
     colmap.write_matches(box.folder, pairs, 4.0, 0, 2)
 
@@ -37,7 +37,7 @@ def turned_over(box: ExactBox) -> Model:
 
 def test_a_stretch_that_stands_apart_is_reached_anew_from_the_rest(tmp_path: Path) -> None:
     box = exact_box(tmp_path, T, noise_px=0.3)
-    database(box, (360, 480))
+    database(box)
     wrong = turned_over(box)
     with Children(tmp_path / "colmap.log", 1) as children:
         bench = _Bench(children, tmp_path, box.crop, box.names, box.features, box.principal_px, False, 60.0)

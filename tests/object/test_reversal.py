@@ -50,7 +50,7 @@ def turning(tmp_path_factory: pytest.TempPathFactory) -> Turning:
         seen[name] = (np.sign(side) * (pose[:3, axis] * cam.T).sum(axis=0)) < -0.3 * np.linalg.norm(cam, axis=1)
     images, masks = [np.full((480, 640, 3), 90, np.uint8)] * T, [np.ones((480, 640), bool)] * T
     write_crops(folder, CROP, images, masks, NAMES)
-    colmap.write_keypoints(folder, CROP, (480, 640), 600.0, px)
+    colmap.write_keypoints(folder, CROP, K, px)
     both = ((a, b, np.flatnonzero(seen[a] & seen[b])) for a, b in combinations(NAMES, 2))
     colmap.write_matches(folder, ((a, b, np.stack([at, at], axis=1)) for a, b, at in both if len(at)), 4.0, 0, 1)
     index = {name: np.where(seen[name], np.arange(N), -1) for name in NAMES}

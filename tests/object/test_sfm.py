@@ -84,13 +84,14 @@ def test_canonical_frame(found: ObjectReconstruction) -> None:
     assert (canonical.min(axis=0) + canonical.max(axis=0)) == pytest.approx(np.zeros(3), abs=1e-12)
 
 
-def test_a_given_focal_length_stays(scene: tuple, tmp_path: Path) -> None:
+def test_a_given_camera_stays(scene: tuple, tmp_path: Path) -> None:
+    """Pictures cut at their left and their top: the principal point is not their centre."""
     images, masks, K, poses, names = scene
-    few = slice(0, 10)
-    found = reconstruct(
-        images[few], masks[few], names[few], work_dir=tmp_path, focal_px=float(K[0, 0]), min_mappings=1, max_mappings=1, num_threads=1
-    )
-    assert found.focal_px == pytest.approx(K[0, 0], abs=1e-6)
+    few, left, top = slice(0, 10), 60, 20
+    cut, cut_masks = ([picture[top:, left:] for picture in of[few]] for of in (images, masks))
+    camera = {"focal_px": float(K[0, 0]), "principal_px": (float(K[0, 2]) - left, float(K[1, 2]) - top)}
+    found = reconstruct(cut, cut_masks, names[few], work_dir=tmp_path, min_mappings=1, max_mappings=1, num_threads=1, **camera)
+    assert np.abs(found.K - (K - [[0, 0, left], [0, 0, top], [0, 0, 0]])).max() < 1e-6
     assert np.median(rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[few, :3, :3])) < 0.7
 
 
