@@ -212,6 +212,11 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "held_frames", "frames", "at most", 0, None,
         "these frames repeat the nearest known pose: cut the clip there (create.start/create.end), or add frames",
     ),
+    # a trainer believes every pose: a real brush without texture registered until it was turned over, and stood still for the last 29 %
+    Rule(
+        "object_pose", "held_pct", "%", "at most", 10, 20,
+        "too many frames would be trained at a pose that is not theirs: cut the clip there (create.start/create.end); film slower and with more texture",
+    ),
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it the optimiser itself counts a point as an outlier
     Rule(
         "align", "reprojection_px", "px", "at most", 10, 25,

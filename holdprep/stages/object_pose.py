@@ -205,6 +205,7 @@ def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
         "resectioned_frames": found.origin.count("resectioned"),
         "interpolated_frames": found.origin.count("interpolated"),
         "held_frames": found.origin.count("held"),
+        "held_pct": 100 * found.origin.count("held") / len(found.origin),
         **(
             {"reprojection_px": found.reprojection_px, "track_length": float(found.track_length.mean())}
             if len(found.observation_px)

@@ -24,6 +24,8 @@ from holdprep.validation import keys
         ("object_pose", "rotation_jumps", 0, "pass"),
         ("object_pose", "rotation_jumps", 1, "fail"),
         ("object_pose", "interpolated_frames", 1000, "warn"),
+        ("object_pose", "held_pct", 20, "warn"),
+        ("object_pose", "held_pct", 20.1, "fail"),
         ("register", "hand_model", "mano", "pass"),
         ("register", "hand_model", "standin", "warn"),
         ("build", "trainable", True, "pass"),
