@@ -55,10 +55,11 @@ def boxes(ctx: Context, node: NetworkHand) -> tuple[dict[Side, np.ndarray], list
         crops.check_boxes(given, ctx.seq.image_size(), ctx.seq.frame_names(), side)
         seen = int(np.isfinite(given).all(axis=1).sum())
         if not seen:
-            raise HoldprepError(
-                f"no {side} hand in {len(given)} frames: all its {node.boxes} are empty or below {crops.MIN_BOX_PX} px; check them, or hands.which"
+            lacking = (
+                f"all its masks are empty or below {crops.MIN_BOX_PX} px" if node.boxes == "masks" else f"{node.boxes_file} has only NaN"
             )
-        notes += [f"{side} hand: nothing to see in {len(given) - seen} of {len(given)} {node.boxes}"] if seen < len(given) else []
+            raise HoldprepError(f"no {side} hand in {len(given)} frames: {lacking}; check them, or hands.which")
+        notes += [f"{side} hand: nothing to see in {len(given) - seen} of {len(given)} frames"] if seen < len(given) else []
     return found, notes
 
 

@@ -84,7 +84,7 @@ def doh_squares(boxes_px: np.ndarray) -> np.ndarray:
 
 
 def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], side: Side) -> None:
-    """Raises HoldprepError for the first box (T, 4) that is empty or wholly outside the picture (width, height); NaN is no box."""
+    """Raises HoldprepError for the first box (T, 4) that is empty, too small or wholly outside the picture (width, height); NaN is no box."""
     width, height = image_size
     if boxes_px.shape != (len(names), 4):
         raise HoldprepError(f"{side} hand: boxes have shape {boxes_px.shape}, ({len(names)}, 4) is needed: x1, y1, x2, y2 for each frame")
@@ -92,6 +92,8 @@ def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequen
         text = f"{side} hand's box in frame {name} is ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
         if x2 <= x1 or y2 <= y1:
             raise HoldprepError(f"{text}, which is empty; x1 < x2 and y1 < y2 are needed, NaN where there is no hand")
+        if max(x2 - x1, y2 - y1) < MIN_BOX_PX:
+            raise HoldprepError(f"{text}, less than {MIN_BOX_PX} px across; are the boxes in pixels of images/, not in 0..1?")
         if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
             raise HoldprepError(f"{text}, outside the picture of {width} x {height}; are the boxes in pixels of images/?")
 
@@ -124,7 +126,9 @@ def check_finite(values: Tensor, name: str) -> None:
     """Raises HoldprepError where some of N predictions (N, ...) are not finite: half precision has overflowed."""
     bad = int((~torch.isfinite(values.flatten(1)).all(dim=1)).sum())
     if bad:
-        raise HoldprepError(f"{name}: {bad} of {len(values)} crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32")
+        raise HoldprepError(
+            f"{name}: {bad} of {len(values)} crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32, or get the weights again"
+        )
 
 
 def long_lens(width: float, height: float, focal_px: float | None = None) -> np.ndarray:

@@ -1,8 +1,8 @@
 """21 keypoints in 2D and 3D of one hand through a clip, by MediaPipe's networks.
 
-The clip is walked forward and backward at once, each frame's crop from the frame before; what both ways found is looked at again in several
-crops, and the better estimate is kept. Where the hand is lost, palms are looked for, about the hand's mask where there is one; the mask
-also tells which estimates to refuse. Keypoints are then smoothed from both sides in time.
+The clip is walked forward and backward at once, each frame's crop from the frame before. Where both ways agree, their mean is kept; where
+not, what they found is looked at again in further crops, and the better estimate is kept. Where the hand is lost, palms are looked for, about
+the hand's mask where there is one; the mask also tells which estimates to refuse. Keypoints are then smoothed from both sides in time.
 """
 
 import itertools
@@ -29,14 +29,13 @@ HIDDEN = 0.5  # joints on what hides the hand are off by two to three times as m
 MIN_SIDE_SEEN, MIN_SIDE_TOLD = 0.5, 0.2  # handedness: where it alone picks the hand; where a mask or the frame before does
 FOLLOWED = 0.5  # of the least presence: enough where the frames about it tell where the hand is
 SURE, GONE = 0.8, 0.1  # presence below which a followed crop is looked at again, and below which it is not
-SAME = 0.15  # of the hand's size: estimates that differ by less are one
+ONE, SAME = 0.06, 0.15  # of the hand's size: estimates that differ by less need no further looks, or are of one pose in the picture
 ONE_PLACE = 0.5  # of the hand's size: hands whose middles are nearer are one
-AT_ONCE = 2  # places in a frame where a hand that stays lost is looked for
 WINDOW, MAX_SIZE_RATIO = 8, 1.6  # found frames on each side; a hand's apparent size changes slowly
 SIDE_FRAMES = 10  # are looked at for a hand of the other side
 BETTER = 0.7  # of its score is what the own side must reach
 NOISE_FLOOR = 0.006  # of the hand's size: noise of a keypoint that all crops agree on
-# Further crops of an estimate, of a right hand: turned by degrees, size factor, mirrored. The first two go with what both ways found.
+# Further crops of an estimate, of a right hand: turned by degrees, size factor, mirrored. The first two go with what was found already.
 VIEWS = ((-10.0, 0.95, False), (10.0, 1.05, True), (10.0, 0.95, False), (-10.0, 1.05, True))
 Result = TypeVar("Result")
 
@@ -112,8 +111,7 @@ class _Finder:
             return found
         if found.estimate.presence < GONE:
             return None
-        again = self._look(view, found.estimate.next_crop(), mirrored)
-        return _best([found, again, self.settle(view, crop)])
+        return _best([found, self._look(view, found.estimate.next_crop(), mirrored)])
 
     def search(self, view: View, first: int = 0, at_most: int | None = None) -> Found | None:
         """The best hand from scratch, in the first place that holds any: palms, then crops straight from the mask.
@@ -132,26 +130,31 @@ class _Finder:
         return None
 
     def settle(self, view: View, crop: Crop, looks: Sequence[Estimate] = ()) -> Found | None:
-        """The mean over several crops, less where there are `looks` already; it may not stand up to them."""
-        views = VIEWS[: len(VIEWS) - len(looks)]
-        flip = self.side == "left"
-        more = [self._seen(view, crop.turned(-turn if flip else turn, size), mirrored) for turn, size, mirrored in views]
-        return _best([self._judged(mean_of([*looks, *more]), view, MIN_SIDE_TOLD, FOLLOWED)])
+        """The mean over several crops, less where there are `looks` already; None where they hold no hand or it does not stand up to them."""
+        seen = list(looks)
+        for turn, size, mirrored in VIEWS[: 2 if looks else None]:
+            seen.append(self._seen(view, crop.turned(-turn if self.side == "left" else turn, size), mirrored))
+            if seen[0].presence < GONE:
+                return None
+        return _best([self.judged(mean_of(seen), view)])
 
     def _centred(self, view: View, crop: Crop) -> Found:
         """A crop that was not made from landmarks is centred by its own first; alone, it must tell the side."""
-        crop = self._seen(view, crop, False).next_crop()
-        estimate = mean_of([self._seen(view, crop, mirrored) for mirrored in (False, True)])
-        return self._judged(estimate, view, MIN_SIDE_SEEN if view.mask is None else MIN_SIDE_TOLD, 1.0)
+        first = self._seen(view, crop, False)
+        if first.presence < GONE:
+            return Found(first, 0.0)
+        estimate = mean_of([self._seen(view, first.next_crop(), mirrored) for mirrored in (False, True)])
+        return self.judged(estimate, view, MIN_SIDE_SEEN if view.mask is None else MIN_SIDE_TOLD, 1.0)
 
     def _look(self, view: View, crop: Crop, mirrored: bool) -> Found:
-        return self._judged(self._seen(view, crop, mirrored), view, MIN_SIDE_TOLD, FOLLOWED)
+        return self.judged(self._seen(view, crop, mirrored), view)
 
     def _seen(self, view: View, crop: Crop, mirrored: bool) -> Estimate:
         """Left hands are seen in the mirror where right ones are not, so that a mirrored clip gives the mirrored hand."""
         return self.nets.look(view.image, crop, mirrored != (self.side == "left"))
 
-    def _judged(self, estimate: Estimate, view: View, min_side: float, share: float) -> Found:
+    def judged(self, estimate: Estimate, view: View, min_side: float = MIN_SIDE_TOLD, share: float = FOLLOWED) -> Found:
+        """An estimate with its score, by the measure for one whose place the frame before gave, unless told otherwise."""
         of_side = estimate.handedness if self.side == "right" else 1 - estimate.handedness
         near = 1.0 if view.mask is None else _share_near(estimate, view.mask, view.hiding)
         if estimate.presence < share * self.min_presence or of_side < min_side or near < MIN_SHARE_NEAR_MASK:
@@ -203,7 +206,7 @@ def track_hand(
         if masks is not None:
             pool.map(lambda finder, given: _refuse_other_side(finder, frames, given), [found])
     estimates = _plausible([f.estimate if f else None for f in found], side if masks is None else None)
-    return _track(_steady(estimates) if steady else estimates, frames.hiding, K)
+    return _track(_steady(estimates) if steady else estimates, frames, K)
 
 
 class _Pool:
@@ -227,31 +230,55 @@ class _Pool:
             return list(workers.map(one, tasks))
 
 
+class _Bits(NamedTuple):
+    """A mask, a bit a pixel."""
+
+    packed: np.ndarray
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "_Bits":
+        return cls(np.packbits(mask), mask.shape)
+
+    def mask(self) -> np.ndarray:
+        """(H, W) bool."""
+        return np.unpackbits(self.packed, count=self.shape[0] * self.shape[1]).reshape(self.shape).view(bool)
+
+
 @dataclass(frozen=True)
 class _Frames:
-    """Images and masks, read when asked for."""
+    """Images and masks, read when asked for; masks are kept, a bit a pixel, since reading them takes longer than looking at them."""
 
     images: Sequence[np.ndarray]
     masks: Sequence[np.ndarray | None]
     hiding: Sequence[np.ndarray | None]
-    _shown: dict[int, bool] = field(default_factory=dict)  # by frame, whether its mask holds a hand
+    _kept: dict[int, tuple[_Bits | None, _Bits | None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, t: int) -> View | None:
         """None where the mask says that there is no hand. Raises HoldprepError where image and masks do not fit."""
-        view = View(self.images[t], self.masks[t], self.hiding[t])
-        if view.image.ndim != 3 or view.image.shape[2] != 3:
-            raise HoldprepError(f"image {t} has shape {view.image.shape}; (height, width, 3) is needed")
-        for mask in (view.mask, view.hiding):
-            if mask is not None and mask.shape != view.image.shape[:2]:
-                raise HoldprepError(
-                    f"mask {t} has shape {mask.shape}, its image {view.image.shape[:2]}; make the mask as large as the image"
-                )
-        if t not in self._shown:
-            self._shown[t] = view.mask is None or crops.holds_hand(view.mask)
-        return view if self._shown[t] else None
+        mask, hiding = self.shown_masks(t)
+        return View(self.images[t], mask, hiding) if mask is None or mask.any() else None
+
+    def shown_masks(self, t: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(H, W) of a frame: the hand's, empty where it holds no hand, and what may hide it."""
+        if t not in self._kept:
+            self._kept[t] = self._read(t)
+        mask, hiding = (None if bits is None else bits.mask() for bits in self._kept[t])
+        return mask, hiding
+
+    def _read(self, t: int) -> tuple[_Bits | None, _Bits | None]:
+        image, mask, hiding = self.images[t], self.masks[t], self.hiding[t]
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise HoldprepError(f"image {t} has shape {image.shape}; (height, width, 3) is needed")
+        for given in (mask, hiding):
+            if given is not None and given.shape != image.shape[:2]:
+                raise HoldprepError(f"mask {t} has shape {given.shape}, its image {image.shape[:2]}; make the mask as large as the image")
+        if mask is not None and not crops.holds_hand(mask):
+            mask = np.zeros_like(mask)
+        return None if mask is None else _Bits.of(mask), None if hiding is None else _Bits.of(hiding)
 
 
 def _walk(finder: _Finder, frames: _Frames, step: int, bar: tqdm) -> list[Found | None]:
@@ -262,23 +289,28 @@ def _walk(finder: _Finder, frames: _Frames, step: int, bar: tqdm) -> list[Found 
         view = frames[t]
         if view is not None:
             followed = finder.follow(view, last.estimate.next_crop(), mirrored=step < 0) if last else None
-            found[t] = followed or (finder.search(view, lost * AT_ONCE, AT_ONCE) if lost else finder.search(view))
+            found[t] = followed or finder.search(view, lost, 1 if last or lost else None)
             last, lost = found[t] or last, 0 if found[t] else lost + 1
         bar.update()
     return found
 
 
 def _settle(finder: _Finder, frames: _Frames, t: int, ways: Sequence[Found | None], bar: tqdm) -> Found | None:
-    """What both ways found where they agree, and the better of them where not, from more crops; None where it does not stand up to them."""
+    """What both ways found where they agree, from more crops where they do so roughly, and the better of them where they do not; None where
+    it does not stand up to more crops."""
     bar.update()
     estimates = [f.estimate for f in ways if f is not None]
     view = frames[t] if estimates else None
     if view is None:
         return None
-    apart = np.abs(estimates[0].j2d_px - estimates[-1].j2d_px).max() / estimates[0].size_px  # 0 where only one is there
+    size_px = estimates[0].size_px
+    apart = np.abs(estimates[0].j2d_px - estimates[-1].j2d_px).max() / size_px  # 0 where only one is there
+    deep = np.abs(estimates[0].depth_px - estimates[-1].depth_px).max() / size_px
+    if apart and max(apart, deep) < ONE:
+        return _best([finder.judged(mean_of(estimates), view)])
     if 0 < apart < SAME:
         return finder.settle(view, mean_of(estimates).next_crop(), estimates)
-    return _best(finder.settle(view, e.next_crop()) for e in (estimates if apart else estimates[:1]))
+    return _best(finder.settle(view, e.next_crop(), [e]) for e in (estimates if apart else estimates[:1]))
 
 
 def _mend(finder: _Finder, frames: _Frames, found: Sequence[Found | None]) -> list[Found | None]:
@@ -311,6 +343,8 @@ def _refuse_other_side(finder: _Finder, frames: _Frames, found: Sequence[Found |
     looked_at = range(0, len(frames), -(-len(frames) // SIDE_FRAMES))
     there = [(view, own.score if own else 0.0) for view, own in ((frames[t], found[t]) for t in looked_at) if view is not None]
     unsure = [(view, own) for view, own in there if own < BETTER]  # no score is above 1
+    if len(unsure) <= 0.5 * len(there):
+        return
     rivals = [(replace(finder, side=other).search(view), own) for view, own in unsure]
     seen = sum(rival is not None and BETTER * rival.score > own for rival, own in rivals)
     if seen > 0.5 * len(there):
@@ -336,13 +370,13 @@ def _plausible(estimates: list[Estimate | None], side: Side | None) -> list[Esti
     return kept
 
 
-def _track(estimates: Sequence[Estimate | None], hiding: Sequence[np.ndarray | None], K: np.ndarray | None) -> KeypointTrack:
+def _track(estimates: Sequence[Estimate | None], frames: _Frames, K: np.ndarray | None) -> KeypointTrack:
     """Estimates in OpenPose order as arrays in MANO-21 order."""
     T = len(estimates)
     j2d, j3d, confidence, boxes = np.full((T, 21, 2), np.nan), np.full((T, 21, 3), np.nan), np.zeros((T, 21, 1)), np.full((T, 4), np.nan)
     for t, e in enumerate(estimates):
         if e is not None:
-            trust = e.presence * e.agreement * np.where(_hidden(e.j2d_px, hiding[t]), HIDDEN, 1.0)
+            trust = e.presence * e.agreement * np.where(_hidden(e.j2d_px, frames.shown_masks(t)[1]), HIDDEN, 1.0)
             center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, trust, (*(center - half), *(center + half))

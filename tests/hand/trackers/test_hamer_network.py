@@ -175,7 +175,7 @@ def test_missing_cut_and_empty_files_say_what_to_do(tmp_path: Path):
     path = write_hamer_checkpoint(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "could not be read" in refused(path)
+    assert "could not be read: it is cut short at" in refused(path)
     torch.save({"epoch": 3, "global_step": 7}, path)
     assert "holds no weights, only epoch, global_step" in refused(path)
     (tmp_path / "model_config.yaml").unlink()

@@ -100,6 +100,10 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the picture of 640 x 480" in refused(
         tmp_path, checkpoint, *options
     )
+    np.save(tmp_path / "boxes.npy", np.array([[0.2, 0.2, 0.4, 0.5]] * 3))
+    assert "less than 8 px across; are the boxes in pixels of images/, not in 0..1?" in refused(tmp_path, checkpoint, *options)
+    np.save(tmp_path / "boxes.npy", np.full((3, 4), np.nan))
+    assert "no left hand in 3 frames: " in (told := refused(tmp_path, checkpoint, *options)) and "has only NaN" in told
     assert "of one hand, but which?" in refused(tmp_path, checkpoint, *options[:2])
     np.save(tmp_path / "boxes.npy", np.array(["a", "b"]))
     assert "holds no boxes" in refused(tmp_path, checkpoint, *options)
