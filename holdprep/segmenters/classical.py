@@ -2,11 +2,13 @@
 
 Between two key frames labels are carried forward from the one and backward from the other, and blended by distance. Per pixel, the
 label's probability comes from its nearest neighbours in (place, colour) among the previous frame's labelled pixels, moved by
-optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A second pass adds what the first has learnt
-about the whole clip: the background's plate, where the camera does not move, and each label's colours.
+optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size tells where the
+background is; the second adds what that teaches about the whole clip: the background's plate, where the camera stands still or only
+turns, and each label's colours. The bare arm is a label of its own, so that the wrist's border is carried too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +18,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
+from holdprep.segmenters.arm import find_arm, keep_near
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
 
@@ -23,6 +26,7 @@ SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in 
 SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
 NEIGHBOURS = 8
 GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
+CORE_PX = 13  # a prompt's outline may be off by half of that
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
@@ -47,13 +51,22 @@ def propagate(
     clip = Clip()
     for image in images:
         clip.add(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    keys = _all_keys(clip, entities, prompts, scale)
+    cast = _Cast(tuple(entities))
+    keys = _all_keys(clip, cast, prompts, scale)
     with (progress or partial(tqdm, disable=True))(total=2 * len(images), desc="masks", unit="frame") as bar:
-        first = _carry_all(clip, keys, len(entities) + 1, None, bar)
-        knowledge = Knowledge(clip, keys, first, len(entities) + 1)
-        labels = _carry_all(clip, keys, len(entities) + 1, knowledge, bar)
+        first = _first_pass(clip, keys, cast, bar)
+        knowledge = Knowledge(clip, keys, first, cast.count, cast.arm, cast.hands)
+        labels = _carry_all(clip, keys, cast, knowledge, bar)
     full = [_enlarge(label, (height, width)) for label in labels]
     return {entity: np.stack([label == k for label in full]) for k, entity in enumerate(entities, start=1)}
+
+
+def _first_pass(clip: Clip, keys: Mapping[int, np.ndarray], cast: "_Cast", bar: tqdm) -> list[np.ndarray]:
+    """Every frame's labels by flow and local colour alone, at half the size: enough to know where the background is."""
+    small = clip.halved()
+    small_keys = {t: cv2.resize(k, small.shape[::-1], interpolation=cv2.INTER_NEAREST) for t, k in keys.items()}
+    labels = _carry_all(small, small_keys, cast, None, bar)
+    return [cv2.resize(each, clip.shape[::-1], interpolation=cv2.INTER_NEAREST) for each in labels]
 
 
 def _enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -81,6 +94,35 @@ def _region(labels: np.ndarray, margin: int) -> tuple[slice, slice]:
         slice(max(int(ys.min()) - margin, 0), min(int(ys.max()) + margin, labels.shape[0])),
         slice(max(int(xs.min()) - margin, 0), min(int(xs.max()) + margin, labels.shape[1])),
     )
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """Which label is what: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background."""
+
+    entities: tuple[str, ...]
+
+    @property
+    def hands(self) -> list[int]:
+        return [k for k, e in enumerate(self.entities, start=1) if e != "object"]
+
+    @property
+    def arm(self) -> int:
+        return len(self.entities) + 1
+
+    @property
+    def skin(self) -> list[int]:
+        return [*self.hands, self.arm]
+
+    @property
+    def count(self) -> int:
+        return len(self.entities) + 2
+
+    def least(self, label: int, largest: float) -> float:
+        """Pixels that a part of a label needs, beside the label's `largest`: hands come apart where fingers do."""
+        if label in (0, self.arm):
+            return 60
+        return (0.1 if self.entities[label - 1] == "object" else 0.03) * largest
 
 
 @dataclass
@@ -128,18 +170,16 @@ def _smooth(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
     return smooth / smooth.sum(axis=-1, keepdims=True)
 
 
-def _clean(labels: np.ndarray) -> np.ndarray:
-    """Specks go to what surrounds them: parts under a tenth (object) or a thirtieth (hands: fingers come apart) of an entity's largest."""
+def _clean(labels: np.ndarray, cast: _Cast) -> np.ndarray:
+    """Specks go to what surrounds them."""
     out = labels.copy()
-    count = int(labels.max()) + 1
-    for k in range(count):
+    for k in range(cast.count):
         _, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)
         areas = stats[1:, cv2.CC_STAT_AREA]
-        least = 60 if k == 0 else (0.1 if k == count - 1 else 0.03) * (areas.max() if len(areas) else 0)
-        for part in np.flatnonzero(areas < least) + 1:
+        for part in np.flatnonzero(areas < cast.least(k, max(areas, default=0))) + 1:
             speck = index == part
             ring = (cv2.dilate(speck.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~speck
-            out[speck] = np.bincount(out[ring], minlength=count).argmax() if ring.any() else 0
+            out[speck] = np.bincount(out[ring], minlength=cast.count).argmax() if ring.any() else 0
     return out
 
 
@@ -156,52 +196,52 @@ def outline(
     for entity, mask in known.items():
         small = cv2.resize(mask.astype(np.uint8), clip.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         prior[small] = entities.index(entity) + 1
-    labels = _enlarge(_key_labels(clip, 0, entities, prompts, scale, prior), (height, width))
+    labels = _enlarge(_key_labels(clip, 0, _Cast(tuple(entities)), prompts, scale, prior), (height, width))
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}
 
 
-def _all_keys(clip: Clip, entities: list[str], prompts: Mapping[int, Mapping[str, EntityPrompt]], scale: float) -> dict[int, np.ndarray]:
+def _all_keys(clip: Clip, cast: _Cast, prompts: Mapping[int, Mapping[str, EntityPrompt]], scale: float) -> dict[int, np.ndarray]:
     """Every key frame's labels: first those that say all by themselves, then the others with what is carried to them."""
-    sure = {e: anchors(prompts, e) for e in entities}
+    sure = {e: anchors(prompts, e) for e in cast.entities}
     own = {t: {e: p for e, p in prompts[t].items() if e in sure and t in sure[e]} for t in sorted(prompts)}
-    keys = {t: _key_labels(clip, t, entities, p, scale) for t, p in own.items() if any(not each.absent for each in p.values())}
+    keys = {t: _key_labels(clip, t, cast, p, scale) for t, p in own.items() if any(not each.absent for each in p.values())}
     found = {}
     for t in own:
-        if set(own[t]) == set(entities):
+        if set(own[t]) == set(cast.entities):
             found[t] = keys.get(t, np.zeros(clip.shape, np.uint8))
             continue
         prior = np.zeros(clip.shape, np.uint8)
-        for k, entity in enumerate(entities, start=1):
+        for k, entity in enumerate(cast.entities, start=1):
             sources = [s for s in sure[entity] if s in keys]
             if entity not in own[t] and sources:
                 source = min(sources, key=lambda s: abs(s - t))
-                prior[(_carried(clip, source, keys[source], t, len(entities) + 1) == k) & (prior == 0)] = k
-        found[t] = _key_labels(clip, t, entities, prompts[t], scale, prior)
+                prior[(_carried(clip, source, keys[source], t, cast) == k) & (prior == 0)] = k
+        found[t] = _key_labels(clip, t, cast, prompts[t], scale, prior)
     return found
 
 
-def _carried(clip: Clip, source: int, labels: np.ndarray, t: int, count: int) -> np.ndarray:
+def _carried(clip: Clip, source: int, labels: np.ndarray, t: int, cast: _Cast) -> np.ndarray:
     """Labels of frame `t` carried from the key frame `source`."""
     step = 1 if t > source else -1
-    *_, (_, probability) = _carry(clip, source, labels, list(range(source + step, t + step, step)), count, None)
+    *_, (_, probability) = _carry(clip, source, labels, list(range(source + step, t + step, step)), cast, None)
     return probability.argmax(axis=-1).astype(np.uint8)
 
 
 def _key_labels(
-    clip: Clip, t: int, entities: list[str], prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
+    clip: Clip, t: int, cast: _Cast, prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
 ) -> np.ndarray:
     """A key frame's labels: outlines painted (the object over the hands unless it says otherwise), edges moved to those of the picture.
 
     `prior` labels hold for entities without a prompt, and are what clicks alone correct.
     """
     labels = np.zeros(clip.shape, np.uint8)
-    for k, entity in enumerate(entities, start=1):
+    for k, entity in enumerate(cast.entities, start=1):
         if prior is not None and entity not in prompts:
             labels[prior == k] = k
     # outlines as they are ordered; then what is found by colour, the object first: it fills its box better than a hand does
-    present = {e: p for e, p in prompts.items() if e in entities and not p.absent}
+    present = {e: p for e, p in prompts.items() if e in cast.entities and not p.absent}
     for entity in sorted(present, key=lambda e: 0 if present[e].polygons else 1 if e == "object" else 2):
-        k = entities.index(entity) + 1
+        k = cast.entities.index(entity) + 1
         before = prior == k if prior is not None and not present[entity].is_outline and (prior == k).any() else None
         taken = (labels > 0) & (labels != k)
         for other, prompt in present.items():
@@ -212,28 +252,44 @@ def _key_labels(
         return labels
     if not labels.any():
         raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
-    return _clean(_refined(clip, t, labels, len(entities) + 1, {entities.index(e) + 1: p for e, p in present.items()}, scale))
+    labels[find_arm(clip.lab[t], labels, cast.hands)] = cast.arm
+    return _clean(_refined(clip, t, labels, cast, {cast.entities.index(e) + 1: p for e, p in present.items()}, scale), cast)
 
 
-def _refined(clip: Clip, t: int, labels: np.ndarray, count: int, prompts: Mapping[int, EntityPrompt], scale: float) -> np.ndarray:
-    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture says."""
-    region = _region(labels, 25)
+def _refined(clip: Clip, t: int, labels: np.ndarray, cast: _Cast, prompts: Mapping[int, EntityPrompt], scale: float) -> np.ndarray:
+    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture says.
+
+    Between skin and skin the picture has no edge: there the drawn line stays.
+    """
+    region, drawn, clicked = _region(labels, 25), labels, np.zeros(clip.shape, bool)
     for _ in range(2):
-        near = cv2.GaussianBlur(_one_hot(labels, count), (0, 0), 5)
+        near = cv2.GaussianBlur(_one_hot(labels, cast.count), (0, 0), 5)
         core = np.zeros(labels.shape, bool)
-        for k in range(count):
-            core |= cv2.erode((labels == k).astype(np.uint8), np.ones((13, 13), np.uint8), borderValue=1) > 0
+        for k in range(cast.count):
+            core |= _core(labels == k)
         ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-        sure = _Samples.of(clip.lab[t], _one_hot(labels, count), None, region).where(core[ys, xs].ravel())
+        sure = _Samples.of(clip.lab[t], _one_hot(labels, cast.count), None, region).where(core[ys, xs].ravel())
         probability = _classify(sure, clip.lab[t], region, neighbours=12) * near[region]
         probability = _smooth(probability / probability.sum(axis=-1, keepdims=True), clip.bgr[t][region])
         for k, prompt in prompts.items():
             for points, value in ((prompt.positive, 1.0), (prompt.negative, -1.0)):
                 if points is not None:
-                    probability[_discs(points * scale, clip.shape)[region], k] += value
+                    disc = _discs(points * scale, clip.shape)
+                    clicked |= disc
+                    probability[disc[region], k] += value
         labels = np.zeros(clip.shape, np.uint8)
         labels[region] = probability.argmax(axis=-1)
+        skin = np.isin(labels, cast.skin) & np.isin(drawn, cast.skin) & ~clicked
+        labels[skin] = drawn[skin]
     return labels
+
+
+def _core(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) without its edge, whose place is not sure; parts too thin for that stay nearly whole."""
+    core = cv2.erode(mask.astype(np.uint8), np.ones((CORE_PX, CORE_PX), np.uint8), borderValue=1) > 0
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    thin = mask & ~np.isin(parts, np.unique(parts[core]))
+    return core | (cv2.erode(thin.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0)
 
 
 def _discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -295,7 +351,7 @@ def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], count: int, knowledge: Knowledge | None, bar: tqdm) -> list[np.ndarray]:
+def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], cast: _Cast, knowledge: Knowledge | None, bar: tqdm) -> list[np.ndarray]:
     """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
     at = sorted(keys)
     total = len(clip.bgr)
@@ -303,21 +359,20 @@ def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], count: int, knowledge
     bar.update(len(at))
     for a, b in zip([None, *at], [*at, None], strict=True):
         inner = range((a if a is not None else -1) + 1, b if b is not None else total)
-        forward = dict(_carry(clip, a, keys[a], list(inner), count, knowledge)) if a is not None else {}
-        backward = dict(_carry(clip, b, keys[b], list(inner)[::-1], count, knowledge)) if b is not None else {}
+        ways = [(side, order) for side, order in ((a, inner), (b, inner[::-1])) if side is not None]
+        with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which let go of Python's lock
+            carried = list(pool.map(lambda way: dict(_carry(clip, way[0], keys[way[0]], list(way[1]), cast, knowledge)), ways))
+        forward, backward = carried if len(carried) == 2 else (carried * 2)
         for t in inner:
-            if t in forward and t in backward and a is not None and b is not None:
-                share = (b - t) / (b - a)
-                probability = share * forward[t].astype(np.float32) + (1 - share) * backward[t].astype(np.float32)
-            else:
-                probability = forward[t] if t in forward else backward[t]
-            labels[t] = _clean(probability.argmax(axis=-1).astype(np.uint8))
+            share = (b - t) / (b - a) if a is not None and b is not None else 1.0
+            probability = share * forward[t].astype(np.float32) + (1 - share) * backward[t].astype(np.float32)
+            labels[t] = _clean(probability.argmax(axis=-1).astype(np.uint8), cast)
             bar.update()
     return [label for label in labels if label is not None]
 
 
 def _carry(
-    clip: Clip, start: int, labels: np.ndarray, order: list[int], count: int, knowledge: Knowledge | None
+    clip: Clip, start: int, labels: np.ndarray, order: list[int], cast: _Cast, knowledge: Knowledge | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(frame, probabilities (H, W, L) float16) along `order`, each from the frame before it."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -325,16 +380,16 @@ def _carry(
     for t in order:
         flow = flow_of.calc(clip.grey[previous], clip.grey[t], None)  # type: ignore[call-overload]
         source = _region(labels, 30)
-        samples = _Samples.of(clip.lab[previous], _one_hot(labels, count), flow, source)
+        samples = _Samples.of(clip.lab[previous], _one_hot(labels, cast.count), flow, source)
         moved = np.abs(flow[labels > 0])
         region = _region(labels, 36 + int(min(moved.max() if moved.size else 0, 40)))
         probability = _classify(samples, clip.lab[t], region)
         if knowledge is not None:
             probability = np.exp(np.log(probability + 0.01) + knowledge.evidence(t, region))
             probability /= probability.sum(axis=-1, keepdims=True)
-        full = np.zeros((*clip.shape, count), np.float16)
+        full = np.zeros((*clip.shape, cast.count), np.float16)
         full[..., 0] = 1
         full[region] = _smooth(probability, clip.bgr[t][region])
-        labels = _clean(full.argmax(axis=-1).astype(np.uint8))
+        labels = keep_near(_clean(full.argmax(axis=-1).astype(np.uint8), cast), cast.arm, cast.hands)
         previous = t
         yield t, full

@@ -7,7 +7,11 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from holdprep.segmenters.camera import homographies
+
 HISTOGRAM_BINS = 24
+COLOR_WEIGHT, LEAST_LIKELY = 1.0, 8.0  # of a label's colours beside place, and the log-ratio beyond which a colour says no more
+IQR_TO_STD = 0.74  # of a normal distribution
 STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion a frame below which the camera stands still
 
 
@@ -24,18 +28,77 @@ class Clip:
         self.lab.append(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2Lab).astype(np.float16))
         self.grey.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
+    def halved(self) -> "Clip":
+        half = Clip()
+        for image in self.bgr:
+            half.add(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        return half
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.grey[0].shape[:2]
 
 
-class Knowledge:
-    """What a first pass tells about the whole clip: each label's colours, and the background's plate where the camera stands still."""
+@dataclass(frozen=True)
+class _Plate:
+    """The background without entities: median colour (H, W, 3) in Lab, its spread (H, W, 3), and where it is known (H, W)."""
 
-    def __init__(self, clip: Clip, keys: Mapping[int, np.ndarray], labels: list[np.ndarray], count: int) -> None:
-        self._clip = clip
+    color: np.ndarray
+    spread: np.ndarray
+    known: np.ndarray
+
+    @staticmethod
+    def of(seen: np.ndarray) -> "_Plate":
+        """From N views (N, H, W, 3), NaN where an entity is or nothing was seen."""
+        color, spread = np.zeros(seen.shape[1:], np.float32), np.zeros(seen.shape[1:], np.float32)
+        sightings = np.isfinite(seen[..., 0]).sum(axis=0)
+        for y in range(seen.shape[1]):
+            row = np.sort(np.moveaxis(seen[:, y], 0, -1).astype(np.float32), axis=-1)  # NaN last
+            at = (np.maximum(sightings[y] - 1, 0)[:, None, None] * np.array([0.25, 0.5, 0.75])).round().astype(np.intp)
+            low, color[y], high = np.moveaxis(np.take_along_axis(row, np.repeat(at, 3, axis=1), axis=-1), -1, 0)
+            spread[y] = IQR_TO_STD * (high - low)
+        known = sightings >= 3
+        return _Plate(np.where(known[..., None], color, 0), np.where(known[..., None], spread, 0), known)
+
+    def seen_in(self, region: tuple[slice, slice], H: np.ndarray | None) -> "_Plate":
+        """The part that a frame's region shows; `H` (3, 3) takes the plate's pixels to the frame's, None where both are the same."""
+        if H is None:
+            return _Plate(self.color[region], self.spread[region], self.known[region])
+        (y1, y2), (x1, x2) = ((s.start, s.stop) for s in region)
+        shift = np.array([[1, 0, -x1], [0, 1, -y1], [0, 0, 1.0]])
+        color, spread, known = (
+            cv2.warpPerspective(part, shift @ H, (x2 - x1, y2 - y1)) for part in (self.color, self.spread, self.known.astype(np.float32))
+        )
+        return _Plate(color, spread, known > 0.999)
+
+    def evidence(self, lab: np.ndarray, region: tuple[slice, slice], H: np.ndarray | None) -> np.ndarray:
+        """How much pixels (h, w, 3) of a region look like the plate, or one pixel beside it; darker counts half: shadows fall on backgrounds."""
+        here = self.seen_in(region, H)
+        best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
+        weight = 1 / (np.array([5, 2.5, 2.5], np.float32) + here.spread)
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                off = (lab - np.roll(here.color, (dy, dx), axis=(0, 1))) * weight
+                off[..., 0] = np.where(off[..., 0] < 0, 0.5 * off[..., 0], off[..., 0])
+                best = np.minimum(best, np.square(off).sum(axis=-1))
+        best = cv2.GaussianBlur(best, (0, 0), 1.2)
+        return np.where(here.known, np.clip(0.4 * (6 - best), -3, 1.8), 0).astype(np.float32)
+
+
+class Knowledge:
+    """What a first pass tells about the whole clip: each label's colours, and the background's plate, brought to where the camera looks.
+
+    `keys` are label pictures of the key frames, `labels` of all frames; label `arm` has the colours of `hands`.
+    """
+
+    def __init__(
+        self, clip: Clip, keys: Mapping[int, np.ndarray], labels: list[np.ndarray], count: int, arm: int, hands: list[int]
+    ) -> None:
+        self._clip, self._arm, self._hands = clip, arm, hands
         self._colors = self._histograms(clip, keys, count)
-        self._plate = self._background(clip, labels) if is_static(clip, labels) else None
+        still = is_static(clip, labels)
+        self._motion = None if still else homographies(clip.grey, labels, len(labels) // 2)
+        self._plate = self._background(clip, labels) if still or self._motion is not None else None
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
@@ -49,52 +112,38 @@ class Knowledge:
             bins = self._bins(clip.lab[t])
             for k in range(count):
                 np.add.at(tables[k], tuple(bins[labels == k].T), 1.0)
-        return np.stack([np.log(gaussian_filter(h, 0.8) / max(float(h.sum()), 1.0) + 1e-6) for h in tables], axis=-1)
+        likelihood = np.stack([np.log(gaussian_filter(h, 0.8) / max(float(h.sum()), 1.0) + 1e-6) for h in tables], axis=-1)
+        if self._hands:
+            likelihood[..., self._arm] = likelihood[..., self._hands].max(axis=-1)
+        return likelihood
 
-    @staticmethod
-    def _background(clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Median colour (H, W, 3), its spread, and where it is known, over frames in which a pixel is far from any entity."""
-        step = max(len(labels) // frames, 1)
+    def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 24) -> _Plate:
+        """Colours over frames in which a pixel is far from any entity."""
         stack = []
-        for t in range(0, len(labels), step):
+        for t in range(0, len(labels), max(len(labels) // frames, 1)):
             free = cv2.erode((labels[t] == 0).astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
-            stack.append(np.where(free[..., None], clip.lab[t], np.nan).astype(np.float16))
-        seen = np.stack(stack)
-        plate, spread = np.zeros((*clip.shape, 3), np.float32), np.zeros((*clip.shape, 3), np.float32)
-        known = np.isfinite(seen[..., 0]).sum(axis=0) >= 3
-        for y in range(clip.shape[0]):
-            at = known[y]
-            row = seen[:, y, at].astype(np.float32)
-            plate[y, at] = np.nanmedian(row, axis=0)
-            spread[y, at] = 1.48 * np.nanmedian(np.abs(row - plate[y, at]), axis=0)
-        return plate, spread, known
+            seen = np.where(free[..., None], clip.lab[t].astype(np.float32), np.nan)
+            stack.append(self._at_reference(seen, t).astype(np.float16))
+        return _Plate.of(np.stack(stack))
+
+    def _at_reference(self, seen: np.ndarray, t: int) -> np.ndarray:
+        if self._motion is None:
+            return seen
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpPerspective(seen, self._motion[t], seen.shape[1::-1], flags=flags, borderValue=(np.nan,) * 3)
 
     def evidence(self, t: int, region: tuple[slice, slice]) -> np.ndarray:
         """Log-evidence (h, w, L) for each label in a frame's region."""
         lab = self._clip.lab[t][region].astype(np.float32)
         bins = self._bins(lab)
         likelihood = self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
-        evidence = 0.5 * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -3, 0)
-        # hand and object differ in colour more reliably than either from a background that may hold the arm and its like
+        evidence = COLOR_WEIGHT * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -LEAST_LIKELY, 0)
+        # hand and object differ in colour more reliably than either from a background that may hold their like
         entities = likelihood[..., 1:]
         evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
         if self._plate is not None:
-            evidence[..., 0] += self._plate_evidence(lab, region)
+            evidence[..., 0] += self._plate.evidence(lab, region, None if self._motion is None else self._motion[t])
         return evidence
-
-    def _plate_evidence(self, lab: np.ndarray, region: tuple[slice, slice]) -> np.ndarray:
-        """How much a pixel looks like the plate, or one pixel beside it; darker counts half, shadows fall on backgrounds."""
-        assert self._plate is not None
-        plate, spread, known = (part[region] for part in self._plate)
-        best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                off = lab - np.roll(plate, (dy, dx), axis=(0, 1))
-                off = off / (np.array([5, 2.5, 2.5], np.float32) + spread)
-                off[..., 0] = np.where(off[..., 0] < 0, 0.5 * off[..., 0], off[..., 0])
-                best = np.minimum(best, np.square(off).sum(axis=-1))
-        best = cv2.GaussianBlur(best, (0, 0), 1.2)
-        return np.where(known, np.clip(0.4 * (6 - best), -3, 1.8), 0).astype(np.float32)
 
 
 def is_static(clip: Clip, labels: list[np.ndarray]) -> bool:
