@@ -117,7 +117,7 @@ class Knowledge:
             likelihood[..., self._arm] = likelihood[..., self._hands].max(axis=-1)
         return likelihood
 
-    def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 24) -> _Plate:
+    def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> _Plate:
         """Colours over frames in which a pixel is far from any entity."""
         stack = []
         for t in range(0, len(labels), max(len(labels) // frames, 1)):
