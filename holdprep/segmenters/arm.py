@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 
 BINS = 32
 TYPICAL_PCT = 15.0  # a colour is skin where it is commoner in the hand than that share of the hand's own pixels have it
-THIN_PX = 5  # strips narrower than this beside a hand are its own blurred edge
+THIN_PX = 5  # strips narrower than this beside a hand are its own blurred edge,
+THIN = 0.15  # and narrower than that share of its size, a shelf or a twig of its colour
 REACH = 1.0  # of the hand's size, in which an arm is looked for
 KEPT_PX = 30  # next to a hand an arm's label is carried so far
 
@@ -24,8 +25,9 @@ def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarra
     np.add.at(table, tuple(b[hand.ravel()] for b in bins), 1.0)
     common = gaussian_filter(table, 1.0)[bins].reshape(hand.shape)
     skin = (common > np.percentile(common[hand], TYPICAL_PCT)) & (labels == 0) & _near(hand, REACH * np.sqrt(hand.sum()))
+    width = max(THIN_PX, round(THIN * np.sqrt(hand.sum())))
     most = cv2.medianBlur(skin.astype(np.uint8), 5)  # single pixels are off by noise
-    strip = cv2.morphologyEx(most, cv2.MORPH_OPEN, np.ones((THIN_PX, THIN_PX), np.uint8)) * (labels == 0)
+    strip = cv2.morphologyEx(most, cv2.MORPH_OPEN, np.ones((width, width), np.uint8)) * (labels == 0)
     _, parts = cv2.connectedComponents(strip.astype(np.uint8), connectivity=4)
     touching = np.unique(parts[_near(hand, THIN_PX)])
     return np.isin(parts, touching[touching > 0])
