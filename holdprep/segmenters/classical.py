@@ -279,7 +279,7 @@ def _refined(clip: Clip, t: int, labels: np.ndarray, cast: _Cast, prompts: Mappi
                     probability[disc[region], k] += value
         labels = np.zeros(clip.shape, np.uint8)
         labels[region] = probability.argmax(axis=-1)
-        skin = np.isin(labels, cast.skin) & np.isin(drawn, cast.hands) & ~clicked
+        skin = np.isin(labels, cast.skin) & np.isin(drawn, cast.skin) & ~clicked
         labels[skin] = drawn[skin]
     return labels
 
