@@ -25,7 +25,7 @@ def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarra
     np.add.at(table, tuple(b[hand.ravel()] for b in bins), 1.0)
     common = gaussian_filter(table, 1.0)[bins].reshape(hand.shape)
     skin = (common > np.percentile(common[hand], TYPICAL_PCT)) & (labels == 0) & _near(hand, REACH * np.sqrt(hand.sum()))
-    width = max(THIN_PX, round(THIN * np.sqrt(hand.sum())))
+    width = max(THIN_PX, round(THIN * np.sqrt(hand.sum()))) | 1  # an even kernel would shift it
     most = cv2.medianBlur(skin.astype(np.uint8), 5)  # single pixels are off by noise
     strip = cv2.morphologyEx(most, cv2.MORPH_OPEN, np.ones((width, width), np.uint8)) * (labels == 0)
     _, parts = cv2.connectedComponents(strip.astype(np.uint8), connectivity=4)
