@@ -178,8 +178,8 @@ def test_the_page_in_a_browser(seq, tmp_path: Path):
             assert session.prompts[FRAMES - 1]["object"].negative is None
             await page.press("s")
             await page.until("document.getElementById('status').textContent.startsWith('saved')")
-            await page.evaluate("location.reload()")
-            await page.until("typeof state !== 'undefined' && !!state && !!overlay && busy === 0")
+            await page.evaluate("window.before = true; location.reload()")
+            await page.until("!window.before && typeof state !== 'undefined' && !!state && !!overlay && busy === 0")
             assert await page.evaluate("Object.keys(state.prompts)") == ["0", str(FRAMES - 1)]
             await page.evaluate("document.getElementById('done').click()")
             await asyncio.wait_for(task, 10)
