@@ -18,7 +18,7 @@ from tests.benchmarks.trackers import TRACKERS
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the short set: five to six minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="the short set: six to seven minutes on two cores")
     parser.add_argument("--only", nargs="*", metavar="CASE", help="these cases alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="show ratios to an earlier run's rows")
