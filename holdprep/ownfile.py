@@ -60,13 +60,11 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, override) of every leaf and every chosen option."""
+    leaves = dict(validation.keys())  # a mapping may be one's value
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or key in leaves:
             yield key, f"{key}={_text(value)}"
-            continue
-        if key == "gates":
-            yield key, f"gates={{{','.join(f'{metric}:{_text(bounds)}' for metric, bounds in value.items())}}}"
             continue
         rest = dict(value)
         tag = _tag(key)
@@ -83,7 +81,9 @@ def _tag(group: str) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A value in Hydra's override grammar, which reads JSON's numbers, lists, quoted strings and null."""
+    """A value in Hydra's override grammar, which reads JSON's numbers, lists, quoted strings and null, and mappings."""
     if isinstance(value, str) and value.replace("_", "").isalnum():
         return value
+    if isinstance(value, dict):  # whose keys Hydra wants bare
+        return f"{{{','.join(f'{key}:{_text(each)}' for key, each in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)

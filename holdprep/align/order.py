@@ -92,18 +92,15 @@ def along_rays(
     depth_ratio: np.ndarray,
 ) -> DepthOrder:
     """The rays of a posed hand (F, V, 3) that meet the object, posed by (F, 4, 4), with the masks (F, H, W) of hand and object."""
-    frame, skin_m, seen_px, is_before = [], [], [], []
+    found = []
     for k, (vertices, hand, thing) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)
         rows, before = seen_rays(vertices, px, hand, thing)
-        frame.append(np.full(len(rows), k))
-        skin_m.append(vertices[rows, 2])
-        seen_px.append(px[rows])
-        is_before.append(before)
-    frames = np.concatenate(frame)
-    front, back = rays_through(surface, K, T_cam_obj_sfm[frames, :3, :3], T_cam_obj_sfm[frames, :3, 3], np.concatenate(seen_px))
+        found.append((np.full(len(rows), k), vertices[rows, 2], px[rows], before))
+    frame, hand_m, seen_px, is_before = (np.concatenate(part) for part in zip(*found, strict=True))
+    front, back = rays_through(surface, K, T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3], seen_px)
     met = np.isfinite(front)
-    return DepthOrder(frames[met], np.concatenate(skin_m)[met], front[met], back[met], np.concatenate(is_before)[met], depth_ratio)
+    return DepthOrder(frame[met], hand_m[met], front[met], back[met], is_before[met], depth_ratio)
 
 
 def rays_through(

@@ -127,6 +127,8 @@ def _assemble(
     max_gap: int,
 ) -> ObjectReconstruction:
     """The reconstruction that the frames `known` (T,) of a model make."""
+    K = K.copy()
+    K[0, 0] = K[1, 1] = model.focal_px
     frames, points, pixels = [], [], []
     for t in np.flatnonzero(known).tolist():
         index = model.point_of_keypoint[names[t]]
@@ -136,7 +138,7 @@ def _assemble(
         pixels.append(features.keypoints_px[names[t]][seen])
     found = assemble(
         names,
-        np.diag([model.focal_px, model.focal_px, 1]) + K * [[0, 0, 1], [0, 0, 1], [0, 0, 0]],
+        K,
         model.distortion,
         np.stack([model.poses[name] if ok else np.eye(4) for name, ok in zip(names, known, strict=True)]),
         known,

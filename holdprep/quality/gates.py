@@ -71,6 +71,11 @@ class Rule:
         """By which `Thresholds` know it."""
         return f"{self.stage}.{self.metric}"
 
+    def held_to(self, thresholds: Thresholds) -> "Rule":
+        """The rule with the bounds that they give, itself where they give none."""
+        warn_at, fail_at = thresholds.get(self.name, (self.warn_at, self.fail_at))
+        return replace(self, warn_at=warn_at, fail_at=fail_at)
+
 
 # fmt: off
 RULES: tuple[Rule, ...] = (
@@ -300,10 +305,7 @@ def judge(stage: str, metrics: Mapping[str, Value], thresholds: Thresholds | Non
     A rule's name matches a metric's full name or, after a prefix such as `right.`, its end; the longest match wins.
     All modes of alignment (`align.h`, ...) share the rules of `align`. NaN or None, a number that could not be had, misses both bounds.
     """
-    told = thresholds or {}
-    own = [rule for rule in RULES if rule.stage == stage.split(".")[0]]
-    bounds = {rule.metric: told.get(rule.name, (rule.warn_at, rule.fail_at)) for rule in own}
-    rules = {rule.metric: replace(rule, warn_at=bounds[rule.metric][0], fail_at=bounds[rule.metric][1]) for rule in own}
+    rules = {rule.metric: rule.held_to(thresholds or {}) for rule in RULES if rule.stage == stage.split(".")[0]}
     gates = []
     for metric, value in metrics.items():
         parts = metric.split(".")
