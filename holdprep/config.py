@@ -108,7 +108,9 @@ class Tracker(Node):
 class MediapipeHand(Tracker):
     name: Literal["mediapipe"]
     min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
-    focal_ratio: Positive = Field(description="focal length / longest image side, assumed until SfM has measured it")
+    focal_px: float | None = Field(
+        gt=0, description="focal length in pixels of images/, by default object_pose.focal_px; null = 1.2 x the longer side"
+    )
     smooth: bool = Field(description="take the jitter that the keypoints themselves show off their paths, without lag")
     threads: int = Field(exclude=True, ge=1, description="networks that work at once; changes no result")
 
@@ -127,7 +129,8 @@ class NetworkHand(Tracker):
         "frame without a box gets the last one at 2.5"
     )
     focal_px: float | None = Field(
-        gt=0, description="true focal length in pixels of images/; null = 5000/256 x the longer side, as published"
+        gt=0,
+        description="focal length in pixels of images/, by default object_pose.focal_px; null = 5000/256 x the longer side, as published",
     )
     batch: int = Field(ge=1, description="crops that go through the network at once")
     threads: int = Field(ge=1, description="threads that read and cut pictures ahead of the network")

@@ -106,9 +106,12 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     if path.is_file() and not zipfile.is_zipfile(path):
         with path.open("rb") as stream:
-            start = stream.read(2)
-        if start in (b"PK", b""):  # what torch says of these is long and tells of its insides
+            start = stream.read(16)
+        # what torch says of these is long and tells of its insides
+        if start[:2] in (b"PK", b""):
             raise HoldprepError(f"{path} could not be read: it is cut short at {path.stat().st_size} bytes; make or download it again")
+        if start[:1] != b"\x80":  # with which pickles begin
+            raise HoldprepError(f"{path} is no checkpoint, it begins with {start!r}: a web page saved in its place? download it again")
     with _readable(path), torch.serialization.safe_globals([(_Setting, name) for name in _settings_in(path)]):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):

@@ -41,6 +41,14 @@ def test_thresholds_are_checked_by_name_and_kind():
         composed("gates={object_pose.focal_ratio:[0.7,0.5]}")
 
 
+@pytest.mark.parametrize("hand", ["mediapipe", "hamer", "metro"])
+def test_a_known_camera_is_told_once(hand: str):
+    assert composed(f"hand={hand}", "object_pose.focal_px=600").hand.focal_px == 600
+    assert composed(f"hand={hand}", "object_pose.focal_px=600", "hand.focal_px=500").hand.focal_px == 500
+    assert composed(f"hand={hand}").hand.focal_px is None
+    assert composed(f"hand={hand}", "object_pose=truth").hand.focal_px is None
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -110,5 +118,5 @@ def test_wrong_yaml_is_refused(key: str, value: object, words: list[str]):
 
 def test_every_key_is_explained():
     described = validation.describe()
-    for key in ("weights.contact", "create.stride", "data_root", "hand.focal_ratio", "segmenter.prompts"):
+    for key in ("weights.contact", "create.stride", "data_root", "hand.focal_px", "segmenter.prompts"):
         assert f"  {key} " in described

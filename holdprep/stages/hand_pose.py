@@ -38,7 +38,7 @@ from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
 from holdprep.synth import corruption
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
-FOCAL_RATIO = 1.2  # focal length / longest image side of imported keypoints, where it is not told
+FOCAL_RATIO = 1.2  # focal length / longest image side of the keypoints' camera, where it is not told
 
 
 def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
@@ -89,7 +89,7 @@ def _import(ctx: Context, node: ImportHand, folder: Path) -> VertexTrack:
     if node.format == "keypoints":
         tracks, notes = keypoints.read(folder, names, size)
         tracks = {s: t for s, t in tracks.items() if s in wanted_sides(ctx.cfg)}
-        return _lifted(ctx, tracks, pinhole_K(node.focal_px or FOCAL_RATIO * max(size), *size), notes)
+        return _lifted(ctx, tracks, _camera(ctx, node.focal_px), notes)
     models = {side: hand_model(ctx.cfg, side) for side in SIDES}
     if node.format == "meshes":
         return meshes.read(folder, names, size, models, node.focal_px)
@@ -132,9 +132,14 @@ def _lifted(ctx: Context, tracks: Mapping[Side, KeypointTrack], K: np.ndarray, n
     return VertexTrack(vertices, j2d, K, tuple(ctx.seq.frame_names()), tuple(notes), joints, confidence=confidence)
 
 
+def _camera(ctx: Context, focal_px: float | None) -> np.ndarray:
+    """K (3, 3) of a camera of that focal length, or of a usual one until SfM has measured it."""
+    size = ctx.seq.image_size()
+    return pinhole_K(focal_px or FOCAL_RATIO * max(size), *size)
+
+
 def _mediapipe(ctx: Context, node: MediapipeHand) -> Result:
-    width, height = ctx.seq.image_size()
-    K = pinhole_K(node.focal_ratio * max(width, height), width, height)
+    K = _camera(ctx, node.focal_px)
     tracks = hand_boxes.keypoint_tracks(ctx, K, threads=node.threads, min_presence=node.min_presence, smooth=node.smooth)
     return _keep(ctx, _lifted(ctx, tracks, K), {s: t.boxes_px for s, t in tracks.items()})
 

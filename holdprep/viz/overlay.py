@@ -75,14 +75,20 @@ def draw_mesh(
     px = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces]
     order = np.argsort(-corners[..., 2].mean(axis=1))
     order = order[(corners[order, :, 2] > 0).all(axis=1)]
-    layer, covered = image.copy(), np.zeros(image.shape[:2], np.uint8)
+    out, size = image.copy(), np.array(image.shape[1::-1])
+    low = np.clip(np.floor(px[order].min(axis=(0, 1), initial=1e5)), 0, size).astype(int)
+    high = np.clip(np.ceil(px[order].max(axis=(0, 1), initial=-1e5)) + 1, low, size).astype(int)
+    part = out[low[1] : high[1], low[0] : high[0]]  # all that the mesh can cover
+    if not part.size:
+        return out
+    layer = np.dstack([part, np.zeros(part.shape[:2], np.uint8)])  # with what is covered
     shift = 4  # sub-pixel bits
-    fixed = np.round(px * 2**shift).astype(np.int32)
-    for i in order:
-        cv2.fillConvexPoly(layer, fixed[i], [float(c * shade[i]) for c in color], cv2.LINE_8, shift)
-        cv2.fillConvexPoly(covered, fixed[i], 255, cv2.LINE_8, shift)
-    blended = cv2.addWeighted(layer, alpha, image, 1 - alpha, 0)
-    return np.where(covered[..., None] > 0, blended, image)
+    fixed = np.round((px - low) * 2**shift).astype(np.int32)
+    colors = np.column_stack([shade[:, None] * color, np.full(len(shade), 255)]).tolist()
+    for i in order.tolist():
+        cv2.fillConvexPoly(layer, fixed[i], colors[i], cv2.LINE_8, shift)
+    part[:] = np.where(layer[..., 3:] > 0, cv2.addWeighted(layer[..., :3], alpha, part, 1 - alpha, 0), part)
+    return out
 
 
 def silhouette(vertices_cam_m: np.ndarray, faces: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:

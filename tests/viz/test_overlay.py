@@ -21,6 +21,17 @@ def test_a_mesh_covers_its_projection_and_nearer_faces_hide_farther_ones():
     assert not BLACK.any()
 
 
+def test_a_mesh_that_leaves_the_picture_is_cut_at_its_edge():
+    triangle = np.array([[-0.3, -0.3, 1.0], [0.3, -0.3, 1.0], [0.0, 0.3, 1.0]])
+    whole, faces = np.zeros((300, 300, 3), np.uint8), np.array([[0, 1, 2]])
+    inside = overlay.draw_mesh(whole, triangle, faces, pinhole_K(100.0, 300, 300), (200, 100, 50))
+    for x, y in ((0.45, 0.0), (-0.4, 0.5), (0.0, -0.6)):
+        moved = overlay.draw_mesh(BLACK, triangle + np.array([x, y, 0]), faces, K, (200, 100, 50))
+        shifted = np.roll(inside, (round(100 * y), round(100 * x)), axis=(0, 1))[100:200, 100:200]
+        assert (moved != shifted).any(axis=2).sum() <= 0.05 * shifted.any(axis=2).sum()  # a slanted edge that is cut turns by a trace
+    assert not overlay.draw_mesh(BLACK, triangle + np.array([5, 0, 0]), faces, K, (200, 100, 50)).any()
+
+
 def test_missing_hands_draw_nothing():
     assert not overlay.draw_mesh(BLACK, np.full((3, 3), np.nan), np.array([[0, 1, 2]]), K, (9, 9, 9)).any()
     assert not overlay.draw_skeleton(BLACK, np.full((21, 2), np.nan)).any()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -198,15 +198,29 @@ def track_hand(
     pool = _Pool([_Finder(HandNetworks(), side, min_presence) for _ in range(threads)])
     nothing: list[np.ndarray | None] = [None] * len(images)
     frames = _Frames(images, nothing if masks is None else masks, nothing if hiding is None else hiding)
-    with tqdm(total=3 * len(images), desc=f"{side} hand", unit="look", disable=not progress) as bar:
+    with _Bar(total=3 * len(images), desc=f"{side} hand", unit="look", disable=not progress) as bar:
         ways = pool.map(lambda finder, step: _walk(finder, frames, step, bar), (1, -1))
         pairs = list(enumerate(zip(*ways, strict=True)))
-        found = pool.map(lambda finder, pair: _settle(finder, frames, pair[0], pair[1], bar), pairs)
+        found = pool.map(lambda finder, pair: bar.looked(pair[0], _settle(finder, frames, *pair)), pairs)
         found = pool.map(lambda finder, given: _mend(finder, frames, given), [found])[0]
         if masks is not None:
             pool.map(lambda finder, given: _refuse_other_side(finder, frames, given), [found])
     estimates = _plausible([f.estimate if f else None for f in found], side if masks is None else None)
     return _track(_steady(estimates) if steady else estimates, frames, K)
+
+
+class _Bar(tqdm):
+    """Also tells in how many frames no hand was found when they were last looked at."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._without: set[int] = set()
+        super().__init__(*args, **kwargs)
+
+    def looked(self, t: int, found: Result) -> Result:
+        (self._without.add if found is None else self._without.discard)(t)
+        self.set_postfix_str(f"{len(self._without)} frames without a hand", refresh=False)
+        self.update()
+        return found
 
 
 class _Pool:
@@ -281,7 +295,7 @@ class _Frames:
         return None if mask is None else _Bits.of(mask), None if hiding is None else _Bits.of(hiding)
 
 
-def _walk(finder: _Finder, frames: _Frames, step: int, bar: tqdm) -> list[Found | None]:
+def _walk(finder: _Finder, frames: _Frames, step: int, bar: _Bar) -> list[Found | None]:
     """What is found in each frame, in the order of the frames, when they are looked at forward or backward (`step` 1 or -1)."""
     found: list[Found | None] = [None] * len(frames)
     last, lost = None, 0
@@ -291,14 +305,13 @@ def _walk(finder: _Finder, frames: _Frames, step: int, bar: tqdm) -> list[Found 
             followed = finder.follow(view, last.estimate.next_crop(), mirrored=step < 0) if last else None
             found[t] = followed or finder.search(view, lost, 1 if last or lost else None)
             last, lost = found[t] or last, 0 if found[t] else lost + 1
-        bar.update()
+        bar.looked(t, found[t])
     return found
 
 
-def _settle(finder: _Finder, frames: _Frames, t: int, ways: Sequence[Found | None], bar: tqdm) -> Found | None:
+def _settle(finder: _Finder, frames: _Frames, t: int, ways: Sequence[Found | None]) -> Found | None:
     """What both ways found where they agree, from more crops where they do so roughly, and the better of them where they do not; None where
     it does not stand up to more crops."""
-    bar.update()
     estimates = [f.estimate for f in ways if f is not None]
     view = frames[t] if estimates else None
     if view is None:

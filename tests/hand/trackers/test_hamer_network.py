@@ -176,6 +176,8 @@ def test_missing_cut_and_empty_files_say_what_to_do(tmp_path: Path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert "could not be read: it is cut short at" in refused(path)
+    path.write_text("<!DOCTYPE html><html>Quota exceeded</html>")
+    assert "hamer.ckpt is no checkpoint, it begins with b'<!DOCTYPE html><': a web page saved in its place?" in refused(path)
     torch.save({"epoch": 3, "global_step": 7}, path)
     assert "holds no weights, only epoch, global_step" in refused(path)
     (tmp_path / "model_config.yaml").unlink()

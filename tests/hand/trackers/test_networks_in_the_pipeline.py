@@ -79,6 +79,8 @@ def test_both_hands_are_written_as_hamers_files_with_their_parameters(tmp_path: 
         mesh = lbs.forward(load_hand_model(side).to(found.params[side].betas.dtype), found.params[side])
         far = np.nanmax(found.vertices_m[side][..., 2])
         np.testing.assert_allclose(mesh.vertices.numpy(), found.vertices_m[side], atol=1e-6 * far)
+    track(tmp_path, checkpoint, "object_pose.focal_px=600")
+    assert safeio.load_npy(folder / "processed" / "v3d.npy")["K"].tolist() == [[600, 0, 320], [0, 600, 240], [0, 0, 1]]
     crops = sorted(p.relative_to(folder / "processed").as_posix() for p in (folder / "processed" / "crop_image").rglob("*.jpg"))
     assert crops == [f"crop_image/{s}/{t}.jpg" for s, ts in (("left", FRAMES), ("right", ["0000", "0004"])) for t in ts]
 
