@@ -17,7 +17,7 @@ from holdprep.object.views import OUTLIER_COST, errors_px, spread, turn_cost
 
 ALIKE_DEG = 8.0  # two models that differ more at a frame tell two stories about it
 _LARGE = 0.5  # share of the largest model's frames from which a model may tell how exact keypoints are
-_DECIDED = 0.05  # share by which a story about a stretch of frames must cost more than another to be out of the question
+DECIDED = 0.05  # share by which a story about a stretch of frames must cost more than another to be out of the question
 
 
 @dataclass(frozen=True)
@@ -153,5 +153,5 @@ def contested(evidence: Evidence, kept: int) -> np.ndarray:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], differ, [False]]).astype(int)))
         for start, stop in edges.reshape(-1, 2):
             mine, its = (float(evidence.cost[m, start:stop].sum()) for m in (kept, other))
-            found[start:stop] |= its < (1 + _DECIDED) * mine
+            found[start:stop] |= its < (1 + DECIDED) * mine
     return found

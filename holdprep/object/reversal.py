@@ -14,7 +14,7 @@ import pycolmap
 
 from holdprep.object.bundle import rebuild
 from holdprep.object.colmap import Crop, Features, Model
-from holdprep.object.evidence import camera_of, weigh
+from holdprep.object.evidence import DECIDED, camera_of, weigh
 from holdprep.object.views import FLOOR_PX, Plane, cut_cost, errors_px, mirrored, plane_through, refine, spread
 
 _FLAT = 0.06  # relief up to which a frame shows one face; cubes have 0.01 to 0.04 there, 0.1 to 0.3 where they show two
@@ -47,21 +47,28 @@ def set_upright(
 ) -> Model:
     """`model`, with the stretches turned over by which its matches are explained better; itself where there are none.
 
-    `names` is the order of time. Of long videos evenly chosen frames are tried.
+    `names` is the order of time. Of long videos evenly chosen frames are tried, and stretches that hold some of these.
     """
     posed = [name for name in names if name in model.poses]
     some = posed[:: -(-len(posed) // _TRIAL_FRAMES)]
     for _ in range(_MAX_TURNED):
-        tried = hopeful(posed, model, features, principal_px)[:_MAX_TRIED]
+        tried = [s for s in hopeful(posed, model, features, principal_px) if len(set(some) & set(s.names)) >= _MIN_FRAMES][:_MAX_TRIED]
         if not tried:
             break
         stories = [model.poses, *(model.poses | turned_over(each, model, features, principal_px) for each in tried)]
         built = [rebuild(folder, crop, model, {name: poses[name] for name in some}, refine_focal=refine_focal) for poses in stories]
-        best = weigh(some, built, features, principal_px).best
-        if best == 0:
+        cost = weigh(some, built, features, principal_px).cost
+        best = int(cost.sum(axis=1).argmin())
+        if best == 0 or not _spoken_for(cost[[0, best]], [name in tried[best - 1].names for name in some]):
             break
         model = rebuild(folder, crop, replace(model, focal_px=built[best].focal_px), stories[best], refine_focal=refine_focal)
     return model
+
+
+def _spoken_for(cost: np.ndarray, turned: Sequence[bool]) -> bool:
+    """Whether the frames that were turned over cost decisively less in the second of two stories, `cost` (2, T): the rest is noise."""
+    before, after = cost[:, np.array(turned)].sum(axis=1)
+    return bool(after < (1 - DECIDED) * before)
 
 
 def hopeful(names: Sequence[str], model: Model, features: Features, principal_px: tuple[float, float]) -> list[Stretch]:

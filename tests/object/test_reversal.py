@@ -10,10 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt
-from holdprep.object import colmap
+from holdprep.object import colmap, reversal
 from holdprep.object.bundle import rebuild
 from holdprep.object.colmap import Crop, Features, Model, write_crops
-from holdprep.object.reversal import hopeful, set_upright
+from holdprep.object.reversal import _spoken_for, hopeful, set_upright
 from holdprep.object.trajectory import disagreement_deg
 from holdprep.object.views import mirrored, plane_through
 
@@ -86,3 +86,18 @@ def test_a_body_without_faces_is_left_alone(turning: Turning) -> None:
     rng = np.random.default_rng(1)
     points = turning.right.points + rng.normal(0, 0.3 * turning.right.points.std(), turning.right.points.shape)
     assert hopeful(NAMES, replace(turning.right, points=points), turning.features, PRINCIPAL) == []
+
+
+def test_a_stretch_is_judged_by_its_own_frames() -> None:
+    """What frames elsewhere gain when a model is made anew is chance."""
+    turned = np.arange(10) < 3
+    right, noise = np.full(10, 100.0), np.where(turned, 101.0, 99.0)
+    assert not _spoken_for(np.stack([right, noise]), turned)
+    assert not _spoken_for(np.stack([right, np.where(turned, 97.0, 100.0)]), turned)
+    assert _spoken_for(np.stack([right, np.where(turned, 80.0, 101.0)]), turned)
+
+
+def test_a_stretch_of_too_few_tried_frames_is_not_turned(turning: Turning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reversal, "_TRIAL_FRAMES", 4)  # of a stretch of ten frames two
+    found = set_upright(NAMES, turning.wrong, turning.features, PRINCIPAL, turning.folder, CROP, refine_focal=True)
+    assert found is turning.wrong
