@@ -29,15 +29,15 @@ _ENOUGH = 0.3  # of the frames: a model with fewer came from a bad start
 
 
 def map_in_time(
-    folder: Path, crop: Crop, names: Sequence[str], number: int, num_mappings: int, seed: int, *, refine_focal: bool
+    folder: Path, crop: Crop, names: Sequence[str], keys: Sequence[str], number: int, num_mappings: int, seed: int, *, refine_focal: bool
 ) -> list[Model]:
     """The models of mapping `number` of `num_mappings`, which take turns at the pairs of frames to begin from; it goes on while its models
     stay small.
 
-    `names` is the order of time. Of `folder` the database is read, models are written to sparse_<number>. Most frames first; empty where no
-    pair can be begun from. Single-threaded, so that the same seed gives the same models.
+    `names` is the order of time, `keys` those that are mapped. Of `folder` the database is read, models are written to sparse_<number>. Most
+    frames first; empty where no pair can be begun from. Single-threaded, so that the same seed gives the same models.
     """
-    mapping = _Mapping(folder, names, seed, refine_focal)
+    mapping = _Mapping(folder, names, keys, seed, refine_focal)
     models: list[Model] = []
     for i, (a, b) in islice(enumerate(mapping.starts()), number, None, num_mappings):
         reconstruction = mapping.run(a, b)
@@ -46,13 +46,13 @@ def map_in_time(
         reconstruction.write(path)
         if reconstruction.num_reg_images():
             models.append(read_model(reconstruction, crop, number, path))
-        if reconstruction.num_reg_images() >= _ENOUGH * len(names):
+        if reconstruction.num_reg_images() >= _ENOUGH * len(keys):
             break
     return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations))
 
 
 class _Mapping:
-    def __init__(self, folder: Path, names: Sequence[str], seed: int, refine_focal: bool) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], keys: Sequence[str], seed: int, refine_focal: bool) -> None:
         self.options = options = pycolmap.IncrementalPipelineOptions()
         options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
         options.num_threads = options.mapper.num_threads = 1
@@ -67,25 +67,27 @@ class _Mapping:
         self.at = options.get_mapper()
         with open_database(folder) as database:
             loading = pycolmap.DatabaseCacheOptions()
-            loading.min_num_matches = _MIN_MATCHES
+            loading.min_num_matches, loading.image_names = _MIN_MATCHES, {f"{name}.png" for name in keys}
             self.cache = pycolmap.DatabaseCache.create(database, loading)
-            self.geometries = list(zip(*database.read_two_view_geometries(), strict=True))
+            geometries = zip(*database.read_two_view_geometries(), strict=True)
+        self.geometries = [(*pycolmap.pair_id_to_image_pair(pair), geometry) for pair, geometry in geometries]
         self.mapper = pycolmap.IncrementalMapper(self.cache)
         time = {f"{name}.png": t for t, name in enumerate(names)}
         self.time = {i: time[image.name] for i, image in self.cache.images.items()}
+        self.apart = _APART_FRAMES * len(names)
 
     def starts(self) -> Iterator[tuple[int, int]]:
         """Pairs of images to begin from, those that see more than one plane first, then by matches; apart from one another in time."""
         solid = (pycolmap.TwoViewGeometryConfiguration.CALIBRATED, pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED)
         ranked = sorted(
-            (geometry.config not in solid, -len(geometry.inlier_matches), *pycolmap.pair_id_to_image_pair(pair))
-            for pair, geometry in self.geometries
-            if len(geometry.inlier_matches) >= _START_INLIERS
+            (geometry.config not in solid, -len(geometry.inlier_matches), a, b)
+            for a, b, geometry in self.geometries
+            if len(geometry.inlier_matches) >= _START_INLIERS and a in self.time and b in self.time
         )
         taken: list[int] = []
         for self.at.init_min_tri_angle in _START_ANGLES_DEG:
             for _, _, a, b in ranked:
-                if all(abs(self.time[a] - t) > _APART_FRAMES * len(self.time) for t in taken) and self._between(a, b) is not None:
+                if all(abs(self.time[a] - t) > self.apart for t in taken) and self._between(a, b) is not None:
                     taken.append(self.time[a])
                     yield a, b
 

@@ -10,6 +10,11 @@ from scipy.spatial.distance import cdist
 _NUM_WORDS = 32
 
 
+def neighbours(names: Sequence[str], reach: int) -> list[tuple[str, str]]:
+    """Pairs of frame names at most `reach` apart in `names`, which is in order of time."""
+    return [(a, b) for i, a in enumerate(names) for b in names[i + 1 : i + 1 + reach]]
+
+
 def choose_pairs(
     names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, exhaustive_frames: int, seed: int
 ) -> list[tuple[str, str]]:

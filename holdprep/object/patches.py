@@ -26,7 +26,9 @@ _MAX_SHIFT_PX = 3.0  # from where the model has it
 _MAX_SIGMA_PX = 0.2  # what likeness and texture leave open along the weaker direction
 _STEPS, _STILL_PX = 8, 0.05
 _FEW = 60  # patches; a frame in which fewer were found keeps its features beside them
-_PER_FRAME = 600  # patches sought; 250 leave a real cube's focal length 0.6 % off (rms over settings), 600 leave 0.4 %
+# Patches sought in a frame: 250 leave a real cube's focal length 0.6 % off (rms over settings of 83 to 165 frames), 600 leave 0.4 %. In a
+# long video a frame needs fewer: they add up.
+_PER_FRAME, _AT_LEAST, _IN_ALL = 600, 200, 150_000
 
 _GRID = np.stack(np.meshgrid(*2 * [np.arange(-_RADIUS_PX, _RADIUS_PX + 1.0)]), axis=-1).reshape(-1, 2)  # (S, 2)
 _BELL = np.exp(-((_GRID / (0.7 * _RADIUS_PX)) ** 2).sum(axis=1) / 2)
@@ -59,7 +61,7 @@ def locate(
 ) -> dict[str, Located]:
     """Every frame's patches, found within 3 px of where the model has them; `folder` holds the crops and masks it was made from.
 
-    Points are taken at random, the same ones every time, until each frame has some 600 to look for or none is left.
+    Points are taken at random, the same ones every time, until each frame has some 600 (of long videos fewer) to look for or none is left.
     """
     posed, camera = [name for name in names if name in model.poses], camera_of(model, principal_px)
     patches = _cut_out(posed, model, features, camera, folder, crop)
@@ -148,9 +150,10 @@ def _visible(
 
 def _enough(visible: np.ndarray) -> np.ndarray:
     """(N,) bool: points that together give each of the frames of `visible` (T, N) its fill, where there are as many."""
+    fill = np.clip(_IN_ALL / len(visible), _AT_LEAST, _PER_FRAME)
     count, taken = np.zeros(len(visible), int), np.zeros(visible.shape[1], bool)
     for point in np.random.default_rng(0).permutation(visible.shape[1]):
-        if (count[visible[:, point]] < _PER_FRAME).any():
+        if (count[visible[:, point]] < fill).any():
             taken[point] = True
             count += visible[:, point]
     return taken

@@ -27,22 +27,23 @@ def settle(
     K: np.ndarray,
     width: int,
     names: Sequence[str],
+    keys: Sequence[str],
+    features: colmap.Features,
     models: list[colmap.Model],
     refine_focal: bool,
     min_registered_pct: float,
     max_gap: int,
 ) -> ObjectReconstruction:
-    """One reconstruction of T frames from the models of several mappings of the same features, which began from camera `K` of pictures
+    """One reconstruction of T frames from the models of several mappings of their `keys`, which began from camera `K` of pictures
     `width` pixels wide.
 
     Raises HoldprepError when fewer than `min_registered_pct` percent of the frames have a pose, or hang together.
     """
-    features = children.call(colmap.read_features, work_dir, crop)
     principal_px = (float(K[0, 2]), float(K[1, 2]))
-    bench = _Bench(children, work_dir, crop, names, features, principal_px, refine_focal, min_registered_pct)
+    bench = _Bench(children, work_dir, crop, names, frozenset(keys), features, principal_px, refine_focal, min_registered_pct)
     evidence = weigh(names, models, features, principal_px)
     chosen = choose(evidence)
-    _require(int((chosen >= 0).sum()), len(names), "registered", min_registered_pct)
+    _require(int((chosen >= 0).sum()), len(keys), "registered", min_registered_pct)
     poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
     model = bench.rebuilt(models[evidence.best], poses)
     model = children.call(set_upright, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
@@ -53,7 +54,8 @@ def settle(
     undecided = contested(weigh(names, [model, *models], features, principal_px), 0)
     found = _assemble(names, K, model, features, trusted, rescued, max_gap)
     summaries = _summaries(names, models, evidence)
-    told = _warnings(found, width, summaries, len(rescued), [name for name, open_ in zip(names, undecided, strict=True) if open_])
+    contested_names = [name for name, open_ in zip(names, undecided, strict=True) if open_]
+    told = _warnings(found, width, summaries, len(keys), len(rescued), contested_names)
     return replace(found, models=summaries, contested=undecided, warnings=told)
 
 
@@ -65,6 +67,7 @@ class _Bench:
     work_dir: Path
     crop: colmap.Crop
     names: Sequence[str]
+    keys: frozenset[str]
     features: colmap.Features
     principal_px: tuple[float, float]
     refine_focal: bool
@@ -75,14 +78,15 @@ class _Bench:
         return self.children.call(bundle.rebuild, self.work_dir, self.crop, model, dict(poses), refine_focal=self.refine_focal)
 
     def resected(self, model: colmap.Model) -> tuple[colmap.Model, set[int]]:
-        """The model after all its frames were solved anew and it was rebuilt, until none moves; and the frames that did."""
+        """The model after all its frames were solved anew and it was rebuilt, until none moves; and the frames that did, but for those
+        that mapping had left out."""
         rescued: set[int] = set()
-        for _ in range(_MAX_ROUNDS):
+        for i in range(_MAX_ROUNDS):
             found = self.children.call(resect, self.names, model, self.features, self.principal_px, self.work_dir, self.crop)
             moved = {t for t, resection in found.items() if _moved(model.poses.get(self.names[t]), resection.T_cam_obj)}
             if not moved and len(found) == len(model.poses):
                 break
-            rescued |= moved
+            rescued |= {t for t in moved if i > 0 or self.names[t] in self.keys}
             _require(len(found), len(self.names), "registered", self.min_registered_pct)
             model = self.rebuilt(model, {self.names[t]: resection.T_cam_obj for t, resection in found.items()})
         return model, rescued
@@ -153,6 +157,7 @@ def _assemble(
 
 def _summaries(names: Sequence[str], models: Sequence[colmap.Model], evidence: Evidence) -> list[ModelSummary]:
     best = models[evidence.best]
+    mapped = np.isfinite(evidence.poses[:, :, 0, 0]).any(axis=0)
     return [
         ModelSummary(
             model.number,
@@ -160,7 +165,7 @@ def _summaries(names: Sequence[str], models: Sequence[colmap.Model], evidence: E
             len(model.points),
             model.focal_px,
             len(trajectory.rotation_jumps(*rotations(names, model))),
-            float(cost.sum() / evidence.cost[evidence.best].sum()),
+            float(cost[mapped].sum() / evidence.cost[evidence.best, mapped].sum()),
             alike(best, model),
             model is best,
         )
@@ -169,7 +174,7 @@ def _summaries(names: Sequence[str], models: Sequence[colmap.Model], evidence: E
 
 
 def _warnings(
-    model: ObjectReconstruction, width: int, summaries: list[ModelSummary], num_rescued: int, undecided: Sequence[str]
+    model: ObjectReconstruction, width: int, summaries: list[ModelSummary], num_mapped: int, num_rescued: int, undecided: Sequence[str]
 ) -> list[str]:
     found = []
     names, focal_px = model.names, model.focal_px
@@ -199,10 +204,10 @@ def _warnings(
             f"{len(undecided)} of {len(names)} frames (first: {undecided[0]}) have a second pose that their matches support as well: "
             "the object is symmetric, repeats itself, or shows one face; look at the overlay there"
         )
-    parts = [s for s in summaries if s.num_registered < len(names) / 2]
-    if parts and not any(s.num_registered >= 0.9 * len(names) for s in summaries):
+    parts = [s for s in summaries if s.num_registered < num_mapped / 2]
+    if parts and not any(s.num_registered >= 0.9 * num_mapped for s in summaries):
         found.append(
-            f"{len(parts)} of {len(summaries)} models hold less than half of the frames (the largest {max(s.num_registered for s in parts)}): "
-            "the video falls apart, add frames where the object turns fast"
+            f"{len(parts)} of {len(summaries)} models hold less than half of the {num_mapped} frames that were mapped "
+            f"(the largest {max(s.num_registered for s in parts)}): the video falls apart, add frames where the object turns fast"
         )
     return found

@@ -19,6 +19,7 @@ from holdprep.object.views import View, errors_px, to_matrix, turn_cost, views
 
 _MIN_INLIERS = 12
 _REACH_FRAMES = 4  # a neighbour farther away says nothing about a pose
+_PLENTY = 150  # matches that need no optical flow beside them
 _FLOW_ROUND_PX = 1.0  # of the enlarged crop: points that flow there and back this far off are lost
 _MATCH_PX = 3.0  # a point that flow carries on belongs to no keypoint: it counts where no keypoint's point is this near
 
@@ -49,8 +50,9 @@ def resect(
         keypoints, points = _votes(names[t], features, points_at)
         px, xyz = features.keypoints_px[names[t]][keypoints], model.points[points]
         nearest = min(known, key=lambda s: abs(s - t))
-        flown = _flown(folder, crop, names[nearest], names[t], features, points_at, model)
-        candidates[t] = _solve(t, known, *_joined((px, xyz), flown), camera)
+        if len(px) < _PLENTY:
+            px, xyz = _joined((px, xyz), _flown(folder, crop, names[nearest], names[t], features, points_at, model))
+        candidates[t] = _solve(t, known, px, xyz, camera)
         if not candidates[t]:
             continue
         best = min(candidates[t], key=lambda view: _against(known[nearest], abs(nearest - t), view))

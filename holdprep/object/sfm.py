@@ -1,9 +1,9 @@
 """Object poses from a video: COLMAP's incremental SfM on object crops, told what a video knows.
 
 COLMAP registers every frame of a box at 1 px and still has it flipped where one face shows (a plane has two poses with nearly the
-same picture). So mapping follows time (mapper.py); several mappings begin at different frames; where they tell different stories the matches
-decide (evidence.py), and so they do on stretches that all of them may have upside down (reversal.py); every frame is then solved anew
-against the model (repair.py), and what stays undecided is told.
+same picture). So mapping follows time (mapper.py), over some of a long video's frames (keyframes.py); several mappings begin at different
+frames; where they tell different stories the matches decide (evidence.py), and so they do on stretches that all of them may have upside
+down (reversal.py); every frame is then solved anew against the model (repair.py), and what stays undecided is told.
 """
 
 import shutil
@@ -22,13 +22,15 @@ from holdprep.object import colmap, trajectory
 from holdprep.object.child import Children
 from holdprep.object.evidence import alike
 from holdprep.object.features import FeatureSource, Sift
+from holdprep.object.keyframes import key_frames
 from holdprep.object.mapper import map_in_time
-from holdprep.object.pairs import choose_pairs
+from holdprep.object.pairs import choose_pairs, neighbours
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction
 from holdprep.object.repair import WHAT_TO_TRY, rotations, settle
 
 SIFT = Sift()
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
+_NEIGHBOURS = 6  # frames in time that each is matched with, whether it is mapped or not
 _SAME_STORY = 0.98  # share of frames; what is left over the matches decide
 
 
@@ -42,6 +44,7 @@ def reconstruct(
     upsample: float = 2.0,
     erode_px: int = 2,
     focal_px: float | None = None,
+    focal_guess_px: float | None = None,
     principal_px: tuple[float, float] | None = None,
     num_pairs: int = 40,
     exhaustive_frames: int = 150,
@@ -55,8 +58,8 @@ def reconstruct(
 ) -> ObjectReconstruction:
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
-    `source` finds and matches the features. The focal length is refined from 1.2 times the longer side unless `focal_px` fixes it; the
-    principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings` mappings are made, then
+    `source` finds and matches the features. The focal length is refined from `focal_guess_px`, else from 1.2 times the longer side, unless
+    `focal_px` fixes it; the principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings` mappings are made, then
     further ones up to `max_mappings` until two of them tell the same story without jumps. Every mapping runs on one thread, `num_threads`
     of them side by side. COLMAP's matching on several threads does not always repeat itself: the same result every time needs
     `num_threads=1`. `work_dir` is emptied of an earlier run's files and keeps images, database.db, sparse models and COLMAP's own words,
@@ -75,26 +78,31 @@ def reconstruct(
             "check the object's masks"
         )
     h, w = images[0].shape[:2]
-    K = pinhole_K(focal_px or 1.2 * max(h, w), w, h)
+    K = pinhole_K(focal_px or focal_guess_px or 1.2 * max(h, w), w, h)
     K[:2, 2] = K[:2, 2] if principal_px is None else principal_px
     crop = colmap.Crop.around([masks[t] for t in usable], upsample)
     refine_focal = focal_px is None
     _prepare(work_dir)
     with (
-        Children(work_dir / "colmap.log", num_threads) as children,
         tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
+        Children(work_dir / "colmap.log", num_threads, bar.set_postfix_str) as children,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
         children.call(source.extract, work_dir, crop, K, num_threads)
         bar.update()
-        pairs = children.call(_choose_pairs, source, work_dir, [names[t] for t in usable], num_pairs, exhaustive_frames, seed)
-        children.call(source.match, work_dir, pairs, 2.0 * upsample, seed, num_threads)
+        order, todo = [names[t] for t in usable], neighbours([names[t] for t in usable], _NEIGHBOURS)
+        children.call(source.match, work_dir, todo, 2.0 * upsample, seed, num_threads)
+        keys = key_frames(order, children.call(colmap.read_features, work_dir, crop))
+        pairs = children.call(_choose_pairs, source, work_dir, keys, num_pairs, exhaustive_frames, seed)
+        if todo := sorted(set(pairs) - set(todo)):
+            children.call(source.match, work_dir, todo, 2.0 * upsample, seed, num_threads)
+        features = children.call(colmap.read_features, work_dir, crop)
         bar.update()
-        run = partial(_map_one, work_dir, crop, names, seed, max_mappings, refine_focal)
-        models = _map_until_agreed(children, run, names, min_mappings, max_mappings, num_threads, bar)
+        run = partial(_map_one, work_dir, crop, names, keys, seed, max_mappings, refine_focal)
+        models = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, num_threads, bar)
         if not models:
             raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {WHAT_TO_TRY}")
-        found = settle(children, work_dir, crop, K, w, names, models, refine_focal, min_registered_pct, max_gap)
+        found = settle(children, work_dir, crop, K, w, names, keys, features, models, refine_focal, min_registered_pct, max_gap)
         bar.update()
         return found
 
@@ -139,12 +147,13 @@ def _map_until_agreed(
     children: Children,
     run: Callable[[int], list[colmap.Model]],
     names: Sequence[str],
+    num_mapped: int,
     min_mappings: int,
     max_mappings: int,
     num_threads: int,
     bar: tqdm,
 ) -> list[colmap.Model]:
-    """All models of all mappings: the first ones, then more while no two mappings are free of jumps and tell the same story."""
+    """All models of all mappings of `num_mapped` frames: the first ones, then more while no two are free of jumps and tell the same story."""
     models: list[colmap.Model] = []
     todo, wave = list(range(max_mappings)), min_mappings
     while todo:
@@ -156,7 +165,7 @@ def _map_until_agreed(
         whole = [model for model in models if len(model.poses) >= 0.9 * largest]
         steady = [model for model in whole if not trajectory.rotation_jumps(*rotations(names, model))]
         # nothing to gain from further mappings where nothing registers
-        if any(alike(a, b) >= _SAME_STORY for a, b in combinations(steady, 2)) or largest < 0.3 * len(names):
+        if any(alike(a, b) >= _SAME_STORY for a, b in combinations(steady, 2)) or largest < 0.3 * num_mapped:
             break
         wave = max(1, num_threads)
         bar.total += min(wave, len(todo))
@@ -164,6 +173,13 @@ def _map_until_agreed(
 
 
 def _map_one(
-    work_dir: Path, crop: colmap.Crop, names: Sequence[str], seed: int, num_mappings: int, refine_focal: bool, number: int
+    work_dir: Path,
+    crop: colmap.Crop,
+    names: Sequence[str],
+    keys: Sequence[str],
+    seed: int,
+    num_mappings: int,
+    refine_focal: bool,
+    number: int,
 ) -> list[colmap.Model]:
-    return map_in_time(work_dir, crop, names, number, num_mappings, seed + number, refine_focal=refine_focal)
+    return map_in_time(work_dir, crop, names, keys, number, num_mappings, seed + number, refine_focal=refine_focal)

@@ -40,7 +40,7 @@ def test_a_stretch_that_stands_apart_is_reached_anew_from_the_rest(tmp_path: Pat
     database(box)
     wrong = turned_over(box)
     with Children(tmp_path / "colmap.log", 1) as children:
-        bench = _Bench(children, tmp_path, box.crop, box.names, box.features, box.principal_px, False, 60.0)
+        bench = _Bench(children, tmp_path, box.crop, box.names, frozenset(box.names), box.features, box.principal_px, False, 60.0)
         found, moved = bench.reached_anew(wrong, set())
         same, nothing = bench.reached_anew(box.model, set())
     R = np.stack([found.poses[name][:3, :3] for name in box.names])

@@ -133,9 +133,11 @@ def test_an_abort_inside_colmap_is_told_in_one_line_with_its_log(scene: tuple, t
 
 
 def test_what_a_child_raises_itself_is_raised_as_it_is(tmp_path: Path) -> None:
-    with Children(tmp_path / "log", 1) as children:
+    told: list[str] = []
+    with Children(tmp_path / "log", 1, told.append) as children:
         assert list(children.map(abs, [-1, 2])) == [1, 2]
+        assert told == ["abs"]
         with pytest.raises(ValueError, match="invalid literal"):
             children.call(int, "x")
-        with pytest.raises(HoldprepError, match="died in abort_inside"):
+        with pytest.raises(HoldprepError, match="died in abort inside"):
             list(children.map(abort_inside, [1]))
