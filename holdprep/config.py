@@ -207,7 +207,10 @@ class DirectRegistration(Registration):
 
 
 class SfmObjectPose(Node):
-    focal_px: float | None = Field(gt=0, description="focal length in pixels of images/ if known (then fixed); null = estimated")
+    focal_px: float | None = Field(
+        gt=0,
+        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if it tells one",
+    )
     principal_px: tuple[float, float] | None = Field(
         description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"
     )

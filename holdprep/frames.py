@@ -6,8 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from holdprep.errors import HoldprepError
+
+FULL_FRAME_MM = (36.0, 24.0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,23 @@ def read_folder(files: list[Path]) -> Iterator[Frame | str]:
         data = np.fromfile(path, dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         yield path.name if image is None else Frame(path.stem, float("nan"), image)
+
+
+def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int, int]) -> float | None:
+    """What a picture's EXIF data say of its focal length, in pixels of what `fit` makes of it, which is of `size` (width, height).
+
+    By the 35 mm equivalent, which compares the pictures' diagonals; None where there is none.
+    """
+    try:
+        with Image.open(file) as picture:
+            equivalent_mm = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
+            full = picture.size
+    except UnidentifiedImageError:
+        return None
+    if not equivalent_mm:
+        return None
+    scale = max(size) / max(crop[2:] if crop else full)
+    return float(equivalent_mm / np.hypot(*FULL_FRAME_MM) * np.hypot(*full) * scale)
 
 
 def fit(image: np.ndarray, crop: tuple[int, int, int, int] | None, max_side: int) -> np.ndarray:

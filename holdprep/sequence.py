@@ -128,6 +128,18 @@ class Sequence:
         height, width = self.images()[0].shape[:2]
         return width, height
 
+    def read_frames(self) -> dict[str, Any]:
+        """What is known of where images/ came from (processed/frames.json); empty where nothing is. Raises HoldprepError where it is damaged."""
+        if not self.has("frames"):
+            return {}
+        try:
+            record = json.loads(self.path("frames").read_text())
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise HoldprepError(f"{self.path('frames')} is damaged: delete it, or run stage=create force=true video=... again")
+        return record
+
     # masks
 
     def entities(self) -> list[str]:

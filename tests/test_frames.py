@@ -6,9 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from holdprep import frames
 from holdprep.errors import HoldprepError
+from holdprep.sequence import Sequence
 from tests.running import run
 
 
@@ -50,6 +52,23 @@ def test_one_unreadable_picture_is_named_and_the_rest_kept(tmp_path: Path, caplo
     assert (metrics["frames"], metrics["unreadable_frames"]) == (2, 1)
     assert sorted(p.stem for p in (tmp_path / "data" / "a" / "images").iterdir()) == ["1", "10"]
     assert "2.png" in caplog.text
+
+
+def test_a_phones_picture_tells_the_focal_length(tmp_path: Path):
+    """26 mm on 36 x 24 mm, whose diagonal is that of the picture of 400 x 300: 500 px."""
+    told = Image.Exif()
+    told.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 26
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(tmp_path / "in" / f"{i}.jpg", exif=told)
+    focal_px = 26 / np.hypot(36, 24) * 500
+    options = ("stage=create", "seq=a", f"video={tmp_path / 'in'}", "on_fail=warn")
+    for change, scale in ((), 1.0), (("create.max_side=100",), 0.25), (("create.crop=[10,10,200,100]", "create.max_side=100"), 0.5):
+        run(tmp_path / "data", tmp_path / "run", *options, *change)
+        assert Sequence(tmp_path / "data", "a").read_frames()["focal_px"] == pytest.approx(scale * focal_px)
+    write_folder(tmp_path / "plain", [f"{i}.png" for i in range(3)])
+    run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=b", f"video={tmp_path / 'plain'}", "on_fail=warn")
+    assert Sequence(tmp_path / "data", "b").read_frames()["focal_px"] is None
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "text", "sizes"])

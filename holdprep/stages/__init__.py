@@ -79,6 +79,7 @@ GRAPH: list[Stage] = [
         "object_pose",
         object_pose.run,
         needs=("images", "masks_object"),
+        uses=("frames",),
         makes=("colmap", "colmap_2d"),
         config=("object_pose", "seed"),
         files=object_pose.files,

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,20 +29,8 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
         return cfg.video
     if seq.has("video"):
         return seq.path("video")
-    if seq.has("frames"):
-        known = Path(str(_frames_record(seq).get("source", "")))
-        return known if known.is_dir() else None
-    return None
-
-
-def _frames_record(seq: Sequence) -> dict[str, Any]:
-    try:
-        record = json.loads(seq.path("frames").read_text())
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise HoldprepError(f"{seq.path('frames')} is damaged: delete it, or run stage=create force=true video=... again")
-    return record
+    known = Path(str(seq.read_frames().get("source", ""))) if seq.has("frames") else None
+    return known if known is not None and known.is_dir() else None
 
 
 def run(ctx: Context) -> Result:
@@ -98,6 +85,8 @@ def _read(ctx: Context) -> Result:
     if not is_folder and cfg.end is None and info.frame_count - (cfg.start + read) > max(stride, 0.02 * info.frame_count):
         ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is cut short or damaged")
     content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
+    if is_folder:
+        content["focal_px"] = frames.focal_px(files[0], cfg.crop, size)
     safeio.write_bytes_atomic(seq.target("frames"), json.dumps(content, indent=1).encode())
     seq.write_images_zip()
     for name in unreadable[:5]:

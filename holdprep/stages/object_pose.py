@@ -94,6 +94,7 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_
         upsample=cfg.upsample,
         erode_px=cfg.erode_px,
         focal_px=cfg.focal_px,
+        focal_guess_px=ctx.seq.read_frames().get("focal_px"),
         principal_px=cfg.principal_px,
         num_pairs=cfg.num_pairs,
         min_registered_pct=cfg.min_registered_pct,
