@@ -4,7 +4,7 @@ Between two key frames labels are carried forward from the one and backward from
 label's probability comes from its nearest neighbours in (place, colour) among the previous frame's labelled pixels, moved by
 optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size tells where the
 background is; the second adds what that teaches about the whole clip: the background's plate, where the camera stands still or only
-turns, and each label's colours. The bare arm is a label of its own, so that the wrist's border is carried too.
+turns, and each label's colours. The bare arm is a label of its own; its border with the hand is a line that goes with the skin about it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,15 +18,17 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.arm import find_arm, keep_near
+from holdprep.segmenters.arm import KEPT_PX, find_arm, keep_near
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
+from holdprep.segmenters.wrist import Wrist
 
 SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
 SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
 NEIGHBOURS = 8
 GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
 CORE_PX = 13  # a prompt's outline may be off by half of that
+NEWCOMER = 0.01  # probability of a label that no neighbour has
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
@@ -371,25 +373,37 @@ def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], cast: _Cast, knowledg
     return [label for label in labels if label is not None]
 
 
+def _newcomers(labels: np.ndarray, cast: _Cast, region: tuple[slice, slice]) -> np.ndarray:
+    """Least probability (h, w, L) of each label, for what comes into sight: new skin is that of the hand or arm it is nearer to."""
+    least = np.full((*labels[region].shape, cast.count), NEWCOMER, np.float32)
+    near = cv2.GaussianBlur(_one_hot(labels[region], cast.count), (0, 0), KEPT_PX / 2)[..., cast.skin] + 1e-6
+    least[..., cast.skin] *= len(cast.skin) * near / near.sum(axis=-1, keepdims=True)
+    return least
+
+
 def _carry(
     clip: Clip, start: int, labels: np.ndarray, order: list[int], cast: _Cast, knowledge: Knowledge | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(frame, probabilities (H, W, L) float16) along `order`, each from the frame before it."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    previous = start
+    previous, wrists = start, {k: Wrist.of(labels, k, cast.arm) for k in cast.hands}
     for t in order:
         flow = flow_of.calc(clip.grey[previous], clip.grey[t], None)  # type: ignore[call-overload]
+        wrists = {k: w and w.moved(flow, np.isin(labels, (k, cast.arm))) for k, w in wrists.items()}
         source = _region(labels, 30)
         samples = _Samples.of(clip.lab[previous], _one_hot(labels, cast.count), flow, source)
         moved = np.abs(flow[labels > 0])
         region = _region(labels, 36 + int(min(moved.max() if moved.size else 0, 40)))
         probability = _classify(samples, clip.lab[t], region)
         if knowledge is not None:
-            probability = np.exp(np.log(probability + 0.01) + knowledge.evidence(t, region))
+            probability = np.exp(np.log(probability + _newcomers(labels, cast, region)) + knowledge.evidence(t, region))
             probability /= probability.sum(axis=-1, keepdims=True)
         full = np.zeros((*clip.shape, cast.count), np.float16)
         full[..., 0] = 1
-        full[region] = _smooth(probability, clip.bgr[t][region])
+        probability = _smooth(probability, clip.bgr[t][region])
+        for k, wrist in wrists.items():
+            probability = wrist.split(probability, region, k, cast.arm) if wrist else probability
+        full[region] = probability
         labels = keep_near(_clean(full.argmax(axis=-1).astype(np.uint8), cast), cast.arm, cast.hands)
         previous = t
         yield t, full

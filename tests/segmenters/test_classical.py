@@ -156,6 +156,13 @@ def test_the_wrist_keeps_its_place_on_a_bare_arm():
         assert min(iou(found[entity][t], masks[t]) for t in range(len(images))) > 0.9
 
 
+def test_skin_farther_along_the_arm_is_no_hand():
+    images, truth = turning_scene(16)
+    found = propagate(images, {0: {e: outline(m[0]) for e, m in truth.items()}})["right"]
+    for t in range(len(images)):
+        assert not found[t][180 - 3 * t + 12 :].any()  # below the wrist
+
+
 def test_a_click_on_the_arm_makes_it_hand():
     images, truth = turning_scene(1)
     click = np.array([[165.0, 215.0]])

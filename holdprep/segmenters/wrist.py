@@ -1,0 +1,79 @@
+"""The wrist: the line between a hand and its bare arm, where the picture has no edge. It goes with the flow of the skin about it."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+MIN_BORDER_PX, MIN_SKIN_PX = 10, 40  # border that shows a line, and skin that tells how it moves
+EDGE_PX = 7  # flow nearer than half of that to the skin's edge is partly that of what is behind
+WITHIN = 0.35  # of the hand's size: skin about the wrist that moves as it does
+ARM_PX = 12  # behind the line, whose middle is the limb's
+REACH, LIMB = 0.6, 1.2  # of the hand's size, and of the line's length: the line says nothing farther off, where a thumb may be
+
+
+@dataclass(frozen=True)
+class Wrist:
+    """A parabola: through `at_px` (2,), square to the unit vector `to_hand` (2,), with `bend` in 1/px, `half_px` to each side; `size_px` is
+    the hand's."""
+
+    at_px: np.ndarray
+    to_hand: np.ndarray
+    bend: float
+    half_px: float
+    size_px: float
+
+    @staticmethod
+    def of(labels: np.ndarray, hand: int, arm: int) -> "Wrist | None":
+        """The border between two labels of a picture (H, W); None where they have none."""
+        beside = cv2.dilate((labels == hand).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        border = np.argwhere(beside & (labels == arm))[:, ::-1].astype(np.float64)
+        if len(border) < MIN_BORDER_PX:
+            return None
+        at = border.mean(axis=0)
+        _, _, axes = np.linalg.svd(border - at, full_matrices=False)
+        there = np.argwhere(labels == hand)[:, ::-1].mean(axis=0) - at
+        to_hand = axes[1] * (1.0 if axes[1] @ there >= 0 else -1.0)
+        along, off = (border - at) @ axes[0], (border - at) @ to_hand
+        curve = np.linalg.lstsq(np.stack([along**2, np.ones(len(along))], axis=1), off, rcond=None)[0]
+        half_px, size_px = LIMB * float(np.ptp(along)) / 2, float(np.sqrt((labels == hand).sum()))
+        return Wrist(at + (curve[1] + 0.5) * to_hand, to_hand, float(curve[0]), half_px, size_px)
+
+    def moved(self, flow: np.ndarray, skin: np.ndarray) -> "Wrist | None":
+        """In the next frame, to which `flow` (H, W, 2) leads from the pixels `skin` (H, W) bool of hand and arm; None where too few are near.
+
+        Skin that turns about the limb runs along the line, which stays in the limb's middle.
+        """
+        inner = cv2.erode(skin.astype(np.uint8), np.ones((EDGE_PX, EDGE_PX), np.uint8))
+        ys, xs = np.nonzero(inner)
+        along, beyond = self._seen(np.stack([xs, ys], axis=1)).T
+        weight = np.exp(-0.5 * (along**2 + beyond**2) / (WITHIN * self.size_px) ** 2)
+        if weight.sum() < MIN_SKIN_PX:
+            return None
+        design = np.stack([np.ones(len(along)), along, beyond], axis=1) * np.sqrt(weight)[:, None]
+        step = flow[ys, xs] @ np.stack([self.line, self.to_hand], axis=1)
+        (run, across), by_along, by_beyond = np.linalg.lstsq(design, step * np.sqrt(weight)[:, None], rcond=None)[0]
+        to_hand = self.to_hand + (by_beyond[0] - by_along[1]) / 2 * self.line  # either alone is mostly the limb's turning about itself
+        limb = along[(beyond < 0) & (beyond > -ARM_PX)]
+        run = (limb.min() + limb.max()) / 2 if len(limb) else run
+        return replace(self, at_px=self.at_px + across * self.to_hand + run * self.line, to_hand=to_hand / np.linalg.norm(to_hand))
+
+    @property
+    def line(self) -> np.ndarray:
+        """(2,) unit vector along the line."""
+        return np.array([-self.to_hand[1], self.to_hand[0]])
+
+    def _seen(self, points_px: np.ndarray) -> np.ndarray:
+        """(..., 2) along the line, and beyond it towards the hand, of points (..., 2)."""
+        return (points_px - self.at_px) @ np.stack([self.line, self.to_hand], axis=1)
+
+    def split(self, probability: np.ndarray, region: tuple[slice, slice], hand: int, arm: int) -> np.ndarray:
+        """Probabilities (h, w, L) of a region, those of hand and arm given to the one on whose side of the line a pixel lies."""
+        ys, xs = np.mgrid[region]
+        along, beyond = np.moveaxis(self._seen(np.stack([xs, ys], axis=-1)), -1, 0)
+        share = np.clip(beyond - self.bend * along**2 + 0.5, 0, 1)
+        near = (np.abs(along) < self.half_px) & (np.abs(beyond) < REACH * self.size_px)
+        out, skin = probability.copy(), probability[..., hand] + probability[..., arm]
+        out[..., hand] = np.where(near, share * skin, probability[..., hand])
+        out[..., arm] = np.where(near, (1 - share) * skin, probability[..., arm])
+        return out
