@@ -377,7 +377,7 @@ def _newcomers(labels: np.ndarray, cast: _Cast, region: tuple[slice, slice]) -> 
     """Least probability (h, w, L) of each label, for what comes into sight: new skin is that of the hand or arm it is nearer to."""
     least = np.full((*labels[region].shape, cast.count), NEWCOMER, np.float32)
     near = cv2.GaussianBlur(_one_hot(labels[region], cast.count), (0, 0), KEPT_PX / 2)[..., cast.skin] + 1e-6
-    least[..., cast.skin] *= len(cast.skin) * near / near.sum(axis=-1, keepdims=True)
+    least[..., cast.skin] *= near / near.max(axis=-1, keepdims=True)
     return least
 
 
