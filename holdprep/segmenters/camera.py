@@ -1,5 +1,7 @@
 """How the background moves under a turning camera: each frame's homography to one of them."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -8,24 +10,24 @@ WITHIN_PX, MIN_SHARE, MIN_CORNERS = 1.0, 0.6, 30  # of the corners found again, 
 PARTS = 4  # the picture is cut into so many by so many, and each gives its share of corners
 
 
-def homographies(grey: list[np.ndarray], labels: list[np.ndarray], reference: int) -> list[np.ndarray] | None:
-    """Homographies (3, 3) from the frame `reference` to each of T grey frames; None where the background does not move as one plane.
+def homographies(grey: Callable[[int], np.ndarray], labels: list[np.ndarray], reference: int) -> list[np.ndarray] | None:
+    """Homographies (3, 3) from the frame `reference` to each of T; None where the background does not move as one plane.
 
-    `labels` are the T label pictures (0 is background). Each frame is brought near by its neighbour's homography and then matched with the
-    reference itself, so that no error adds up.
+    `grey` gives a frame (H, W) uint8, `labels` are the T label pictures (0 is background). Each frame is brought near by its neighbour's
+    homography and then matched with the reference itself, so that no error adds up.
     """
-    corners = _corners(grey[reference], labels[reference])
+    corners = _corners(grey(reference), labels[reference])
     if len(corners) < MIN_CORNERS:
         return None
     found: dict[int, np.ndarray] = {reference: np.eye(3)}
-    for order in (range(reference + 1, len(grey)), range(reference)[::-1]):
+    for order in (range(reference + 1, len(labels)), range(reference)[::-1]):
         last = np.eye(3)
         for t in order:
-            matched = _match(grey[reference], grey[t], labels[t], corners, last)
+            matched = _match(grey(reference), grey(t), labels[t], corners, last)
             if matched is None:
                 return None
             found[t] = last = matched
-    return [found[t] for t in range(len(grey))]
+    return [found[t] for t in range(len(labels))]
 
 
 def _corners(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:

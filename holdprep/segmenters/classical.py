@@ -7,7 +7,7 @@ background is; the second adds what that teaches about the whole clip: the backg
 turns, and each label's colours. The bare arm is a label of its own; its border with the hand is a line that goes with the skin about it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -48,19 +48,38 @@ def propagate(
     entities = [e for e in ENTITIES if any(e in p for p in prompts.values())]
     if not entities:
         raise HoldprepError("segmenter=classical: no key frame outlines anything: add prompts for the object and a hand")
-    height, width = images[0].shape[:2]
-    scale = min(1.0, work_side / max(height, width))
-    clip = Clip()
-    for image in images:
-        clip.add(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    cast = _Cast(tuple(entities))
+    size = images[0].shape[:2]
+    labels = _labels(images, prompts, _Cast(tuple(entities)), work_side, progress or partial(tqdm, disable=True))
+    masks = {entity: np.empty((len(labels), *size), bool) for entity in entities}
+    for t, small in enumerate(labels):
+        label = _enlarge(small, size)
+        for k, entity in enumerate(entities, start=1):
+            masks[entity][t] = label == k
+    return masks
+
+
+def _labels(
+    images: Sequence[np.ndarray],
+    prompts: Mapping[int, Mapping[str, EntityPrompt]],
+    cast: "_Cast",
+    work_side: int,
+    progress: Callable[..., tqdm],
+) -> list[np.ndarray]:
+    """Label pictures (h, w) uint8 of all frames, at work size."""
+    clip, scale = _at_work_size(images, work_side)
     keys = _all_keys(clip, cast, prompts, scale)
-    with (progress or partial(tqdm, disable=True))(total=2 * len(images), desc="masks", unit="frame") as bar:
-        first = _first_pass(clip, keys, cast, bar)
-        knowledge = Knowledge(clip, keys, first, cast.count, cast.arm, cast.hands)
-        labels = _carry_all(clip, keys, cast, knowledge, bar)
-    full = [_enlarge(label, (height, width)) for label in labels]
-    return {entity: np.stack([label == k for label in full]) for k, entity in enumerate(entities, start=1)}
+    with progress(total=2 * len(images), desc="masks", unit="frame") as bar:
+        knowledge = Knowledge(clip, keys, _first_pass(clip, keys, cast, bar), cast.count, cast.arm, cast.hands)
+        return _carry_all(clip, keys, cast, knowledge, bar)
+
+
+def _at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, float]:
+    """BGR images (H, W, 3) at a longest side of `work_side` pixels or as they are, and by what they are scaled."""
+    clip, scale = Clip([]), 1.0
+    for image in images:
+        scale = min(1.0, work_side / max(image.shape))
+        clip.bgr.append(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    return clip, scale
 
 
 def _first_pass(clip: Clip, keys: Mapping[int, np.ndarray], cast: "_Cast", bar: tqdm) -> list[np.ndarray]:
@@ -127,6 +146,29 @@ class _Cast:
         return (0.1 if self.entities[label - 1] == "object" else 0.03) * largest
 
 
+@dataclass(frozen=True)
+class _Probabilities:
+    """Of the entities' and arm's labels in a region of a picture, 255 for 1, (h, w, L - 1) uint8; the rest, and all else, is background.
+
+    A long clip has room for no more than that.
+    """
+
+    of_labels: np.ndarray
+    region: tuple[slice, slice]
+
+    @staticmethod
+    def of(probability: np.ndarray, region: tuple[slice, slice]) -> "_Probabilities":
+        """From those of all labels (h, w, L) in a region."""
+        return _Probabilities(np.round(255 * probability[..., 1:]).astype(np.uint8), region)
+
+    def whole(self, shape: tuple[int, int]) -> np.ndarray:
+        """(H, W, L) float32, in a picture of `shape`."""
+        full = np.zeros((*shape, self.of_labels.shape[-1] + 1), np.float32)
+        full[self.region][..., 1:] = self.of_labels / np.float32(255)
+        full[..., 0] = 1 - full[..., 1:].sum(axis=-1)
+        return full
+
+
 @dataclass
 class _Samples:
     """Labelled pixels that teach the classifier: place (N, 2), colour (N, 3), label probabilities (N, L)."""
@@ -141,9 +183,7 @@ class _Samples:
         place = np.stack([xs, ys], axis=-1).astype(np.float32)
         if flow is not None:
             place += flow[ys, xs]
-        return _Samples(
-            place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3).astype(np.float32), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1)
-        )
+        return _Samples(place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1))
 
     def where(self, keep: np.ndarray) -> "_Samples":
         return _Samples(self.place[keep], self.color[keep], self.probability[keep])
@@ -153,7 +193,7 @@ def _classify(samples: _Samples, lab: np.ndarray, region: tuple[slice, slice], n
     """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour."""
     tree = cKDTree(np.c_[samples.place / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
     ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-    query = np.c_[xs.ravel() / SIGMA_PX, ys.ravel() / SIGMA_PX, lab[ys, xs].reshape(-1, 3).astype(np.float32) / SIGMA_LAB]
+    query = np.c_[xs.ravel() / SIGMA_PX, ys.ravel() / SIGMA_PX, lab[ys, xs].reshape(-1, 3) / SIGMA_LAB]
     distance, index = tree.query(query, k=neighbours, eps=0.3, distance_upper_bound=6, workers=-1)
     found = index < len(samples.place)
     weight = np.where(found, np.exp(-0.5 * np.minimum(distance, 6) ** 2), 0)
@@ -190,15 +230,12 @@ def outline(
 ) -> dict[str, np.ndarray]:
     """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
-    height, width = image.shape[:2]
-    scale = min(1.0, work_side / max(height, width))
-    clip = Clip()
-    clip.add(image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    clip, scale = _at_work_size([image], work_side)
     prior = np.zeros(clip.shape, np.uint8)
     for entity, mask in known.items():
         small = cv2.resize(mask.astype(np.uint8), clip.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         prior[small] = entities.index(entity) + 1
-    labels = _enlarge(_key_labels(clip, 0, _Cast(tuple(entities)), prompts, scale, prior), (height, width))
+    labels = _enlarge(_key_labels(clip, 0, _Cast(tuple(entities)), prompts, scale, prior), image.shape[:2])
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}
 
 
@@ -225,8 +262,9 @@ def _all_keys(clip: Clip, cast: _Cast, prompts: Mapping[int, Mapping[str, Entity
 def _carried(clip: Clip, source: int, labels: np.ndarray, t: int, cast: _Cast) -> np.ndarray:
     """Labels of frame `t` carried from the key frame `source`."""
     step = 1 if t > source else -1
-    *_, (_, probability) = _carry(clip, source, labels, list(range(source + step, t + step, step)), cast, None)
-    return probability.argmax(axis=-1).astype(np.uint8)
+    for _, probabilities in _carry(clip, source, labels, range(source + step, t + step, step), cast, None):
+        last = probabilities
+    return last.whole(clip.shape).argmax(axis=-1).astype(np.uint8)
 
 
 def _key_labels(
@@ -254,7 +292,7 @@ def _key_labels(
         return labels
     if not labels.any():
         raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
-    labels[find_arm(clip.lab[t], labels, cast.hands)] = cast.arm
+    labels[find_arm(clip.lab(t), labels, cast.hands)] = cast.arm
     return _clean(_refined(clip, t, labels, cast, {cast.entities.index(e) + 1: p for e, p in present.items()}, scale), cast)
 
 
@@ -263,15 +301,15 @@ def _refined(clip: Clip, t: int, labels: np.ndarray, cast: _Cast, prompts: Mappi
 
     Between skin and skin the picture has no edge: there the drawn line stays.
     """
-    region, drawn, clicked = _region(labels, 25), labels, np.zeros(clip.shape, bool)
+    region, drawn, clicked, lab = _region(labels, 25), labels, np.zeros(clip.shape, bool), clip.lab(t)
     for _ in range(2):
         near = cv2.GaussianBlur(_one_hot(labels, cast.count), (0, 0), 5)
         core = np.zeros(labels.shape, bool)
         for k in range(cast.count):
             core |= _core(labels == k)
         ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-        sure = _Samples.of(clip.lab[t], _one_hot(labels, cast.count), None, region).where(core[ys, xs].ravel())
-        probability = _classify(sure, clip.lab[t], region, neighbours=12) * near[region]
+        sure = _Samples.of(lab, _one_hot(labels, cast.count), None, region).where(core[ys, xs].ravel())
+        probability = _classify(sure, lab, region, neighbours=12) * near[region]
         probability = _smooth(probability / probability.sum(axis=-1, keepdims=True), clip.bgr[t][region])
         for k, prompt in prompts.items():
             for points, value in ((prompt.positive, 1.0), (prompt.negative, -1.0)):
@@ -355,22 +393,40 @@ def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 def _carry_all(clip: Clip, keys: Mapping[int, np.ndarray], cast: _Cast, knowledge: Knowledge | None, bar: tqdm) -> list[np.ndarray]:
     """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
-    at = sorted(keys)
-    total = len(clip.bgr)
-    labels: list[np.ndarray | None] = [keys.get(t) for t in range(total)]
+    at, labels = sorted(keys), dict(keys)
     bar.update(len(at))
     for a, b in zip([None, *at], [*at, None], strict=True):
-        inner = range((a if a is not None else -1) + 1, b if b is not None else total)
-        ways = [(side, order) for side, order in ((a, inner), (b, inner[::-1])) if side is not None]
-        with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which let go of Python's lock
-            carried = list(pool.map(lambda way: dict(_carry(clip, way[0], keys[way[0]], list(way[1]), cast, knowledge)), ways))
-        forward, backward = carried if len(carried) == 2 else (carried * 2)
-        for t in inner:
-            share = (b - t) / (b - a) if a is not None and b is not None else 1.0
-            probability = share * forward[t].astype(np.float32) + (1 - share) * backward[t].astype(np.float32)
+        labels |= _between(clip, keys, a, b, cast, knowledge, bar)
+    return [labels[t] for t in range(len(clip.bgr))]
+
+
+def _between(
+    clip: Clip, keys: Mapping[int, np.ndarray], a: int | None, b: int | None, cast: _Cast, knowledge: Knowledge | None, bar: tqdm
+) -> dict[int, np.ndarray]:
+    """Labels of the frames between key frames `a` and `b`, by frame; None is the clip's end, from which nothing is carried.
+
+    What the one way brings to a frame waits for the other, which comes by when both have gone half-way.
+    """
+    inner = range((a if a is not None else -1) + 1, b if b is not None else len(clip.bgr))
+    waiting: dict[int, _Probabilities] = {}
+    labels: dict[int, np.ndarray] = {}
+
+    def follow(start: int, order: range) -> None:
+        for t, here in _carry(clip, start, keys[start], order, cast, knowledge):
+            if a is None or b is None:
+                probability = here.whole(clip.shape)
+            elif waiting.setdefault(t, here) is here:
+                continue
+            else:
+                share = 1 - abs(t - start) / (b - a)
+                probability = share * here.whole(clip.shape) + (1 - share) * waiting.pop(t).whole(clip.shape)
             labels[t] = _clean(probability.argmax(axis=-1).astype(np.uint8), cast)
             bar.update()
-    return [label for label in labels if label is not None]
+
+    ways = [(start, order) for start, order in ((a, inner), (b, inner[::-1])) if start is not None]
+    with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which let go of Python's lock
+        list(pool.map(follow, *zip(*ways, strict=True)))
+    return labels
 
 
 def _newcomers(labels: np.ndarray, cast: _Cast, region: tuple[slice, slice]) -> np.ndarray:
@@ -382,28 +438,27 @@ def _newcomers(labels: np.ndarray, cast: _Cast, region: tuple[slice, slice]) -> 
 
 
 def _carry(
-    clip: Clip, start: int, labels: np.ndarray, order: list[int], cast: _Cast, knowledge: Knowledge | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame, probabilities (H, W, L) float16) along `order`, each from the frame before it."""
+    clip: Clip, start: int, labels: np.ndarray, order: Iterable[int], cast: _Cast, knowledge: Knowledge | None
+) -> Iterator[tuple[int, _Probabilities]]:
+    """(frame, label probabilities) along `order`, each from the frame before it."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    previous, wrists = start, {k: Wrist.of(labels, k, cast.arm) for k in cast.hands}
+    grey, lab, wrists = clip.grey(start), clip.lab(start), {k: Wrist.of(labels, k, cast.arm) for k in cast.hands}
     for t in order:
-        flow = flow_of.calc(clip.grey[previous], clip.grey[t], None)  # type: ignore[call-overload]
+        before, grey = grey, clip.grey(t)
+        flow = flow_of.calc(before, grey, None)  # type: ignore[call-overload]
         wrists = {k: w and w.moved(flow, np.isin(labels, (k, cast.arm))) for k, w in wrists.items()}
-        source = _region(labels, 30)
-        samples = _Samples.of(clip.lab[previous], _one_hot(labels, cast.count), flow, source)
+        samples = _Samples.of(lab, _one_hot(labels, cast.count), flow, _region(labels, 30))
         moved = np.abs(flow[labels > 0])
         region = _region(labels, 36 + int(min(moved.max() if moved.size else 0, 40)))
-        probability = _classify(samples, clip.lab[t], region)
+        lab = clip.lab(t)
+        probability = _classify(samples, lab, region)
         if knowledge is not None:
             probability = np.exp(np.log(probability + _newcomers(labels, cast, region)) + knowledge.evidence(t, region))
             probability /= probability.sum(axis=-1, keepdims=True)
-        full = np.zeros((*clip.shape, cast.count), np.float16)
-        full[..., 0] = 1
         probability = _smooth(probability, clip.bgr[t][region])
         for k, wrist in wrists.items():
             probability = wrist.split(probability, region, k, cast.arm) if wrist else probability
-        full[region] = probability
-        labels = keep_near(_clean(full.argmax(axis=-1).astype(np.uint8), cast), cast.arm, cast.hands)
-        previous = t
-        yield t, full
+        labels = np.zeros(clip.shape, np.uint8)
+        labels[region] = probability.argmax(axis=-1)
+        labels = keep_near(_clean(labels, cast), cast.arm, cast.hands)
+        yield t, _Probabilities.of(probability, region)

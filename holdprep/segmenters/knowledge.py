@@ -1,7 +1,7 @@
 """What the segmenter without weights learns from a first pass: the clip's frames, label colours, the background's plate."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,26 +17,24 @@ STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion a frame below w
 
 @dataclass
 class Clip:
-    """The frames at work size: BGR uint8, CIE Lab float16 and grey uint8."""
+    """The frames at work size, BGR uint8; a long clip has no room for what is quickly made of them."""
 
-    bgr: list[np.ndarray] = field(default_factory=list)
-    lab: list[np.ndarray] = field(default_factory=list)
-    grey: list[np.ndarray] = field(default_factory=list)
+    bgr: list[np.ndarray]
 
-    def add(self, image: np.ndarray) -> None:
-        self.bgr.append(image)
-        self.lab.append(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2Lab).astype(np.float16))
-        self.grey.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+    def lab(self, t: int, region: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
+        """CIE Lab (h, w, 3) float32 of a frame's region."""
+        return cv2.cvtColor(self.bgr[t][region].astype(np.float32) / 255, cv2.COLOR_BGR2Lab)
+
+    def grey(self, t: int) -> np.ndarray:
+        """(H, W) uint8."""
+        return cv2.cvtColor(self.bgr[t], cv2.COLOR_BGR2GRAY)
 
     def halved(self) -> "Clip":
-        half = Clip()
-        for image in self.bgr:
-            half.add(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-        return half
+        return Clip([cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in self.bgr])
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.grey[0].shape[:2]
+        return self.bgr[0].shape[:2]
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,14 @@ class Knowledge:
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
-        unit = (lab.astype(np.float32) + np.array([0, 60, 60], np.float32)) / np.array([100, 120, 120], np.float32)
+        unit = (lab + np.array([0, 60, 60], np.float32)) / np.array([100, 120, 120], np.float32)
         return np.clip(unit * HISTOGRAM_BINS, 0, HISTOGRAM_BINS - 1).astype(np.intp)
 
     def _histograms(self, clip: Clip, keys: Mapping[int, np.ndarray], count: int) -> np.ndarray:
         """Log-likelihood (bins, bins, bins, L) of a colour under each label, from the key frames."""
         tables = np.zeros((count, *[HISTOGRAM_BINS] * 3), np.float32)
         for t, labels in keys.items():
-            bins = self._bins(clip.lab[t])
+            bins = self._bins(clip.lab(t))
             for k in range(count):
                 np.add.at(tables[k], tuple(bins[labels == k].T), 1.0)
         likelihood = np.stack([np.log(gaussian_filter(h, 0.8) / max(float(h.sum()), 1.0) + 1e-6) for h in tables], axis=-1)
@@ -122,7 +120,7 @@ class Knowledge:
         stack = []
         for t in range(0, len(labels), max(len(labels) // frames, 1)):
             free = cv2.erode((labels[t] == 0).astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
-            seen = np.where(free[..., None], clip.lab[t].astype(np.float32), np.nan)
+            seen = np.where(free[..., None], clip.lab(t), np.nan)
             stack.append(self._at_reference(seen, t).astype(np.float16))
         return _Plate.of(np.stack(stack))
 
@@ -134,7 +132,7 @@ class Knowledge:
 
     def evidence(self, t: int, region: tuple[slice, slice]) -> np.ndarray:
         """Log-evidence (h, w, L) for each label in a frame's region."""
-        lab = self._clip.lab[t][region].astype(np.float32)
+        lab = self._clip.lab(t, region)
         bins = self._bins(lab)
         likelihood = self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
         evidence = COLOR_WEIGHT * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -LEAST_LIKELY, 0)
@@ -149,12 +147,12 @@ class Knowledge:
 def is_static(clip: Clip, labels: list[np.ndarray]) -> bool:
     """True if the background's corners do not move from frame to frame."""
     moved = []
-    for t in range(1, len(clip.grey)):
+    for t in range(1, len(clip.bgr)):
         free = cv2.erode((labels[t - 1] == 0).astype(np.uint8) * 255, np.ones((15, 15), np.uint8))
-        corners = cv2.goodFeaturesToTrack(clip.grey[t - 1], 300, 0.005, 8, mask=free)
+        corners = cv2.goodFeaturesToTrack(clip.grey(t - 1), 300, 0.005, 8, mask=free)
         if corners is None:
             continue
-        found, status, _ = cv2.calcOpticalFlowPyrLK(clip.grey[t - 1], clip.grey[t], corners, None, winSize=(15, 15))  # type: ignore[call-overload]
+        found, status, _ = cv2.calcOpticalFlowPyrLK(clip.grey(t - 1), clip.grey(t), corners, None, winSize=(15, 15))  # type: ignore[call-overload]
         step = np.linalg.norm((found - corners).reshape(-1, 2)[status.ravel() > 0], axis=1)
         if len(step):
             moved.append(float(np.median(step)))

@@ -1,12 +1,14 @@
 """Outlines on key frames are carried through a clip with known masks."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
+from holdprep.segmenters.classical import _Probabilities, propagate
 from holdprep.segmenters.classical import outline as outline_one
-from holdprep.segmenters.classical import propagate
 from holdprep.segmenters.prompts import EntityPrompt
 from tests.synthetic import make_sequence
 
@@ -161,6 +163,31 @@ def test_skin_farther_along_the_arm_is_no_hand():
     found = propagate(images, {0: {e: outline(m[0]) for e, m in truth.items()}})["right"]
     for t in range(len(images)):
         assert not found[t][180 - 3 * t + 12 :].any()  # below the wrist
+
+
+def test_a_long_clip_keeps_little_of_each_frame():
+    def peak_bytes(frames: int) -> int:
+        images, truth = turning_scene(frames)
+        prompts = {t: {e: outline(m[t]) for e, m in truth.items()} for t in (0, frames - 1)}
+        tracemalloc.start()
+        propagate(images, prompts)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    grown = (peak_bytes(18) - peak_bytes(10)) / 8 / (320 * 240)
+    assert grown < 12  # bytes a pixel: 3 of labels and two masks, 3 that wait for the other side, 6 of views of the background (40 at most)
+
+
+def test_probabilities_take_a_byte_a_label_within_their_region():
+    region = (slice(5, 25), slice(10, 40))
+    given = np.random.default_rng(0).dirichlet(np.ones(4), (20, 30))
+    kept = _Probabilities.of(given, region)
+    assert kept.of_labels.nbytes == 20 * 30 * 3
+    whole = kept.whole((60, 80))
+    np.testing.assert_allclose(whole[region], given, atol=1.5 / 255 + 1e-6)
+    np.testing.assert_allclose(whole.sum(axis=-1), 1, atol=1e-6)
+    assert (np.delete(whole[..., 0].ravel(), np.ravel_multi_index(np.mgrid[region], (60, 80)).ravel()) == 1).all()
 
 
 def test_a_click_on_the_arm_makes_it_hand():
