@@ -27,7 +27,7 @@ SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in 
 SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
 NEIGHBOURS = 8
 GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
-CORE_PX = 13  # a prompt's outline may be off by half of that
+CORE_PX, SETTLED = 13, 0.99  # a prompt's outline may be off by half of that many pixels; what has so much of one label about it keeps it
 NEWCOMER = 0.01  # probability of a label that no neighbour has
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
@@ -94,12 +94,12 @@ def _enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Each label's mask enlarged smoothly, and the strongest one taken."""
     if labels.shape == size:
         return labels
-    count = int(labels.max()) + 1
-    planes = [
-        cv2.resize(cv2.GaussianBlur((labels == k).astype(np.float32), (0, 0), 0.8), size[::-1], interpolation=cv2.INTER_CUBIC)
-        for k in range(count)
-    ]
-    return np.argmax(planes, axis=0).astype(np.uint8)
+    strongest, best = np.zeros(size, np.uint8), np.full(size, -np.inf, np.float32)
+    for k in range(int(labels.max()) + 1):
+        plane = cv2.resize(cv2.GaussianBlur((labels == k).astype(np.float32), (0, 0), 0.8), size[::-1], interpolation=cv2.INTER_CUBIC)
+        strongest[plane > best] = k
+        np.maximum(best, plane, out=best)
+    return strongest
 
 
 def _one_hot(labels: np.ndarray, count: int) -> np.ndarray:
@@ -189,19 +189,23 @@ class _Samples:
         return _Samples(self.place[keep], self.color[keep], self.probability[keep])
 
 
-def _classify(samples: _Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS) -> np.ndarray:
-    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour."""
+def _classify(
+    samples: _Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, asked: np.ndarray | None = None
+) -> np.ndarray:
+    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour; alike where not `asked` (H, W)."""
     tree = cKDTree(np.c_[samples.place / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
     ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-    query = np.c_[xs.ravel() / SIGMA_PX, ys.ravel() / SIGMA_PX, lab[ys, xs].reshape(-1, 3) / SIGMA_LAB]
+    wanted = np.ones(ys.shape, bool) if asked is None else asked[ys, xs]
+    query = np.c_[xs[wanted] / SIGMA_PX, ys[wanted] / SIGMA_PX, lab[ys, xs][wanted] / SIGMA_LAB]
     distance, index = tree.query(query, k=neighbours, eps=0.3, distance_upper_bound=6, workers=-1)
     found = index < len(samples.place)
     weight = np.where(found, np.exp(-0.5 * np.minimum(distance, 6) ** 2), 0)
     count = samples.probability.shape[1]
-    votes = np.einsum("nk,nkl->nl", weight, samples.probability[np.where(found, index, 0)]) + 0.02 / count
-    votes /= votes.sum(axis=1, keepdims=True)
+    votes = np.full((*ys.shape, count), 0.02 / count, np.float32)
+    votes[wanted] += np.einsum("nk,nkl->nl", weight, samples.probability[np.where(found, index, 0)])
+    votes /= votes.sum(axis=-1, keepdims=True)
     size = (region[1].stop - region[1].start, region[0].stop - region[0].start)
-    return cv2.resize(votes.reshape(*ys.shape, count).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(votes, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _smooth(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -309,7 +313,7 @@ def _refined(clip: Clip, t: int, labels: np.ndarray, cast: _Cast, prompts: Mappi
             core |= _core(labels == k)
         ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
         sure = _Samples.of(lab, _one_hot(labels, cast.count), None, region).where(core[ys, xs].ravel())
-        probability = _classify(sure, lab, region, neighbours=12) * near[region]
+        probability = _classify(sure, lab, region, 12, near.max(axis=-1) < SETTLED) * near[region]
         probability = _smooth(probability / probability.sum(axis=-1, keepdims=True), clip.bgr[t][region])
         for k, prompt in prompts.items():
             for points, value in ((prompt.positive, 1.0), (prompt.negative, -1.0)):
@@ -384,7 +388,7 @@ def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = cv2.resize(start, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     cv2.setRNGSeed(0)
-    cv2.grabCut(small, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    cv2.grabCut(small, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     inside = cv2.resize(np.isin(found, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32), start.shape[::-1], interpolation=cv2.INTER_LINEAR)
     mask = np.zeros(seeds.shape, bool)
     mask[region] = inside > 0.5

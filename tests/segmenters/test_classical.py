@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.classical import _Probabilities, propagate
+from holdprep.segmenters.classical import _enlarge, _Probabilities, propagate
 from holdprep.segmenters.classical import outline as outline_one
 from holdprep.segmenters.prompts import EntityPrompt
 from tests.synthetic import make_sequence
@@ -91,6 +91,14 @@ def test_one_picture_by_itself_is_the_key_frame(seq):
     found, clip = outline_one(seq.images[0], prompts, {}), propagate(seq.images[:2], {0: prompts})
     for entity in prompts:
         np.testing.assert_array_equal(found[entity], clip[entity][0])
+
+
+def test_labels_are_enlarged_smoothly():
+    ys, xs = np.mgrid[:60, :80]
+    labels = np.where(xs >= 60, 1, np.where(np.hypot(xs - 30, ys - 30) < 20, 2, 0)).astype(np.uint8)
+    ys, xs = np.mgrid[:180, :240]  # a small picture's pixel (x, y) has its middle at 3 x + 1
+    found = _enlarge(labels, (180, 240))
+    assert iou(found == 2, np.hypot(xs - 91, ys - 91) < 60) > 0.98 and iou(found == 1, xs >= 180) > 0.98
 
 
 def test_boxes_that_overlap_share_their_pixels_whatever_their_order(seq):
