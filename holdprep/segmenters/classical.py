@@ -4,7 +4,8 @@ Between two key frames labels are carried forward from the one and backward from
 label's probability comes from its nearest neighbours in (place, colour) among the previous frame's labelled pixels, moved by
 optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size tells where the
 background is; the second adds what that teaches about the whole clip: the background's plate, where the camera stands still or only
-turns, and each label's colours. The bare arm is a label of its own; its border with the hand is a line that goes with the skin about it.
+turns, each label's colours, and where a key frame may have left a finger out. The bare arm is a label of its own; its border with the
+hand is a line that goes with the skin about it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,7 +71,8 @@ def _labels(
     keys = _all_keys(clip, cast, prompts, scale)
     with progress(total=2 * len(images), desc="masks", unit="frame") as bar:
         knowledge = Knowledge(clip, keys, _first_pass(clip, keys, cast, bar), cast.count, cast.arm, cast.hands)
-        return _carry_all(clip, keys, cast, knowledge, bar)
+        doubted = {t: np.where(knowledge.unoutlined(t, key), cast.unknown, key) for t, key in keys.items()}
+        return [keys.get(t, labels) for t, labels in enumerate(_carry_all(clip, doubted, cast, knowledge, bar))]
 
 
 def _at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, float]:
@@ -119,7 +121,10 @@ def _region(labels: np.ndarray, margin: int) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Cast:
-    """Which label is what: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background."""
+    """Which label is what: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background.
+
+    What is `unknown` is on key frames alone, and teaches nothing.
+    """
 
     entities: tuple[str, ...]
 
@@ -138,6 +143,10 @@ class _Cast:
     @property
     def count(self) -> int:
         return len(self.entities) + 2
+
+    @property
+    def unknown(self) -> int:
+        return self.count
 
     def least(self, label: int, largest: float) -> float:
         """Pixels that a part of a label needs, beside the label's `largest`: hands come apart where fingers do."""
@@ -452,6 +461,7 @@ def _carry(
         flow = flow_of.calc(before, grey, None)  # type: ignore[call-overload]
         wrists = {k: w and w.moved(flow, np.isin(labels, (k, cast.arm))) for k, w in wrists.items()}
         samples = _Samples.of(lab, _one_hot(labels, cast.count), flow, _region(labels, 30))
+        samples = samples.where(samples.probability.sum(axis=-1) > 0)
         moved = np.abs(flow[labels > 0])
         region = _region(labels, 36 + int(min(moved.max() if moved.size else 0, 40)))
         lab = clip.lab(t)

@@ -11,6 +11,8 @@ from holdprep.segmenters.camera import homographies
 
 HISTOGRAM_BINS = 24
 COLOR_WEIGHT, LEAST_LIKELY = 1.0, 8.0  # of a label's colours beside place, and the log-ratio beyond which a colour says no more
+MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-ratios by which a colour is likelier a hand's than the object's or the background's
+BESIDE_PX, LEAST_SURE = 50, 0.3  # so far from an entity a finger may be missed; share of a pixel's views that do without its like
 IQR_TO_STD = 0.74  # of a normal distribution
 STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion a frame below which the camera stands still
 
@@ -93,6 +95,7 @@ class Knowledge:
         self, clip: Clip, keys: Mapping[int, np.ndarray], labels: list[np.ndarray], count: int, arm: int, hands: list[int]
     ) -> None:
         self._clip, self._arm, self._hands = clip, arm, hands
+        self._others = [k for k in range(count) if k not in (*hands, arm)]
         self._colors = self._histograms(clip, keys, count)
         still = is_static(clip, labels)
         self._motion = None if still else homographies(clip.grey, labels, len(labels) // 2)
@@ -115,33 +118,62 @@ class Knowledge:
             likelihood[..., self._arm] = likelihood[..., self._hands].max(axis=-1)
         return likelihood
 
+    def _likelihood(self, lab: np.ndarray) -> np.ndarray:
+        """Log-likelihood (h, w, L) of colours (h, w, 3) under each label."""
+        bins = self._bins(lab)
+        return self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
+
+    def _skin(self, lab: np.ndarray) -> np.ndarray:
+        """Log-ratio (h, w) by which colours (h, w, 3) are likelier a hand's than the object's or the background's."""
+        likelihood = self._likelihood(lab)
+        return likelihood[..., self._hands].max(axis=-1, initial=-np.inf) - likelihood[..., self._others].max(axis=-1)
+
     def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> _Plate:
-        """Colours over frames in which a pixel is far from any entity."""
-        stack = []
-        for t in range(0, len(labels), max(len(labels) // frames, 1)):
-            free = cv2.erode((labels[t] == 0).astype(np.uint8), np.ones((margin, margin), np.uint8), borderValue=1) > 0
-            seen = np.where(free[..., None], clip.lab(t), np.nan)
-            stack.append(self._at_reference(seen, t).astype(np.float16))
-        return _Plate.of(np.stack(stack))
+        """Colours over frames in which a pixel is far from any entity; skin beside one may be a missed finger, and counts where all is skin."""
+        at = range(0, len(labels), max(len(labels) // frames, 1))
+        views, fingers = np.empty((len(at), *clip.shape, 3), np.float16), np.empty((len(at), *clip.shape), bool)
+        for i, t in enumerate(at):
+            lab, empty = clip.lab(t), (labels[t] == 0).astype(np.uint8)
+            free = cv2.erode(empty, np.ones((margin, margin), np.uint8), borderValue=1) > 0
+            finger = (self._skin(lab) > MAYBE_SKIN) & (cv2.distanceTransform(empty, cv2.DIST_L2, 3) < BESIDE_PX)
+            seen = self._at_reference(np.dstack([np.where(free[..., None], lab, np.nan), finger]), t)
+            views[i], fingers[i] = seen[..., :3], seen[..., 3] > 0.5
+        there = np.isfinite(views[..., 0])
+        views[fingers & ((there & ~fingers).sum(axis=0) >= LEAST_SURE * there.sum(axis=0))] = np.nan
+        return _Plate.of(views)
 
     def _at_reference(self, seen: np.ndarray, t: int) -> np.ndarray:
         if self._motion is None:
             return seen
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpPerspective(seen, self._motion[t], seen.shape[1::-1], flags=flags, borderValue=(np.nan,) * 3)
+        return cv2.warpPerspective(seen, self._motion[t], seen.shape[1::-1], flags=flags, borderValue=(np.nan,) * 4)
 
     def evidence(self, t: int, region: tuple[slice, slice]) -> np.ndarray:
         """Log-evidence (h, w, L) for each label in a frame's region."""
         lab = self._clip.lab(t, region)
-        bins = self._bins(lab)
-        likelihood = self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
+        likelihood = self._likelihood(lab)
         evidence = COLOR_WEIGHT * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -LEAST_LIKELY, 0)
         # hand and object differ in colour more reliably than either from a background that may hold their like
         entities = likelihood[..., 1:]
         evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
-        if self._plate is not None:
-            evidence[..., 0] += self._plate.evidence(lab, region, None if self._motion is None else self._motion[t])
+        evidence[..., 0] += self._like_plate(t, lab, region)
         return evidence
+
+    def _like_plate(self, t: int, lab: np.ndarray, region: tuple[slice, slice]) -> np.ndarray | float:
+        return 0.0 if self._plate is None else self._plate.evidence(lab, region, None if self._motion is None else self._motion[t])
+
+    def unoutlined(self, t: int, labels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W) bool that a key frame's labels call background, but may be a finger: skin beside an entity, and not the plate's."""
+        lab, (height, width) = self._clip.lab(t), labels.shape
+        strange = (self._skin(lab) > SURELY_SKIN) & (self._like_plate(t, lab, (slice(0, height), slice(0, width))) < 0) & (labels == 0)
+        opened = cv2.morphologyEx(strange.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        _, parts = cv2.connectedComponents(opened, connectivity=4)
+
+        def near(mask: np.ndarray) -> np.ndarray:
+            return cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+
+        beside = np.setdiff1d(parts[near((labels > 0) & (labels != self._arm))], parts[near(labels == self._arm)])
+        return near(np.isin(parts, beside[beside > 0])) & (labels == 0)
 
 
 def is_static(clip: Clip, labels: list[np.ndarray]) -> bool:

@@ -127,10 +127,11 @@ def _middle(mask: np.ndarray) -> np.ndarray:
     return np.array([[float(x), float(y)]])
 
 
-def turning_scene(frames: int = 10, size: tuple[int, int] = (320, 240)):
+def turning_scene(frames: int = 10, size: tuple[int, int] = (320, 240), finger_px: int = 0):
     """BGR images and masks: a bare arm with a hand comes up before a room; a box that hid the hand goes aside; the camera turns a little.
 
-    Nothing in the picture shows where the hand begins, and between hand and box the room comes into sight.
+    Nothing in the picture shows where the hand begins, and between hand and box the room comes into sight. A finger reaches `finger_px`
+    past the box's other side.
     """
     width, height = size
     rng = np.random.default_rng(3)
@@ -149,8 +150,9 @@ def turning_scene(frames: int = 10, size: tuple[int, int] = (320, 240)):
         limb[110 - up :, 140:190] = True
         hand[110 - up : 180 - up, 140:190] = True
         box[80 - up : 160 - up, 95 - aside : 155 - aside] = True
+        hand[110 - up : 126 - up, 95 - aside - finger_px : 95 - aside] = True
         rows = np.arange(height) + up
-        image[limb] = skin[rows][:, :width][limb]
+        image[limb | hand] = skin[rows][:, :width][limb | hand]
         image[box] = print_[rows][:, aside : aside + width][box]
         noisy = cv2.GaussianBlur(image, (0, 0), 0.5) + rng.normal(0, 2, image.shape)
         images.append(np.clip(noisy, 0, 255).astype(np.uint8))
@@ -171,6 +173,16 @@ def test_skin_farther_along_the_arm_is_no_hand():
     found = propagate(images, {0: {e: outline(m[0]) for e, m in truth.items()}})["right"]
     for t in range(len(images)):
         assert not found[t][180 - 3 * t + 12 :].any()  # below the wrist
+
+
+def test_a_finger_without_an_outline_is_found_in_the_other_frames():
+    images, truth = turning_scene(12, finger_px=22)
+    _, x_px = np.mgrid[: truth["right"].shape[1], : truth["right"].shape[2]]
+    drawn = truth["right"][0] & (x_px > 95)
+    found = propagate(images, {0: {"right": outline(drawn), "object": outline(truth["object"][0])}})
+    assert not found["right"][0][:, :90].any()  # what is clicked holds
+    for t in range(3, 12):
+        assert iou(found["right"][t], truth["right"][t]) > 0.95 and iou(found["object"][t], truth["object"][t]) > 0.95
 
 
 def test_a_long_clip_keeps_little_of_each_frame():
