@@ -124,7 +124,7 @@ class Knowledge:
         return self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
 
     def _skin(self, lab: np.ndarray) -> np.ndarray:
-        """Log-ratio (h, w) by which colours (h, w, 3) are likelier a hand's than the object's or the background's."""
+        """Log-ratio (...) by which colours (..., 3) are likelier a hand's than the object's or the background's."""
         likelihood = self._likelihood(lab)
         return likelihood[..., self._hands].max(axis=-1, initial=-np.inf) - likelihood[..., self._others].max(axis=-1)
 
@@ -135,7 +135,8 @@ class Knowledge:
         for i, t in enumerate(at):
             lab, empty = clip.lab(t), (labels[t] == 0).astype(np.uint8)
             free = cv2.erode(empty, np.ones((margin, margin), np.uint8), borderValue=1) > 0
-            finger = (self._skin(lab) > MAYBE_SKIN) & (cv2.distanceTransform(empty, cv2.DIST_L2, 3) < BESIDE_PX)
+            finger = cv2.distanceTransform(empty, cv2.DIST_L2, 3) < BESIDE_PX
+            finger[finger] = self._skin(lab[finger]) > MAYBE_SKIN
             seen = self._at_reference(np.dstack([np.where(free[..., None], lab, np.nan), finger]), t)
             views[i], fingers[i] = seen[..., :3], seen[..., 3] > 0.5
         there = np.isfinite(views[..., 0])
