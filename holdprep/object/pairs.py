@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from scipy.spatial.distance import cdist
 
 _NUM_WORDS = 32
+Frame = TypeVar("Frame")
 
 
-def neighbours(names: Sequence[str], reach: int) -> list[tuple[str, str]]:
-    """Pairs of frame names at most `reach` apart in `names`, which is in order of time."""
-    return [(a, b) for i, a in enumerate(names) for b in names[i + 1 : i + 1 + reach]]
+def neighbours(frames: Sequence[Frame], reach: int) -> list[tuple[Frame, Frame]]:
+    """Pairs of frames (names or numbers) at most `reach` apart in `frames`, which is in order of time."""
+    return [(a, b) for i, a in enumerate(frames) for b in frames[i + 1 : i + 1 + reach]]
 
 
 def choose_pairs(
@@ -27,7 +29,7 @@ def choose_pairs(
     if total <= exhaustive_frames or num_pairs >= total - 1:
         return list(combinations(names, 2))
     window = max(1, num_pairs // 4)  # each neighbour in time serves both frames
-    chosen = {(i, j) for i in range(total) for j in range(i + 1, min(i + window + 1, total))}
+    chosen = set(neighbours(range(total), window))
     likeness = 1.0 - cdist(*2 * [_vlad([descriptors[name] for name in names], seed)], "sqeuclidean") / 2
     for i in range(total):
         likeness[i, max(i - window, 0) : i + window + 1] = -np.inf

@@ -57,9 +57,9 @@ def set_upright(
             break
         stories = [model.poses, *(model.poses | turned_over(each, model, features, principal_px) for each in tried)]
         built = [rebuild(folder, crop, model, {name: poses[name] for name in some}, refine_focal=refine_focal) for poses in stories]
-        cost = weigh(some, built, features, principal_px).cost
-        best = int(cost.sum(axis=1).argmin())
-        if best == 0 or not _spoken_for(cost[[0, best]], [name in tried[best - 1].names for name in some]):
+        evidence = weigh(some, built, features, principal_px)
+        best = evidence.best
+        if best == 0 or not _spoken_for(evidence.cost[[0, best]], [name in tried[best - 1].names for name in some]):
             break
         model = rebuild(folder, crop, replace(model, focal_px=built[best].focal_px), stories[best], refine_focal=refine_focal)
     return model

@@ -59,10 +59,10 @@ def reconstruct(
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
 
     `source` finds and matches the features. The focal length is refined from `focal_guess_px`, else from 1.2 times the longer side, unless
-    `focal_px` fixes it; the principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings` mappings are made, then
-    further ones up to `max_mappings` until two of them tell the same story without jumps. Every mapping runs on one thread, `num_threads`
-    of them side by side. COLMAP's matching on several threads does not always repeat itself: the same result every time needs
-    `num_threads=1`. `work_dir` is emptied of an earlier run's files and keeps images, database.db, sparse models and COLMAP's own words,
+    `focal_px` fixes it; the principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings`
+    mappings are made, then further ones up to `max_mappings` until two of them tell the same story without jumps. Every mapping runs on one
+    thread, `num_threads` of them side by side. COLMAP's matching on several threads does not always repeat itself: the same result every
+    time needs `num_threads=1`. `work_dir` is emptied of an earlier run's files and keeps images, database.db, sparse models and COLMAP's own words,
     colmap.log. COLMAP runs in child processes: whoever calls this from a script needs its `if __name__ == "__main__"`.
 
     Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
@@ -90,12 +90,13 @@ def reconstruct(
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
         children.call(source.extract, work_dir, crop, K, num_threads)
         bar.update()
-        order, todo = [names[t] for t in usable], neighbours([names[t] for t in usable], _NEIGHBOURS)
-        children.call(source.match, work_dir, todo, 2.0 * upsample, seed, num_threads)
+        order, max_error_px = [names[t] for t in usable], 2.0 * upsample
+        near = neighbours(order, _NEIGHBOURS)
+        children.call(source.match, work_dir, near, max_error_px, seed, num_threads)
         keys = key_frames(order, children.call(colmap.read_features, work_dir, crop))
         pairs = children.call(_choose_pairs, source, work_dir, keys, num_pairs, exhaustive_frames, seed)
-        if todo := sorted(set(pairs) - set(todo)):
-            children.call(source.match, work_dir, todo, 2.0 * upsample, seed, num_threads)
+        if further := sorted(set(pairs) - set(near)):
+            children.call(source.match, work_dir, further, max_error_px, seed, num_threads)
         features = children.call(colmap.read_features, work_dir, crop)
         bar.update()
         run = partial(_map_one, work_dir, crop, names, keys, seed, max_mappings, refine_focal)

@@ -29,8 +29,8 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
         return cfg.video
     if seq.has("video"):
         return seq.path("video")
-    known = Path(str(seq.read_frames().get("source", ""))) if seq.has("frames") else None
-    return known if known is not None and known.is_dir() else None
+    known = seq.read_frames().get("source")
+    return Path(known) if known and Path(known).is_dir() else None
 
 
 def run(ctx: Context) -> Result:
