@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort
@@ -65,7 +66,7 @@ def _judge_registration(seq: Sequence, side: Side, outcomes: dict[str, Any]) -> 
     fits = seq.read_npy("fit_slerp")
     fit, own_K = fits[side], fits.get("K", fits[side].get("K"))
     folder = os.environ.get("MANO_DIR")
-    model = load_hand_model(side, Path(folder) if folder else None)
+    model = load_hand_model(side, Path(folder) if folder else None, dtype=torch.float64)
     params = params_from_dict(fit)
     vertices_m = lbs.forward(model, params).vertices.numpy()
     K = np.asarray(seq.read_npy("v3d")["K"] if own_K is None else own_K, np.float64)
