@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.cases import CASES
+from tests.benchmarks.clips import CLIPS, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.trackers import TRACKERS
@@ -27,6 +28,14 @@ def main() -> None:
     parser.add_argument(
         "--trackers", nargs="+", choices=TRACKERS, help="hand trackers alone: crops or frames a second, pixels off the truth"
     )
+    parser.add_argument(
+        "--clips",
+        nargs="*",
+        choices=CLIPS,
+        metavar="CLIP",
+        help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     told = parser.parse_args()
     rows = list(measure(told))
     if told.json:
@@ -36,6 +45,11 @@ def main() -> None:
 
 def measure(told: argparse.Namespace) -> Iterator[Row]:
     """What was asked for alone; else registration, then the cases."""
+    if told.clips is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for clip in told.clips or CLIPS:
+                yield from measure_clip(clip, told.data or Path(scratch))
+        return
     if told.trackers or told.frames:
         for name in told.trackers or ():
             yield from TRACKERS[name]()
