@@ -71,7 +71,7 @@ class BlockSystem:
         blocks = self.diagonal.copy()
         at = np.arange(self.size)
         blocks[:, at, at] += damping * blocks[:, at, at] + 1e-12 * (1 + np.abs(blocks).max())
-        return BlockFactor(blocks, self.below)
+        return BlockFactor(blocks, () if self.below is None else (self.below,))
 
 
 def _square(columns: Columns) -> tuple[slice, Columns, Columns]:
