@@ -190,9 +190,8 @@ class LmRegistration(Registration):
     shared_shape: bool = Field(description="one shape per hand for the whole sequence")
     robust: Literal["none", "huber", "geman_mcclure"] = Field(description="loss of the distance to the tracker's mesh")
     robust_mm: Positive = Field(description="width of that loss (mm); farther points count less")
-    smooth_deg: float | None = Field(
-        gt=0, description="a joint's usual turn from frame to frame (degrees), which smooths; null = no smoothing"
-    )
+    smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, as large as the clip shows them")
+    outline: Weight = Field(description="weight of the mask's outline, in its own evidence; 0 = keypoints and meshes alone")
 
 
 class AdamRegistration(Registration):
@@ -300,6 +299,9 @@ class Align(Node):
 class Weights(Node):
     j2d: Weight = Field(description="hand keypoint reprojection (per px^2)")
     j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
+    outline: float | None = Field(
+        ge=0, allow_inf_nan=False, description="distance of the hand's outline from its mask's (per px^2); null = by the keypoints' scatter"
+    )
     o2d: float | None = Field(
         ge=0,
         allow_inf_nan=False,

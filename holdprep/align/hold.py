@@ -41,8 +41,8 @@ SCHEDULES: dict[Variant, dict[Mode, Schedule]] = {
 CLIP_NORM = 0.5
 FREE_SCALE_AT = 2000
 OPEN: dict[Variant, dict[str, float]] = {  # published numbers for weights left open
-    "hold": {"o2d": 1.0, "contact": 100.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
-    "hold_arctic": {"o2d": 1.0, "contact": 10.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
+    "hold": {"outline": 0.0, "o2d": 1.0, "contact": 100.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
+    "hold_arctic": {"outline": 0.0, "o2d": 1.0, "contact": 10.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
 }
 TOUCHING_SHARE = 0.01  # of the hand's box: object points this near to a keypoint in the picture make a contact frame
 DEPTH_WEIGHT, DEPTH_WIDTH_M = 1000.0, 5.0  # of the Huber loss between the depths of hand and object

@@ -23,6 +23,7 @@ from holdprep.iterate import Iterative
 STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
 LOSS_TOLERANCE = 3e-4  # relative; the last ten thousandths move a scale by 0.03 % at most
 MIN_DAMPING, MAX_DAMPING = 1e-5, 1e8
+MATCH_STEPS = 2  # steps between two searches for the outline's correspondences
 
 
 class SecondOrder(Iterative):
@@ -31,12 +32,16 @@ class SecondOrder(Iterative):
     def __init__(self, mode: Mode, objective: Objective, scene: Scene) -> None:
         super().__init__(f"align/{mode}")
         self.objective, self.scene = objective, scene
-        self.damping = 10 * MIN_DAMPING
+        self.damping, self.steps = 10 * MIN_DAMPING, 0
+        objective.match_outlines(scene)
         self.residuals = objective.residuals(scene)
         self.terms = objective.terms(scene, self.residuals)
 
     def iterate(self) -> dict[str, float]:
         """One accepted step, or the discovery that none is left; the terms after it."""
+        if self.steps and self.steps % MATCH_STEPS == 0:
+            self._match()
+        self.steps += 1
         systems, own, gradient = self.objective.equations(self.scene, self.residuals)
         while self.damping < MAX_DAMPING:
             if self._try(systems, own, gradient):
@@ -47,6 +52,12 @@ class SecondOrder(Iterative):
             self.damping *= 100
         self.finished = True
         return self.terms
+
+    def _match(self) -> None:
+        """New correspondences of outlines, and the terms under them."""
+        self.objective.match_outlines(self.scene)
+        self.residuals = self.objective.residuals(self.scene)
+        self.terms = self.objective.terms(self.scene, self.residuals)
 
     def _try(self, systems: Mapping[Group, BlockSystem], own: np.ndarray, gradient: np.ndarray) -> bool:
         try:

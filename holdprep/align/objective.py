@@ -13,6 +13,7 @@ from holdprep.align import residuals as res
 from holdprep.align.contact import TOUCHING_TIPS
 from holdprep.align.grasp import Grasps
 from holdprep.align.layout import FOCAL, SCALE, Group, Layout
+from holdprep.align.outline import OutlineTargets
 from holdprep.align.problem import Problem, Refine, Weights, contact_frames
 from holdprep.align.solver import BlockSystem
 from holdprep.align.surface import Surface
@@ -43,7 +44,7 @@ class Scene:
 @dataclass(frozen=True)
 class _HandResiduals:
     """Residuals of one hand; contact's `gap` (T, 3) with the points it is of and the surface's slopes there, `wandering` (T, 3)
-    m of a still hand on the object (none without object)."""
+    m of a still hand on the object (none without object), `outline` (T, Q) px of silhouette vertices from the mask's edge."""
 
     posed: Posed
     pixels: Tensor
@@ -54,6 +55,7 @@ class _HandResiduals:
     gap_points: Tensor
     slopes: Tensor
     wandering: Tensor
+    outline: Tensor
 
 
 class Objective:
@@ -78,6 +80,8 @@ class Objective:
         self.surface, self.log_scale, self.scale_stderr_ratio = surface, log_scale, scale_stderr_ratio
         models = {side: hand.model for side, hand in problem.hands.items()}
         self.points = {side: HandPoints.of(model, tip_patches(model, PATCH_SIZE).flatten()) for side, model in models.items()}
+        self.skin = {side: HandPoints.of(model, torch.arange(778)) for side, model in models.items()}
+        self.edges: dict[Side, OutlineTargets] = {}
         self.with_object = surface is not None
         self.touching = {side: _shares(contact_frames(problem, side)) for side in problem.hands}
         self._label(grasps or {})
@@ -86,7 +90,7 @@ class Objective:
         self.sfm_unit = torch.tensor([1.0] * 3 + [float(np.exp(-log_scale))] * 3, dtype=torch.float64)
         self.known = information(problem, weights.o2d_sigma_px) if self.layout.moves else None
         first = dict.fromkeys(("rotation", "pose"), FIRST_WEIGHT) | {"contact": 0.0, "grasp": FIRST_GRASP if self.stands else 0.0}
-        first |= dict.fromkeys(("o2d", "focal"), FIRST_KNOWN)
+        first |= dict.fromkeys(("o2d", "focal"), FIRST_KNOWN) | {"outline": 0.0}
         self.weights = weights.settled(**(first | dict(measured or {})))
 
     def _label(self, grasps: Mapping[Side, Grasps]) -> None:
@@ -103,7 +107,7 @@ class Objective:
 
         Fingers that the keypoints have no reason to move stay where they are from then on: most of the unknowns are gone.
         """
-        found: dict[str, list[float]] = {name: [] for name in ("rotation", "pose", "contact", "grasp", "o2d", "focal")}
+        found: dict[str, list[float]] = {name: [] for name in ("rotation", "pose", "outline", "contact", "grasp", "o2d", "focal")}
         tightest = np.inf
         prior = np.concatenate([np.zeros(3), self._prior_weights() / (len(residuals) * self.problem.num_frames)])
         for side, r in residuals.items():
@@ -119,6 +123,8 @@ class Objective:
                 found[name].append(
                     ev.prior_weight(variance, departure[:, columns], float(shares[3:][columns].mean()), getattr(self.weights, name))
                 )
+            if side in self.edges:
+                found["outline"].append(variance / self.edges[side].sigma_px ** 2)
             if side in self.stands:
                 found["grasp"].append(ev.of_departures(variance, self.wandering_m[side]))
             found["contact"].append(ev.contact_weight(variance, CONTACT_EPSILON_M, TOUCHING_TIPS, touching / frames))
@@ -132,6 +138,16 @@ class Objective:
         if refine.pose and self.given.pose is None and self.weights.pose >= (1 - 1e-6) * tightest:
             self.layout = replace(self.layout, refine=replace(refine, pose=False))
 
+    def match_outlines(self, scene: Scene) -> None:
+        """New correspondences of every hand's outline with its mask's, in frames that show its keypoints."""
+        if self.given.outline == 0:
+            return
+        K = scene.trajectory.K(self.problem.K)
+        for side, hand in self.problem.hands.items():
+            if hand.outlines is not None:
+                vertices_m = self.skin[side].pose(scene.hands[side]).points[:, NUM_JOINTS:]
+                self.edges[side] = OutlineTargets.of(hand.outlines, vertices_m, K, hand.weight.sum(dim=1) > 0)
+
     def residuals(self, scene: Scene) -> dict[Side, _HandResiduals]:
         """All residuals; which fingertips touch is found anew."""
         result = {}
@@ -144,18 +160,24 @@ class Objective:
             pixels = res.reprojection(joints, scene.trajectory.K(self.problem.K), hand.j2d_px)
             near = res.too_near(joints[..., 2], NEAR_M)
             wandering = self._wandering(side, posed, scene)
-            result[side] = _HandResiduals(posed, pixels, near, departure, shape, *self._contact(posed, scene), wandering)
+            result[side] = _HandResiduals(
+                posed, pixels, near, departure, shape, *self._contact(posed, scene), wandering, self._outline(side, scene)
+            )
         return result
 
     def terms(self, scene: Scene, residuals: dict[Side, _HandResiduals]) -> dict[str, float]:
         """Weighted terms of the objective, averaged over hands; their sum under `loss`."""
-        w, sums = self.weights, dict.fromkeys(("j2d", "z_min", "rotation", "pose", "shape"), 0.0)
+        w, sums = self.weights, dict.fromkeys(("j2d", "outline", "z_min", "rotation", "pose", "shape"), 0.0)
         if self.with_object:
             sums |= {"contact": 0.0, "grasp": 0.0, "smooth": 0.0}
         for side, r in residuals.items():
             weight = self.problem.hands[side].weight
             per_joint = res.geman_mcclure(r.pixels, w.j2d_sigma_px).sum(dim=-1)
             sums["j2d"] += w.j2d * float((per_joint * weight).sum() / weight.sum())
+            if side in self.edges:
+                edges = self.edges[side]
+                each = res.geman_mcclure(r.outline, edges.width_px) * edges.weight
+                sums["outline"] += w.outline * float(each.sum() / weight.sum())
             sums["z_min"] += w.z_min * float(r.near.square().mean())
             sums["rotation"] += w.rotation * float(r.departure[:, 0].square().sum(dim=-1).mean())
             sums["pose"] += w.pose * float(r.departure[:, 1:].square().sum(dim=(1, 2)).mean())
@@ -190,6 +212,7 @@ class Objective:
             system = systems[layout.group(side)]
             joints = self._jacobians(side, r.posed, torch.arange(NUM_JOINTS)[None])
             self._add_pixels(system, side, r, joints, scene, share)
+            self._add_outline(system, side, r, scene, share)
             self._add_near(system, side, r, joints, share)
             if self.with_object:
                 self._add_contact(system, side, r, scene, share)
@@ -254,17 +277,25 @@ class Objective:
         away = res.wandering(self._middle(posed), thing.R_cam_obj, np.exp(scene.log_scale) * thing.t_cam_obj, place)
         return torch.where(stands[:, None] >= 0, away, 0.0)
 
-    def _jacobians(self, side: Side, posed: Posed, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _outline(self, side: Side, scene: Scene) -> Tensor:
+        """(T, Q) px along the edges' normals; none without masks."""
+        if side not in self.edges:
+            return torch.zeros(self.problem.num_frames, 0, dtype=torch.float64)
+        edges, K = self.edges[side], scene.trajectory.K(self.problem.K)
+        points = self.skin[side].pose(scene.hands[side]).points.gather(1, edges.ids[..., None].expand(-1, -1, 3))
+        return (edges.normal * res.reprojection(points, K, edges.target_px)).sum(dim=-1)
+
+    def _jacobians(self, side: Side, posed: Posed, ids: Tensor, of: HandPoints | None = None) -> tuple[Tensor, Tensor]:
         """Of points `ids` (T, Q), or (1, Q) for all frames: by the hand's unknowns of their frame (T, Q, 3, n), by the shared ones (T, Q, 3, shared)."""
-        frames, points, bones = len(posed.points), ids.shape[1], self.layout.bones
+        frames, points, bones, of = len(posed.points), ids.shape[1], self.layout.bones, of or self.points[side]
         own = torch.eye(3, dtype=torch.float64).expand(frames, points, 3, 3)
         if bones == [0]:
-            own = torch.cat([own, self.points[side].root_jacobian(posed, ids)], dim=-1)
+            own = torch.cat([own, of.root_jacobian(posed, ids)], dim=-1)
         elif bones:
-            own = torch.cat([own, self.points[side].rotation_jacobian(posed, ids)[..., bones, :].flatten(3)], dim=-1)
+            own = torch.cat([own, of.rotation_jacobian(posed, ids)[..., bones, :].flatten(3)], dim=-1)
         common = torch.zeros(frames, points, 3, self.layout.shared, dtype=torch.float64)
         if (betas := self.layout.betas(side)) is not None:
-            common[..., betas] = self.points[side].shape_jacobian(posed, ids)
+            common[..., betas] = of.shape_jacobian(posed, ids)
         return own, common
 
     def _add_pixels(
@@ -278,6 +309,19 @@ class Objective:
         weight = hand.weight[..., None] * res.geman_mcclure_weight(r.pixels, self.weights.j2d_sigma_px)
         scaled = weight * (share * self.weights.j2d / hand.weight.sum())
         system.add(by_point @ joints[0], shared, r.pixels, scaled, self.layout.hand(side))
+
+    def _add_outline(self, system: BlockSystem, side: Side, r: _HandResiduals, scene: Scene, share: float) -> None:
+        if side not in self.edges or self.weights.outline == 0:
+            return
+        edges, K, posed = self.edges[side], scene.trajectory.K(self.problem.K), self.skin[side].pose(scene.hands[side])
+        points = posed.points.gather(1, edges.ids[..., None].expand(-1, -1, 3))
+        along = edges.normal[..., None, :] @ projection_jacobian(points, K)
+        own, shared = (along @ J for J in self._jacobians(side, posed, edges.ids, self.skin[side]))
+        if self.layout.zooms:
+            shared[..., 0, FOCAL] = r.outline + (edges.normal * (edges.target_px - K[:2, 2])).sum(dim=-1)
+        weight = edges.weight * res.geman_mcclure_weight(r.outline, edges.width_px)
+        scaled = weight * (share * self.weights.outline / self.problem.hands[side].weight.sum())
+        system.add(own, shared, r.outline[..., None], scaled[..., None], self.layout.hand(side))
 
     def _add_near(self, system: BlockSystem, side: Side, r: _HandResiduals, joints: tuple[Tensor, Tensor], share: float) -> None:
         if bool((r.near > 0).any()):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+from holdprep.hand.outline import Outlines
 
 Mode = Literal["h", "o", "ho"]
 MODES: tuple[Mode, ...] = ("h", "o", "ho")
@@ -22,7 +23,8 @@ class HandObservation:
 
     `params` are those of the registration: its translation belongs to the tracker's own camera and is not used.
     `j2d_px` (T, 21, 2) MANO-21 order, NaN where not seen; `weight` (T,) or (T, 21) confidences, 0 on infilled frames;
-    `contact` (T,) true where this hand's mask touches the object's, or None: every frame that shows both.
+    `contact` (T,) true where this hand's mask touches the object's, or None: every frame that shows both. `outlines` are the edges of its
+    masks in T frames, or None.
     """
 
     model: HandModel
@@ -30,6 +32,7 @@ class HandObservation:
     j2d_px: Tensor
     weight: Tensor
     contact: Tensor | None = None
+    outlines: Outlines | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Weights:
 
     j2d: float = 1.0  # hand keypoint reprojection; per px^2
     j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
+    outline: float | None = None  # distance of the hand's outline from its mask's; per px^2
     o2d: float | None = (
         None  # object reprojection, where the object may leave SfM's trajectory (refined in mode ho, method "hold"); per px^2
     )
@@ -109,6 +113,7 @@ class SettledWeights(Weights):
     """Weights of which none is open."""
 
     o2d: float = 1.0
+    outline: float = 0.0
     contact: float = 0.0
     grasp: float = 0.0
     rotation: float = 0.0

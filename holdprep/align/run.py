@@ -102,7 +102,7 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0, Trajectory.of(problem)))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
-    measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "contact")}
+    measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "outline", "contact")}
     held = refine.pose and not module.objective.layout.refine.pose
     return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured, fingers_held=held)
 

@@ -126,4 +126,4 @@ def register_adam(
     found, coarse = (spread(p, is_valid) for p in (module.params(), module.coarse_params or module.params()))
     error = (forward(model.to(torch.float64), found).vertices - vertices_m.double()).norm(dim=-1).mean(dim=1)
     notes = [f"{model.side} hand: HOLD's published schedule, {module.steps} iterations; a shape a frame, alignment takes their mean"]
-    return Registration(found, is_valid, error, module.history, notes), coarse
+    return Registration(found, is_valid, error, history=module.history, notes=notes), coarse

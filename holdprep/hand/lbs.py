@@ -48,10 +48,12 @@ class HandState:
 
     def rows(self, rows: slice | Tensor) -> "HandState":
         """Some of the frames."""
-        return HandState(self.rotations[rows], self.betas if self.betas.ndim == 1 else self.betas[rows], self.transl[rows])
+        betas = self.betas if self.betas.ndim == 1 else self.betas[rows]
+        return HandState(self.rotations[rows], betas, self.transl[rows])
 
     def step(self, transl: Tensor, rotation_vectors: Tensor, betas: Tensor) -> "HandState":
-        """The state after adding `transl` (T, 3) and `betas` (10,) or (T, 10), and turning bones by `rotation_vectors` (T, 16, 3) in parents' frames."""
+        """The state after adding `transl` (T, 3) and `betas` (10,) or (T, 10), and rotating bones by `rotation_vectors` (T, 16, 3) in
+        parents' frames."""
         rotations = roma.rotvec_to_rotmat(rotation_vectors) @ self.rotations
         return HandState(rotations, self.betas + betas, self.transl + transl)
 
@@ -152,9 +154,9 @@ class HandPoints:
         root = torch.eye(3, dtype=posed.bones.dtype, device=posed.bones.device).expand(len(posed.bones), 1, 3, 3)
         return torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
 
-    def choose(self, ids: Tensor) -> "Chosen":
-        """Points `ids` (T, Q), or (1, Q) for all frames, whose derivatives are wanted."""
-        with_blend = len(ids) > 1 or bool((ids >= 16).any())  # joints proper have no blend shapes
+    def choose(self, ids: Tensor, bulge: bool = True) -> "Chosen":
+        """Points `ids` (T, Q), or (1, Q) for all frames, whose derivatives are wanted; with how they `bulge` with the pose (blend shapes)."""
+        with_blend = bulge and (len(ids) > 1 or bool((ids >= 16).any()))  # joints proper have no blend shapes
         blend = self.blend[..., ids[0] if len(ids) == 1 else ids] if with_blend else None
         return Chosen(ids, self.skin[ids].mT.contiguous(), blend, self.shapedirs[ids].permute(0, 3, 2, 1).contiguous())
 

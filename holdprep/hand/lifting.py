@@ -9,8 +9,6 @@ from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets
 from holdprep.hand.trackers import KeypointTrack
 
-SIGMA_3D_M = 0.012  # of a keypoint network's metric joints
-
 
 def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length_mm: float | None) -> ManoParams:
     """MANO parameters (NaN where the hand was not found) that explain 2D and, where known, metric 3D keypoints at once, one shape for the clip.
@@ -24,4 +22,4 @@ def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length
     j3d = None if np.isnan(track.j3d_m).all() else tensor(track.j3d_m)
     targets = Targets(j3d_m=j3d, j2d_px=tensor(track.j2d_px), K=tensor(K), confidence=tensor(track.confidence), relative=True)
     length_m = None if length_mm is None else length_mm / 1e3
-    return register(model, targets, Options(sigma_3d_m=SIGMA_3D_M, hand_length_m=length_m)).params
+    return register(model, targets, Options(hand_length_m=length_m)).params

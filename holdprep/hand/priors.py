@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import roma
 import torch
@@ -13,6 +14,10 @@ from holdprep.hand.model import HandModel, Side
 
 LIMIT_SIGMA = math.radians(3)  # how hard a joint's end stop is
 LENGTH_SIGMA_M = 1e-3  # of a hand measured with a ruler
+CLIP, NORMAL_MAD = 3.0, 0.6745  # accelerations beyond so many robust standard deviations are clipped when their variance is measured
+LEAST_MOTION = 0.1  # of the noise
+LEAST_ACCELERATIONS = 12  # that tell noise from motion
+LEAST_RAD, LEAST_M = 1e-3, 2e-4  # accelerations of a hand that is held still
 
 
 @dataclass(frozen=True)
@@ -94,29 +99,74 @@ class PosePrior:
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Standard deviations of what changes from one frame to the next: each joint's turn (rad) and the translation (m).
+    """Prior on accelerations: how much a rotation per frame and a translation per frame change from one frame to the next.
 
-    `frames` (T,) are the frames' numbers: across a gap the change may grow with its square root.
+    Standard deviations `rotation` (16,) rad per frame squared of each joint and `transl_m` m per frame squared; `frames` (T,) are the
+    frames' numbers: across gaps, velocities are means, and their change may grow with the root of the time between. A constant velocity
+    costs nothing, so nothing lags behind. Student's t with NU degrees of freedom leaves sudden motion.
     """
 
-    turn: float
+    rotation: Tensor
     transl_m: float
     frames: Tensor
 
-    def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Changes (T - 1, 17, 3) in units of noise, of the 16 turns and the translation; their derivatives (T - 1, 17, 3, 3) by the later
-        and by the earlier frame's own.
+    NU: ClassVar[float] = 4.0
 
-        The turns that are unknown go about the camera's axes, `parents` (T, 16, 3, 3) are the turns of the bones' parents.
+    def equations(self, state: HandState, parents: Tensor) -> tuple[list[Tensor], Tensor, float]:
+        """Gauss-Newton blocks of the robust accelerations: the matrix on the diagonal (T, 17, 3, 3) and the two under it, (T - 1, ...) and
+        (T - 2, ...); the gradient (T, 17, 3); the loss. By rotations about the camera's axes and the translation.
+
+        `parents` (T, 16, 3, 3) are the rotations of the bones' parents in the camera frame.
         """
-        gap = self.frames.diff().to(state.transl).sqrt()[:, None, None]
-        turn = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
-        inverse = left_jacobian_inverse(turn) / self.turn / gap[..., None]
-        by_transl = torch.eye(3).to(turn) / self.transl_m / gap[..., None]
-        change = torch.cat([turn / self.turn, state.transl.diff(dim=0)[:, None] / self.transl_m], dim=1) / gap
-        later = torch.cat([inverse @ parents[1:].mT, by_transl], dim=1)
-        earlier = torch.cat([-inverse.mT @ parents[:-1].mT, -by_transl], dim=1)  # the right Jacobian is the left one's transpose
-        return change, later, earlier
+        residual, by = self._residuals(state, parents)
+        square = residual.square().sum(dim=-1)
+        weight = ((self.NU + 3) / (self.NU + square))[..., None, None]
+        T = len(state.transl)
+        blocks = [state.transl.new_zeros(T - apart, 17, 3, 3) for apart in range(3)]
+        gradient = state.transl.new_zeros(T, 17, 3)
+        for a in range(3):
+            gradient[a : T - 2 + a] += (by[a].mT @ (weight * residual[..., None]))[..., 0]
+            for b in range(a + 1):  # rows are frame a's unknowns, columns the earlier frame b's
+                blocks[a - b][b : T - 2 + b] += weight * by[a].mT @ by[b]
+        loss = 0.5 * (self.NU + 3) * float(torch.log1p(square / self.NU).sum())
+        return blocks, gradient, loss
+
+    def _residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(T - 2, 17, 3) in units of noise, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame."""
+        gap = self.frames.diff().to(state.transl)[:, None, None]
+        change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
+        inverse = left_jacobian_inverse(change) / gap[..., None]
+        velocity = torch.cat([change, state.transl.diff(dim=0)[:, None]], dim=1) / gap
+        eye = (torch.eye(3).to(change) / gap[..., None]).expand(-1, 1, 3, 3)
+        later = torch.cat([inverse @ parents[1:].mT, eye], dim=1)  # of a velocity by the later of its frames
+        earlier = torch.cat([-inverse.mT @ parents[:-1].mT, -eye], dim=1)  # the right Jacobian is the left one's transpose
+        sigma = torch.cat([self.rotation.to(change), torch.full((1,), self.transl_m).to(change)])
+        unit = (sigma[:, None] * ((gap[1:] + gap[:-1]) / 2).sqrt())[..., None]
+        by = [-earlier[:-1] / unit, (earlier[1:] - later[:-1]) / unit, later[1:] / unit]
+        return velocity.diff(dim=0) / unit[..., 0], by
+
+    @staticmethod
+    def measured(state: HandState, frames: Tensor) -> "Smoothness | None":
+        """With the standard deviations that a registration without smoothing shows, less its noise.
+
+        Independent noise makes accelerations that alternate: its variance v adds 6 v to their variance and -4 v to the covariance of
+        neighbours (as `holdprep.hand.trackers.steady`). At least a tenth of the noise's size is motion.
+        None where too few neighbouring frames tell.
+        """
+        change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
+        velocity = torch.cat([change, state.transl.diff(dim=0)[:, None]], dim=1)
+        next_to = (frames.diff() == 1).to(velocity.device)
+        bends = velocity.diff(dim=0)[next_to[1:] & next_to[:-1]]
+        if len(bends) < LEAST_ACCELERATIONS:
+            return None
+        limit = CLIP * bends.abs().median(dim=0).values / NORMAL_MAD
+        bends = bends.clamp(-limit, limit)
+        total = bends.square().mean(dim=(0, 2))
+        noise = (-(bends[1:] * bends[:-1]).mean(dim=(0, 2)) / 4).clamp_min(0)
+        noise = torch.minimum(noise, total / 6)
+        sigma = torch.maximum(total - 6 * noise, LEAST_MOTION**2 * noise).sqrt()
+        sigma = torch.cat([sigma[:16].clamp_min(LEAST_RAD), sigma[16:].clamp_min(LEAST_M)])
+        return Smoothness(sigma[:16], float(sigma[16]), frames)
 
 
 def left_jacobian_inverse(w: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from holdprep.geometry.cameras import project_ahead
 from holdprep.hand import start
+from holdprep.hand.correlation import frames_repeated, in_hand_frame
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams
+from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
 from holdprep.hand.solver import LOSS_TOLERANCE, Callback, HandProblem, minimise
 from holdprep.hand.targets import Targets, check
@@ -21,8 +24,11 @@ CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # whose derivatives are in me
 COARSE = 4  # every so many vertices are enough to come near
 VERTEX_FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape prior finite on exact targets
 JOINT_FLOOR_M = 2e-4
-KEYPOINT_WIDTH = 3.0  # Geman-McClure, in noise: a joint that another finger hides must not bend the hand
-HAND_M = 0.18
+KEYPOINT_FLOOR_PX = 0.3  # no keypoint is better
+KEYPOINT_NOISE = 0.03  # of the hand's size in the picture: first guess of a keypoint's noise
+KEYPOINT_WIDTH = 0.1  # of the hand's size, Geman-McClure: a joint that another finger hides must not bend the hand
+OUTLINE_ROUNDS, OUTLINE_STEPS = 6, 2  # new correspondences, and steps at most between them
+MOST_ROUNDS = 3  # in which the number of repeated frames is estimated
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,19 @@ class Options:
 
     `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: noise of a coordinate. `robust` loss of meshes and 3D joints, of width `robust_m`.
     `hand_length_m`: measured from wrist to middle fingertip; targets in space are scaled to it from the camera.
-    `smooth_turn`: standard deviation of a joint's turn from one frame to the next (rad), None for no smoothness.
+    `smooth`: a prior on accelerations, as large as a first registration shows them. `outline_weight` multiplies the outline's evidence.
     `pose_noise` holds what keypoints leave open; meshes need no such prior.
     """
 
     shared_shape: bool = True
     sigma_vertex_m: float | None = None
     sigma_3d_m: float | None = None
-    sigma_px: float = 4.0
+    sigma_px: float | None = None
     robust: Robust = "none"
     robust_m: float = 0.01
     hand_length_m: float | None = None
-    smooth_turn: float | None = None
+    smooth: bool = False
+    outline_weight: float = 1.0
     pose_noise: PoseNoise = field(default_factory=PoseNoise)
     max_iterations: int = 60
 
@@ -50,20 +57,29 @@ class Options:
 @dataclass(frozen=True)
 class Registration:
     """`params` of T frames (NaN where there was no target, except the shared shape), `is_valid` (T,) bool, `error_m` (T,) mean
-    distance to the target (NaN without), `history` the loss terms of every iteration, `notes` what the reader should know."""
+    distance to the target (NaN without), `frames_repeated` how many frames have the error of one (see `correlation`), `history` the loss
+    terms of every iteration, `notes` what the reader should know."""
 
     params: ManoParams
     is_valid: Tensor
     error_m: Tensor
+    frames_repeated: float = 1.0
     history: list[dict[str, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def register(
-    model: HandModel, targets: Targets, options: Options | None = None, *, device: str = "cpu", on_iteration: Callback | None = None
+    model: HandModel,
+    targets: Targets,
+    options: Options | None = None,
+    *,
+    outlines: Outlines | None = None,
+    device: str = "cpu",
+    on_iteration: Callback | None = None,
 ) -> Registration:
-    """MANO fitted to the targets. Relative targets without 2D keypoints keep their own origin.
+    """MANO fitted to the targets and to the `outlines` of the hand's masks (T frames) under the targets' `K`.
 
+    Relative targets without 2D keypoints keep their own origin.
     Raises HoldprepError where the targets are no hand of the model's side in metres, or none at all.
     """
     options, history = options or Options(), list[dict[str, float]]()
@@ -74,38 +90,80 @@ def register(
     if not options.shared_shape:
         state = replace(state, betas=state.betas.expand(len(frames), 10))
 
-    def on_each(_: int, terms: dict[str, float]) -> None:
-        if on_iteration is not None:
-            on_iteration(len(history), terms)
-        history.append(terms)
+    def run(problem: HandProblem, state: HandState, iterations: int, tolerance: float = LOSS_TOLERANCE) -> HandState:
+        def on_each(_: int, terms: dict[str, float]) -> None:
+            if on_iteration is not None:
+                on_iteration(len(history), terms)
+            history.append(terms)
 
-    # first what is seen alone, of meshes a part: near enough for size and smoothness, whose pull from afar leads astray
-    first = replace(_problem(model, used, options, frames, COARSE), length_m=None, smoothness=None)
-    tracked = None
-    if used.vertices_m is not None or options.hand_length_m is not None or options.smooth_turn is not None:
-        state, _ = minimise(first, state, options.max_iterations, 1.0, on_each)
-        tracked = _length_m(first.points, state)
-    if options.hand_length_m is not None and tracked is not None:
+        return minimise(problem, state, iterations, tolerance, on_each)[0]
+
+    # first the tracker's measurements alone, of meshes a part: near enough for size, smoothness and outline, whose pull from afar leads astray
+    first = replace(_problem(model, used, options, COARSE), frames_repeated=float(len(frames)))
+    state = run(first, state, options.max_iterations, 1.0)
+    tracked = _length_m(first.points, state)
+    if options.hand_length_m is not None:
         used, state = used.scaled(options.hand_length_m / tracked), replace(state, transl=state.transl * (options.hand_length_m / tracked))
-    problem = _problem(model, used, options, frames, 1)
-    state, _ = minimise(problem, state, options.max_iterations, LOSS_TOLERANCE, on_each)
+    problem = replace(_problem(model, used, options, 1), length_m=options.hand_length_m, frames_repeated=first.frames_repeated)
+    if options.smooth:
+        problem = replace(problem, smoothness=Smoothness.measured(state, frames.to(device)))
+    state = run(problem, state, options.max_iterations)
+    for _ in range(MOST_ROUNDS if options.shared_shape else 0):
+        before, problem = problem.frames_repeated, replace(problem, frames_repeated=_frames_repeated(problem, state))
+        if abs(problem.frames_repeated / before - 1) < 0.1:
+            break
+        state = run(problem, state, options.max_iterations)
+    if outlines is not None and used.K is not None and options.outline_weight > 0:
+        own = outlines.rows(frames.tolist())
+        for _ in range(OUTLINE_ROUNDS):
+            term = outline_term(model, state, own, used.K, options.outline_weight)
+            with_outline = replace(problem, points=HandPoints.of(model, torch.arange(778)), terms=[*_terms(used, options, 1), term])
+            state = run(replace(with_outline, chunk=_chunk(with_outline.points)), state, OUTLINE_STEPS)
     who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
     note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
     error_m[is_valid] = _error(problem, state).cpu()
-    return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, history, [note])
+    return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, problem.frames_repeated, history, [note])
 
 
-def _problem(model: HandModel, used: Targets, options: Options, frames: Tensor, step: int) -> HandProblem:
+def _problem(model: HandModel, used: Targets, options: Options, step: int) -> HandProblem:
     """Every `step`-th vertex, and all joints."""
     meshes = used.vertices_m is not None
     points = HandPoints.of(model, torch.arange(0, 778 if meshes else 0, step))
-    smoothness = None
-    if options.smooth_turn is not None and len(frames) > 1:
-        smoothness = Smoothness(options.smooth_turn, options.smooth_turn * HAND_M, frames.to(points.rest.device))
     prior = None if meshes else PosePrior.of(model, options.pose_noise)
-    chunk = CHUNK_POINTS[points.rest.device.type] // len(points.rest)
-    return HandProblem(points, _terms(points, used, options, step), prior, options.hand_length_m, smoothness, options.shared_shape, chunk)
+    return HandProblem(points, _terms(used, options, step), prior, shared_shape=options.shared_shape, chunk=_chunk(points))
+
+
+def _chunk(points: HandPoints) -> int:
+    return max(1, CHUNK_POINTS[points.rest.device.type] // len(points.rest))
+
+
+def outline_term(model: HandModel, state: HandState, outlines: Outlines, K: Tensor, weight: float) -> Term:
+    """The outline's evidence on a posed hand (T frames) under `K` (3, 3): distances (px) of silhouette vertices from the mask's edge."""
+    vertices = HandPoints.of(model, torch.arange(778)).pose(state).points[:, NUM_JOINTS:]
+    ids, found = outlines.correspond(vertices.cpu().numpy(), K.cpu().numpy()).compact()
+    size = size_px(project_ahead(vertices, K.to(vertices)))
+    target, normal, worth = (torch.from_numpy(x).to(vertices) for x in (found.target_px, found.normal, weight * found.weight))
+    loss, noise = Loss("geman_mcclure", WIDTH * size), Noise(NOISE * size)
+    rows = NUM_JOINTS + torch.from_numpy(ids).to(vertices.device)
+    return Term("outline", rows, target, worth, noise, loss, K=K.double(), dtype=torch.float32, normal=normal)
+
+
+def _frames_repeated(problem: HandProblem, state: HandState) -> float:
+    """Of the measurements that all frames share: the mean over terms, weighed by how much each measures."""
+    residuals: dict[str, list[Tensor]] = {term.name: [] for term in problem.terms}
+    for rows in chunks(len(state.transl), problem.chunk):
+        posed = problem.points.pose(state.rows(rows))
+        for term in problem.terms:
+            residual = term.residual(posed, rows).mT
+            if term.K is not None:  # pixels are seen across the viewing direction
+                residual = torch.cat([residual, torch.zeros_like(residual[..., :1])], dim=-1)
+            residuals[term.name].append(in_hand_frame(residual, state.rotations[rows, 0]).to(term.dtype))
+    often, evidence = 0.0, 0.0
+    for term in problem.terms:
+        own = float(term.weight.sum()) * term.dimensions
+        often, evidence = often + own * frames_repeated(torch.cat(residuals.pop(term.name)), term.weight), evidence + own
+    return often / evidence
 
 
 def _length_m(points: HandPoints, state: HandState) -> float:
@@ -137,10 +195,11 @@ def _start(model: HandModel, targets: Targets) -> HandState:
     return state
 
 
-def _terms(points: HandPoints, targets: Targets, options: Options, step: int) -> list[Term]:
-    """The measurements that there are; `step` as the vertices of `points` were taken."""
-    device, (vertices, j3d, j2d) = points.rest.device, targets.weights()
-    joints, skin = torch.arange(NUM_JOINTS, device=device), torch.arange(NUM_JOINTS, len(points.rest), device=device)
+def _terms(targets: Targets, options: Options, step: int) -> list[Term]:
+    """The measurements that there are, of every `step`-th vertex."""
+    vertices, j3d, j2d = targets.weights()
+    device = next(x.device for x in (targets.vertices_m, targets.j3d_m, targets.j2d_px) if x is not None)
+    joints, skin = torch.arange(NUM_JOINTS, device=device), NUM_JOINTS + torch.arange(len(range(0, 778, step)), device=device)
     loss = Loss(options.robust, options.robust_m)
     floating = targets.relative and targets.j2d_px is not None
     terms = []
@@ -151,14 +210,17 @@ def _terms(points: HandPoints, targets: Targets, options: Options, step: int) ->
         noise = Noise(options.sigma_3d_m or 0.01, options.sigma_3d_m is None, JOINT_FLOOR_M)
         terms.append(Term("joint_3d", joints, targets.j3d_m, j3d, noise, loss, floating))
     if targets.j2d_px is not None and targets.K is not None and j2d is not None:
-        loss = Loss("geman_mcclure", KEYPOINT_WIDTH * options.sigma_px)
-        terms.append(Term("joint_2d", joints, targets.j2d_px, j2d, Noise(options.sigma_px), loss, K=targets.K.double()))
+        size = size_px(targets.j2d_px)
+        loss = Loss("geman_mcclure", KEYPOINT_WIDTH * size)
+        noise = Noise(options.sigma_px or KEYPOINT_NOISE * size, options.sigma_px is None, KEYPOINT_FLOOR_PX)
+        terms.append(Term("joint_2d", joints, targets.j2d_px, j2d, noise, loss, K=targets.K.double()))
     return terms
 
 
 def _error(problem: HandProblem, state: HandState) -> Tensor:
-    """(T,) mean distance of the first kind of target's points, m; of pixels at the hand's depth."""
-    term, points, errors = problem.terms[0], problem.points, list[Tensor]()
+    """(T,) mean distance from what the tracker saw, m: from its mesh, else from 2D keypoints at the hand's depth, else from 3D joints."""
+    best = {"vertex": 0, "joint_2d": 1, "joint_3d": 2}
+    term, points, errors = min(problem.terms, key=lambda term: best[term.name]), problem.points, list[Tensor]()
     for rows in chunks(len(state.transl), problem.chunk):
         posed = points.pose(state.rows(rows))
         distance = term.residual(posed, rows).norm(dim=1)

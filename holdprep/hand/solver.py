@@ -27,7 +27,11 @@ Callback = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class HandProblem:
-    """The terms and priors of one hand. `chunk` frames have their derivatives in memory at once."""
+    """The terms and priors of one hand. `chunk` frames have their derivatives in memory at once.
+
+    `frames_repeated` is how many frames have the error of one: what all frames share they measure together only once for each so many
+    (see `holdprep.hand.correlation`). Dividing the data's information on the shape by it is multiplying the prior of the shape.
+    """
 
     points: HandPoints
     terms: Sequence[Term]
@@ -36,12 +40,13 @@ class HandProblem:
     smoothness: Smoothness | None = None
     shared_shape: bool = True
     chunk: int = 16
+    frames_repeated: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Prior:
     """Matrix (T, 17, 3, 3) or None, gradient (T, 17, 3) and loss (T,) of what holds each of a frame's turns and its translation, by itself;
-    `below` (T - 1, 17, 3, 3) couples the frames.
+    `below`, (T - 1, 17, 3, 3) and (T - 2, 17, 3, 3), couples the frames.
 
     Of the shape: matrix (10, 10) and gradient (10,), or (T, ...) for a shape a frame, and the loss of all.
     """
@@ -49,7 +54,7 @@ class _Prior:
     hessian: Tensor | None
     gradient: Tensor | None
     loss: Tensor
-    below: Tensor | None
+    below: Sequence[Tensor]
     motion_loss: float
     shape_hessian: Tensor
     shape_gradient: Tensor
@@ -178,7 +183,7 @@ def _measure(problem: HandProblem, at: _At, noise: Mapping[str, float], determin
     found = dict(noise)
     for term in problem.terms:
         if term.noise.measured:
-            count = float((term.weight > 0).sum()) * (3 if term.K is None else 2)
+            count = float((term.weight > 0).sum()) * term.dimensions
             spare = max(count - determined[term.name], 0.05 * count)
             found[term.name] = max((2 * float(at.measured[term.name].sum()) / spare) ** 0.5, term.noise.floor)
     return found
@@ -186,7 +191,8 @@ def _measure(problem: HandProblem, at: _At, noise: Mapping[str, float], determin
 
 def _priors(problem: HandProblem, state: HandState, frames: Tensor) -> _Prior:
     T = len(state.transl)
-    hessian = gradient = below = None
+    hessian = gradient = None
+    below: Sequence[Tensor] = ()
     loss, motion_loss = state.transl.new_zeros(T), 0.0
     if problem.pose is not None or problem.smoothness is not None:
         hessian, gradient = state.transl.new_zeros(T, 17, 3, 3), state.transl.new_zeros(T, 17, 3)
@@ -197,12 +203,9 @@ def _priors(problem: HandProblem, state: HandState, frames: Tensor) -> _Prior:
         gradient[:, 1:16] += (J.mT @ residual[..., None])[..., 0]
         loss = 0.5 * residual.square().sum(dim=(1, 2))
     if problem.smoothness is not None and hessian is not None and gradient is not None:
-        change, later, earlier = problem.smoothness.residuals(state, frames)
-        hessian[1:] += later.mT @ later
-        hessian[:-1] += earlier.mT @ earlier
-        gradient[1:] += (later.mT @ change[..., None])[..., 0]
-        gradient[:-1] += (earlier.mT @ change[..., None])[..., 0]
-        below, motion_loss = later.mT @ earlier, 0.5 * float(change.square().sum())
+        (own, *below), pull, motion_loss = problem.smoothness.equations(state, frames)
+        hessian += own
+        gradient += pull
     return _Prior(hessian, gradient, loss, below, motion_loss, *_shape_prior(problem, state.betas))
 
 
@@ -213,24 +216,24 @@ def _own_blocks(matrix: Tensor) -> Tensor:
 
 
 def _shape_prior(problem: HandProblem, betas: Tensor) -> tuple[Tensor, Tensor, float]:
-    """A unit Gaussian, and the measured length."""
-    hessian = torch.eye(10).to(betas).repeat(*betas.shape[:-1], 1, 1)
-    gradient, loss = betas.clone(), 0.5 * float(betas.square().sum())
+    """A unit Gaussian and the measured length, which count as often as frames repeat each other."""
+    hessian, gradient = torch.eye(10).to(betas).repeat(*betas.shape[:-1], 1, 1), betas.clone()
+    loss, often = 0.5 * float(betas.square().sum()), problem.frames_repeated
     if problem.length_m is not None:
         for at in [(n,) for n in range(len(betas))] if betas.ndim == 2 else [()]:
             r, g = length_residual(problem.points, problem.length_m, betas[at])
             hessian[at] += g[:, None] * g
             gradient[at] += r * g
             loss += 0.5 * float(r) ** 2
-    return hessian, gradient, loss
+    return often * hessian, often * gradient, often * loss
 
 
 def _step(problem: HandProblem, at: _Equations, noise: Mapping[str, float], damping: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The damped step (T, 61), turns about the camera's axes; and how many unknowns each term determines (MacKay 1992, eq. 2.16)."""
+    """The damped step (T, 61), rotations about the camera's axes; and how many unknowns each term determines (MacKay 1992, eq. 2.16)."""
     T, n = len(damping), TRANSL if problem.shared_shape else UNKNOWNS
     determined = dict.fromkeys(noise, 0.0)
     side, free = (damping.new_empty(T, n, 1 + 10) for _ in range(2))
-    blocks = None if at.prior.below is None else damping.new_empty(T, n, n)
+    blocks = damping.new_empty(T, n, n) if at.prior.below else None
     C, c = torch.zeros(10, 10).to(damping), torch.zeros(10).to(damping)
     for start in range(0, T, BATCH):
         rows = slice(start, start + BATCH)
@@ -249,10 +252,11 @@ def _step(problem: HandProblem, at: _Equations, noise: Mapping[str, float], damp
             free[rows] = torch.cholesky_solve(side[rows], factor)
         else:
             blocks[rows] = A
-    if blocks is not None and at.prior.below is not None:
-        below = damping.new_zeros(T - 1, n, n)
-        _own_blocks(below).add_(at.prior.below)
-        chain = BlockFactor(blocks.cpu().numpy(), below.cpu().numpy())
+    if blocks is not None:
+        below = [damping.new_zeros(len(coupled), n, n) for coupled in at.prior.below]
+        for whole, coupled in zip(below, at.prior.below, strict=True):
+            _own_blocks(whole).add_(coupled)
+        chain = BlockFactor(blocks.cpu().numpy(), [whole.cpu().numpy() for whole in below])
         free = torch.from_numpy(chain.solve(side.cpu().numpy())).to(side)
     if not problem.shared_shape:
         return -free[..., 0], determined

@@ -11,8 +11,7 @@ from holdprep.geometry.cameras import project_ahead, projection_jacobian
 from holdprep.hand.lbs import Chosen, HandPoints, HandState, Posed
 
 Robust = Literal["none", "huber", "geman_mcclure"]
-TURNS, TRANSL = 48, 51  # unknowns of a frame: 16 bones' turns, then the translation, then 10 of shape
-UNKNOWNS = 61
+TURNS, TRANSL, UNKNOWNS = 48, 51, 61  # where unknowns end: 16 bones' rotations and the translation of a frame, then 10 of shape
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Term:
-    """One kind of measurement: `ids` (Q,) of HandPoints were seen at `target` (T, Q, C), metres or pixels under `K`.
+    """One kind of measurement: points `ids` of HandPoints, (Q,) or (T, Q) where frames have points of their own, were seen at `target`
+    (T, Q, C), metres, or pixels under `K`. With `normal` (T, Q, 2) only the distance along it counts (point to line).
 
     `weight` (T, Q) is 0 where nothing was seen. Where the targets' place is not known (`floating`), they and the points are taken from
     the mean of those that were seen. Derivatives are of `dtype`; residuals are always float64, so that the solution is as exact as they are.
@@ -49,16 +49,29 @@ class Term:
     floating: bool = False
     K: Tensor | None = None
     dtype: torch.dtype = torch.float64
+    normal: Tensor | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """C, of a residual."""
+        return 1 if self.normal is not None else 3 if self.K is None else 2
 
     def residual(self, posed: Posed, rows: slice) -> Tensor:
         """(T, C, Q) of frames `rows`, in the unit of the target; 0 where nothing was seen."""
-        points = posed.points[:, self.ids]
+        points = self.points(posed, rows)
         target = torch.nan_to_num(self.target[rows].to(points))
         if self.floating:
             share = self.share(rows)[:, None]
             points, target = points - share @ points, target - share @ target
         seen = points if self.K is None else project_ahead(points, self.K)
-        return torch.where(self.weight[rows][..., None] > 0, seen - target, 0.0).mT
+        away = torch.where(self.weight[rows][..., None] > 0, seen - target, 0.0)
+        return (away if self.normal is None else (away * self.normal[rows].to(away)).sum(dim=-1, keepdim=True)).mT
+
+    def points(self, posed: Posed, rows: slice) -> Tensor:
+        """(T, Q, 3) m of frames `rows`."""
+        if self.ids.ndim == 1:
+            return posed.points[:, self.ids]
+        return posed.points.gather(1, self.ids[rows, :, None].expand(-1, -1, 3))
 
     def share(self, rows: slice) -> Tensor:
         """(T, Q) of each point in the mean of those that were seen."""
@@ -98,7 +111,7 @@ def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: i
 
 
 def linearise(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of every term, in its own unit, Gauss-Newton's matrix (T, 61, 61) and gradient (T, 61); the unknown turns go about the camera's axes."""
+    """Of every term, in its own unit, Gauss-Newton's matrix (T, 61, 61) and gradient (T, 61), by rotations about the camera's axes."""
     narrow, frames = [_Narrow.of(points, t) for t in terms], len(state.transl)
     found = {}
     for t in terms:  # room made beforehand: parts and their whole would be there twice
@@ -119,26 +132,33 @@ def chunks(frames: int, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Narrow:
-    """A term's points in the kind of floats of its derivatives."""
+    """A term's points in the kind of floats of its derivatives; `chosen` where they are the same in all frames."""
 
     points: HandPoints
-    chosen: Chosen
+    chosen: Chosen | None
 
     @staticmethod
     def of(points: HandPoints, term: Term) -> "_Narrow":
         own = points.to(term.dtype)
-        return _Narrow(own, own.choose(term.ids[None]))
+        return _Narrow(own, own.choose(term.ids[None]) if term.ids.ndim == 1 else None)
+
+    def of_frames(self, term: Term, rows: slice) -> Chosen:
+        """The points of frames `rows`. Where they differ by frame, how they bulge with the pose is left out of the derivatives: it is
+        expensive there, and Gauss-Newton needs no more than the direction."""
+        return self.chosen or self.points.choose(term.ids[rows], bulge=False)
 
 
 def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[Tensor, Tensor]:
     residual = term.residual(posed, rows)
     weight = term.losses(residual, rows)[1]
     small = posed.to(term.dtype)
-    J = _jacobian(narrow.points, small, narrow.chosen)
+    J = _jacobian(narrow.points, small, narrow.of_frames(term, rows))
     if term.floating:
         J = J - torch.einsum("tuaq,tq->tua", J, term.share(rows).to(J))[..., None]
     if term.K is not None:
-        by_point = projection_jacobian(posed.points[:, term.ids], term.K).to(term.dtype)
+        by_point = projection_jacobian(term.points(posed, rows), term.K).to(term.dtype)
+        if term.normal is not None:
+            by_point = term.normal[rows].to(by_point)[..., None, :] @ by_point
         J = torch.einsum("tqca,tuaq->tucq", by_point, J)
     if not bool((weight == 1).all()):
         root = weight.sqrt()

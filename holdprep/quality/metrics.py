@@ -132,13 +132,6 @@ def _contour(mask: np.ndarray) -> np.ndarray:
     return (mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)).astype(np.uint8)
 
 
-def visible_iou(silhouette: np.ndarray, mask: np.ndarray, hidden: np.ndarray) -> float:
-    """IoU of a drawn silhouette and a mask, both (H, W) bool, where nothing (`hidden`) may lie before it; NaN where neither is left."""
-    drawn, seen = silhouette & ~hidden, mask & ~hidden
-    union = int((drawn | seen).sum())
-    return float((drawn & seen).sum()) / union if union else float("nan")
-
-
 def longest_gap(is_valid: np.ndarray) -> int:
     """Length of the longest run of frames that are not valid; `is_valid` is (T,) bool."""
     edges = np.flatnonzero(np.diff(np.concatenate([[1], np.asarray(is_valid, bool).astype(int), [1]])))

@@ -67,15 +67,6 @@ GRAPH: list[Stage] = [
         inspect=hand_check.inspect,
     ),
     Stage(
-        "register",
-        register.run,
-        needs=("images", "v3d", "j2d"),
-        makes=("fit_init", "fit_slerp"),
-        may_make=("fit_meshes",),
-        config=("registration", "hands"),
-        files=_hand_model,
-    ),
-    Stage(
         "object_pose",
         object_pose.run,
         needs=("images", "masks_object"),
@@ -83,6 +74,16 @@ GRAPH: list[Stage] = [
         makes=("colmap", "colmap_2d"),
         config=("object_pose", "seed"),
         files=object_pose.files,
+    ),
+    Stage(
+        "register",
+        register.run,
+        needs=("images", "v3d", "j2d"),
+        uses=("colmap", *MASKS),
+        makes=("fit_init", "fit_slerp"),
+        may_make=("fit_meshes",),
+        config=("registration", "hands"),
+        files=_hand_model,
     ),
     *(_align_stage(mode) for mode in MODES),
     Stage(

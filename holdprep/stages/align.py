@@ -20,10 +20,10 @@ from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
-from holdprep.quality.metrics import touching_frames, visible_iou
+from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, params_from_dict
-from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, silhouette
+from holdprep.stages.common import hand_model, hand_outlines, params_from_dict
+from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
 CONTACT_PX = 3  # masks this near to each other touch
@@ -40,7 +40,7 @@ def run(ctx: Context, mode: Mode) -> Result:
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
-        found = _with_mask_iou(ctx, found, arrays, models)
+        found = _with_mask_iou(found, arrays, problem)
         _write_aligned(ctx, found, arrays, models, cloud)
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
@@ -86,7 +86,8 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem,
         if object_masks is not None and seq.has(f"masks_{side}"):
             touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
         seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
-        hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching)
+        outlines = hand_outlines(seq, side, model, lens)
+        hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching, outlines)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
@@ -119,18 +120,14 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
 
-def _with_mask_iou(ctx: Context, found: Alignment, meshes_m: Meshes, models: dict[Side, HandModel]) -> Alignment:
-    """With `<side>.mask_iou`: the drawn hand against its mask, where no other mask may hide it; the median over frames, and the curve."""
-    seq, curves = ctx.seq, {}
-    lens = seq.lens()
-    masks = {entity: seq.masks(entity, lens=lens) for entity in (*SIDES, "object") if seq.has(f"masks_{entity}")}
+def _with_mask_iou(found: Alignment, meshes_m: Meshes, problem: Problem) -> Alignment:
+    """With `<side>.mask_iou` and `<side>.outline_explained_pct` of hands that have masks (`Outlines.agreement`): medians, and curves."""
+    curves: dict[str, np.ndarray] = {}
     for side, (vertices, _) in meshes_m.items():
-        if side in masks:
-            faces, hiding = models[side].faces.numpy(), [masks[other] for other in masks if other != side]
-            drawn = (silhouette(v, faces, found.K.numpy(), seq.image_size()) for v in vertices)
-            nothing = np.zeros(seq.image_size()[::-1], bool)
-            hidden = (np.any([nothing, *(other[t] for other in hiding)], axis=0) for t in range(len(vertices)))
-            curves[f"{side}.mask_iou"] = np.array([visible_iou(*three) for three in zip(drawn, masks[side], hidden, strict=True)])
+        outlines = problem.hands[side].outlines
+        if outlines is not None:
+            iou, explained = outlines.agreement(vertices, found.K.numpy())
+            curves |= {f"{side}.mask_iou": iou, f"{side}.outline_explained_pct": 100 * explained}
     medians = {name: value for curve in curves for name, value in median_of(curves, curve).items()}
     return replace(found, curves=found.curves | {k: v.tolist() for k, v in curves.items()}, metrics=found.metrics | medians)
 

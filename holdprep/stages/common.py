@@ -9,9 +9,12 @@ import torch
 from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
+from holdprep.geometry.lens import Lens
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
+from holdprep.hand.outline import MaskEdge, Outlines
 from holdprep.pipeline import Context
+from holdprep.sequence import ENTITIES, Sequence
 
 HAND_KEYS = ("global_orient", "hand_pose", "betas", "transl")
 
@@ -40,6 +43,24 @@ def params_from_dict(fit: Mapping[str, Any]) -> ManoParams:
     arrays = {k: torch.as_tensor(np.asarray(fit[k]), dtype=torch.float64) for k in HAND_KEYS}
     arrays["betas"] = torch.nanmean(arrays["betas"].reshape(-1, 10), dim=0)
     return ManoParams(**arrays)
+
+
+def camera(seq: Sequence, K: np.ndarray) -> tuple[np.ndarray, Lens | None]:
+    """Intrinsics (3, 3) and lens as object_pose measured them; before that `K`, a tracker's, and no lens."""
+    if not seq.has("colmap"):
+        return K, None
+    return np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), seq.lens()
+
+
+def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None) -> Outlines | None:
+    """The edges of a hand's masks, where the object and the other hand may occlude it; None without masks of that hand."""
+    if not seq.has(f"masks_{side}"):
+        return None
+    hiding = [seq.masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
+    edges = []
+    for t, mask in enumerate(seq.masks(side, lens=lens)):
+        edges.append(MaskEdge.of(mask, np.any([np.zeros_like(mask), *(other[t] for other in hiding)], axis=0)))
+    return Outlines(edges, model.faces.numpy())
 
 
 def pose_aligned(model: HandModel, hand: hold.AlignedHand) -> lbs.HandMesh:

@@ -128,8 +128,9 @@ def _lifted(ctx: Context, tracks: Mapping[Side, KeypointTrack], K: np.ndarray, n
         mesh = lbs.forward(model, lift_keypoints(model, track, K, ctx.cfg.hands.length_mm))
         vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
         j2d[side] = np.where(np.isfinite(track.j2d_px), track.j2d_px, project(joints[side], K))
-    confidence = {s: t.confidence for s, t in tracks.items()}
-    return VertexTrack(vertices, j2d, K, tuple(ctx.seq.frame_names()), tuple(notes), joints, confidence=confidence)
+    confidence, keypoints_m = {s: t.confidence for s, t in tracks.items()}, {s: t.j3d_m for s, t in tracks.items()}
+    names = tuple(ctx.seq.frame_names())
+    return VertexTrack(vertices, j2d, K, names, tuple(notes), joints, confidence=confidence, keypoints_m=keypoints_m)
 
 
 def _camera(ctx: Context, focal_px: float | None) -> np.ndarray:
@@ -211,7 +212,8 @@ def bring(network: nn.Module, backbone: nn.Module, device: str, dtype: str) -> N
 def _write(ctx: Context, track: VertexTrack) -> None:
     """v3d.npy and j2d.full.npy as the reference writes them, with the frames' paths as the key to their rows.
 
-    Beyond the reference: `params.<side>`, MANO parameters of a tracker that has them, and `confidence.<side>` of keypoints.
+    Beyond the reference: `params.<side>`, MANO parameters of a tracker that has them, `keypoints.<side>`, 3D keypoints from the wrist of one
+    whose meshes are derived from them, and `confidence.<side>` of keypoints.
     """
     im_paths = [str(f) for f in ctx.seq.images().files]
     empty = np.full((len(im_paths), 778, 3), np.nan, np.float32)
@@ -223,6 +225,8 @@ def _write(ctx: Context, track: VertexTrack) -> None:
         seen[f"j2d.{side}"] = track.j2d_px.get(side, empty[:, :21, :2]).astype(np.float32)
         if side in track.params:
             v3d[f"params.{side}"] = params_to_dict(track.params[side])
+        if side in track.keypoints_m:
+            v3d[f"keypoints.{side}"] = track.keypoints_m[side].astype(np.float32)
         if side in track.j2d_px and side in track.confidence:
             seen[f"confidence.{side}"] = track.confidence[side].astype(np.float32)
     ctx.seq.write_npy("v3d", v3d)

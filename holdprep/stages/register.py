@@ -1,6 +1,6 @@
 """processed/v3d.npy -> MANO parameters with one shape per hand (hold_fit.init.npy), gaps filled and marked (hold_fit.slerp.npy)."""
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
 from holdprep.hand import adam, direct, infill, lbs, registration
 from holdprep.hand.model import HandModel, ManoParams, Side
+from holdprep.hand.outline import Outlines
 from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
 from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import VertexTrack, hamer
+from holdprep.hand.validity import valid_frames
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
+from holdprep.stages.common import camera, hand_model, hand_outlines, params_to_dict, wanted_sides
 
 
 def run(ctx: Context) -> Result:
@@ -28,24 +30,31 @@ def run(ctx: Context) -> Result:
             f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
         )
     result = Result(metrics={"frames": len(names)}, notes=list(track.notes))
+    K, lens = camera(ctx.seq, track.K) if isinstance(ctx.cfg.registration, LmRegistration) else (track.K, None)
     initial, filled = {}, {}
     for side in sides:
         model = hand_model(ctx.cfg, side)
-        fit, coarse = _fit(ctx, side, model, track)
-        is_valid = fit.is_valid & ~infill.outliers(model, fit.params, fit.error_m, fit.is_valid, z=ctx.cfg.registration.outlier_z)
+        outlines = hand_outlines(ctx.seq, side, model, lens)
+        fit, coarse = _fit(ctx, side, model, track, outlines)
+        vertices_m = lbs.forward(model, fit.params).vertices.numpy()
+        agreement = _agreement(outlines, vertices_m, K)
+        is_valid = valid_frames(model, fit, *agreement, z=ctx.cfg.registration.outlier_z)
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
         _report(result, side, model, fit, is_valid)
+        _report_agreement(result, side, is_valid.numpy(), *agreement)
         result.metrics["hand_model"] = model.name
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
-    ctx.seq.write_npy("fit_slerp", filled)
+    ctx.seq.write_npy("fit_slerp", filled | {"K": K})
     return result
 
 
-def _fit(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> tuple[registration.Registration, ManoParams | None]:
+def _fit(
+    ctx: Context, side: Side, model: HandModel, track: VertexTrack, outlines: Outlines | None
+) -> tuple[registration.Registration, ManoParams | None]:
     """The fit, and that of a coarse part where there is one."""
     cfg, length_mm = ctx.cfg.registration, ctx.cfg.hands.length_mm
     vertices_m = torch.as_tensor(track.vertices_m[side])
@@ -65,18 +74,43 @@ def _fit(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> tupl
         robust=cfg.robust,
         robust_m=cfg.robust_mm / 1e3,
         hand_length_m=None if length_mm is None else length_mm / 1e3,
-        smooth_turn=None if cfg.smooth_deg is None else math.radians(cfg.smooth_deg),
+        smooth=cfg.smooth,
+        outline_weight=cfg.outline,
         max_iterations=cfg.max_iterations,
     )
-    trust = None
-    if side in track.confidence:
-        trust = vertex_trust(model, torch.as_tensor(track.confidence[side]))
-    targets = Targets(vertices_m=vertices_m, vertex_trust=trust)
 
     def log(step: int, losses: dict[str, float]) -> None:
         ctx.log_losses(step, {f"{side}/{k}": v for k, v in losses.items()})
 
-    return registration.register(model, targets, options, device=ctx.cfg.device, on_iteration=log), None
+    targets = _targets(ctx, side, model, track)
+    return registration.register(model, targets, options, outlines=outlines, device=ctx.cfg.device, on_iteration=log), None
+
+
+def _targets(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> Targets:
+    """What the tracker measured: its keypoints where it is one of keypoints, else its meshes; 2D keypoints tell the place."""
+    K, lens = camera(ctx.seq, track.K)
+    j2d_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
+    confidence = torch.as_tensor(track.confidence[side]) if side in track.confidence else None
+    seen = Targets(j2d_px=torch.as_tensor(j2d_px), K=torch.as_tensor(K), confidence=confidence, relative=True)
+    if side not in track.keypoints_m:
+        trust = None if confidence is None else vertex_trust(model, confidence)
+        return replace(seen, vertices_m=torch.as_tensor(track.vertices_m[side]), vertex_trust=trust)
+    keypoints_m = track.keypoints_m[side]
+    return seen if np.isnan(keypoints_m).all() else replace(seen, j3d_m=torch.as_tensor(keypoints_m))
+
+
+def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU with the mask and explained share of its edge, (T,) each, NaN without masks."""
+    nothing = np.full(len(vertices_m), np.nan)
+    return (nothing, nothing) if outlines is None else outlines.agreement(vertices_m, K)
+
+
+def _report_agreement(result: Result, side: Side, is_valid: np.ndarray, iou: np.ndarray, explained: np.ndarray) -> None:
+    for name, values in (("mask_iou", iou), ("outline_explained_pct", 100 * explained)):
+        result.curves[f"{side}.{name}"] = values.tolist()
+        known = values[is_valid & np.isfinite(values)]
+        if len(known):
+            result.metrics[f"{side}.{name}"] = float(np.median(known))
 
 
 def _report(result: Result, side: Side, model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> None:
@@ -95,7 +129,7 @@ def _report(result: Result, side: Side, model: HandModel, fit: registration.Regi
     result.curves[f"{side}.is_valid"] = is_valid.double().tolist()
     result.notes += fit.notes
     result.notes.append(
-        f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from its target, "
+        f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from what the tracker saw, "
         f"{metrics[f'{side}.infilled_frames']} of {len(is_valid)} frames infilled (longest gap {metrics[f'{side}.longest_gap']})"
     )
 

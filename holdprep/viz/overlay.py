@@ -91,16 +91,6 @@ def draw_mesh(
     return out
 
 
-def silhouette(vertices_cam_m: np.ndarray, faces: np.ndarray, K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool pixels that a mesh (V, 3) covers, by `size` (width, height); what lies behind the camera is left out."""
-    covered = np.zeros(size[::-1], np.uint8)
-    if np.isfinite(vertices_cam_m).all():
-        corners = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces][(vertices_cam_m[faces][..., 2] > 0).all(axis=1)]
-        for corner in np.round(corners).astype(np.int32):
-            cv2.fillConvexPoly(covered, corner, 1)
-    return covered > 0
-
-
 def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
     """Points (N, 3) of each entity seen from the side: depth runs to the right, the picture's up is up. Depth errors show here."""
     out = np.full((size, size, 3), 250, np.uint8)

@@ -138,11 +138,11 @@ def test_smoothness_quiets_noise_and_leaves_exact_targets(model: HandModel):
         return float((relative(lbs.forward(model, found.params).joints) - relative(mesh.joints)).norm(dim=-1).mean())
 
     plain = register(model, noisy, Options(sigma_3d_m=0.01))
-    smooth = register(model, noisy, Options(sigma_3d_m=0.01, smooth_turn=0.05))
+    smooth = register(model, noisy, Options(sigma_3d_m=0.01, smooth=True))
     assert error(smooth) < 0.75 * error(plain)
-    shapes = register(model, noisy, Options(sigma_3d_m=0.01, smooth_turn=0.05, shared_shape=False))
+    shapes = register(model, noisy, Options(sigma_3d_m=0.01, smooth=True, shared_shape=False))
     assert error(shapes) < 0.75 * error(plain)
-    still = register(model, Targets(vertices_m=mesh.vertices), Options(smooth_turn=0.05))
+    still = register(model, Targets(vertices_m=mesh.vertices), Options(smooth=True))
     assert float(still.error_m.max()) < 2e-5
 
 

@@ -101,10 +101,3 @@ def test_contours_of_squares():
     nothing = np.zeros_like(square)
     assert (metrics.contour_f(nothing, square), metrics.contour_f(nothing, nothing)) == (0, 1)
     assert metrics.contour_f(np.ones_like(square), nothing) == 1  # the picture's border is no contour
-
-
-def test_visible_iou_leaves_out_what_may_be_hidden():
-    drawn, mask, hidden = (np.zeros((4, 10), bool) for _ in range(3))
-    drawn[:, 0:6], mask[:, 2:8], hidden[:, 4:6] = True, True, True
-    assert metrics.visible_iou(drawn, mask, hidden) == pytest.approx(2 / 6)
-    assert np.isnan(metrics.visible_iou(drawn, mask, np.ones_like(hidden)))

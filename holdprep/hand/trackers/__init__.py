@@ -33,7 +33,9 @@ class VertexTrack:
 
     Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
     order, where known `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's own MANO
-    `params` (for `holdprep.hand.model`'s conventions). `notes` are one-line remarks on what was read or found.
+    `params` (for `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are there for trackers of keypoints, whose meshes are
+    derived: their own 3D keypoints from the wrist in camera axes, NaN throughout where they are 2D only. `notes` are one-line remarks on
+    what was read or found.
     """
 
     vertices_m: Mapping[Side, np.ndarray]
@@ -44,3 +46,4 @@ class VertexTrack:
     joints_m: Mapping[Side, np.ndarray] = field(default_factory=dict)
     params: Mapping[Side, ManoParams] = field(default_factory=dict)
     confidence: Mapping[Side, np.ndarray] = field(default_factory=dict)
+    keypoints_m: Mapping[Side, np.ndarray] = field(default_factory=dict)

@@ -158,8 +158,11 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
                     trust = _array(keypoints_file, j2d, f"confidence.{side}", (len(j2d_stems), 21))
                     confidence[side] = np.nan_to_num(given.by_name(trust, j2d_stems, names))
     params = {side: _params(vertices_file, v3d[f"params.{side}"], stems, names) for side in vertices if f"params.{side}" in v3d}
+    shape = (len(stems), 21, 3)
+    own = {s: k for s in vertices if (k := f"keypoints.{s}") in v3d}
+    keypoints_m = {s: given.by_name(_array(vertices_file, v3d, key, shape), stems, names) for s, key in own.items()}
     notes = _notes(vertices_file, stems, names, vertices)
-    return VertexTrack(vertices, keypoints, K, tuple(names), notes, params=params, confidence=confidence)
+    return VertexTrack(vertices, keypoints, K, tuple(names), notes, params=params, confidence=confidence, keypoints_m=keypoints_m)
 
 
 def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.hand.joints import to_mano21
+from holdprep.hand.joints import FINGERS, to_mano21
 from holdprep.hand.model import SIDES, Side
 from holdprep.hand.trackers import KeypointTrack, crops
 from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, mean_of
@@ -34,6 +34,7 @@ ONE_PLACE = 0.5  # of the hand's size: hands whose middles are nearer are one
 WINDOW, MAX_SIZE_RATIO = 8, 1.6  # found frames on each side; a hand's apparent size changes slowly
 SIDE_FRAMES = 10  # are looked at for a hand of the other side
 BETTER = 0.7  # of its score is what the own side must reach
+TIP_BEYOND = 0.2  # of the last bone (some 5 mm) from MediaPipe's fingertip to the end of the finger
 NOISE_FLOOR = 0.006  # of the hand's size: noise of a keypoint that all crops agree on
 # Further crops of an estimate, of a right hand: turned by degrees, size factor, mirrored. The first two go with what was found already.
 VIEWS = ((-10.0, 0.95, False), (10.0, 1.05, True), (10.0, 0.95, False), (-10.0, 1.05, True))
@@ -394,7 +395,15 @@ def _track(estimates: Sequence[Estimate | None], frames: _Frames, K: np.ndarray 
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, trust, (*(center - half), *(center + half))
             j3d[t] = e.xyz_m if K is None else e.xyz_m @ _rotation_to_ray(center, K).T
-    return KeypointTrack(to_mano21(j2d), to_mano21(j3d), to_mano21(confidence)[..., 0], boxes)
+    return KeypointTrack(_with_mano_tips(to_mano21(j2d)), _with_mano_tips(to_mano21(j3d)), to_mano21(confidence)[..., 0], boxes)
+
+
+def _with_mano_tips(joints: np.ndarray) -> np.ndarray:
+    """Joints (T, 21, C) in MANO-21 order whose fingertips are MANO's, on the skin's end, and not MediaPipe's, in the middle of the pulp."""
+    out = joints.copy()
+    for finger in FINGERS:
+        out[:, finger[3]] += TIP_BEYOND * (joints[:, finger[3]] - joints[:, finger[2]])
+    return out
 
 
 def _steady(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
