@@ -3,7 +3,8 @@
 A mask's edge pixel corresponds to the nearest vertex on the silhouette of the posed mesh, nearest in position and in outward normal; a
 silhouette vertex outside the mask corresponds to the nearest edge pixel. Distances along the normal are what Gauss-Newton minimises
 (point to line), as in articulated ICP (Tagliasacchi et al., Robust articulated-ICP for real-time hand tracking, SGP 2015).
-Edges beside another entity, the arm or the picture's border belong to what occludes or cuts the hand: they are left out.
+Edges beside the arm or the picture's border cut the hand: they are left out. An edge beside another entity may be where that entity hides
+the hand, so the hand may go on behind it, but must reach it: such edges count only where the silhouette falls short of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.raster import covered
 from holdprep.hand.joints import WRIST_RING
 
-NOISE = 0.015  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
+NOISE = 0.006  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
 WIDTH = 0.06  # of the hand's size, Geman-McClure: farther edges are leaks
 BESIDE_PX = 4.0  # an edge this near to another entity may be that entity's edge
 BORDER_PX = 2
@@ -43,13 +44,13 @@ MARGIN_PX = 12  # of a frame's window about mask and hand
 @dataclass(frozen=True)
 class MaskEdge:
     """The edge of a hand's mask in one frame: `px` (E, 2) pixels of the full picture, `normal` (E, 2) unit vectors that point out of the mask,
-    `is_usable` (E,) false beside other entities and the border; and, in a window with corner `origin` (2,), `mask` (h, w) bool and
+    `is_own` (E,) false beside other entities; edges at the picture's border are left out; and, in a window with corner `origin` (2,), `mask` (h, w) bool and
     `hidden` (h, w) bool pixels of entities that may occlude the hand.
     """
 
     px: np.ndarray
     normal: np.ndarray
-    is_usable: np.ndarray
+    is_own: np.ndarray
     origin: np.ndarray
     mask: np.ndarray
     hidden: np.ndarray
@@ -69,8 +70,8 @@ class MaskEdge:
         at = np.concatenate([c[:, 0] for c in contours if len(c) >= MIN_EDGE_PX] or [np.zeros((0, 2), np.int32)])
         away = _away_from(other, at)
         full = at + low
-        in_picture = ((full >= BORDER_PX) & (full < np.array(mask.shape[::-1]) - BORDER_PX)).all(axis=1)
-        return MaskEdge(full.astype(np.float64), _outward(inside, at), (away > BESIDE_PX) & in_picture, low, inside, other)
+        kept = ((full >= BORDER_PX) & (full < np.array(mask.shape[::-1]) - BORDER_PX)).all(axis=1)
+        return MaskEdge(full[kept].astype(np.float64), _outward(inside, at[kept]), away[kept] > BESIDE_PX, low, inside, other)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Outlines:
 
     def agreement(self, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of posed meshes (T, V, 3), NaN where there is no hand: `iou` (T,) of the silhouette and the mask without its arm, outside of what
-        may occlude the hand; and `explained` (T,), the share of the mask's usable edge that lies within NEAR of the silhouette's edge.
+        may occlude the hand; and `explained` (T,), the share of the mask's own edge that lies within NEAR of the silhouette's edge.
 
         NaN where there is no mask, or what can be seen of hand and mask is less than MIN_SEEN of the silhouette.
         """
@@ -150,7 +151,7 @@ def _agreement(vertices_m: np.ndarray, edge: MaskEdge | None, K: np.ndarray, fac
     seen, union = drawn & edge.mask & free, (drawn | (edge.mask & ~arm)) & free
     if union.sum() < MIN_SEEN * drawn.sum() or not union.any():
         return np.nan, np.nan
-    at = np.round(edge.px[edge.is_usable] - edge.origin).astype(int)
+    at = np.round(edge.px[edge.is_own] - edge.origin).astype(int)
     at = at[_away_from(arm, at) > BESIDE_PX]
     rim = drawn.astype(np.uint8) - cv2.erode(drawn.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
     explained = _away_from(rim > 0, at) <= NEAR * _hand_size_px(px)
@@ -227,7 +228,7 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
         return nothing
     arm = _arm_outside(edge.mask, px - edge.origin, drawn)
     at = np.round(edge.px - edge.origin).astype(int)
-    used = edge.is_usable & (_away_from(arm, at) > BESIDE_PX)
+    used = (edge.is_own | ~drawn[at[:, 1], at[:, 0]]) & (_away_from(arm, at) > BESIDE_PX)
     may_move = np.ones(len(px), bool)
     may_move[list(WRIST_RING)] = False
     rim = _rim(px, drawn, edge.origin, size, may_move)
