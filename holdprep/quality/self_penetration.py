@@ -42,7 +42,8 @@ Pair = tuple[Tensor, Tensor]  # sections (S,) and vertices (N,) of the part that
 def self_penetration_mm(model: HandModel, vertices_m: Tensor) -> np.ndarray:
     """(T,) mm by which parts of posed hands (T, 778, 3) would have to move apart, the largest of each frame; 0 where nothing overlaps.
 
-    Linear in frames. Against the exact depth of closed meshes it is within about a millimetre, the sections' and the vertices' spacing.
+    Linear in frames. Of random poses it is at most 1 mm below the exact depth of closed meshes, and on average 1 mm above it for depths of 2
+    to 6 mm; beyond that it is what the parts have to move, up to their whole thickness, where the exact depth ends at half of it.
     """
     ring, pairs = _sections(model), _pairs(model)
     faces = model.faces.to(vertices_m.device)
