@@ -1,0 +1,444 @@
+"""Measures of a hand against closed forms and exact meshes; every gate trips on its own corruption, none on a right hand."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+from scipy.stats import chi2, norm
+
+from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.hand import lbs
+from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES
+from holdprep.hand.model import HandModel, ManoParams, Side, load_hand_model
+from holdprep.quality.gates import judge
+from holdprep.quality.hand_plausibility import (
+    edge,
+    hand_measures,
+    jitter_px,
+    limit_excess_deg,
+    limit_metrics,
+    outline_explained_pct,
+    plausibility,
+    shape_sigmas,
+    usable_edge,
+)
+from holdprep.quality.metrics import visible_iou
+from holdprep.quality.self_penetration import self_penetration_mm
+from holdprep.synth.grasp import solve_grip
+from holdprep.synth.objects import make_object
+from holdprep.viz.overlay import silhouette
+
+INDEX, MIDDLE = 1, 4  # first joints
+T, SIZE = 15, (480, 400)
+K = pinhole_K(600.0, 240.0, 200.0)
+NO_SHAPE = torch.zeros(10, dtype=torch.float64)
+
+
+# --- shape
+
+
+def test_an_average_hand_is_no_outlier_and_rarity_is_that_of_one_gaussian_variable():
+    for squared in (1.0, 10.0, 26.9, 60.0, 300.0):
+        betas = np.full(10, math.sqrt(squared / 10))
+        expected = norm.isf(chi2.sf(squared, 10) / 2)
+        assert shape_sigmas(betas)["shape_mahalanobis"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_shape_beyond_floating_point_is_still_measured():
+    found = shape_sigmas(np.array([0, 1000.0, *[0] * 8]))
+    assert found["shape_largest"] == 1000 and 990 < found["shape_mahalanobis"] < 1000
+
+
+def test_the_worst_frame_counts_where_each_has_its_own_shape():
+    betas = np.zeros((5, 10))
+    betas[3, 7] = -6
+    assert shape_sigmas(betas) == shape_sigmas(betas[3])
+    assert shape_sigmas(betas)["shape_largest"] == 6
+
+
+# --- measures
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_measures_scale_with_the_hand(side: Side):
+    model = load_hand_model(side, dtype=torch.float64)
+    plain, large = hand_measures(model, NO_SHAPE), hand_measures(replace(model, v_template=1.1 * model.v_template), NO_SHAPE)
+    for name, value in plain.items():
+        assert large[name] == pytest.approx(1.1 * value)
+
+
+def test_a_finger_made_a_cylinder_has_its_diameter():
+    model = load_hand_model("right", dtype=torch.float64)
+    for diameter_mm in (7.0, 30.0):
+        found = hand_measures(with_cylinder(model, INDEX, diameter_mm / 1e3), NO_SHAPE)
+        name = "finger_breadth_min_mm" if diameter_mm < 10 else "finger_breadth_max_mm"
+        assert found[name] == pytest.approx(diameter_mm, rel=0.06)  # a ring of a dozen points is inside its circle
+
+
+def test_the_stand_in_is_an_average_adult():
+    found = hand_measures(load_hand_model("right"), NO_SHAPE)
+    assert 10 < found["finger_breadth_min_mm"] < 14 and 18 < found["finger_breadth_max_mm"] < 23
+    assert 75 < found["palm_breadth_mm"] < 92 and 170 < found["hand_length_mm"] < 195
+    assert 50 < found["finger_length_min_mm"] < found["finger_length_max_mm"] < 105
+
+
+def test_measures_agree_with_a_plane_through_the_shaped_mesh():
+    """A second method: trimesh cuts the shaped finger at its joint."""
+    model = load_hand_model("right", dtype=torch.float64)
+    betas = torch.tensor([1.5, -1.0, 0.5, *[0.0] * 7], dtype=torch.float64)
+    shaped = (model.v_template + model.shapedirs @ betas).numpy()
+    joints, little = model.J_regressor.numpy() @ shaped, FINGERS[2]
+    own = (model.weights[:, list(little[:3])].sum(dim=1) > 0.5).numpy()
+    faces = model.faces.numpy()
+    finger = trimesh.Trimesh(shaped, faces[own[faces].all(axis=1)], process=False)
+    axis = shaped[671] - joints[little[1]]
+    axis /= np.linalg.norm(axis)
+    ring = trimesh.intersections.mesh_plane(finger, axis, joints[little[2]]).reshape(-1, 3)
+    directions = np.stack([np.cos(a) * np.array([0, 1.0, 0]) + np.sin(a) * np.cross(axis, [0, 1.0, 0]) for a in np.linspace(0, np.pi, 90)])
+    narrowest = 1e3 * np.ptp(ring @ directions.T, axis=0).min()
+    assert hand_measures(model, betas)["finger_breadth_min_mm"] == pytest.approx(narrowest, abs=0.5)
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_joint_bent_backwards_is_beyond_its_limit(side: Side):
+    model = load_hand_model(side, dtype=torch.float64)
+    pose = torch.zeros(20, 15, 3, dtype=torch.float64)
+    pose[:4, 1, 2] = flip(model) * math.radians(-40)  # the index finger's middle joint ends at -15 degrees
+    pose[4, 1, 2] = flip(model) * math.radians(-18)  # a soft limit gives way
+    excess = limit_excess_deg(side, lbs.to_state(model, posed(model, pose)).rotations)
+    np.testing.assert_allclose(excess[:6], [25, 25, 25, 25, 3, 0], atol=1e-6)
+    assert limit_metrics(excess)["beyond_limits_pct"] == pytest.approx(20)
+    assert limit_metrics(excess)["limit_excess_deg"] == pytest.approx(25)
+
+
+# --- self-penetration
+
+
+def test_flat_mean_and_open_hands_do_not_touch_themselves():
+    for side in ("right", "left"):
+        model = load_hand_model(side, dtype=torch.float64)
+        pose = torch.zeros(3, 15, 3, dtype=torch.float64)
+        pose[1] = model.hand_mean.reshape(15, 3)
+        pose[2, :12, 2] = flip(model) * 0.5
+        assert self_penetration_mm(model, lbs.forward(model, posed(model, pose)).vertices).max() < 0.5
+
+
+def test_depth_is_that_of_the_closed_fingers():
+    """Random poses, against the deepest point of one finger's surface inside the other one's closed mesh."""
+    model = load_hand_model("right", dtype=torch.float64)
+    rng = np.random.default_rng(1)
+    pose = rng.normal(size=(40, 15, 3)) * [0.1, 0.25, 0.3]
+    pose[:, :12, 2] += 0.4  # not so far that a fingertip meets the palm, which is not a part here
+    pose[:, 12:] = 0  # the thumb stays away
+    meshes = lbs.forward(model, posed(model, torch.from_numpy(pose))).vertices
+    exact = np.array([exact_depth_mm(model, v) for v in meshes.numpy()])
+    found = self_penetration_mm(model, meshes)
+    deep = exact > 1.5
+    assert deep.sum() >= 6
+    assert (found - exact)[deep].min() > -1  # more where a finger is past the other's axis: it then has farther to go than it is deep
+    assert np.abs(found - exact)[deep & (exact < 6)].mean() < 1.5
+    assert found[exact > 6].min() > 6 and found[exact == 0].max() < 2
+
+
+def test_a_fingertip_in_the_palm_is_seen():
+    model = load_hand_model("right", dtype=torch.float64)
+    pose = torch.zeros(2, 15, 3, dtype=torch.float64)
+    pose[0, 3:6, 2] = torch.tensor([60.0, 80.0, 40.0]).deg2rad()
+    pose[1, 3:6, 2] = torch.tensor([100.0, 120.0, 100.0]).deg2rad()  # as far as the limits let it
+    loose, tight = self_penetration_mm(model, lbs.forward(model, posed(model, pose)).vertices)
+    assert loose < 1.0 and tight > 4.0
+
+
+def test_no_frames_have_no_depth():
+    model = load_hand_model("right")
+    assert self_penetration_mm(model, torch.zeros(0, 778, 3)).shape == (0,)
+
+
+# --- jitter
+
+
+def test_white_noise_keeps_its_share_and_smooth_motion_is_none():
+    rng = np.random.default_rng(0)
+    t = np.arange(400)
+    swing = 100 * np.sin(2 * np.pi * t / 60)[:, None, None] * np.ones((1, 50, 2))
+    smooth, _ = jitter_px(swing, np.ones(400, bool))
+    assert smooth < 0.2
+    noisy, curve = jitter_px(swing + rng.normal(0, 2.0, swing.shape), np.ones(400, bool))
+    centre = 89 / 429  # of the filter's coefficients: Savitzky and Golay 1964, table I
+    assert noisy == pytest.approx(2.0 * math.sqrt(2 * (1 - centre)), rel=0.02)
+    assert np.isnan(curve[[0, 4, 395, 399]]).all() and np.isfinite(curve[5:395]).all()
+
+
+def test_cubic_motion_leaves_nothing_and_gaps_are_not_bridged():
+    t = np.arange(60.0)[:, None, None]
+    points = 1e-3 * t**3 - 0.1 * t**2 + t + np.array([[[0.0, 10.0], [5.0, 3.0]]])
+    is_valid = np.ones(60, bool)
+    is_valid[[20, 31]] = False  # the ten frames between are too short a stretch
+    points[20] = np.nan
+    points[31] += 500
+    rms, curve = jitter_px(points, is_valid)
+    assert rms < 1e-9
+    assert np.isfinite(curve).nonzero()[0].tolist() == [*range(5, 15), *range(37, 55)]
+    assert math.isnan(jitter_px(points[21:31], np.ones(10, bool))[0])
+
+
+# --- outline
+
+
+def test_outline_of_a_shifted_square():
+    mask = np.zeros((100, 100), bool)
+    mask[30:71, 30:71] = True
+    nothing = np.zeros_like(mask)
+    own = usable_edge(mask, nothing)
+    assert len(own) == 160
+    assert outline_explained_pct(own, mask) == 100
+    assert outline_explained_pct(own, np.roll(mask, 4, axis=1)) == 100
+    # ten px to the right: of 41 edge pixels above and below each, those from 10 - 4 on stay near, and no pixel of either side
+    shared = {(x, y) for x in range(36, 71) for y in (30, 70)} | {(70, y) for y in (*range(31, 35), *range(66, 70))}
+    assert outline_explained_pct(own, np.roll(mask, 10, axis=1)) == pytest.approx(100 * len(shared) / 160, abs=0.1)
+    assert outline_explained_pct(own, nothing) == 0
+    assert math.isnan(outline_explained_pct(usable_edge(nothing, nothing), mask))
+
+
+def test_edges_beside_other_things_and_the_border_are_not_usable():
+    mask, hidden = np.zeros((60, 60), bool), np.zeros((60, 60), bool)
+    mask[:40, 20:40] = True
+    hidden[10:30, 40:50] = True
+    own = {tuple(p) for p in usable_edge(mask, hidden).tolist()}
+    assert (20, 20) in own and (39, 20) not in own and (39, 36) in own
+    assert all(y >= 4 for _, y in own)
+    assert edge(mask)[0, 20:40].all()
+
+
+# --- gates
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A right hand's frames before a camera, its masks, and what hides a part of them."""
+
+    model: HandModel
+    params: ManoParams
+    masks: list[np.ndarray]
+    hidden: np.ndarray
+
+
+@pytest.fixture(scope="module", params=[("right", "box", 2), ("left", "bottle", 1)], ids=lambda p: "-".join(map(str, p)))
+def clip(request: pytest.FixtureRequest) -> Clip:
+    """A grasp of a hand within two standard deviations, that sways and squeezes smoothly."""
+    side, name, seed = request.param
+    model = load_hand_model(side, dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    betas = torch.from_numpy(np.clip(rng.normal(size=10), -2, 2))
+    grip = solve_grip(make_object(name), model, betas, np.zeros(1), np.zeros(1), reaches_m=(0.06,), seed=seed).params
+    fingers = lbs.forward(model.to(torch.float32), grip).vertices[0].double().numpy()
+    assert exact_depth_mm(model, fingers) < 2  # the grasp's solver does not keep fingers apart from each other
+    phase = (2 * math.pi / 45 * torch.arange(T, dtype=torch.float64))[:, None]
+    pose = grip.hand_pose.double() + 0.04 * torch.sin(phase + torch.from_numpy(rng.uniform(0, 6, 45)))
+    rest = lbs.forward(model, ManoParams(grip.global_orient.double(), grip.hand_pose.double(), betas, torch.zeros(1, 3).double())).vertices[
+        0
+    ]
+    place = torch.tensor([0, 0, 0.45]) - rest.mean(dim=0) + 0.01 * torch.cat([torch.sin(phase), torch.cos(phase), phase * 0], dim=1)
+    params = ManoParams(grip.global_orient.double().expand(T, 3), pose, betas, place)
+    hidden = np.zeros(SIZE[::-1], bool)
+    hidden[:, 300:330] = True
+    return filmed(Clip(model, params, [], hidden))
+
+
+def filmed(clip: Clip) -> Clip:
+    """The clip with the masks that its own hand has: pictures agree with it, whatever it is."""
+    return replace(clip, masks=[drawn & ~clip.hidden for drawn in silhouettes(clip.model, clip.params)])
+
+
+def gates_tripped(clip: Clip, model: HandModel | None = None, params: ManoParams | None = None, shift_px: float = 0.0) -> set[str]:
+    """Names of the gates of register that a hand, the clip's own if none is given, trips on the clip's masks."""
+    model, params = model or clip.model, params or clip.params
+    metrics, _ = plausibility(model, params, np.ones(T, bool))
+    px = project(lbs.forward(model, params).vertices.numpy(), K)
+    drawn = silhouettes(model, params, shift_px)
+    metrics["jitter_px"] = jitter_px(px, np.ones(T, bool))[0]
+    metrics["mask_iou"] = float(np.median([visible_iou(d, m, clip.hidden) for d, m in zip(drawn, clip.masks, strict=True)]))
+    shares = [outline_explained_pct(usable_edge(m, clip.hidden), d) for d, m in zip(drawn, clip.masks, strict=True)]
+    metrics["outline_explained_pct"] = float(np.median(shares))
+    gates = judge("register", {f"{model.side}.{name}": value for name, value in metrics.items()})
+    assert len(gates) == 11
+    return {gate.metric.split(".")[1] for gate in gates if gate.status != "pass"}
+
+
+def test_a_right_hand_trips_no_gate(clip: Clip):
+    assert gates_tripped(clip) == set()
+
+
+def test_the_shape_that_outvoted_the_prior(clip: Clip):
+    wrong = replace(clip.params, betas=torch.tensor([-14.0, 9, -6, 0, 0, 0, 0, 0, 0, 0], dtype=torch.float64))
+    shape = {"shape_largest", "shape_mahalanobis"}
+    size = {"finger_breadth_min_mm", "finger_breadth_max_mm", "palm_breadth_mm", "hand_length_mm"}
+    perhaps = {"self_penetration_mm"}  # fingers that have collapsed meet, or do not
+    assert gates_tripped(clip, params=wrong) - perhaps == shape | size | {"mask_iou", "outline_explained_pct"}
+    assert gates_tripped(filmed(replace(clip, params=wrong))) - perhaps == shape | size  # even where the pictures agree
+
+
+@pytest.mark.parametrize(
+    ("betas", "gate"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 3.5], "shape_largest"),
+        ([0, 0, 0, 0, 2.7, -2.7, 2.7, -2.7, 2.7, -2.7], "shape_mahalanobis"),  # rare, though no coefficient is large
+    ],
+)
+def test_a_rare_shape_that_its_pictures_agree_with(clip: Clip, betas: list[float], gate: str):
+    """Of a straight hand, whose fingers are apart."""
+    wrong = replace(bent(clip, torch.zeros(T, 15, 3)), betas=torch.tensor(betas, dtype=torch.float64))
+    assert gates_tripped(filmed(replace(clip, params=wrong))) == {gate}
+
+
+def test_a_thin_finger(clip: Clip):
+    assert gates_tripped(clip, with_cylinder(clip.model, INDEX, 0.006)) == {"finger_breadth_min_mm"}
+
+
+def test_a_thick_finger(clip: Clip):
+    """Of a straight hand: in a grasp it would be inside its neighbour, too."""
+    straight = replace(clip, params=bent(clip, torch.zeros(T, 15, 3)))
+    assert gates_tripped(filmed(replace(straight, model=with_cylinder(clip.model, INDEX, 0.030)))) == {"finger_breadth_max_mm"}
+
+
+def test_a_broad_palm(clip: Clip):
+    palm = clip.model.v_template * torch.tensor([1.0, 1.0, 1.8])
+    model = replace(clip.model, v_template=torch.lerp(clip.model.v_template, palm, clip.model.weights[:, :1]))
+    assert gates_tripped(filmed(replace(clip, model=model))) == {"palm_breadth_mm"}
+
+
+def test_a_small_hand_near_the_camera(clip: Clip):
+    """Its pictures are the same as a large hand's: only measures tell."""
+    near = replace(clip.params, transl=0.72 * clip.params.transl)
+    sized = {name: 0.72 * getattr(clip.model, name) for name in ("v_template", "shapedirs", "posedirs")}
+    found = gates_tripped(clip, replace(clip.model, **sized), near)
+    assert {"hand_length_mm"} <= found <= {"hand_length_mm", "palm_breadth_mm", "finger_breadth_min_mm"}
+
+
+def test_a_joint_bent_backwards(clip: Clip):
+    pose = turns(clip)
+    pose[:, 1] = torch.tensor([0.0, 0, flip(clip.model) * math.radians(-40)])
+    assert gates_tripped(clip, params=bent(clip, pose)) == {"beyond_limits_pct"}
+
+
+def test_fingers_through_each_other(clip: Clip):
+    pose = turns(clip)
+    pose[:, 3:6] = pose[:, :3]
+    pose[:, 0, 1], pose[:, 3, 1] = flip(clip.model) * 0.3, flip(clip.model) * -0.3
+    assert gates_tripped(filmed(replace(clip, params=bent(clip, pose)))) == {"self_penetration_mm"}
+
+
+def test_a_trembling_hand(clip: Clip):
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.06, (T, 45)))
+    assert gates_tripped(clip, params=replace(clip.params, hand_pose=clip.params.hand_pose + noise)) == {"jitter_px"}
+
+
+def test_a_hand_beside_its_mask(clip: Clip):
+    assert gates_tripped(clip, shift_px=20) == {"mask_iou", "outline_explained_pct"}
+
+
+def test_frames_that_are_not_valid_are_left_out(clip: Clip):
+    is_valid = np.ones(T, bool)
+    is_valid[3:6] = False
+    pose = clip.params.hand_pose.clone()
+    pose[3:6] = math.nan
+    metrics, curves = plausibility(clip.model, replace(clip.params, hand_pose=pose), is_valid)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all((np.isnan(curve) == ~is_valid).all() for curve in curves.values())
+
+
+def test_without_a_valid_frame_nothing_is_known(clip: Clip):
+    metrics, _ = plausibility(clip.model, replace(clip.params, betas=clip.params.betas.expand(T, 10)), np.zeros(T, bool))
+    assert math.isnan(metrics["self_penetration_mm"]) and math.isnan(metrics["beyond_limits_pct"]) and math.isnan(metrics["shape_largest"])
+
+
+# --- helpers
+
+
+def posed(model: HandModel, pose: torch.Tensor) -> ManoParams:
+    """Turns (T, 15, 3) from the flat hand as parameters."""
+    still = torch.zeros(len(pose), 3, dtype=torch.float64)
+    return ManoParams(still, pose.flatten(1) - model.hand_mean, NO_SHAPE, still)
+
+
+def flip(model: HandModel) -> int:
+    """Sign of a bend about z that closes a hand of this side."""
+    return 1 if model.side == "right" else -1
+
+
+def turns(clip: Clip) -> torch.Tensor:
+    """(T, 15, 3) turns of the clip's joints from the flat hand."""
+    return (clip.params.hand_pose + clip.model.hand_mean).reshape(T, 15, 3).clone()
+
+
+def bent(clip: Clip, pose: torch.Tensor) -> ManoParams:
+    """The clip's parameters with other turns (T, 15, 3)."""
+    return replace(clip.params, hand_pose=pose.flatten(1) - clip.model.hand_mean)
+
+
+def silhouettes(model: HandModel, params: ManoParams, shift_px: float = 0.0) -> list[np.ndarray]:
+    camera = K + np.array([[0, 0, shift_px], [0, 0, 0], [0, 0, 0]])
+    return [silhouette(v, model.faces.numpy(), camera, SIZE) for v in lbs.forward(model, params).vertices.numpy()]
+
+
+def with_cylinder(model: HandModel, first: int, diameter_m: float) -> HandModel:
+    """The model with one finger's outer two bones made a cylinder about its straight axis, without shape directions there."""
+    finger = next(f for f in FINGERS if f[0] == first)
+    joints = model.J_regressor @ model.v_template
+    start, tip = joints[finger[1]], model.v_template[MANO21_TIP_VERTICES[finger[3] - 16]]
+    axis = torch.nn.functional.normalize(tip - start, dim=0)
+    own = model.weights[:, list(finger[1:3])].sum(dim=1) > 0.5
+    along = ((model.v_template - start) @ axis)[:, None]
+    aside = model.v_template - start - along * axis
+    round_ = start + along * axis + diameter_m / 2 * torch.nn.functional.normalize(aside, dim=1)
+    return replace(
+        model,
+        v_template=torch.where(own[:, None], round_, model.v_template),
+        shapedirs=torch.where(own[:, None, None], 0.0, model.shapedirs),
+        posedirs=torch.where(own[:, None, None], 0.0, model.posedirs),
+    )
+
+
+def exact_depth_mm(model: HandModel, vertices: np.ndarray) -> float:
+    """How deep the deepest point of any finger's skin (the thumb aside) lies in another closed finger."""
+    return max(depth_mm(model, vertices, a, b) for a in range(4) for b in range(4) if a != b)
+
+
+def depth_mm(model: HandModel, vertices: np.ndarray, inner: int, outer: int) -> float:
+    """How deep the deepest point of finger `inner`'s skin lies in the closed finger `outer`, 0 where none does."""
+    faces = {k: finger_faces(model, k) for k in (inner, outer)}
+    skins = [vertices[np.unique(f)] for f in faces.values()]
+    if cKDTree(skins[0]).query(skins[1])[0].min() > 0.008:  # the longest edge: neither has a point in the other
+        return 0.0
+    skin = trimesh.Trimesh(vertices, faces[inner], process=False).subdivide()
+    points = skin.vertices[np.unique(skin.faces)]
+    open_mesh = trimesh.Trimesh(vertices, faces[outer], process=False)
+    edges = {tuple(e) for e in open_mesh.edges.tolist()}
+    rim = np.array([(a, b) for a, b in edges if (b, a) not in edges])
+    lid = np.column_stack([rim[:, ::-1], np.full(len(rim), len(vertices))])
+    inside = winding(points, np.vstack([vertices, vertices[np.unique(rim)].mean(axis=0)]), np.vstack([faces[outer], lid])) > 0.5
+    if not inside.any():
+        return 0.0
+    return 1e3 * float(trimesh.proximity.closest_point_naive(open_mesh, points[inside])[1].max())
+
+
+def finger_faces(model: HandModel, number: int) -> np.ndarray:
+    own = (model.weights[:, list(FINGERS[number][:3])].sum(dim=1) > 0.5).numpy()
+    faces = model.faces.numpy()
+    return faces[own[faces].all(axis=1)]
+
+
+def winding(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(P,) winding numbers of points in a closed mesh: solid angles of its faces (Van Oosterom and Strackee 1983) over 4 pi."""
+    a, b, c = (vertices[faces[:, k]][None] - points[:, None] for k in range(3))
+    la, lb, lc = (np.linalg.norm(x, axis=-1) for x in (a, b, c))
+    across = (a * np.cross(b, c)).sum(axis=-1)
+    along = la * lb * lc + (a * b).sum(axis=-1) * lc + (b * c).sum(axis=-1) * la + (c * a).sum(axis=-1) * lb
+    return np.arctan2(across, along).sum(axis=1) / (2 * np.pi)
