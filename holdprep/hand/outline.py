@@ -22,7 +22,7 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.raster import covered
 from holdprep.hand.joints import WRIST_RING
 
-NOISE = 0.006  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
+NOISE = 0.008  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
 WIDTH = 0.06  # of the hand's size, Geman-McClure: farther edges are leaks
 BESIDE_PX = 4.0  # an edge this near to another entity may be that entity's edge
 BORDER_PX = 2

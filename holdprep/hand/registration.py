@@ -16,6 +16,7 @@ from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
+from holdprep.hand.separation import Separation, finger_radii
 from holdprep.hand.solver import LOSS_TOLERANCE, Callback, HandProblem, minimise
 from holdprep.hand.targets import Targets, check
 from holdprep.hand.terms import Loss, Noise, Robust, Term, chunks
@@ -27,7 +28,8 @@ JOINT_FLOOR_M = 2e-4
 KEYPOINT_FLOOR_PX = 0.3  # no keypoint is better
 KEYPOINT_NOISE = 0.03  # of the hand's size in the picture: first guess of a keypoint's noise
 KEYPOINT_WIDTH = 0.1  # of the hand's size, Geman-McClure: a joint that another finger hides must not bend the hand
-OUTLINE_ROUNDS, OUTLINE_STEPS = 6, 2  # new correspondences, and steps at most between them
+ROUNDS, ROUND_STEPS = 6, 2  # of correspondences and overlaps sought anew, and steps at most in each
+SEPARATION_M = 1e-3  # noise of how far fingers must move apart
 MOST_ROUNDS = 3  # in which the number of repeated frames is estimated
 
 
@@ -113,12 +115,13 @@ def register(
         if abs(problem.frames_repeated / before - 1) < 0.1:
             break
         state = run(problem, state, options.max_iterations)
-    if outlines is not None and used.K is not None and options.outline_weight > 0:
-        own = outlines.rows(frames.tolist())
-        for _ in range(OUTLINE_ROUNDS):
-            term = outline_term(model, state, own, used.K, options.outline_weight)
-            with_outline = replace(problem, points=HandPoints.of(model, torch.arange(778)), terms=[*_terms(used, options, 1), term])
-            state = run(replace(with_outline, chunk=_chunk(with_outline.points)), state, OUTLINE_STEPS)
+    evidence = _Evidence(model, None if outlines is None else outlines.rows(frames.tolist()), used.K, options)
+    for _ in range(ROUNDS):
+        terms = evidence.terms(state)
+        if not terms:
+            break
+        further = replace(problem, points=HandPoints.of(model, torch.arange(778)), terms=[*_terms(used, options, 1), *terms])
+        state = run(replace(further, chunk=_chunk(further.points)), state, ROUND_STEPS)
     who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
     note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
@@ -138,6 +141,23 @@ def _chunk(points: HandPoints) -> int:
     return max(1, CHUNK_POINTS[points.rest.device.type] // len(points.rest))
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What depends on where the hand is, and is sought anew each round: correspondences of outlines, and fingers in each other."""
+
+    model: HandModel
+    outlines: Outlines | None
+    K: Tensor | None
+    options: Options
+
+    def terms(self, state: HandState) -> list[Term]:
+        """Those that apply to a state."""
+        found = [separation_term(self.model, state)]
+        if self.outlines is not None and self.K is not None and self.options.outline_weight > 0:
+            found.append(outline_term(self.model, state, self.outlines, self.K, self.options.outline_weight))
+        return [term for term in found if term is not None]
+
+
 def outline_term(model: HandModel, state: HandState, outlines: Outlines, K: Tensor, weight: float) -> Term:
     """The outline's evidence on a posed hand (T frames) under `K` (3, 3): distances (px) of silhouette vertices from the mask's edge."""
     vertices = HandPoints.of(model, torch.arange(778)).pose(state).points[:, NUM_JOINTS:]
@@ -147,6 +167,16 @@ def outline_term(model: HandModel, state: HandState, outlines: Outlines, K: Tens
     loss, noise = Loss("geman_mcclure", WIDTH * size), Noise(NOISE * size)
     rows = NUM_JOINTS + torch.from_numpy(ids).to(vertices.device)
     return Term("outline", rows, target, worth, noise, loss, K=K.double(), dtype=torch.float32, normal=normal)
+
+
+def separation_term(model: HandModel, state: HandState) -> Term | None:
+    """Distances (m) by which joints of fingers that are in each other have to move apart; None where none are."""
+    joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(state).points
+    found = Separation.of(joints.cpu(), finger_radii(model, state.betas.reshape(-1, 10).mean(dim=0)).cpu())
+    if found is None:
+        return None
+    ids, target, normal, weight = (x.to(joints.device) for x in (found.ids, found.target_m, found.normal, found.weight))
+    return Term("separation", ids, target, weight, Noise(SEPARATION_M), normal=normal)
 
 
 def _frames_repeated(problem: HandProblem, state: HandState) -> float:

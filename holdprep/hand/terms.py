@@ -34,7 +34,7 @@ class Loss:
 @dataclass(frozen=True)
 class Term:
     """One kind of measurement: points `ids` of HandPoints, (Q,) or (T, Q) where frames have points of their own, were seen at `target`
-    (T, Q, C), metres, or pixels under `K`. With `normal` (T, Q, 2) only the distance along it counts (point to line).
+    (T, Q, C), metres, or pixels under `K`. With `normal` (T, Q, C) only the distance along it counts.
 
     `weight` (T, Q) is 0 where nothing was seen. Where the targets' place is not known (`floating`), they and the points are taken from
     the mean of those that were seen. Derivatives are of `dtype`; residuals are always float64, so that the solution is as exact as they are.
@@ -160,6 +160,8 @@ def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[
         if term.normal is not None:
             by_point = term.normal[rows].to(by_point)[..., None, :] @ by_point
         J = torch.einsum("tqca,tuaq->tucq", by_point, J)
+    elif term.normal is not None:
+        J = torch.einsum("tqa,tuaq->tuq", term.normal[rows].to(J), J)[:, :, None]
     if not bool((weight == 1).all()):
         root = weight.sqrt()
         J, residual = J * root[:, None, None].to(J), residual * root[:, None]

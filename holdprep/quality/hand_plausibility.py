@@ -24,6 +24,7 @@ from holdprep.quality.self_penetration import THUMB, self_penetration_mm
 PERCENTILE = 95.0  # of frames: what happens in one frame of twenty shows, a single bad frame does not decide
 LIMIT_TOLERANCE = 2 * LIMIT_SIGMA  # rad: the registration's limits are soft, with a standard deviation of LIMIT_SIGMA
 WINDOW, ORDER = 11, 3  # frames, and degree of the polynomial that counts as smooth motion
+LEAST_PAIRS, NORMAL_MAD = 12, 0.6745  # pairs of second differences; median of |x| for a normal x of standard deviation 1
 OUTLINE_PX = 4.0
 BESIDE_PX = 4  # an edge this near to what may hide the hand is the other thing's edge
 
@@ -126,6 +127,23 @@ def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.nd
             curve[start:end][inner] = np.sqrt(np.square(left).sum(axis=-1).mean(axis=-1))
     known = curve[np.isfinite(curve)]
     return (float(np.sqrt(np.square(known).mean())) if len(known) else math.nan), curve
+
+
+def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
+    """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px; NaN where too few tell.
+
+    Fast motion passes the high-pass of `jitter_px` as well: a hand that is filmed at 10 frames a second and turns an object has 4 px of
+    it, and so has the object, whose poses are good to 0.5 px. Noise of variance v makes neighbouring second differences alternate, with a
+    covariance of -4 v; motion does not. Second differences beyond 3 robust standard deviations are clipped.
+    """
+    bends = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
+    bends = np.diff(bends, 2, axis=0)
+    pairs = np.isfinite(bends[1:] * bends[:-1]).all(axis=(1, 2))
+    if pairs.sum() < LEAST_PAIRS:
+        return math.nan
+    limit = 3 * np.nanmedian(np.abs(bends), axis=0) / NORMAL_MAD
+    bends = np.clip(bends, -limit, limit)
+    return float(np.sqrt(max(0.0, -np.mean(bends[1:][pairs] * bends[:-1][pairs]) / 4)))
 
 
 def usable_edge(mask: np.ndarray, hidden: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from holdprep import safeio
-from holdprep.align.metrics import median_of
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
 from holdprep.align.run import align
 from holdprep.align.state import load_state, save_state
@@ -22,10 +21,11 @@ from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, hand_outlines, params_from_dict
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
+ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
 CONTACT_PX = 3  # masks this near to each other touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
@@ -40,7 +40,7 @@ def run(ctx: Context, mode: Mode) -> Result:
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
-        found = _with_mask_iou(found, arrays, problem)
+        found = _with_quality(found, problem)
         _write_aligned(ctx, found, arrays, models, cloud)
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
@@ -120,16 +120,15 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
 
-def _with_mask_iou(found: Alignment, meshes_m: Meshes, problem: Problem) -> Alignment:
-    """With `<side>.mask_iou` and `<side>.outline_explained_pct` of hands that have masks (`Outlines.agreement`): medians, and curves."""
-    curves: dict[str, np.ndarray] = {}
-    for side, (vertices, _) in meshes_m.items():
-        outlines = problem.hands[side].outlines
-        if outlines is not None:
-            iou, explained = outlines.agreement(vertices, found.K.numpy())
-            curves |= {f"{side}.mask_iou": iou, f"{side}.outline_explained_pct": 100 * explained}
-    medians = {name: value for curve in curves for name, value in median_of(curves, curve).items()}
-    return replace(found, curves=found.curves | {k: v.tolist() for k, v in curves.items()}, metrics=found.metrics | medians)
+def _with_quality(found: Alignment, problem: Problem) -> Alignment:
+    """With what tells a wrong hand (`hand_quality`), but for its shape, which is the registration's."""
+    metrics, curves = dict(found.metrics), dict(found.curves)
+    for side, hand in problem.hands.items():
+        seen = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0).numpy()
+        own, own_curves = hand_quality(hand.model, found.hands[side], seen, found.K.numpy(), hand.outlines)
+        metrics |= {f"{side}.{name}": value for name, value in own.items() if name in ALIGNED_QUALITY}
+        curves |= {f"{side}.{name}": values.tolist() for name, values in own_curves.items()}
+    return replace(found, metrics=metrics, curves=curves)
 
 
 def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, models: dict[Side, HandModel], cloud: dict[str, np.ndarray]) -> None:

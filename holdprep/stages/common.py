@@ -9,13 +9,16 @@ import torch
 from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
 from holdprep.geometry.lens import Lens
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
 from holdprep.hand.outline import MaskEdge, Outlines
 from holdprep.pipeline import Context
+from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausibility
 from holdprep.sequence import ENTITIES, Sequence
 
+JITTER_STEP = 10  # every so many vertices tell the jitter
 HAND_KEYS = ("global_orient", "hand_pose", "betas", "transl")
 
 
@@ -61,6 +64,23 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
     for t, mask in enumerate(seq.masks(side, lens=lens)):
         edges.append(MaskEdge.of(mask, np.any([np.zeros_like(mask), *(other[t] for other in hiding)], axis=0)))
     return Outlines(edges, model.faces.numpy())
+
+
+def hand_quality(
+    model: HandModel, params: ManoParams, is_valid: np.ndarray, K: np.ndarray, outlines: Outlines | None
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """What tells a wrong hand, whoever posed it: plausibility, agreement with its mask, jitter; metrics over the frames `is_valid` (T,), curves."""
+    vertices_m = lbs.forward(model, params).vertices.numpy()
+    metrics, curves = plausibility(model, params, is_valid)
+    if outlines is not None:
+        iou, explained = outlines.agreement(vertices_m, K)
+        curves |= {"mask_iou": iou, "outline_explained_pct": 100 * explained}
+        known = {k: curves[k][is_valid & np.isfinite(curves[k])] for k in ("mask_iou", "outline_explained_pct")}
+        metrics |= {k: float(np.median(v)) for k, v in known.items() if len(v)}
+    px = project(vertices_m[:, ::JITTER_STEP], K)
+    metrics["jitter_px"], curves["jitter_px"] = jitter_px(px, is_valid)
+    metrics["frame_noise_px"] = frame_noise_px(px, is_valid)
+    return {k: v for k, v in metrics.items() if np.isfinite(v)}, curves
 
 
 def pose_aligned(model: HandModel, hand: hold.AlignedHand) -> lbs.HandMesh:

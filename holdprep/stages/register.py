@@ -12,13 +12,12 @@ from holdprep.errors import HoldprepError
 from holdprep.hand import adam, direct, infill, lbs, registration
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
-from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
 from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import VertexTrack, hamer
 from holdprep.hand.validity import valid_frames
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import camera, hand_model, hand_outlines, params_to_dict, wanted_sides
+from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality, params_to_dict, wanted_sides
 
 
 def run(ctx: Context) -> Result:
@@ -36,14 +35,15 @@ def run(ctx: Context) -> Result:
         model = hand_model(ctx.cfg, side)
         outlines = hand_outlines(ctx.seq, side, model, lens)
         fit, coarse = _fit(ctx, side, model, track, outlines)
-        vertices_m = lbs.forward(model, fit.params).vertices.numpy()
-        agreement = _agreement(outlines, vertices_m, K)
+        agreement = _agreement(outlines, lbs.forward(model, fit.params).vertices.numpy(), K)
         is_valid = valid_frames(model, fit, *agreement, z=ctx.cfg.registration.outlier_z)
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
-        _report(result, side, model, fit, is_valid)
-        _report_agreement(result, side, is_valid.numpy(), *agreement)
+        _report(result, side, fit, is_valid)
+        metrics, curves = hand_quality(model, fit.params, is_valid.numpy(), K, outlines)
+        result.metrics |= {f"{side}.{name}": value for name, value in metrics.items()}
+        result.curves |= {f"{side}.{name}": values.tolist() for name, values in curves.items()}
         result.metrics["hand_model"] = model.name
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
@@ -105,15 +105,7 @@ def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray)
     return (nothing, nothing) if outlines is None else outlines.agreement(vertices_m, K)
 
 
-def _report_agreement(result: Result, side: Side, is_valid: np.ndarray, iou: np.ndarray, explained: np.ndarray) -> None:
-    for name, values in (("mask_iou", iou), ("outline_explained_pct", 100 * explained)):
-        result.curves[f"{side}.{name}"] = values.tolist()
-        known = values[is_valid & np.isfinite(values)]
-        if len(known):
-            result.metrics[f"{side}.{name}"] = float(np.median(known))
-
-
-def _report(result: Result, side: Side, model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> None:
+def _report(result: Result, side: Side, fit: registration.Registration, is_valid: torch.Tensor) -> None:
     error_mm = 1e3 * fit.error_m
     metrics: dict[str, Any] = {
         f"{side}.error_mm": float(error_mm[is_valid].mean()),
@@ -122,7 +114,6 @@ def _report(result: Result, side: Side, model: HandModel, fit: registration.Regi
         f"{side}.infilled_frames": int((~is_valid).sum()),
         f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
         f"{side}.longest_gap": longest_gap(is_valid.numpy()),
-        f"{side}.beyond_limits_pct": 100 * _beyond_limits(model, fit, is_valid),
     }
     result.metrics |= metrics
     result.curves[f"{side}.error_mm"] = error_mm.tolist()
@@ -132,12 +123,6 @@ def _report(result: Result, side: Side, model: HandModel, fit: registration.Regi
         f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from what the tracker saw, "
         f"{metrics[f'{side}.infilled_frames']} of {len(is_valid)} frames infilled (longest gap {metrics[f'{side}.longest_gap']})"
     )
-
-
-def _beyond_limits(model: HandModel, fit: registration.Registration, is_valid: torch.Tensor) -> float:
-    """Share of valid frames in which a joint turns farther than joints do."""
-    rotations = lbs.to_state(model.to(torch.float64), fit.params).rotations[is_valid]
-    return float((beyond_limits(model.side, rotations).abs() > LIMIT_SIGMA).flatten(1).any(dim=1).double().mean())
 
 
 def _write_meshes(
