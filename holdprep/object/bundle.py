@@ -121,7 +121,7 @@ def _triangulated(folder: Path, crop: Crop, model: Model, poses: Mapping[str, np
     output = folder / "sparse_rebuilt"
     output.mkdir(exist_ok=True)
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads, options.random_seed, options.extract_colors = 1, model.number, False
+    options.num_threads, options.random_seed = 1, model.number
     found = pycolmap.triangulate_points(reconstruction, folder / "database.db", folder / "images", output, options=options)
     _drop_rim(found, folder, crop)
     return found

@@ -22,10 +22,10 @@ def few_features() -> Cloud:
 
 
 def no_matches() -> Cloud:
-    """Keypoints anywhere, matched at random: verification leaves fewer than 12."""
-    scene, rng = cloud(PLACE, size=SMALL, num_frames=5), np.random.default_rng(0)
-    px = {name: np.array(PLACE) + rng.uniform(-60, 60, at.shape) for name, at in scene.source.keypoints_px.items()}
-    return replace(scene, source=Given(px, scene.source.matches))
+    """Ten matches a pair: verification wants more."""
+    scene = cloud(PLACE, size=SMALL, num_frames=5)
+    ten = {a: {b: found[:10] for b, found in others.items()} for a, others in scene.source.matches.items()}
+    return replace(scene, source=Given(scene.source.keypoints_px, ten))
 
 
 def few_matches() -> Cloud:
@@ -38,22 +38,12 @@ def hardly_rotated() -> Cloud:
     return cloud(PLACE, size=SMALL, num_frames=5, degrees=3.0, noise_px=0.02)
 
 
-def telephoto() -> Cloud:
-    """Exact, through a focal length of 12 picture widths, from 20 frames on, of which COLMAP filters."""
-    return cloud(PLACE, size=SMALL, num_frames=22, focal_px=12.0 * SMALL[0], noise_px=0.01)
-
-
 def two_halves() -> Cloud:
     """Nothing matches across the middle of the clip."""
     scene = cloud(PLACE, size=SMALL, num_frames=12)
     half = set(scene.names[:5])
     matches = {a: {b: f if (a in half) == (b in half) else f[:0] for b, f in others.items()} for a, others in scene.source.matches.items()}
     return replace(scene, source=Given(scene.source.keypoints_px, matches))
-
-
-def masks_missing() -> Cloud:
-    scene = cloud(PLACE, size=SMALL, num_frames=12)
-    return replace(scene, masks=[mask & (t < 6) for t, mask in enumerate(scene.masks)])
 
 
 @pytest.mark.parametrize(
@@ -66,8 +56,6 @@ def masks_missing() -> Cloud:
             hardly_rotated,
             r"no initial pair: 8 pairs .* widest angle between two views is \d\.\d deg, 8 are needed: rotate the object further",
         ),
-        (telephoto, r"camera rejected: in \d+ of \d+ models the focal length became 12 times .* 0\.1 to 10: .*object_pose\.focal_px"),
-        (masks_missing, r"6 of 12 frames \(50 %\) registered, at least 60 % are needed: 6 without a usable mask: add key frames"),
         (
             two_halves,
             r"7 of 12 frames \(58 %\) registered, at least 60 % .*: 5 with fewer than 12 matches with a registered frame: keep more",
