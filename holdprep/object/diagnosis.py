@@ -44,7 +44,7 @@ class Start:
     """What became of one pair of frames that a mapping began from."""
 
     most_frames: int  # registered at a time
-    frames: int  # left in the end
+    frames: int  # left in the end, 0 without points
     focal_ratio: float  # focal length / longer side of the picture, as COLMAP last judged it
 
     @property
@@ -53,9 +53,9 @@ class Start:
         return self.frames < self.most_frames and not FOCAL_RATIOS[0] <= self.focal_ratio <= FOCAL_RATIOS[1]
 
 
-def require_features(features: Features) -> None:
-    """Raises HoldprepError unless two frames have the features that a model begins with."""
-    count = [len(px) for px in features.keypoints_px.values()]
+def require_features(names: Sequence[str], features: Features) -> None:
+    """Raises HoldprepError unless two of the frames `names` have the features that a model begins with."""
+    count = [len(features.keypoints_px.get(name, ())) for name in names]
     enough = sum(n >= START_MATCHES for n in count)
     if enough < 2:
         raise HoldprepError(

@@ -34,8 +34,8 @@ def map_in_time(
     stay small.
 
     `names` is the order of time, `keys` those that are mapped. Of `folder` the database is read, models are written to sparse_<number>. Most
-    frames first; empty where no pair can be begun from. Beside them what became of every pair that it began from. Single-threaded, so that
-    the same seed gives the same models.
+    frames first, each with points; empty where no pair can be begun from. Beside them what became of every pair that it began from.
+    Single-threaded, so that the same seed gives the same models.
     """
     mapping = _Mapping(folder, names, keys, seed, refine_focal)
     models: list[Model] = []
@@ -46,9 +46,9 @@ def map_in_time(
         path = folder / f"sparse_{number}" / str(i)
         path.mkdir(parents=True, exist_ok=True)
         reconstruction.write(path)
-        if reconstruction.num_reg_images():
+        if start.frames:
             models.append(read_model(reconstruction, crop, number, path))
-        if reconstruction.num_reg_images() >= _ENOUGH * len(keys):
+        if start.frames >= _ENOUGH * len(keys):
             break
     return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations)), starts
 
@@ -131,7 +131,9 @@ class _Mapping:
         if reconstruction.num_reg_frames():
             focal_ratio = self._adjust_all(reconstruction)
         self.mapper.end_reconstruction(False)
-        return reconstruction, Start(max(most_frames, 2), reconstruction.num_reg_frames(), focal_ratio)
+        # frames may outlive the last of their points: nothing supports their poses then
+        left = reconstruction.num_reg_frames() if reconstruction.num_points3D() else 0
+        return reconstruction, Start(max(most_frames, 2), left, focal_ratio)
 
     def _adjust_all(self, reconstruction: pycolmap.Reconstruction) -> float:
         """Adjust and filter; returns the focal length by which COLMAP judges the camera, over the longer side of its picture."""

@@ -89,9 +89,9 @@ def reconstruct(
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
         children.call(source.extract, work_dir, crop, K, num_threads)
-        diagnosis.require_features(children.call(colmap.read_features, work_dir, crop))
-        bar.update()
         order, max_error_px = [names[t] for t in usable], 2.0 * upsample
+        diagnosis.require_features(order, children.call(colmap.read_features, work_dir, crop))
+        bar.update()
         near = neighbours(order, _NEIGHBOURS)
         children.call(source.match, work_dir, near, max_error_px, seed, num_threads)
         keys = key_frames(order, children.call(colmap.read_features, work_dir, crop))

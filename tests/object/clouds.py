@@ -1,7 +1,7 @@
 """Features that are known, and a cloud of points that rotates anywhere in a picture: structure from motion without pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ from scipy.spatial.transform import Rotation
 from holdprep.geometry.cameras import project
 from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
 from holdprep.object import colmap
-from holdprep.object.colmap import Crop
+from holdprep.object.colmap import Crop, Model
+from holdprep.object.diagnosis import Start
+from holdprep.object.mapper import map_in_time
 
 _MATCHED = (1, 2, 4, 8)  # frames apart, those of which a cloud's features are matched
 
@@ -57,8 +59,8 @@ def cloud(
     focal_px: float = 600.0,
     radius_px: float = 70.0,
     degrees: float = 50.0,
-    num_frames: int = 22,
-    num_points: int = 70,
+    num_frames: int = 10,
+    num_points: int = 60,
     noise_px: float = 0.05,
 ) -> Cloud:
     """A cloud of radius 5 cm about the line of sight through `center_px`, at the depth at which it shows `radius_px`; it rotates by `degrees`."""
@@ -79,6 +81,23 @@ def cloud(
     for t, a in enumerate(names):
         matches[a] = {names[t + step]: same for step in _MATCHED if t + step < num_frames}
     return Cloud(names, masks, K, poses, Given(px, matches))
+
+
+def halves(whole: Cloud, first: int) -> Cloud:
+    """The same without matches between the `first` frames and those after them."""
+    before = set(whole.names[:first])
+    matches = {a: {b: found for b, found in others.items() if (a in before) == (b in before)} for a, others in whole.source.matches.items()}
+    return replace(whole, source=Given(whole.source.keypoints_px, matches))
+
+
+def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[list[Model], list[Start]]:
+    """What one mapping of all frames returns; its files lie in `folder`."""
+    crop = Crop.around(scene.masks, upsample, (scene.K[0, 2], scene.K[1, 2]))
+    colmap.write_crops(folder, crop, scene.images, scene.masks, scene.names)
+    scene.source.extract(folder, crop, scene.K, 1)
+    pairs = [(a, b) for a, others in scene.source.matches.items() for b in others]
+    scene.source.match(folder, pairs, 2.0 * upsample, 0, 1)
+    return map_in_time(folder, crop, scene.names, scene.names, 0, 1, 0, refine_focal=refine_focal)
 
 
 def rotation_errors_deg(found: Mapping[str, np.ndarray], exact: Cloud) -> np.ndarray:

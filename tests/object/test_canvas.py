@@ -7,10 +7,10 @@ import numpy as np
 import pycolmap
 import pytest
 
+from holdprep.geometry.rigid import from_rt
 from holdprep.object import colmap
-from holdprep.object.colmap import Crop, Model
-from holdprep.object.mapper import map_in_time
-from tests.object.clouds import Cloud, cloud, rotation_errors_deg
+from holdprep.object.colmap import Crop, Model, color_points
+from tests.object.clouds import Cloud, cloud, map_cloud, rotation_errors_deg
 
 LEFT, MIDDLE, RIGHT = 90.0, 319.5, 549.0
 TOP, CENTER, BOTTOM = 90.0, 239.5, 389.0
@@ -29,13 +29,7 @@ PLACES = {
 
 def mapped(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[Model, pycolmap.Camera]:
     """The largest model of one mapping, and the camera as the database has it."""
-    crop = Crop.around(scene.masks, upsample, (scene.K[0, 2], scene.K[1, 2]))
-    colmap.write_crops(folder, crop, scene.images, scene.masks, scene.names)
-    scene.source.extract(folder, crop, scene.K, 1)
-    pairs = [(a, b) for a, others in scene.source.matches.items() for b in others]
-    scene.source.match(folder, pairs, 2.0 * upsample, 0, 1)
-    models, starts = map_in_time(folder, crop, scene.names, scene.names, 0, 1, 0, refine_focal=refine_focal)
-    assert len(starts) >= 1
+    models, _ = map_cloud(folder, scene, upsample, refine_focal=refine_focal)
     with colmap.open_database(folder) as database:
         (camera,) = database.read_all_cameras()
     return models[0], camera
@@ -98,3 +92,32 @@ def test_sift_of_the_window_lies_where_the_full_picture_has_it(tmp_path: Path) -
         (camera,) = database.read_all_cameras()
     assert (camera.width, camera.height) == crop.canvas_size
     assert [camera.principal_point_x, camera.principal_point_y] == pytest.approx(crop.to_colmap(np.array([-50.0, -20.0])))
+
+
+@pytest.mark.parametrize("principal_px", [(79.5, 59.5), (-50.0, -20.0)])
+def test_points_have_the_mean_colour_of_the_pictures_where_they_are_seen(principal_px: tuple[float, float], tmp_path: Path) -> None:
+    """Colours that grow evenly over the window, darker in the second frame; far from the origin of the canvas."""
+    y, x = np.mgrid[:120, :160]
+    bgr = np.stack([2 * (x - 90), 2 * (y - 40), 3 * (x - 90) - (y - 40) + 30], axis=2)
+    mask = np.hypot(x - 120, y - 70) < 20
+    crop, names = Crop.around([mask], 2.0, principal_px), ["a", "b"]
+    colmap.write_crops(tmp_path, crop, [bgr.clip(0, 255).astype(np.uint8), (bgr // 2).clip(0, 255).astype(np.uint8)], [mask] * 2, names)
+    px = np.random.default_rng(0).uniform((108, 58), (132, 82), (2, 30, 2))  # of point i in either frame
+    reconstruction = pycolmap.Reconstruction()
+    camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=[200.0, 0.0, 0.0, 0.0], camera_id=1)
+    reconstruction.add_camera_with_trivial_rig(camera)
+    for i, name in enumerate(names):
+        image = pycolmap.Image(name=f"{name}.png", camera_id=1, image_id=i + 1)
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(at) for at in crop.to_colmap(px[i])])
+        reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(from_rt(np.eye(3), np.zeros(3))[:3]))
+    for i in range(30):
+        track = pycolmap.Track()
+        for image_id in (1, 2) if i < 20 else (2,):
+            track.add_element(image_id, i)
+        reconstruction.add_point3D([0.0, 0.0, 1.0], track)
+    color_points(reconstruction, tmp_path, crop)
+    at = px - (90, 40)
+    rgb = np.stack([3 * at[..., 0] - at[..., 1] + 30, 2 * at[..., 1], 2 * at[..., 0]], axis=2) * [[[1.0]], [[0.5]]]
+    expected = np.concatenate([rgb[:, :20].mean(axis=0), rgb[1, 20:]])
+    found = np.array([reconstruction.points3D[i].color for i in sorted(reconstruction.points3D)], float)
+    assert found == pytest.approx(expected, abs=1.5)
