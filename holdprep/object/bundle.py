@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from holdprep.object.colmap import Crop, Features, Model, open_database, read_mask, read_model
+from holdprep.object.colmap import Crop, Features, Model, color_points, open_database, read_mask, read_model
 from holdprep.object.evidence import camera_of
 from holdprep.object.patches import Located, locate
 from holdprep.object.views import to_matrix
@@ -123,7 +123,7 @@ def _triangulated(folder: Path, crop: Crop, model: Model, poses: Mapping[str, np
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed = 1, model.number
     found = pycolmap.triangulate_points(reconstruction, folder / "database.db", folder / "images", output, options=options)
-    _drop_rim(found, folder)
+    _drop_rim(found, folder, crop)
     return found
 
 
@@ -131,21 +131,22 @@ def _finished(folder: Path, crop: Crop, number: int, reconstruction: pycolmap.Re
     """Written to sparse_rebuilt, without points seen under almost no angle, which run off to infinity or behind the camera."""
     pycolmap.ObservationManager(reconstruction).filter_all_points3D(_FAR_OFF_PX, _MIN_ANGLE_DEG)
     reconstruction.update_point_3d_errors()
-    reconstruction.extract_colors_for_all_images(folder / "images")
+    color_points(reconstruction, folder, crop)
     reconstruction.write(folder / "sparse_rebuilt")
     return read_model(reconstruction, crop, number, folder / "sparse_rebuilt")
 
 
-def _drop_rim(reconstruction: pycolmap.Reconstruction, folder: Path) -> None:
+def _drop_rim(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop) -> None:
     """Take out the observations next to the border of each frame's mask, which may be the outline of the object or of a hand."""
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
         mask = read_mask(folder, image.name.removesuffix(".png"))
         inside_px = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
         rim_px = _RIM * np.sqrt(np.count_nonzero(mask))
-        seen = [(i, point.xy) for i, point in enumerate(image.points2D) if point.has_point3D()]
-        # COLMAP's pixel centres lie at one half
-        rim = [i for i, (x, y) in seen if inside_px[min(int(y), mask.shape[0] - 1), min(int(x), mask.shape[1] - 1)] < rim_px]
+        seen = np.array([i for i, point in enumerate(image.points2D) if point.has_point3D()], int)
+        px = np.array([image.points2D[i].xy for i in seen]).reshape(-1, 2)
+        x, y = np.round(crop.to_window(crop.from_colmap(px))).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
+        rim = seen[inside_px[y, x] < rim_px].tolist()
         if len(seen) - len(rim) >= _RIM_LEAVES:
             for i in rim:
                 # an earlier one may have taken its whole point along

@@ -15,11 +15,10 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
 from holdprep.object.colmap import Crop, Model, open_database, read_model
+from holdprep.object.diagnosis import FOCAL_RATIOS, MIN_MATCHES, START_ANGLE_DEG, START_MATCHES, Start
 from holdprep.object.views import to_matrix, turn_cost, views
 
-_MIN_MATCHES = 12
-_START_INLIERS = 50
-_START_ANGLES_DEG = (16.0, 8.0)  # of triangulation between the first two frames, the wanted one first
+_START_ANGLES_DEG = (16.0, START_ANGLE_DEG)  # of triangulation between the first two frames, the wanted one first
 _APART_FRAMES = 0.06  # of all: mappings that begin closer to one another than this fail alike
 _GROWTH = 1.2  # all is adjusted each time that the model has grown by this factor
 _KNOWS_FOCAL = 5  # frames; fewer do not determine a focal length
@@ -30,25 +29,28 @@ _ENOUGH = 0.3  # of the frames: a model with fewer came from a bad start
 
 def map_in_time(
     folder: Path, crop: Crop, names: Sequence[str], keys: Sequence[str], number: int, num_mappings: int, seed: int, *, refine_focal: bool
-) -> list[Model]:
+) -> tuple[list[Model], list[Start]]:
     """The models of mapping `number` of `num_mappings`, which take turns at the pairs of frames to begin from; it goes on while its models
     stay small.
 
     `names` is the order of time, `keys` those that are mapped. Of `folder` the database is read, models are written to sparse_<number>. Most
-    frames first; empty where no pair can be begun from. Single-threaded, so that the same seed gives the same models.
+    frames first, each with points; empty where no pair can be begun from. Beside them what became of every pair that it began from.
+    Single-threaded, so that the same seed gives the same models.
     """
     mapping = _Mapping(folder, names, keys, seed, refine_focal)
     models: list[Model] = []
+    starts: list[Start] = []
     for i, (a, b) in islice(enumerate(mapping.starts()), number, None, num_mappings):
-        reconstruction = mapping.run(a, b)
+        reconstruction, start = mapping.run(a, b)
+        starts.append(start)
         path = folder / f"sparse_{number}" / str(i)
         path.mkdir(parents=True, exist_ok=True)
         reconstruction.write(path)
-        if reconstruction.num_reg_images():
+        if start.frames:
             models.append(read_model(reconstruction, crop, number, path))
-        if reconstruction.num_reg_images() >= _ENOUGH * len(keys):
+        if start.frames >= _ENOUGH * len(keys):
             break
-    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations))
+    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations)), starts
 
 
 class _Mapping:
@@ -59,15 +61,16 @@ class _Mapping:
         options.ba_refine_principal_point = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.ba_refine_extra_params = False  # a lens shows in the whole model only
-        options.mapper.init_min_num_inliers = _START_INLIERS
-        options.mapper.abs_pose_min_num_inliers = _MIN_MATCHES
+        options.mapper.init_min_num_inliers = START_MATCHES
+        options.mapper.abs_pose_min_num_inliers = MIN_MATCHES
+        options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RATIOS
         options.ba_global_max_refinements = 2
         options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_ANGLE_DEG
         self.refine_focal = refine_focal
         self.at = options.get_mapper()
         with open_database(folder) as database:
             loading = pycolmap.DatabaseCacheOptions()
-            loading.min_num_matches, loading.image_names = _MIN_MATCHES, {f"{name}.png" for name in keys}
+            loading.min_num_matches, loading.image_names = MIN_MATCHES, {f"{name}.png" for name in keys}
             self.cache = pycolmap.DatabaseCache.create(database, loading)
             geometries = zip(*database.read_two_view_geometries(), strict=True)
         self.geometries = [(*pycolmap.pair_id_to_image_pair(pair), geometry) for pair, geometry in geometries]
@@ -82,7 +85,7 @@ class _Mapping:
         ranked = sorted(
             (geometry.config not in solid, -len(geometry.inlier_matches), a, b)
             for a, b, geometry in self.geometries
-            if len(geometry.inlier_matches) >= _START_INLIERS and a in self.time and b in self.time
+            if len(geometry.inlier_matches) >= START_MATCHES and a in self.time and b in self.time
         )
         taken: list[int] = []
         for self.at.init_min_tri_angle in _START_ANGLES_DEG:
@@ -97,17 +100,18 @@ class _Mapping:
         self.mapper.end_reconstruction(True)
         return found
 
-    def run(self, a: int, b: int) -> pycolmap.Reconstruction:
-        """The model that grows from images a and b."""
+    def run(self, a: int, b: int) -> tuple[pycolmap.Reconstruction, Start]:
+        """The model that grows from images a and b, and what became of it."""
         reconstruction = pycolmap.Reconstruction()
         between = self._between(a, b)
         self.mapper.begin_reconstruction(reconstruction)
+        most_frames, focal_ratio = 0, 1.0
         if between is None:
-            return reconstruction
+            return reconstruction, Start(0, 0, focal_ratio)
         self.mapper.register_initial_image_pair(self.at, a, b, between)
         for first in (a, b):
             self.mapper.triangulate_image(self.options.get_triangulation(), first)
-        self._adjust_all(reconstruction)
+        focal_ratio = self._adjust_all(reconstruction)
         frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
         trials = dict.fromkeys(self.time, 0)
         while (image := self._add_next(reconstruction, trials)) is not None:
@@ -120,14 +124,19 @@ class _Mapping:
                 self.options.get_triangulation(),
                 image,
             )
+            most_frames = max(most_frames, reconstruction.num_reg_frames())
             if reconstruction.num_reg_frames() >= _GROWTH * frames or reconstruction.num_points3D() >= _GROWTH * points:
-                self._adjust_all(reconstruction)
+                focal_ratio = self._adjust_all(reconstruction)
                 frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
-        self._adjust_all(reconstruction)
+        if reconstruction.num_reg_frames():
+            focal_ratio = self._adjust_all(reconstruction)
         self.mapper.end_reconstruction(False)
-        return reconstruction
+        # frames may outlive the last of their points: nothing supports their poses then
+        left = reconstruction.num_reg_frames() if reconstruction.num_points3D() else 0
+        return reconstruction, Start(max(most_frames, 2), left, focal_ratio)
 
-    def _adjust_all(self, reconstruction: pycolmap.Reconstruction) -> None:
+    def _adjust_all(self, reconstruction: pycolmap.Reconstruction) -> float:
+        """Adjust and filter; returns the focal length by which COLMAP judges the camera, over the longer side of its picture."""
         self.options.ba_refine_focal_length = self.refine_focal and reconstruction.num_reg_frames() >= _KNOWS_FOCAL
         self.mapper.iterative_global_refinement(
             self.options.ba_global_max_refinements,
@@ -136,7 +145,9 @@ class _Mapping:
             self.options.get_global_bundle_adjustment(),
             self.options.get_triangulation(),
         )
+        (camera,) = reconstruction.cameras.values()
         self.mapper.filter_frames(self.at)
+        return float(camera.mean_focal_length() / max(camera.width, camera.height))
 
     def _add_next(self, reconstruction: pycolmap.Reconstruction, trials: dict[int, int]) -> int | None:
         """Register the frame nearest in time to those that are; returns its image, None when no further one can be."""
@@ -149,7 +160,7 @@ class _Mapping:
             for i, t in self.time.items()
             if t not in known and trials[i] < _TRIALS
         }
-        todo = [i for i, count in seen.items() if count >= _MIN_MATCHES]
+        todo = [i for i, count in seen.items() if count >= MIN_MATCHES]
         for image in sorted(todo, key=lambda i: (int(np.abs(times - self.time[i]).min()), trials[i], -seen[i])):
             trials[image] += 1
             if self.mapper.register_next_image(self.at, image):

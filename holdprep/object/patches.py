@@ -142,7 +142,7 @@ def _visible(
     cam = apply(T_cam_obj, xyz)
     facing = (patches.frame >= 0) & (cam[:, 2] > 0) & (_cosines(T_cam_obj, xyz, patches.normal) > _MIN_COSINE)
     px = np.asarray(camera.img_from_cam(np.where(facing[:, None], cam, [0.0, 0.0, 1.0])))
-    x, y = np.round(crop.to_colmap(px) - 0.5).astype(int).T
+    x, y = np.round(crop.to_window(px)).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[np.where(inside, y, 0), np.where(inside, x, 0)]
     return np.asarray(facing & inside & (depth > 0.7 * _RADIUS_PX * crop.upsample))
@@ -199,7 +199,7 @@ def _widening(T_cam_obj: np.ndarray, xyz: np.ndarray, tangents: np.ndarray, came
 
 def _sample(picture: np.ndarray, px: np.ndarray, crop: Crop) -> np.ndarray:
     """(N, S) float32 brightness of an enlarged crop at pixels (N, S, 2) of the full image."""
-    at = (crop.to_colmap(px) - 0.5).astype(np.float32)
+    at = crop.to_window(px).astype(np.float32)
     picture, found = picture.astype(np.float32), np.zeros(at.shape[:2], np.float32)
     for part in (slice(i, i + 4096) for i in range(0, len(at), 4096)):  # OpenCV takes no more than 32767 rows
         found[part] = cv2.remap(picture, at[part, :, 0], at[part, :, 1], cv2.INTER_LINEAR)

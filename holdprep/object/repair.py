@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import bundle, colmap, trajectory
 from holdprep.object.child import Children
+from holdprep.object.diagnosis import require_poses, require_smooth, why_lost
 from holdprep.object.evidence import Evidence, alike, choose, contested, weigh
 from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, assemble
 from holdprep.object.resection import resect
@@ -17,7 +17,7 @@ from holdprep.object.reversal import set_upright
 
 _MAX_ROUNDS = 4  # of resection and adjustment; each lets newly seen points carry the next frames
 _MOVED_DEG = 3.0  # a frame that resection turns by more is one that mapping had wrong
-WHAT_TO_TRY = "try an object with more texture, tighter masks, more frames, or the true camera (object_pose.focal_px)"
+_MANY_LOST = 0.1  # share of frames without a pose from which a warning says what they lack
 
 
 def settle(
@@ -43,19 +43,23 @@ def settle(
     bench = _Bench(children, work_dir, crop, names, frozenset(keys), features, principal_px, refine_focal, min_registered_pct)
     evidence = weigh(names, models, features, principal_px)
     chosen = choose(evidence)
-    _require(int((chosen >= 0).sum()), len(keys), "registered", min_registered_pct)
     poses = {names[t]: evidence.poses[m, t] for t, m in enumerate(chosen) if m >= 0}
+    require_poses(keys, poses, features, min_registered_pct)
     model = bench.rebuilt(models[evidence.best], poses)
     model = children.call(set_upright, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
     model, rescued = bench.reached_anew(*bench.resected(model))
     model = children.call(bundle.polish, names, model, features, principal_px, work_dir, crop, refine_focal=refine_focal)
     trusted = trajectory.trusted_frames(*rotations(names, model))
-    _require(int(trusted.sum()), len(names), "registered without implausible rotations", min_registered_pct)
+    require_poses(names, model.poses, features, min_registered_pct)
+    require_smooth(int(trusted.sum()), len(names), min_registered_pct)
     undecided = contested(weigh(names, [model, *models], features, principal_px), 0)
     found = _assemble(names, K, model, features, trusted, rescued, max_gap)
     summaries = _summaries(names, models, evidence)
     contested_names = [name for name, open_ in zip(names, undecided, strict=True) if open_]
     told = _warnings(found, width, summaries, len(keys), len(rescued), contested_names)
+    posed = {name for name, ok in zip(names, trusted, strict=True) if ok}
+    if len(names) - len(posed) > _MANY_LOST * len(names):
+        told.insert(0, f"{len(names) - len(posed)} of {len(names)} frames have no measured pose, {why_lost(names, posed, features)}")
     return replace(found, models=summaries, contested=undecided, warnings=told)
 
 
@@ -87,7 +91,7 @@ class _Bench:
             if not moved and len(found) == len(model.poses):
                 break
             rescued |= {t for t in moved if i > 0 or self.names[t] in self.keys}
-            _require(len(found), len(self.names), "registered", self.min_registered_pct)
+            require_poses(self.names, {self.names[t] for t in found}, self.features, self.min_registered_pct)
             model = self.rebuilt(model, {self.names[t]: resection.T_cam_obj for t, resection in found.items()})
         return model, rescued
 
@@ -111,14 +115,6 @@ def rotations(names: Sequence[str], model: colmap.Model) -> tuple[np.ndarray, np
 
 def _moved(T: np.ndarray | None, T_new: np.ndarray) -> bool:
     return T is None or bool(rotation_angle_deg(T[:3, :3], T_new[:3, :3]) > _MOVED_DEG)
-
-
-def _require(count: int, total: int, what: str, min_pct: float) -> None:
-    if count < min_pct / 100 * total:
-        raise HoldprepError(
-            f"object poses: {count} of {total} frames ({100 * count / total:.0f} %) {what}, "
-            f"at least {min_pct:.0f} % are needed: {WHAT_TO_TRY}"
-        )
 
 
 def _assemble(

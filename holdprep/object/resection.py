@@ -109,13 +109,13 @@ def _flown(
     if not len(at):
         return np.zeros((0, 2)), np.zeros((0, 3))
     pictures = [read_crop(folder, name) for name in (source, target)]
-    start = (crop.to_colmap(features.keypoints_px[source][at]) - 0.5).astype(np.float32)[:, None]
+    start = crop.to_window(features.keypoints_px[source][at]).astype(np.float32)[:, None]
     flow = {"winSize": (31, 31), "maxLevel": 4}
     there, ok, _ = cv2.calcOpticalFlowPyrLK(*pictures, start, None, **flow)  # type: ignore[call-overload]
     back, ok_back, _ = cv2.calcOpticalFlowPyrLK(*pictures[::-1], there, None, **flow)  # type: ignore[call-overload]
     off = np.linalg.norm(back - start, axis=2)[:, 0]
     kept = (ok[:, 0] > 0) & (ok_back[:, 0] > 0) & (off < _FLOW_ROUND_PX)
-    return crop.from_colmap(there[kept, 0] + 0.5), model.points[points_at[source][at[kept]]]
+    return crop.from_window(there[kept, 0]), model.points[points_at[source][at[kept]]]
 
 
 def _joined(matched: tuple[np.ndarray, np.ndarray], flown: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
-from holdprep.object import colmap, trajectory
+from holdprep.object import colmap, diagnosis, trajectory
 from holdprep.object.child import Children
 from holdprep.object.evidence import alike
 from holdprep.object.features import FeatureSource, Sift
@@ -26,7 +26,7 @@ from holdprep.object.keyframes import key_frames
 from holdprep.object.mapper import map_in_time
 from holdprep.object.pairs import choose_pairs, neighbours
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction
-from holdprep.object.repair import WHAT_TO_TRY, rotations, settle
+from holdprep.object.repair import rotations, settle
 
 SIFT = Sift()
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
@@ -67,8 +67,8 @@ def reconstruct(
 
     Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
 
-    Raises HoldprepError when masks are unusable, no model is found, fewer than `min_registered_pct` percent of the
-    frames register, or COLMAP dies.
+    Raises HoldprepError when masks are unusable, there are no features, no matches or no two frames to begin from, COLMAP rejects the camera
+    or filters all frames again, fewer than `min_registered_pct` percent of the frames register, or COLMAP dies; each for its own reason.
     """
     _check(images, masks, names)
     usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, erode_px)) >= _MIN_MASK_PX]
@@ -80,7 +80,7 @@ def reconstruct(
     h, w = images[0].shape[:2]
     K = pinhole_K(focal_px or focal_guess_px or 1.2 * max(h, w), w, h)
     K[:2, 2] = K[:2, 2] if principal_px is None else principal_px
-    crop = colmap.Crop.around([masks[t] for t in usable], upsample)
+    crop = colmap.Crop.around([masks[t] for t in usable], upsample, principal_px)
     refine_focal = focal_px is None
     _prepare(work_dir)
     with (
@@ -89,8 +89,9 @@ def reconstruct(
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
         children.call(source.extract, work_dir, crop, K, num_threads)
-        bar.update()
         order, max_error_px = [names[t] for t in usable], 2.0 * upsample
+        diagnosis.require_features(order, children.call(colmap.read_features, work_dir, crop))
+        bar.update()
         near = neighbours(order, _NEIGHBOURS)
         children.call(source.match, work_dir, near, max_error_px, seed, num_threads)
         keys = key_frames(order, children.call(colmap.read_features, work_dir, crop))
@@ -98,11 +99,11 @@ def reconstruct(
         if further := sorted(set(pairs) - set(near)):
             children.call(source.match, work_dir, further, max_error_px, seed, num_threads)
         features = children.call(colmap.read_features, work_dir, crop)
+        diagnosis.require_matches(features)
         bar.update()
         run = partial(_map_one, work_dir, crop, names, keys, seed, max_mappings, refine_focal)
-        models = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, num_threads, bar)
-        if not models:
-            raise HoldprepError(f"object poses: SfM found no model from {len(usable)} frames: {WHAT_TO_TRY}")
+        models, starts = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, num_threads, bar)
+        diagnosis.require_starts(starts, work_dir, len(keys), min_registered_pct)
         found = settle(children, work_dir, crop, K, w, names, keys, features, models, refine_focal, min_registered_pct, max_gap)
         bar.update()
         return found
@@ -146,21 +147,24 @@ def _choose_pairs(
 
 def _map_until_agreed(
     children: Children,
-    run: Callable[[int], list[colmap.Model]],
+    run: Callable[[int], tuple[list[colmap.Model], list[diagnosis.Start]]],
     names: Sequence[str],
     num_mapped: int,
     min_mappings: int,
     max_mappings: int,
     num_threads: int,
     bar: tqdm,
-) -> list[colmap.Model]:
-    """All models of all mappings of `num_mapped` frames: the first ones, then more while no two are free of jumps and tell the same story."""
+) -> tuple[list[colmap.Model], list[diagnosis.Start]]:
+    """All models of all mappings of `num_mapped` frames, and what became of every start: the first ones, then more while no two are free of
+    jumps and give the same poses."""
     models: list[colmap.Model] = []
+    starts: list[diagnosis.Start] = []
     todo, wave = list(range(max_mappings)), min_mappings
     while todo:
         now, todo = todo[:wave], todo[wave:]
-        for found in children.map(run, now):
+        for found, begun in children.map(run, now):
             models += found
+            starts += begun
             bar.update()
         largest = max((len(model.poses) for model in models), default=0)
         whole = [model for model in models if len(model.poses) >= 0.9 * largest]
@@ -170,7 +174,7 @@ def _map_until_agreed(
             break
         wave = max(1, num_threads)
         bar.total += min(wave, len(todo))
-    return models
+    return models, starts
 
 
 def _map_one(
@@ -182,5 +186,5 @@ def _map_one(
     num_mappings: int,
     refine_focal: bool,
     number: int,
-) -> list[colmap.Model]:
+) -> tuple[list[colmap.Model], list[diagnosis.Start]]:
     return map_in_time(work_dir, crop, names, keys, number, num_mappings, seed + number, refine_focal=refine_focal)

@@ -211,7 +211,7 @@ RULES: tuple[Rule, ...] = (
     # 60 % registered is the least at which the interpolated rest does no harm
     Rule(
         "object_pose", "registered_pct", "%", "at least", 90, 60,
-        "film slower and with more texture; check the object's masks; raise object_pose.num_pairs or upsample",
+        "the stage's warnings say what the frames without a pose lack (mask, features, matches) and what to try; of imported poses, import more",
     ),
     # good runs reach 0.4-0.7 px; wrong ones passed 1 px (a wrong one may be below: see rotation_jumps)
     Rule(
@@ -276,7 +276,7 @@ RULES: tuple[Rule, ...] = (
     # a trainer believes every pose: a real brush without texture registered until it was turned over, and stood still for the last 29 %
     Rule(
         "object_pose", "held_pct", "%", "at most", 10, 20,
-        "too many frames would be trained at a pose that is not theirs: cut the clip there (create.start/create.end); film slower and with more texture",
+        "too many frames would be trained at a pose that is not theirs: cut the clip there (create.start/create.end); the warnings say what these frames lack",
     ),
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it the optimiser itself counts a point as an outlier
     Rule(

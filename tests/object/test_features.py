@@ -2,7 +2,6 @@
 features of a rendered box through mapping."""
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from holdprep.object.colmap import Crop, write_crops
 from holdprep.object.sfm import reconstruct
 from holdprep.object.superpoint import Matcher, SuperPoint
 from tests.object.boxes import exact_box
+from tests.object.clouds import Given
 from tests.synthetic import box_sequence
 
 transformers = pytest.importorskip("transformers")
@@ -94,7 +94,7 @@ def test_features_are_the_networks_own_on_the_mask(prepared: Prepared) -> None:
     assert 50 < inside.sum() < len(px)
     features = colmap.read_features(prepared.folder, prepared.crop)
     own = features.keypoints_px["0"]
-    expected = prepared.crop.from_colmap(px[inside] + 0.5)
+    expected = prepared.crop.from_window(px[inside])
     assert own[np.lexsort(own.T)] == pytest.approx(expected[np.lexsort(expected.T)], abs=1e-3)
     described = prepared.source.descriptors(prepared.folder)
     assert described["0"].shape == (inside.sum(), 32) and described["0"].dtype == np.float32
@@ -116,7 +116,7 @@ def test_matches_are_the_networks_own(prepared: Prepared, tmp_path: Path) -> Non
     """With masks that are open everywhere the library's own run on both pictures says the same, in whatever order features come."""
     noise = np.random.default_rng(0).integers(0, 255, (130, 170, 3), np.uint8)
     images = [noise[:120, :160], noise[3:123, 5:165]]
-    crop = Crop(0, 0, 160, 120, 1.0)
+    crop = Crop(0, 0, 160, 120, 1.0, (0, 0, 160, 120))
     write_crops(tmp_path, crop, images, np.ones((2, 120, 160), bool), NAMES[:2])
     prepared.source.extract(tmp_path, crop, pinhole_K(500.0, 160, 120), 1)
     ((a, b, ours),) = prepared.source._matches(tmp_path, [("0", "1")])
@@ -165,28 +165,10 @@ def test_what_is_wrong_with_weights_is_told_with_where_they_are(matcher: Matcher
         (lacking, "cannot be loaded"),
     ):
         with pytest.raises(HoldprepError, match=words) as told:
-            SuperPoint(matcher, weights, 100, "cpu").extract(tmp_path, Crop(0, 0, 9, 9, 1.0), pinhole_K(9.0, 9, 9), 1)
+            SuperPoint(matcher, weights, 100, "cpu").extract(tmp_path, Crop(0, 0, 9, 9, 1.0, (0, 0, 9, 9)), pinhole_K(9.0, 9, 9), 1)
         assert "\n" not in str(told.value)
         assert f"object_pose=superpoint_{matcher}:" in str(told.value)
         assert f"hf download {source} " in str(told.value)
-
-
-@dataclass(frozen=True)
-class Given:
-    """Features that are known: `keypoints_px` (K, 2) of the full image by frame, and matches by pair of frames."""
-
-    keypoints_px: Mapping[str, np.ndarray]
-    matches: Mapping[str, Mapping[str, np.ndarray]]
-
-    def extract(self, folder: Path, crop: Crop, K: np.ndarray, _: int) -> None:
-        px = {name: crop.to_colmap(px) - 0.5 for name, px in self.keypoints_px.items()}
-        colmap.write_keypoints(folder, crop, K, px)
-
-    def descriptors(self, _: Path) -> dict[str, np.ndarray]:
-        return {name: np.zeros((len(px), 2), np.float32) for name, px in self.keypoints_px.items()}
-
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-        colmap.write_matches(folder, ((a, b, self.matches[a][b]) for a, b in pairs), max_error_px, seed, num_threads)
 
 
 def test_features_of_any_source_become_poses(tmp_path: Path) -> None:

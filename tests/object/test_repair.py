@@ -19,7 +19,7 @@ T, TURNED = 16, 5
 
 def database(box: ExactBox) -> None:
     """The box's keypoints and matches where COLMAP looks for them."""
-    keypoints = {name: box.crop.to_colmap(px) - 0.5 for name, px in box.features.keypoints_px.items()}
+    keypoints = {name: box.crop.to_window(px) for name, px in box.features.keypoints_px.items()}
     colmap.write_keypoints(box.folder, box.crop, box.K, keypoints)
     pairs = [(a, b, pairs) for a, found in box.features.matches.items() for b, pairs in found.items() if a < b]
     colmap.write_matches(box.folder, pairs, 4.0, 0, 2)

@@ -21,7 +21,7 @@ T, N, FRONTAL = 20, 260, 10
 NAMES = [f"{t:02d}" for t in range(T)]
 K = pinhole_K(600.0, 640, 480)
 PRINCIPAL = (float(K[0, 2]), float(K[1, 2]))
-CROP = Crop(0, 0, 640, 480, 1.0)
+CROP = Crop(0, 0, 640, 480, 1.0, (0, 0, 640, 480))
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,9 @@ def test_crop_keeps_pixel_centres() -> None:
     dot[27, 41] = 1.0
     enlarged = crop.cut(dot, interpolation=2)[..., 0]
     y, x = np.mgrid[: enlarged.shape[0], : enlarged.shape[1]]
-    seen_colmap = np.array([(x * enlarged).sum(), (y * enlarged).sum()]) / enlarged.sum() + 0.5
-    assert crop.to_colmap(np.array([41, 27])) == pytest.approx(seen_colmap, abs=1e-4)
-    assert crop.from_colmap(seen_colmap) == pytest.approx([41, 27], abs=1e-4)
+    seen = np.array([(x * enlarged).sum(), (y * enlarged).sum()]) / enlarged.sum()
+    assert crop.to_window(np.array([41, 27])) == pytest.approx(seen, abs=1e-4)
+    assert crop.from_window(seen) == pytest.approx([41, 27], abs=1e-4)
 
 
 def test_pairs_for_any_number_of_frames() -> None:

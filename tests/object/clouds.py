@@ -1,0 +1,108 @@
+"""Features that are known, and a cloud of points that rotates anywhere in a picture: structure from motion without pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from holdprep.geometry.cameras import project
+from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
+from holdprep.object import colmap
+from holdprep.object.colmap import Crop, Model
+from holdprep.object.diagnosis import Start
+from holdprep.object.mapper import map_in_time
+
+_MATCHED = (1, 2, 4, 8)  # frames apart, those of which a cloud's features are matched
+
+
+@dataclass(frozen=True)
+class Given:
+    """Features that are known: `keypoints_px` (K, 2) of the full image by frame, and matches by pair of frames."""
+
+    keypoints_px: Mapping[str, np.ndarray]
+    matches: Mapping[str, Mapping[str, np.ndarray]]
+
+    def extract(self, folder: Path, crop: Crop, K: np.ndarray, _: int) -> None:
+        px = {name: crop.to_window(px) for name, px in self.keypoints_px.items()}
+        colmap.write_keypoints(folder, crop, K, px)
+
+    def descriptors(self, _: Path) -> dict[str, np.ndarray]:
+        return {name: np.zeros((len(px), 2), np.float32) for name, px in self.keypoints_px.items()}
+
+    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+        known = ((a, b, self.matches[a][b]) for a, b in pairs if b in self.matches.get(a, {}))
+        colmap.write_matches(folder, known, max_error_px, seed, num_threads)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """T frames of a cloud of N points, all of which are seen in every frame; keypoint i of every frame is point i."""
+
+    names: list[str]
+    masks: list[np.ndarray]  # T of (H, W) bool
+    K: np.ndarray
+    poses: np.ndarray  # (T, 4, 4)
+    source: Given
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        return [np.zeros((*mask.shape, 3), np.uint8) for mask in self.masks]
+
+
+def cloud(
+    center_px: tuple[float, float],
+    *,
+    size: tuple[int, int] = (640, 480),
+    principal_px: tuple[float, float] | None = None,
+    focal_px: float = 600.0,
+    radius_px: float = 70.0,
+    degrees: float = 50.0,
+    num_frames: int = 10,
+    num_points: int = 60,
+    noise_px: float = 0.05,
+) -> Cloud:
+    """A cloud of radius 5 cm about the line of sight through `center_px`, at the depth at which it shows `radius_px`; it rotates by `degrees`."""
+    rng = np.random.default_rng(0)
+    cx, cy = ((size[0] - 1) / 2, (size[1] - 1) / 2) if principal_px is None else principal_px
+    K = np.array([[focal_px, 0, cx], [0, focal_px, cy], [0, 0, 1.0]])
+    center = np.linalg.inv(K) @ [*center_px, 1.0] * 0.05 * focal_px / radius_px
+    points = rng.normal(size=(num_points, 3))
+    points *= 0.05 * rng.uniform(0.5, 1, (num_points, 1)) / np.linalg.norm(points, axis=1, keepdims=True)
+    spin = Rotation.from_rotvec(np.radians(degrees) * np.linspace(0, 1, num_frames)[:, None] * [0.36, 0.8, 0.48]).as_matrix()
+    poses = np.stack([from_rt(R, center) for R in spin])
+    names = [f"{t:02d}" for t in range(num_frames)]
+    px = {name: project(apply(T, points), K) + rng.normal(0, noise_px, (num_points, 2)) for name, T in zip(names, poses, strict=True)}
+    y, x = np.mgrid[: size[1], : size[0]]
+    masks = [np.hypot(x - center_px[0], y - center_px[1]) < 1.2 * radius_px] * num_frames
+    same = np.tile(np.arange(num_points)[:, None], (1, 2))
+    matches: dict[str, dict[str, np.ndarray]] = {}
+    for t, a in enumerate(names):
+        matches[a] = {names[t + step]: same for step in _MATCHED if t + step < num_frames}
+    return Cloud(names, masks, K, poses, Given(px, matches))
+
+
+def halves(whole: Cloud, first: int) -> Cloud:
+    """The same without matches between the `first` frames and those after them."""
+    before = set(whole.names[:first])
+    matches = {a: {b: found for b, found in others.items() if (a in before) == (b in before)} for a, others in whole.source.matches.items()}
+    return replace(whole, source=Given(whole.source.keypoints_px, matches))
+
+
+def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[list[Model], list[Start]]:
+    """What one mapping of all frames returns; its files lie in `folder`."""
+    crop = Crop.around(scene.masks, upsample, (scene.K[0, 2], scene.K[1, 2]))
+    colmap.write_crops(folder, crop, scene.images, scene.masks, scene.names)
+    scene.source.extract(folder, crop, scene.K, 1)
+    pairs = [(a, b) for a, others in scene.source.matches.items() for b in others]
+    scene.source.match(folder, pairs, 2.0 * upsample, 0, 1)
+    return map_in_time(folder, crop, scene.names, scene.names, 0, 1, 0, refine_focal=refine_focal)
+
+
+def rotation_errors_deg(found: Mapping[str, np.ndarray], exact: Cloud) -> np.ndarray:
+    """Of the frames found, after the one rotation of the object frame that fits best."""
+    R = np.stack([found[name][:3, :3] for name in exact.names if name in found])
+    true = np.stack([T[:3, :3] for name, T in zip(exact.names, exact.poses, strict=True) if name in found])
+    between = Rotation.from_matrix(np.swapaxes(R, 1, 2) @ true).mean().as_matrix()
+    return np.asarray(rotation_angle_deg(R @ between, true))

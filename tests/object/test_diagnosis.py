@@ -1,0 +1,120 @@
+"""Every cause of failure has its own message: structure from motion on known features from which one thing is missing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdprep.errors import HoldprepError
+from holdprep.object.colmap import Features
+from holdprep.object.diagnosis import Start, require_poses, require_smooth, require_starts, why_lost
+from holdprep.object.sfm import reconstruct
+from tests.object.clouds import Cloud, Given, cloud, halves
+
+PLACE = (200.0, 150.0)
+SMALL = (320, 240)
+
+
+def few_features() -> Cloud:
+    return cloud(PLACE, size=SMALL, num_points=20, num_frames=6)
+
+
+def no_matches() -> Cloud:
+    """Ten matches a pair: verification wants more."""
+    scene = cloud(PLACE, size=SMALL, num_frames=5)
+    ten = {a: {b: found[:10] for b, found in others.items()} for a, others in scene.source.matches.items()}
+    return replace(scene, source=Given(scene.source.keypoints_px, ten))
+
+
+def few_matches() -> Cloud:
+    scene = cloud(PLACE, size=SMALL, num_frames=5)
+    thirty = {a: {b: found[:30] for b, found in others.items()} for a, others in scene.source.matches.items()}
+    return replace(scene, source=Given(scene.source.keypoints_px, thirty))
+
+
+def hardly_rotated() -> Cloud:
+    return cloud(PLACE, size=SMALL, num_points=70, num_frames=5, degrees=3.0, noise_px=0.02)
+
+
+def two_halves() -> Cloud:
+    """Nothing matches across the middle of the clip."""
+    return halves(cloud(PLACE, size=SMALL, num_frames=12), 5)
+
+
+@pytest.mark.parametrize(
+    ("scene", "cause"),
+    [
+        (few_features, r"no features: 0 of 6 frames have 50 or more on the object \(median 20\), 2 are needed: film closer.*texture"),
+        (no_matches, r"no matches: frames have 60 features \(median\), but no two share more than \d verified matches, 12 are needed"),
+        (few_matches, r"no initial pair: no two frames share more than (29|30) verified matches, 50 are needed"),
+        (
+            hardly_rotated,
+            r"no initial pair: 8 pairs .* widest angle between two views is [23]\.\d deg, 8 are needed: rotate the object further",
+        ),
+        (
+            two_halves,
+            r"5 of 12 frames \(42 %\) registered, at least 60 % .*: 7 with fewer than 12 matches with a registered frame: keep more",
+        ),
+    ],
+)
+def test_each_cause_has_its_message(scene: Callable[[], Cloud], cause: str, tmp_path: Path) -> None:
+    given = scene()
+    known = [name for name, mask in zip(given.names, given.masks, strict=True) if mask.any()]
+    px = {name: given.source.keypoints_px[name] for name in known}
+    with pytest.raises(HoldprepError, match=f"^object poses: {cause}") as refused:
+        reconstruct(
+            given.images,
+            given.masks,
+            given.names,
+            work_dir=tmp_path,
+            source=Given(px, given.source.matches),
+            upsample=1.0,
+            focal_px=float(given.K[0, 0]),
+            min_mappings=1,
+            max_mappings=1,
+            num_threads=1,
+        )
+    assert "\n" not in str(refused.value)
+    assert ("texture" in str(refused.value)) == (scene is few_features)
+
+
+def test_frames_that_were_filtered_again_are_named(tmp_path: Path) -> None:
+    filtered, bad = Start(40, 0, 1.2), Start(3, 3, 1.2)
+    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 2 models had 40 of 50 frames and was left with 0, .*masks"):
+        require_starts([filtered, bad], tmp_path, 50, 60.0)
+    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 1 models had 2 of 50 frames and was left with 0"):
+        require_starts([Start(2, 0, 1.2)], tmp_path, 50, 60.0)
+    with pytest.raises(HoldprepError, match=r"camera rejected: in 1 of 2 models the focal length became 0\.05 times"):
+        require_starts([Start(40, 0, 0.05), bad], tmp_path, 50, 60.0)
+    require_starts([filtered, Start(45, 45, 1.2)], tmp_path, 50, 60.0)  # another start made it
+    require_starts([bad], tmp_path, 50, 60.0)  # its frames have matches that say more
+
+
+def features(counts: dict[str, int], matched: dict[tuple[str, str], int]) -> Features:
+    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in counts}
+    for (a, b), count in matched.items():
+        found[a][b] = found[b][a] = np.zeros((count, 2), int)
+    return Features({name: np.zeros((count, 2)) for name, count in counts.items()}, found)
+
+
+def test_what_frames_without_a_pose_lack_is_counted_and_the_commonest_decides() -> None:
+    known = features(
+        {"a": 99, "b": 99, "c": 5, "d": 99, "e": 99, "f": 99}, {("a", "b"): 60, ("a", "d"): 11, ("d", "e"): 60, ("a", "f"): 12}
+    )
+    assert why_lost(list("abdf"), {"a", "b", "d"}, known).startswith("1 with matches that fit no pose: check that the masks hold this one")
+    with pytest.raises(
+        HoldprepError,
+        match=r"2 of 7 frames \(29 %\) registered, at least 60 % are needed: 1 without a usable mask, 1 with fewer than 12 features, "
+        r"2 with fewer than 12 matches with a registered frame, 1 with matches that fit no pose: keep more frames",
+    ):
+        require_poses(list("abcdefg"), {"a", "b"}, known, 60.0)
+    require_poses(list("ab"), {"a", "b"}, known, 100.0)
+
+
+def test_an_object_that_flips_is_not_said_to_lack_texture() -> None:
+    with pytest.raises(HoldprepError, match=r"20 of 50 frames \(40 %\) registered without implausible rotations.*symmetric") as refused:
+        require_smooth(20, 50, 60.0)
+    assert "texture" not in str(refused.value)
+    require_smooth(30, 50, 60.0)
