@@ -195,7 +195,7 @@ def merge_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def unusable_frames(label_images: Sequence[np.ndarray], sides: Sequence[Side]) -> list[int]:
-    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel."""
+    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel. The label images, or their values."""
     bad = []
     for t, label in enumerate(label_images):
         present = set(np.unique(label).tolist())

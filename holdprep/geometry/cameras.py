@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 NEAREST_M = 1e-3
@@ -36,6 +37,24 @@ def projection_jacobian(points_cam_m: Tensor, K: Tensor) -> Tensor:
     d_uv[..., 0, 0] = d_uv[..., 1, 1] = 1 / z
     d_uv[..., 2] = -uv / z[..., None] * in_front[..., None]
     return K[:2, :2] @ d_uv
+
+
+def rotation_to_ray(pixel: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(3, 3) shortest rotation from the optical axis to the ray through a pixel (2,)."""
+    ray = np.linalg.solve(K, np.array([*pixel, 1.0]))
+    return Rotation.align_vectors(ray[None], np.array([[0.0, 0.0, 1.0]]))[0].as_matrix()
+
+
+def between_cameras(pixels: np.ndarray, K_from: np.ndarray, K_to: np.ndarray) -> np.ndarray:
+    """(T, 3, 3) rotations for what a network has seen in crops about pixels (T, 2) and placed under `K_from`, if the camera is `K_to`.
+
+    A crop shows a thing as seen along its ray, and intrinsics only tell where that ray points. NaN pixels give the identity.
+    """
+    known = np.isfinite(pixels).all(axis=1)
+    rotations = np.tile(np.eye(3), (len(pixels), 1, 1))
+    for t in np.flatnonzero(known):
+        rotations[t] = rotation_to_ray(pixels[t], K_to) @ rotation_to_ray(pixels[t], K_from).T
+    return rotations
 
 
 def distort(points_cam: np.ndarray, k: float) -> np.ndarray:

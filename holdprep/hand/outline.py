@@ -171,7 +171,16 @@ def arm_pixels(mask: np.ndarray, px: np.ndarray, faces: np.ndarray) -> np.ndarra
     Arm are the regions of the mask outside the hand's silhouette and beyond its wrist whose nearest point of the outline is the wrist for a
     share of their pixels. A hand seen along its forearm has no direction beyond the wrist in the picture: then for most of them.
     """
-    return _arm_outside(mask, px, covered(px, faces, mask.shape[::-1]))
+    arm = np.zeros_like(mask)
+    if not mask.any() or not np.isfinite(px).all():
+        return arm
+    xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    low = np.clip(np.floor(np.minimum(px.min(axis=0), [xs[0], ys[0]])), 0, np.array(mask.shape[::-1]) - 1).astype(int)
+    high = np.clip(np.ceil(np.maximum(px.max(axis=0), [xs[-1], ys[-1]])) + 1, low + 1, mask.shape[::-1]).astype(int)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    part = mask[window]
+    arm[window] = _arm_outside(part, px - low, covered(px - low, faces, part.shape[::-1]))
+    return arm
 
 
 def _arm_outside(mask: np.ndarray, px: np.ndarray, drawn: np.ndarray) -> np.ndarray:

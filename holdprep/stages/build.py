@@ -1,6 +1,6 @@
 """Aligned sequence -> build/ and <seq>.zip, exactly what HOLD trains on; read back as the trainer does before it counts as done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
+from holdprep.hand.outline import arm_pixels
 from holdprep.pipeline import Context, Result
 from holdprep.sequence import atomic_dir, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
@@ -30,8 +31,8 @@ def run(ctx: Context) -> Result:
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)
     lens = seq.lens()
-    labels = seq.label_images(lens)
-    bad = hold.unusable_frames(labels, list(hands))
+    labels = _without_arms(seq.label_images(lens), {side: project(v, K) for side, v in vertices.items()}, models)
+    present = []  # labels of each frame
     with atomic_dir(seq.target("build")) as folder:
         safeio.save_npy(folder / "data.npy", data)
         roundtrip = _roundtrip(safeio.load_npy(folder / "data.npy"), models, points, K)
@@ -40,6 +41,9 @@ def run(ctx: Context) -> Result:
             (folder / kind).mkdir()
             for t, picture in enumerate(pictures):
                 write_image(folder / kind / f"{t:04d}.png", picture)
+                if kind == "mask":
+                    present.append(np.unique(picture))
+        bad = hold.unusable_frames(present, list(hands))
         (folder / "vis").mkdir()
         for name, picture in _pictures(ctx, points, models, K):
             write_image(folder / "vis" / name, picture)
@@ -59,6 +63,17 @@ def run(ctx: Context) -> Result:
         "hand_model": model_name,
     }
     return Result(metrics, {}, notes)
+
+
+def _without_arms(
+    label_images: Iterable[np.ndarray], px: Mapping[Side, np.ndarray], models: Mapping[Side, HandModel]
+) -> Iterator[np.ndarray]:
+    """Label images (H, W) whose hands end at the wrist: what the posed hands `px` (T, 778, 2) show to be forearm is background."""
+    for t, picture in enumerate(label_images):
+        labels = picture.copy()
+        for side, model in models.items():
+            labels[arm_pixels(labels == hold.LABELS[side], px[side][t], model.faces.numpy())] = 0
+        yield labels
 
 
 def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m: dict[str, np.ndarray], K: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import trimesh
 
 from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import between_cameras
 from holdprep.hand import adam, direct, infill, lbs, registration
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
@@ -87,15 +88,20 @@ def _fit(
 
 
 def _targets(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> Targets:
-    """What the tracker measured: its keypoints where it is one of keypoints, else its meshes; 2D keypoints tell the place."""
+    """What the tracker measured: its keypoints where it is one of keypoints, else its meshes; 2D keypoints tell the place.
+
+    What is in space was placed under the tracker's own camera; it is rotated to where the measured one sees it.
+    """
     K, lens = camera(ctx.seq, track.K)
     j2d_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
+    centre_px = (np.min(j2d_px, axis=1) + np.max(j2d_px, axis=1)) / 2
+    to_camera = between_cameras(centre_px, track.K, K).swapaxes(1, 2)
     confidence = torch.as_tensor(track.confidence[side]) if side in track.confidence else None
     seen = Targets(j2d_px=torch.as_tensor(j2d_px), K=torch.as_tensor(K), confidence=confidence, relative=True)
     if side not in track.keypoints_m:
         trust = None if confidence is None else vertex_trust(model, confidence)
-        return replace(seen, vertices_m=torch.as_tensor(track.vertices_m[side]), vertex_trust=trust)
-    keypoints_m = track.keypoints_m[side]
+        return replace(seen, vertices_m=torch.as_tensor(track.vertices_m[side] @ to_camera), vertex_trust=trust)
+    keypoints_m = track.keypoints_m[side] @ to_camera
     return seen if np.isnan(keypoints_m).all() else replace(seen, j3d_m=torch.as_tensor(keypoints_m))
 
 

@@ -120,7 +120,9 @@ def test_an_object_before_the_hand_leaves_it_and_a_hand_beside_an_object_reaches
     near_bar = (found.weight > 0) & (np.abs(found.target_px[..., 1] - 170) < 22)
     assert near_bar.sum() <= 0.02 * (found.weight > 0).sum()
     fitted = register(model, tracked(model), outlines=seen)
-    visible = [((a & ~bar[0]) & b).sum() / ((a & ~bar[0]) | b).sum() for a, b in zip(silhouettes(model, fitted.params), masks & ~bar, strict=True)]
+    visible = [
+        ((a & ~bar[0]) & b).sum() / ((a & ~bar[0]) | b).sum() for a, b in zip(silhouettes(model, fitted.params), masks & ~bar, strict=True)
+    ]
     assert np.mean(visible) > 0.94
     smaller = replace(params, transl=params.transl * 1.08)
     pulled = seen.correspond(lbs.forward(model, smaller).vertices.numpy(), K)

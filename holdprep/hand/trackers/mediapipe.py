@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import rotation_to_ray
 from holdprep.hand.joints import FINGERS, to_mano21
 from holdprep.hand.model import SIDES, Side
 from holdprep.hand.trackers import KeypointTrack, crops
@@ -394,7 +394,7 @@ def _track(estimates: Sequence[Estimate | None], frames: _Frames, K: np.ndarray 
             center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, trust, (*(center - half), *(center + half))
-            j3d[t] = e.xyz_m if K is None else e.xyz_m @ _rotation_to_ray(center, K).T
+            j3d[t] = e.xyz_m if K is None else e.xyz_m @ rotation_to_ray(center, K).T
     return KeypointTrack(_with_mano_tips(to_mano21(j2d)), _with_mano_tips(to_mano21(j3d)), to_mano21(confidence)[..., 0], boxes)
 
 
@@ -422,9 +422,3 @@ def _steady(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
         None if e is None else replace(e, j2d_px=s[:, :2], depth_px=s[:, 2] - s[0, 2], spread_px=np.hypot(e.spread_px, moved))
         for e, s, moved in zip(estimates, smoothed, moved_px, strict=True)
     ]
-
-
-def _rotation_to_ray(pixel: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(3, 3) shortest rotation from the optical axis to the ray through a pixel (2,)."""
-    ray = np.linalg.solve(K, np.array([*pixel, 1.0]))
-    return Rotation.align_vectors(ray[None], np.array([[0.0, 0.0, 1.0]]))[0].as_matrix()
