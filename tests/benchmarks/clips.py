@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import distort
+from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
 from holdprep.hand.model import Side, load_hand_model
 from holdprep.hand.trackers import hamer
 from holdprep.sequence import Sequence
 from holdprep.stages import GRAPH
 from holdprep.stages.common import params_from_dict
-from holdprep.viz.overlay import silhouette
 from tests.benchmarks.measure import Row, row
 from tests.outlines import Outline, keypoints_off, mask_iou, posed_iou, read_outlines
 from tests.running import run
@@ -100,7 +100,7 @@ def _posed(seq: Sequence, vertices_m: np.ndarray, faces: np.ndarray, K: np.ndarr
     for name, hand in _outlines(seq).items():
         t = names.index(name)
         seen = vertices_m[t] if lens is None else distort(vertices_m[t], lens.k)
-        found.append(posed_iou(silhouette(seen, faces, K, seq.image_size()), objects[t], hand))
+        found.append(posed_iou(covered(project(seen, K), faces, seq.image_size()), objects[t], hand))
     return found
 
 
