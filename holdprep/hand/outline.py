@@ -38,20 +38,23 @@ ARM_SHARE, ARM_SHARE_BEYOND = 0.5, 0.15  # of a region whose nearest outline is 
 MIN_AXIS = 0.2  # of the hand's size: from its centroid to its wrist in the picture, for a direction beyond the wrist
 NEAR = 0.025  # of the hand's size: mask edge that is explained by the silhouette's
 MIN_SEEN = 0.2  # of the silhouette
+MOST_SIDE = 400  # px: a larger window is reduced, since a hand's outline has no finer detail than its noise
 MARGIN_PX = 12  # of a frame's window about mask and hand
 
 
 @dataclass(frozen=True)
 class MaskEdge:
     """The edge of a hand's mask in one frame: `px` (E, 2) pixels of the full picture, `normal` (E, 2) unit vectors that point out of the mask,
-    `is_own` (E,) false beside other entities; edges at the picture's border are left out; and, in a window with corner `origin` (2,), `mask` (h, w) bool and
-    `hidden` (h, w) bool pixels of entities that may occlude the hand.
+    `is_own` (E,) false beside other entities; edges at the picture's border are left out. And a window about the mask, reduced by `scale`,
+    with its first pixel's centre at `origin` (2,) of the full picture: `mask` (h, w) bool and `hidden` (h, w) bool pixels of entities that
+    may occlude the hand.
     """
 
     px: np.ndarray
     normal: np.ndarray
     is_own: np.ndarray
     origin: np.ndarray
+    scale: float
     mask: np.ndarray
     hidden: np.ndarray
 
@@ -64,14 +67,19 @@ class MaskEdge:
         margin = MARGIN_PX + max(np.ptp(ys), np.ptp(xs)) // 3
         low = np.maximum([xs[0] - margin, ys[0] - margin], 0)
         high = np.minimum([xs[-1] + margin + 1, ys[-1] + margin + 1], mask.shape[::-1])
-        window = (slice(low[1], high[1]), slice(low[0], high[0]))
-        inside, other = mask[window], hidden[window]
+        scale = max(1.0, float((high - low).max()) / MOST_SIDE)
+        inside, other = (_reduced(x[low[1] : high[1], low[0] : high[0]], scale) for x in (mask, hidden))
+        origin = low + (scale - 1) / 2
         contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         at = np.concatenate([c[:, 0] for c in contours if len(c) >= MIN_EDGE_PX] or [np.zeros((0, 2), np.int32)])
-        away = _away_from(other, at)
-        full = at + low
-        kept = ((full >= BORDER_PX) & (full < np.array(mask.shape[::-1]) - BORDER_PX)).all(axis=1)
-        return MaskEdge(full[kept].astype(np.float64), _outward(inside, at[kept]), away[kept] > BESIDE_PX, low, inside, other)
+        full = at * scale + origin
+        kept = ((full >= BORDER_PX * scale) & (full < np.array(mask.shape[::-1]) - BORDER_PX * scale)).all(axis=1)
+        away = _away_from(other, at[kept])
+        return MaskEdge(full[kept], _outward(inside, at[kept]), away * scale > BESIDE_PX, origin, scale, inside, other)
+
+    def in_window(self, px: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of the full picture as those of the window."""
+        return (px - self.origin) / self.scale
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,13 @@ class Outlines:
         return iou, explained
 
 
+def _reduced(mask: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return mask
+    size = np.maximum(np.round(np.array(mask.shape[::-1]) / scale), 1).astype(int)
+    return np.asarray(cv2.resize(mask.astype(np.float32), size.tolist(), interpolation=cv2.INTER_AREA) > 0.5)
+
+
 def size_px(px: Tensor) -> float:
     """The median diagonal of the box about points (T, N, 2), those that are NaN left out; px."""
     low, high = (torch.where(px.isfinite(), px, fill) for fill in (torch.inf, -torch.inf))
@@ -145,14 +160,14 @@ def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _agreement(vertices_m: np.ndarray, edge: MaskEdge | None, K: np.ndarray, faces: np.ndarray) -> tuple[float, float]:
     if edge is None or not np.isfinite(vertices_m).all() or (vertices_m[:, 2] <= 0).any():
         return np.nan, np.nan
-    px = project(vertices_m, K) - edge.origin
+    px = edge.in_window(project(vertices_m, K))
     drawn = covered(px, faces, edge.mask.shape[::-1])
     arm, free = _arm_outside(edge.mask, px, drawn), ~edge.hidden
     seen, union = drawn & edge.mask & free, (drawn | (edge.mask & ~arm)) & free
     if union.sum() < MIN_SEEN * drawn.sum() or not union.any():
         return np.nan, np.nan
-    at = np.round(edge.px[edge.is_own] - edge.origin).astype(int)
-    at = at[_away_from(arm, at) > BESIDE_PX]
+    at = np.round(edge.in_window(edge.px[edge.is_own])).astype(int)
+    at = at[_away_from(arm, at) * edge.scale > BESIDE_PX]
     rim = drawn.astype(np.uint8) - cv2.erode(drawn.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
     explained = _away_from(rim > 0, at) <= NEAR * _hand_size_px(px)
     return float(seen.sum() / union.sum()), float(explained.mean()) if len(at) >= MIN_EDGE_PX else np.nan
@@ -195,7 +210,7 @@ def _arm_outside(mask: np.ndarray, px: np.ndarray, drawn: np.ndarray) -> np.ndar
         y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
         start, share = ring.mean(axis=0), ARM_SHARE_BEYOND
         outside &= (x - start[0]) * away[0] + (y - start[1]) * away[1] > 0
-    rim = _rim(px, drawn, np.zeros(2), size, np.ones(len(px), bool))
+    rim = _rim(px, drawn, np.ones(len(px), bool))
     outline = np.concatenate([px[rim], ring])
     nearest = outside & _nearest_to(outline, cKDTree(ring).query(outline)[0] < WRIST_REACH * size, mask.shape)
     count, regions = cv2.connectedComponents(outside.astype(np.uint8), connectivity=4)
@@ -232,22 +247,23 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
     px, size = project(vertices_m, K), _hand_size_px(project(vertices_m, K))
     height, width = edge.mask.shape
     front = faces[_faces_camera(px, faces)]
-    drawn = covered(px - edge.origin, front, (width, height))
+    inner = edge.in_window(px)
+    drawn = covered(inner, front, (width, height))
     if not drawn.any():
         return nothing
-    arm = _arm_outside(edge.mask, px - edge.origin, drawn)
-    at = np.round(edge.px - edge.origin).astype(int)
-    used = (edge.is_own | ~drawn[at[:, 1], at[:, 0]]) & (_away_from(arm, at) > BESIDE_PX)
+    arm = _arm_outside(edge.mask, inner, drawn)
+    at = np.round(edge.in_window(edge.px)).astype(int)
+    used = (edge.is_own | ~drawn[at[:, 1], at[:, 0]]) & (_away_from(arm, at) * edge.scale > BESIDE_PX)
     may_move = np.ones(len(px), bool)
     may_move[list(WRIST_RING)] = False
-    rim = _rim(px, drawn, edge.origin, size, may_move)
+    rim = _rim(inner, drawn, may_move)
     if used.sum() < MIN_EDGE_PX or len(rim) < MIN_EDGE_PX:
         return nothing
     # vertices outside hand and occluders: nothing there shows the hand
-    at = np.clip(np.round(px[rim] - edge.origin).astype(int), 0, (width - 1, height - 1))
+    at = np.clip(np.round(inner[rim]).astype(int), 0, (width - 1, height - 1))
     away = _away_from((edge.mask & ~arm) | edge.hidden, at)
     found = _Rim(rim, px[rim], _in_picture(vertices_m[rim], normals[rim], K))
-    for all_vertices, own in zip(nothing, _matched(found, edge.px[used], edge.normal[used], away > 1, size), strict=True):
+    for all_vertices, own in zip(nothing, _matched(found, edge.px[used], edge.normal[used], edge.scale, away > 1, size), strict=True):
         all_vertices[rim] = own
     return nothing
 
@@ -261,8 +277,13 @@ class _Rim:
     direction: np.ndarray
 
 
-def _matched(rim: _Rim, edge_px: np.ndarray, edge_normal: np.ndarray, alone: np.ndarray, size: float) -> list[np.ndarray]:
-    """Target (R, 2), normal (R, 2) and weight (R,) of silhouette vertices; those of `alone` (R,) bool may look for an edge themselves."""
+def _matched(
+    rim: _Rim, edge_px: np.ndarray, edge_normal: np.ndarray, spacing_px: float, alone: np.ndarray, size: float
+) -> list[np.ndarray]:
+    """Target (R, 2), normal (R, 2) and weight (R,) of silhouette vertices, for edge pixels `spacing_px` apart.
+
+    Vertices of `alone` (R,) bool that no edge pixel corresponds to look for the nearest one themselves.
+    """
     target, normal, count = np.zeros_like(rim.px), np.zeros_like(rim.px), np.zeros(len(rim.px))
     edges, vertices = (np.c_[at, NORMAL_PX * size * way] for at, way in ((edge_px, edge_normal), (rim.px, rim.direction)))
     distance, nearest = cKDTree(vertices).query(edges, distance_upper_bound=REACH * size)
@@ -270,7 +291,7 @@ def _matched(rim: _Rim, edge_px: np.ndarray, edge_normal: np.ndarray, alone: np.
     np.add.at(target, nearest[met], edge_px[met])
     np.add.at(normal, nearest[met], edge_normal[met])
     np.add.at(count, nearest[met], 1.0)
-    weight = np.minimum(count, MOST_PIXELS) / PIXELS_APART
+    weight = np.minimum(count * spacing_px, MOST_PIXELS) / PIXELS_APART
     rows = np.flatnonzero(alone & (count == 0))
     if len(rows):
         distance, nearest = cKDTree(edges).query(vertices[rows], distance_upper_bound=2 * REACH * size)
@@ -280,14 +301,14 @@ def _matched(rim: _Rim, edge_px: np.ndarray, edge_normal: np.ndarray, alone: np.
     return [target, normal / (np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12), weight]
 
 
-def _rim(px: np.ndarray, drawn: np.ndarray, origin: Sequence[float] | np.ndarray, size: float, allowed: np.ndarray) -> np.ndarray:
-    """Ids of `allowed` vertices on the outline of the drawn silhouette (h, w), whose window has its corner at `origin`."""
+def _rim(px: np.ndarray, drawn: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Ids of `allowed` vertices, at pixels (V, 2), on the outline of the drawn silhouette (h, w)."""
     padded = np.pad(drawn.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    at = np.round(px - origin).astype(int)
+    at = np.round(px).astype(int)
     inside = (at >= 0).all(axis=1) & (at < np.array(drawn.shape[::-1])).all(axis=1) & allowed
     at = np.clip(at, 0, np.array(drawn.shape[::-1]) - 1)
-    return np.flatnonzero(inside & (depth[at[:, 1], at[:, 0]] <= max(MIN_RIM_PX, RIM * size)))
+    return np.flatnonzero(inside & (depth[at[:, 1], at[:, 0]] <= max(MIN_RIM_PX, RIM * _hand_size_px(px))))
 
 
 def _faces_camera(px: np.ndarray, faces: np.ndarray) -> np.ndarray:
