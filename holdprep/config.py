@@ -192,6 +192,8 @@ class LmRegistration(Registration):
     robust_mm: Positive = Field(description="width of that loss (mm); farther points count less")
     smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, as large as the clip shows them")
     outline: Weight = Field(description="weight of the mask's outline, in its own evidence; 0 = keypoints and meshes alone")
+    fingers_apart: bool = Field(description="keep fingers from passing through each other")
+    shared_errors: bool = Field(description="let frames whose errors are alike count as fewer when the shape is estimated")
 
 
 class AdamRegistration(Registration):

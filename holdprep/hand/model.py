@@ -62,15 +62,16 @@ STANDIN_MARK = "holdprep_standin"  # key of a MANO-layout file that holds the st
 
 
 def load_hand_model(side: Side, path: Path | None = None, dtype: torch.dtype = torch.float32) -> HandModel:
-    """The hand model of one side: MANO from `path` (MANO_RIGHT.pkl / MANO_LEFT.pkl, or their folder), the stand-in without.
+    """The hand model of one side: MANO from `path` (MANO_RIGHT.pkl / MANO_LEFT.pkl, or their folder), the stand-in without, or as an
+    .npz of `bake_standin`.
 
     A left hand keeps its file's shape directions as they are: that is how HOLD's trainer reads them (its generator flips their x).
     Raises HoldprepError where the file is missing or is no MANO hand of that side.
     """
     if side not in SIDES:
         raise HoldprepError(f"hand side {side!r} is not one of {', '.join(SIDES)}")
-    if path is None:
-        data = _standin(side)
+    if path is None or path.suffix == ".npz":
+        data = _standin(side, path or STANDIN_FILE)
     else:
         named = path.is_file() and not any(other.upper() in path.name.upper() for other in SIDES if other != side)
         file = path if named else _find(path.parent if path.is_file() else path, side)  # a file of the other side: its neighbour
@@ -134,9 +135,9 @@ def _from_arrays(side: Side, data: Mapping[str, Any], dtype: torch.dtype) -> Han
     )
 
 
-def _standin(side: Side) -> dict[str, Any]:
-    """The baked right hand in the keys of MANO's files; the left one is its mirror image in x."""
-    with np.load(STANDIN_FILE, allow_pickle=False) as file:
+def _standin(side: Side, path: Path = STANDIN_FILE) -> dict[str, Any]:
+    """A baked right hand in the keys of MANO's files; the left one is its mirror image in x."""
+    with np.load(path, allow_pickle=False) as file:
         baked = {k: file[k] for k in file.files}
     mirror = np.array([-1.0, 1.0, 1.0]) if side == "left" else np.ones(3)
     turns = np.tile(np.outer(mirror, mirror).ravel(), 15)  # mirroring takes each R - 1 of the pose to M (R - 1) M

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holdprep.geometry.cameras import project_ahead
 from holdprep.hand import start
-from holdprep.hand.correlation import frames_repeated, in_hand_frame
+from holdprep.hand.correlation import SharedErrors, in_hand_frame
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
@@ -40,6 +40,7 @@ class Options:
     `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: noise of a coordinate. `robust` loss of meshes and 3D joints, of width `robust_m`.
     `hand_length_m`: measured from wrist to middle fingertip; targets in space are scaled to it from the camera.
     `smooth`: a prior on accelerations, as large as a first registration shows them. `outline_weight` multiplies the outline's evidence.
+    `fingers_apart` keeps fingers from passing through each other. `shared_errors` lets frames whose errors are alike count as fewer.
     `pose_noise` holds what keypoints leave open; meshes need no such prior.
     """
 
@@ -52,6 +53,8 @@ class Options:
     hand_length_m: float | None = None
     smooth: bool = False
     outline_weight: float = 1.0
+    fingers_apart: bool = True
+    shared_errors: bool = True
     pose_noise: PoseNoise = field(default_factory=PoseNoise)
     max_iterations: int = 60
 
@@ -101,7 +104,7 @@ def register(
         return minimise(problem, state, iterations, tolerance, on_each)[0]
 
     # first the tracker's measurements alone, of meshes a part: near enough for size, smoothness and outline, whose pull from afar leads astray
-    first = replace(_problem(model, used, options, COARSE), frames_repeated=float(len(frames)))
+    first = replace(_problem(model, used, options, COARSE), frames_repeated=float(len(frames)) if options.shared_errors else 1.0)
     state = run(first, state, options.max_iterations, 1.0)
     tracked = _length_m(first.points, state)
     if options.hand_length_m is not None:
@@ -110,7 +113,7 @@ def register(
     if options.smooth:
         problem = replace(problem, smoothness=Smoothness.measured(state, frames.to(device)))
     state = run(problem, state, options.max_iterations)
-    for _ in range(MOST_ROUNDS if options.shared_shape else 0):
+    for _ in range(MOST_ROUNDS if options.shared_shape and options.shared_errors else 0):
         before, problem = problem.frames_repeated, replace(problem, frames_repeated=_frames_repeated(problem, state))
         if abs(problem.frames_repeated / before - 1) < 0.1:
             break
@@ -152,7 +155,7 @@ class _Evidence:
 
     def terms(self, state: HandState) -> list[Term]:
         """Those that apply to a state."""
-        found = [separation_term(self.model, state)]
+        found = [separation_term(self.model, state) if self.options.fingers_apart else None]
         if self.outlines is not None and self.K is not None and self.options.outline_weight > 0:
             found.append(outline_term(self.model, state, self.outlines, self.K, self.options.outline_weight))
         return [term for term in found if term is not None]
@@ -176,24 +179,22 @@ def separation_term(model: HandModel, state: HandState) -> Term | None:
     if found is None:
         return None
     ids, target, normal, weight = (x.to(joints.device) for x in (found.ids, found.target_m, found.normal, found.weight))
-    return Term("separation", ids, target, weight, Noise(SEPARATION_M), normal=normal)
+    return Term("separation", ids, target, weight, Noise(SEPARATION_M), normal=normal, dtype=torch.float32)
 
 
 def _frames_repeated(problem: HandProblem, state: HandState) -> float:
     """Of the measurements that all frames share: the mean over terms, weighed by how much each measures."""
-    residuals: dict[str, list[Tensor]] = {term.name: [] for term in problem.terms}
+    sums: dict[str, SharedErrors] = {}
     for rows in chunks(len(state.transl), problem.chunk):
         posed = problem.points.pose(state.rows(rows))
         for term in problem.terms:
             residual = term.residual(posed, rows).mT
             if term.K is not None:  # pixels are seen across the viewing direction
                 residual = torch.cat([residual, torch.zeros_like(residual[..., :1])], dim=-1)
-            residuals[term.name].append(in_hand_frame(residual, state.rotations[rows, 0]).to(term.dtype))
-    often, evidence = 0.0, 0.0
-    for term in problem.terms:
-        own = float(term.weight.sum()) * term.dimensions
-        often, evidence = often + own * frames_repeated(torch.cat(residuals.pop(term.name)), term.weight), evidence + own
-    return often / evidence
+            found = SharedErrors.of(in_hand_frame(residual, state.rotations[rows, 0]), term.weight[rows])
+            sums[term.name] = sums[term.name] + found if term.name in sums else found
+    evidence = {term.name: float(term.weight.sum()) * term.dimensions for term in problem.terms}
+    return sum(evidence[name] * found.frames_repeated() for name, found in sums.items()) / sum(evidence.values())
 
 
 def _length_m(points: HandPoints, state: HandState) -> float:

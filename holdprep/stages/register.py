@@ -77,6 +77,8 @@ def _fit(
         hand_length_m=None if length_mm is None else length_mm / 1e3,
         smooth=cfg.smooth,
         outline_weight=cfg.outline,
+        fingers_apart=cfg.fingers_apart,
+        shared_errors=cfg.shared_errors,
         max_iterations=cfg.max_iterations,
     )
 

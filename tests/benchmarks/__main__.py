@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.cases import CASES
-from tests.benchmarks.clips import CLIPS, measure_clip
+from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.trackers import TRACKERS
@@ -35,6 +35,7 @@ def main() -> None:
         metavar="CLIP",
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
+    parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     told = parser.parse_args()
     rows = list(measure(told))
@@ -49,6 +50,8 @@ def measure(told: argparse.Namespace) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as scratch:
             for clip in told.clips or CLIPS:
                 yield from measure_clip(clip, told.data or Path(scratch))
+                if told.ablate:
+                    yield from measure_ablations(clip, told.data or Path(scratch))
         return
     if told.trackers or told.frames:
         for name in told.trackers or ():

@@ -45,6 +45,33 @@ def measure_clip(clip: str, root: Path) -> Iterator[Row]:
                 yield row(clip, stage, metric, value)
 
 
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "all terms": (),
+    "no outline": ("registration.outline=0",),
+    "no smoothness": ("registration.smooth=false",),
+    "fingers may cross": ("registration.fingers_apart=false",),
+    "errors independent": ("registration.shared_errors=false",),
+    "keypoints alone": (
+        *("registration.outline=0", "registration.smooth=false", "registration.fingers_apart=false", "registration.shared_errors=false"),
+    ),
+}
+ABLATED = ("error_mm", "shape_largest", "self_penetration_mm", "jitter_px", "mask_iou")
+
+
+def measure_ablations(clip: str, root: Path) -> Iterator[Row]:
+    """Registration of a prepared clip with each of its terms left out: IoU with the outlines, and the stage's own numbers."""
+    side = CLIPS[clip]
+    for name, overrides in reversed(ABLATIONS.items()):  # the default last: it is what stays
+        outcomes = run(root, root / "out", "stage=register", f"seq={clip}", "on_fail=warn", "force=true", *overrides)
+        case, metrics = f"{clip}: {name}", outcomes["register"]["metrics"]
+        for metric, value in _judge_registration(Sequence(root, clip), side, outcomes).items():
+            if metric.startswith("iou"):
+                yield row(case, "register", metric, value)
+        for metric in ABLATED:
+            if f"{side}.{metric}" in metrics:
+                yield row(case, "register", metric, metrics[f"{side}.{metric}"])
+
+
 def unpack(clip: str, root: Path) -> None:
     """The clip's recipe as a sequence folder of `root`; files that are there already and the same stay as they are."""
     assets = {"video.mp4": DEMO / "cube.mp4"}

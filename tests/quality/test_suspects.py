@@ -40,7 +40,7 @@ def test_true_masks_are_not_suspect(clip):
 
 
 def test_true_masks_of_a_rendered_hand_are_not_suspect():
-    seq = make_sequence(("right",), frames=9, size=(320, 240), degrees=30)
+    seq = make_sequence(("right",), frames=12, size=(320, 240), degrees=30)
     assert frames(suspects.suspects(seq.masks, seq.images)) == {}
 
 
