@@ -148,58 +148,64 @@ RULES: tuple[Rule, ...] = (
         "register", "longest_gap", "frames", "at most", 10, 30,
         "the pose in this gap is invented: cut the clip there, or use another tracker (hand=import)",
     ),
-    # coefficients are standard deviations over the people scanned: beyond 3 is one person in 370, beyond 5 one in two million
+    # coefficients are standard deviations over the people scanned: a normal one is beyond 3 once in 370, beyond 5 once in two million, and some
+    # one of ten is beyond 3 in one hand of 37. MANO was learned from 31 people, so that nothing is known of its tails: both bounds are a guess
     Rule(
         "register", "shape_largest", "sigma", "at most", 3, 5,
         "no person has such a hand: another focal length (object_pose.focal_px) or better hand tracks (hand=import); measure hands.length_mm",
     ),
-    # the same rarity for all coefficients together: a hand whose every coefficient is 2.2 is as rare as one with a single one of 5
+    # the same rarity for all coefficients together: every one of them at 2.2 is as rare as one normal variable at 5. A guess, as above
     Rule(
         "register", "shape_mahalanobis", "sigma", "at most", 3, 5,
         "no person has such a hand: another focal length (object_pose.focal_px) or better hand tracks (hand=import); measure hands.length_mm",
     ),
-    # adults' smallest section is the little finger's at its end joint, some 10-15 mm; the model's at 2 sigma go down to 8
+    # no survey of fingers was at hand: the bounds are a guess about the stand-in, whose smallest section is 11.7 mm, and 7.5 to 15.6 mm over
+    # random normal shapes (1st to 99th percentile)
     Rule(
         "register", "finger_breadth_min_mm", "mm", "within", (8, 20), (6.5, 25),
         "a finger is too thin or too thick: its keypoints are wrong; look at the hand overlays, try another tracker (hand=import)",
     ),
-    # the widest are the index finger's middle joint, 16-23 mm, and the thumb's end joint, up to 26
+    # a guess likewise: the stand-in's widest section is 19.4 mm, and 15.1 to 23.5 mm over random normal shapes
     Rule(
         "register", "finger_breadth_max_mm", "mm", "within", (13.5, 27), (11, 32),
         "a finger is too thin or too thick: its keypoints are wrong; look at the hand overlays, try another tracker (hand=import)",
     ),
-    # adults have 60-95 mm (5th percentile of women in Hong Kong to 95th of British men), and the model's section follows no calliper exactly
+    # hand breadth of 6068 US soldiers (ANSUR II, Gordon et al. 2014, NATICK/TR-15/007, public data): 70 mm (1st percentile of the women) to
+    # 99 mm (99th of the men), extremes 67 and 105. The margins beyond are a guess, because the model's section is not what a calliper spans
     Rule(
         "register", "palm_breadth_mm", "mm", "within", (62, 105), (55, 120),
         "the palm is too narrow or too broad: measure hands.length_mm; check the hand's side; try another tracker (hand=import)",
     ),
-    # adults have 159-205 mm (5th to 95th percentile); 135 is a child of six, 240 no one's. Every size and depth follows it, one to one
+    # hand length of the same 6068: 160 mm (1st percentile of the women) to 218 mm (99th of the men), extremes 145 and 239; children have less.
+    # Every size and depth follows it, one to one
     Rule(
         "register", "hand_length_mm", "mm", "within", (150, 220), (135, 240),
         "every size follows the hand's: measure it and set hands.length_mm",
     ),
-    # share of frames: a single slip is smoothed; one frame in four is a hand of the wrong side, or another tracker's joint order
+    # share of frames. A guess: one frame in twenty may slip, one in four is a systematic error, such as the wrong side or joint order
     *(Rule(
         stage, "beyond_limits_pct", "%", "at most", 5, 25,
         "joints bend where no joint bends: check the hand's side (hand.check=true), look at the overlays, try another tracker (hand=import)",
     ) for stage in ("register", "align")),
-    # skin gives way by some 2 mm on either side where fingers press; 8 mm is half a finger in another
+    # a guess: where fingers press, soft skin gives way by a few millimetres, and the measure itself is right to 1-2 mm; 8 mm is half a finger
     *(Rule(
         stage, "self_penetration_mm", "mm", "at most", 4, 8,
         "fingers pass through each other: fingers were confused; look at the overlays, try another tracker (hand=import)",
     ) for stage in ("register", "align")),
-    # below 0.75 a finger is missing or beside its place; rough masks of a right hand have 0.8, rendered ones over 0.9. NaN: nothing to compare
+    # of the hand's own silhouette it is 1; a mask without two of the straight fingers, or a hand 20 px beside a mask of some 200 px, has under
+    # 0.75. The bounds are a guess
     *(Rule(
         stage, "mask_iou", "", "at least", 0.75, 0.6,
         "the posed hand does not fill its mask: look at the overlays; end the mask at the wrist; check the hand's side and the focal length",
     ) for stage in ("register", "align")),
-    # share of the mask's edge within 4 px: steps of a rough mask and soft skin cost a third; a hand 20 px aside keeps what lies along the shift
+    # share of the mask's own edge within 2.5 % of the hand's size of the silhouette's edge; a hand that is shifted keeps what lies along the
+    # shift. The bounds are a guess
     *(Rule(
         stage, "outline_explained_pct", "%", "at least", 60, 35,
         "hand and mask have other outlines: look at the overlays; correct the masks (segmenter.fix=true), try another tracker (hand=import)",
     ) for stage in ("register", "align")),
-    # independent noise from frame to frame; 1 px is seen as trembling, 3 px blur a fingertip of 20 px for who trains on it. The RMS of the
-    # 11-frame high-pass (jitter_px) has no bounds: fast motion passes it as well
+    # independent noise from frame to frame. A guess: 3 px are a sixth of a fingertip of 20 px, which the trainer then cannot resolve. The RMS of
+    # the 11-frame high-pass (jitter_px) has no bounds: fast motion passes it as well
     *(Rule(
         stage, "frame_noise_px", "px", "at most", 1, 3,
         "the hand trembles: set registration.smooth=true and hand.smooth=true, or try another tracker (hand=import)",

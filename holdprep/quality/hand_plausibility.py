@@ -1,15 +1,13 @@
-"""Numbers that a wrong hand cannot hide, without ground truth: shape, thickness, joints' limits, self-penetration, jitter and outline.
+"""Measures of a posed hand that need no ground truth: shape, breadths, joint limits, self-penetration, and noise from frame to frame.
 
 Everything is measured on the model's own skin in MANO's layout, so MANO and the stand-in hand are measured alike.
 """
 
 import math
 
-import cv2
 import numpy as np
 import torch
 from scipy.signal import savgol_filter
-from scipy.spatial import cKDTree
 from scipy.special import ndtri_exp
 from torch import Tensor
 
@@ -25,8 +23,6 @@ PERCENTILE = 95.0  # of frames: what happens in one frame of twenty shows, a sin
 LIMIT_TOLERANCE = 2 * LIMIT_SIGMA  # rad: the registration's limits are soft, with a standard deviation of LIMIT_SIGMA
 WINDOW, ORDER = 11, 3  # frames, and degree of the polynomial that counts as smooth motion
 LEAST_PAIRS, NORMAL_MAD = 12, 0.6745  # pairs of second differences; median of |x| for a normal x of standard deviation 1
-OUTLINE_PX = 4.0
-BESIDE_PX = 4  # an edge this near to what may hide the hand is the other thing's edge
 
 Metrics = dict[str, float]
 Curves = dict[str, np.ndarray]
@@ -113,9 +109,9 @@ def limit_metrics(excess_deg: np.ndarray) -> Metrics:
 def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.ndarray]:
     """RMS over points and frames of the high-pass of points (T, N, 2) px, and the RMS of each frame (T,); NaN where there is none.
 
-    The high-pass is what a cubic fitted to 11 frames leaves at the middle one (Savitzky and Golay 1964). A moving average of 11 frames would
-    count smooth motion: a hand that swings by 100 px once in 60 frames would have 4 px of jitter, against 0.05 px here. Of white noise it keeps 89 % of the
-    RMS. A frame counts where it and five frames on either side are valid (`is_valid` (T,) bool), so stretches under 11 frames do not.
+    The high-pass is what a cubic fitted to 11 frames leaves at the central one (Savitzky and Golay 1964). It removes slow motion: of a swing
+    by 100 px once in 60 frames it keeps under 0.2 px. Of white noise it keeps 89 % of the RMS. A frame counts where it and five frames on
+    either side are valid (`is_valid` (T,) bool), so stretches under 11 frames do not. Fast motion passes as well: see `frame_noise_px`.
     """
     curve = np.full(len(points_px), np.nan)
     valid = np.asarray(is_valid, bool) & np.isfinite(points_px).all(axis=(1, 2))
@@ -132,9 +128,9 @@ def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.nd
 def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
     """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px; NaN where too few tell.
 
-    Fast motion passes the high-pass of `jitter_px` as well: a hand that is filmed at 10 frames a second and turns an object has 4 px of
-    it, and so has the object, whose poses are good to 0.5 px. Noise of variance v makes neighbouring second differences alternate, with a
-    covariance of -4 v; motion does not. Second differences beyond 3 robust standard deviations are clipped.
+    Independent noise of variance v gives neighbouring second differences a covariance of -4 v. Motion that takes more than four frames for a
+    period gives them a positive one, so it adds nothing; but it is subtracted, so fast motion hides small noise and the result is then a lower
+    bound. Second differences beyond 3 robust standard deviations are clipped. At least 12 pairs of them are needed: 15 frames in a row.
     """
     bends = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
     bends = np.diff(bends, 2, axis=0)
@@ -144,37 +140,6 @@ def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
     limit = 3 * np.nanmedian(np.abs(bends), axis=0) / NORMAL_MAD
     bends = np.clip(bends, -limit, limit)
     return float(np.sqrt(max(0.0, -np.mean(bends[1:][pairs] * bends[:-1][pairs]) / 4)))
-
-
-def usable_edge(mask: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """(N, 2) x, y of the edge pixels of a mask (H, W) bool that are the hand's own: not within 4 px of what may hide or continue it (`hidden`
-    (H, W) bool: object, other hand, arm) nor of the picture's border."""
-    ring = (2 * BESIDE_PX + 1, 2 * BESIDE_PX + 1)
-    free = cv2.erode((~hidden).astype(np.uint8), np.ones(ring, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return _xy(edge(mask) & (free > 0))
-
-
-def edge(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool pixels of a mask that have a 4-neighbour outside of it or are at the picture's border."""
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.asarray(mask, bool) & (inner == 0)
-
-
-def outline_explained_pct(edge_px: np.ndarray, silhouette: np.ndarray, within_px: float = OUTLINE_PX) -> float:
-    """Share of a mask's usable edge pixels (N, 2) that have an edge pixel of the drawn silhouette (H, W) bool within `within_px`.
-
-    NaN without edge pixels, 0 without a silhouette.
-    """
-    drawn = _xy(edge(silhouette))
-    if not len(edge_px) or not len(drawn):
-        return 0.0 if len(edge_px) else math.nan
-    distance, _ = cKDTree(drawn).query(edge_px)
-    return 100 * float((distance <= within_px).mean())
-
-
-def _xy(pixels: np.ndarray) -> np.ndarray:
-    return np.argwhere(pixels)[:, ::-1]
 
 
 def _percentile(values: np.ndarray) -> float:

@@ -26,6 +26,22 @@ from holdprep.validation import keys
         ("object_pose", "interpolated_frames", 1000, "warn"),
         ("object_pose", "held_pct", 20, "warn"),
         ("object_pose", "held_pct", 20.1, "fail"),
+        ("register", "shape_largest", 3.01, "warn"),
+        ("register", "shape_mahalanobis", 5.01, "fail"),
+        ("register", "finger_breadth_min_mm", 7.9, "warn"),
+        ("register", "finger_breadth_max_mm", 32.1, "fail"),
+        ("register", "right.palm_breadth_mm", 99.0, "pass"),  # the 99th percentile of men
+        ("register", "right.palm_breadth_mm", 70.0, "pass"),  # the 1st of women
+        ("register", "right.hand_length_mm", 160.0, "pass"),
+        ("register", "right.hand_length_mm", 218.0, "pass"),
+        ("register", "right.hand_length_mm", 134.9, "fail"),
+        ("register", "beyond_limits_pct", 5.1, "warn"),
+        ("align.h", "self_penetration_mm", 8.1, "fail"),
+        ("align.ho", "left.mask_iou", 0.74, "warn"),
+        ("align.ho", "left.outline_explained_pct", 34.0, "fail"),
+        ("register", "left.frame_noise_px", 1.0, "pass"),
+        ("register", "left.frame_noise_px", 1.01, "warn"),
+        ("align.ho", "left.frame_noise_px", 3.01, "fail"),
         ("register", "hand_model", "mano", "pass"),
         ("register", "hand_model", "standin", "warn"),
         ("build", "trainable", True, "pass"),
@@ -75,6 +91,13 @@ def test_the_full_name_wins_over_its_end():
 def test_other_metrics_and_other_stages_are_not_judged():
     assert judge("align.ho", {"loss": 3.0, "frames": 1}) == []
     assert judge("nonsense", {"frames": 1}) == []
+
+
+@pytest.mark.parametrize("stage", ["register", "align.h", "align.ho"])
+def test_jitter_is_reported_but_not_judged(stage: str):
+    """Fast motion passes its filter; the noise between frames is judged instead."""
+    (gate,) = judge(stage, {"right.jitter_px": 50.0, "right.frame_noise_px": 50.0})
+    assert (gate.metric, gate.status) == ("right.frame_noise_px", "fail")
 
 
 def test_the_worst_gate_decides():
