@@ -19,7 +19,19 @@ JUDGED: dict[str, tuple[str, ...]] = {
     "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "size_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
 }
 BEST_IS_HIGH = ("mask_iou", "contour_f", "fscore_5mm_pct", "registered_pct")
-UNITS = {"mm": "mm", "px": "px", "pct": "%", "iou": "", "f": "", "s": "s", "median": "deg", "p95": "deg", "deg": "deg", "mb": "MB"}
+UNITS = {
+    "mm": "mm",
+    "px": "px",
+    "pct": "%",
+    "iou": "",
+    "f": "",
+    "s": "s",
+    "median": "deg",
+    "p95": "deg",
+    "deg": "deg",
+    "mb": "MB",
+    "beta": "",
+}
 
 
 def row(case: str, stage: str, metric: str, value: float) -> Row:
