@@ -38,7 +38,7 @@ def make_scene(
     """The truth, with frames named 0000, 0001, ..., and the film, which is shot as it is read.
 
     `size` (width, height) in px; see `film.Camera` for the camera's faults. One hand shape serves both hands. `hands` are filmed in place of the
-    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then holds no parameters. Raises HoldprepError
+    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then holds joints alone. Raises HoldprepError
     without OpenGL, when the first frame is read.
     """
     rng = np.random.default_rng(seed)
@@ -58,7 +58,9 @@ def make_scene(
         T_cam_obj=T_shaken @ motion.T_cam_obj,
         object_vertices_m=obj.vertices_m,
         object_faces=obj.faces,
-        hands={side: _hand(models[side], moved(models[side], params, T_shaken), not hands) for side, params in motion.params.items()},
+        hands={
+            side: _hand(models[side], moved(models[side], params, T_shaken), is_model=not hands) for side, params in motion.params.items()
+        },
         grasp=grasp,
         segments=motion.segments,
         contact=np.max([gap < TOUCH_MM for gap in motion.contact_gap_mm.values()], axis=0),
@@ -66,6 +68,7 @@ def make_scene(
     return truth, film.shoot(actors, camera, seed)
 
 
-def _hand(model: HandModel, params: ManoParams, with_params: bool) -> HandTruth:
+def _hand(model: HandModel, params: ManoParams, is_model: bool) -> HandTruth:
+    """The hand's joints; parameters and vertices too where it is the hand model that everything is fitted with."""
     mesh = lbs.forward(model, params)
-    return HandTruth(params if with_params else None, mesh.vertices.numpy(), mesh.joints.numpy())
+    return HandTruth(params, mesh.vertices.numpy(), mesh.joints.numpy()) if is_model else HandTruth(joints_m=mesh.joints.numpy())
