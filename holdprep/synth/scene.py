@@ -1,6 +1,6 @@
 """A whole synthetic sequence from a few choices: who holds what, how it moves, how it is filmed, and the truth about it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -33,14 +33,16 @@ def make_scene(
     blur: float = 0.0,
     noise: float = 2.0,
     seed: int = 0,
+    hands: Mapping[Side, HandModel] | None = None,
 ) -> tuple[GroundTruth, Iterator[film.Shot]]:
     """The truth, with frames named 0000, 0001, ..., and the film, which is shot as it is read.
 
-    `size` (width, height) in px; see `film.Camera` for the camera's faults. One hand shape serves both hands. Raises HoldprepError without
-    OpenGL, when the first frame is read.
+    `size` (width, height) in px; see `film.Camera` for the camera's faults. One hand shape serves both hands. `hands` are filmed in place of the
+    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then holds joints alone. Raises HoldprepError
+    without OpenGL, when the first frame is read.
     """
     rng = np.random.default_rng(seed)
-    models = {side: load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}
+    models = {side: hands[side] if hands else load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}
     obj = make_object(object_name)
     betas = torch.from_numpy(SHAPE_STD * rng.standard_normal(10))
     motion = make_motion(obj, models, grasp, frames, degrees=degrees, depth_m=depth_m, seed=seed, betas=betas)
@@ -56,7 +58,9 @@ def make_scene(
         T_cam_obj=T_shaken @ motion.T_cam_obj,
         object_vertices_m=obj.vertices_m,
         object_faces=obj.faces,
-        hands={side: _hand(models[side], moved(models[side], params, T_shaken)) for side, params in motion.params.items()},
+        hands={
+            side: _hand(models[side], moved(models[side], params, T_shaken), is_model=not hands) for side, params in motion.params.items()
+        },
         grasp=grasp,
         segments=motion.segments,
         contact=np.max([gap < TOUCH_MM for gap in motion.contact_gap_mm.values()], axis=0),
@@ -64,6 +68,7 @@ def make_scene(
     return truth, film.shoot(actors, camera, seed)
 
 
-def _hand(model: HandModel, params: ManoParams) -> HandTruth:
+def _hand(model: HandModel, params: ManoParams, is_model: bool) -> HandTruth:
+    """The hand's joints; parameters and vertices too where it is the hand model that everything is fitted with."""
     mesh = lbs.forward(model, params)
-    return HandTruth(params, mesh.vertices.numpy(), mesh.joints.numpy())
+    return HandTruth(params, mesh.vertices.numpy(), mesh.joints.numpy()) if is_model else HandTruth(joints_m=mesh.joints.numpy())

@@ -14,6 +14,7 @@ from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.measure import Row, measure_case
+from tests.benchmarks.other_hands import CASE, measure_other_hands
 from tests.benchmarks.trackers import TRACKERS
 
 
@@ -67,6 +68,8 @@ def measure(told: argparse.Namespace) -> Iterator[Row]:
         for case in CASES:
             if case.name in told.only if told.only else case.quick or not told.quick:
                 yield from measure_case(case, told.root or Path(scratch))
+        if CASE in told.only if told.only else not told.quick:
+            yield from measure_other_hands(told.root or Path(scratch))
 
 
 def show(rows: Sequence[Row], old: Sequence[Row]) -> None:
