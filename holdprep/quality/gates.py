@@ -187,9 +187,9 @@ RULES: tuple[Rule, ...] = (
         stage, "beyond_limits_pct", "%", "at most", 5, 25,
         "joints bend where no joint bends: check the hand's side (hand.check=true), look at the overlays, try another tracker (hand=import)",
     ) for stage in ("register", "align")),
-    # a guess: where fingers press, soft skin gives way by a few millimetres, and the measure itself is right to 1-2 mm; 8 mm is half a finger
+    # a guess: where fingers press, soft skin gives way by a few millimetres, and the measure itself is right to 1-2 mm: fists have 5; 10 mm is half a finger
     *(Rule(
-        stage, "self_penetration_mm", "mm", "at most", 4, 8,
+        stage, "self_penetration_mm", "mm", "at most", 6, 10,
         "fingers pass through each other: fingers were confused; look at the overlays, try another tracker (hand=import)",
     ) for stage in ("register", "align")),
     # of the hand's own silhouette it is 1; a mask without two of the straight fingers, or a hand 20 px beside a mask of some 200 px, has under
