@@ -26,7 +26,7 @@ from tests.running import run
 CASE = "other_hands"
 FRAMES, OBJECTS = 60, ("can", "box", "bottle", "mug")
 OFF_PX = 25.0  # the mean of a frame's joints: farther off, its hand is not where the picture shows it
-TOLD = ("on_fail=warn", "source=synthetic", "segmenter=truth", "hand=mediapipe")
+TOLD = ("on_fail=warn", "source=synthetic", "segmenter=truth", "hand=mediapipe", "object_pose=truth")
 
 
 def other_hands() -> dict[str, HandModel]:
@@ -59,7 +59,7 @@ def measure_other_hands(root: Path) -> Iterator[Row]:
         seq = Sequence(root, f"{CASE}_{name}")
         write_rendered(seq, truth, shots)
         told = (f"seq={seq.name}", *TOLD)
-        for stage in ("segment", "hand_pose", "register"):
+        for stage in ("segment", "hand_pose", "object_pose", "register"):
             run(root, root / "out", f"stage={stage}", *told)
         judged = run(root, root / "out", "stage=evaluate", *told)["evaluate"]["metrics"]
         yield row(seq.name, "register", "pa_mpjpe_mm", worst(judged, "pa_mpjpe_mm"))
@@ -67,11 +67,12 @@ def measure_other_hands(root: Path) -> Iterator[Row]:
 
 
 def _judged(seq: Sequence) -> Iterator[Row]:
-    fit, truth = seq.read_npy("fit_slerp")["right"], load_truth(seq.path("truth"))
+    fits, truth = seq.read_npy("fit_slerp"), load_truth(seq.path("truth"))
+    fit = fits["right"]
     model, valid = load_hand_model("right", dtype=torch.float64), np.asarray(fit["is_valid"]) > 0
     joints = lbs.forward(model, params_from_dict(fit)).joints.numpy()
     seen = project(truth.hands["right"].joints_m, truth.K)
-    off_px = np.linalg.norm(project(joints, seq.read_npy("v3d")["K"]) - seen, axis=-1).mean(axis=1)
+    off_px = np.linalg.norm(project(joints, np.asarray(fits["K"])) - seen, axis=-1).mean(axis=1)
     yield row(seq.name, "register", "valid_pct", 100 * valid.mean())
     yield row(seq.name, "register", "valid_off_25px_pct", 100 * (off_px[valid] > OFF_PX).mean())
     yield row(seq.name, "register", "j2d_median_px", np.median(off_px[valid]))
