@@ -37,7 +37,7 @@ def root(scene: SyntheticSequence, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def evaluate(root: Path, *knobs: str, align: bool = False) -> dict[str, float]:
     """What stage=evaluate says when each stage has the truth but for `knobs`."""
-    for stage in ("segment", "hand_pose", "register", "object_pose", *(["align"] if align else [])):
+    for stage in ("segment", "hand_pose", "object_pose", "register", *(["align"] if align else [])):
         run(root, root / "out", f"stage={stage}", *TRUTH, *knobs)
     return run(root, root / "out", "stage=evaluate", *TRUTH, *knobs)["evaluate"]["metrics"]
 
@@ -77,19 +77,19 @@ def test_the_truth_is_found_again(clean: dict[str, float]):
 @pytest.mark.parametrize(
     ("knob", "moved", "by_at_least", "may_move"),
     [
-        ("hand.depth_noise_pct=3", "right.mpjpe_mm", 10.0, HANDS),
         ("hand.size_error_pct=5", "right.root_relative_mpjpe_mm", 1.5, HANDS | SHAPE),
         ("hand.drop_pct=40", "right.filled_mpjpe_mm", 0.0, HANDS | SHAPE),
-        ("segmenter.erode_px=4", "object.mask_iou", 0.05, MASKS | SEEN | ADD),
-        ("segmenter.dilate_px=4", "object.mask_iou", 0.05, MASKS | SEEN | ADD),
-        ("segmenter.leak_pct=20", "object.mask_iou", 0.05, MASKS | SEEN | ADD),
+        ("segmenter.erode_px=4", "object.mask_iou", 0.05, MASKS | SEEN | ADD | HANDS | SHAPE),
+        ("segmenter.dilate_px=4", "object.mask_iou", 0.05, MASKS | SEEN | ADD | HANDS | SHAPE),
+        ("segmenter.leak_pct=20", "object.mask_iou", 0.05, MASKS | SEEN | ADD | HANDS | SHAPE),
         ("object_pose.drop_pct=40", "registered_pct", 30.0, ADD | SEEN | {"registered_pct"}),
-        ("object_pose.focal_error_pct=5", "focal_error_pct", 4.9, ADD | SEEN | {"focal_error_pct"}),
+        ("object_pose.focal_error_pct=5", "focal_error_pct", 4.9, ADD | SEEN | HANDS | SHAPE | {"focal_error_pct"}),
     ],
 )
 def test_a_knob_moves_its_metric_and_no_other(
     root: Path, clean: dict[str, float], knob: str, moved: str, by_at_least: float, may_move: set[str]
 ):
+    """The hand follows its mask: it is fitted to the outline."""
     found = evaluate(root, knob)
     assert abs(found[moved] - clean.get(moved, 0.0)) >= by_at_least
     others = (clean.keys() | found.keys()) - may_move
@@ -97,10 +97,15 @@ def test_a_knob_moves_its_metric_and_no_other(
         assert found[name] == pytest.approx(clean[name], rel=0.02, abs=0.02), name
 
 
+def test_depth_noise_of_meshes_is_undone_by_their_keypoints(root: Path):
+    """Meshes that are 3 % too near or too far, 10 mm and more, are placed by where their joints are seen."""
+    assert evaluate(root, "hand.depth_noise_pct=3")["right.mpjpe_mm"] < 1.0
+
+
 def test_keypoint_noise_shows_in_the_alignment_of_the_hand(root: Path):
     clean, noisy = (evaluate(root, f"hand.noise_px={px}", align=True) for px in (0, 8))
-    assert noisy["right.mrrpe_mm"] > clean["right.mrrpe_mm"] + 1
-    assert noisy["right.mpjpe_mm"] > clean["right.mpjpe_mm"] + 1
+    assert noisy["right.mrrpe_mm"] > clean["right.mrrpe_mm"] + 0.5
+    assert noisy["right.mpjpe_mm"] > clean["right.mpjpe_mm"] + 0.5
     for name in (*MASKS, "registered_pct", "focal_error_pct", "rotation_error_deg_median"):
         assert noisy[name] == pytest.approx(clean[name], abs=0.02), name
 
