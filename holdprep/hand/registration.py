@@ -123,7 +123,9 @@ def register(
         terms = evidence.terms(state)
         if not terms:
             break
-        further = replace(problem, points=HandPoints.of(model, torch.arange(778)), terms=[*_terms(used, options, 1), *terms])
+        skin = any(term.name == "outline" for term in terms)  # else joints, and what meshes need
+        points = HandPoints.of(model, torch.arange(778)) if skin else problem.points
+        further = replace(problem, points=points, terms=[*_terms(used, options, 1), *terms])
         state = run(replace(further, chunk=_chunk(further.points)), state, ROUND_STEPS)
     who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
     note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
