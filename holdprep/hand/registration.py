@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from holdprep.hand import start
+from holdprep.hand import lbs, start
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
@@ -167,6 +167,19 @@ def _error(problem: HandProblem, state: HandState) -> Tensor:
         weight = term.weight[rows].to(distance)
         errors.append((distance * weight).sum(dim=1) / weight.sum(dim=1))
     return torch.cat(errors)
+
+
+def error_of(model: HandModel, params: ManoParams, vertices_m: Tensor, *, rescaled: bool = False) -> Tensor:
+    """(T,) mean distance in metres of posed vertices to a tracker's (T, 778, 3), NaN where it has none.
+
+    `rescaled`: the fit has another hand size than the tracker; its meshes are first scaled from the camera by the one factor that fits best.
+    """
+    posed = lbs.forward(model, params).vertices
+    target = vertices_m.to(posed)
+    if rescaled:
+        seen = torch.isfinite(target) & torch.isfinite(posed)
+        target = target * (posed[seen] * target[seen]).sum() / target[seen].square().sum()
+    return (posed - target).norm(dim=-1).mean(dim=1)
 
 
 def spread(params: ManoParams, is_valid: Tensor) -> ManoParams:

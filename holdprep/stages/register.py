@@ -10,13 +10,13 @@ import trimesh
 from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
 from holdprep.hand import adam, direct, infill, lbs, registration
-from holdprep.hand.model import HandModel, ManoParams, Side
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits
 from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import VertexTrack, hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
+from holdprep.stages.common import hand_model, params_from_dict, params_to_dict, wanted_sides
 
 
 def run(ctx: Context) -> Result:
@@ -42,6 +42,32 @@ def run(ctx: Context) -> Result:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
     ctx.seq.write_npy("fit_slerp", filled)
+    return result
+
+
+def measure(ctx: Context) -> Result:
+    """Of hold_fit.slerp.npy, whoever made it: its distance to the tracker's meshes in the frames that are not marked as filled."""
+    names = ctx.seq.frame_names()
+    track, fits = hamer.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
+    result = Result(metrics={"frames": len(names)})
+    for side in (s for s in SIDES if s in fits):
+        model = hand_model(ctx.cfg, side)
+        params = params_from_dict(fits[side])
+        if len(params.transl) != len(names) or side not in track.vertices_m:
+            path = ctx.seq.path("fit_slerp")
+            raise HoldprepError(
+                f"{path} has {len(params.transl)} frames of the {side} hand, images/ has {len(names)}: run stage=register again"
+            )
+        marked = torch.as_tensor(np.asarray(fits[side].get("is_valid", np.ones(len(names))))) > 0
+        rescaled = ctx.cfg.hands.length_mm is not None
+        error_m = registration.error_of(model, params, torch.as_tensor(track.vertices_m[side]), rescaled=rescaled)
+        is_valid = marked & torch.isfinite(error_m)
+        if not bool(is_valid.any()):
+            raise HoldprepError(
+                f"{ctx.seq.path('fit_slerp')} has no frame of the {side} hand that the tracker has: run stage=register again"
+            )
+        _report(result, side, model, registration.Registration(params, is_valid, error_m), is_valid)
+        result.metrics["hand_model"] = model.name
     return result
 
 
