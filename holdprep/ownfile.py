@@ -22,8 +22,9 @@ FIXED = ("seq", "data_root")  # say where the file itself is
 @dataclass(frozen=True)
 class Settings:
     """The overrides that a sequence is run with: `own` of holdprep.yaml and `remembered` of earlier runs, both without what is hidden, and
-    `named` on the command line; each by key."""
+    `named` on the command line; each by key. `file` is all that holdprep.yaml holds."""
 
+    file: Mapping[str, str]
     own: Mapping[str, str]
     remembered: Mapping[str, str]
     named: Mapping[str, str]
@@ -50,7 +51,7 @@ def settings(path: Path, records: Iterable[Mapping[str, Any]], told: Sequence[st
         remembered = _without(remembered, given) | _without(given, edited)
     remembered = {k: text for k, text in _without(remembered, [*named, *_preset(told, conf_dir)]).items() if _is_allowed(text, conf_dir)}
     found = overrides(path, [*remembered.values(), *told], conf_dir) if path.is_file() else []
-    return Settings(_keyed(found), remembered, named)
+    return Settings(file, _keyed(found), remembered, named)
 
 
 def transient() -> set[str]:

@@ -12,7 +12,7 @@ from holdprep.config import Config
 CONF = Path(__file__).parent.parent / "conf"
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=8)
 def composed(*told: str) -> Config:
     """The configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
