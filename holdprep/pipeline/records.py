@@ -27,7 +27,8 @@ def path(seq: Sequence, stage: str, kind: Kind | Literal["running"] = "json", ro
 
 
 def read(seq: Sequence, stage: str, kind: Kind = "json") -> dict[str, Any] | None:
-    """The overlay's record, else the sequence's; None where there is none. An unreadable one, or an older version's, counts as none."""
+    """The overlay's record, else the sequence's; None where there is none. An unreadable one counts as none; one in the format of an older
+    holdprep says what was made, and has no settings to compare."""
     for root in dict.fromkeys((seq.home, seq.root)):
         try:
             record = json.loads(path(seq, stage, kind, root).read_text())
@@ -35,6 +36,8 @@ def read(seq: Sequence, stage: str, kind: Kind = "json") -> dict[str, Any] | Non
             continue
         if isinstance(record, dict) and record.get("format") == FORMAT:
             return record
+        if isinstance(record, dict) and {"outputs", "inputs", "metrics"} <= record.keys():
+            return record | {"settings": None}
     return None
 
 

@@ -44,7 +44,8 @@ def state_of(stage: Stage, cfg: Config, seq: Sequence) -> State:
         if lacking:
             return State("missing", f"{_name(lacking[0])} is not there" if found else "it has not run", loses=tuple(found))
         return State("foreign", "its outputs are there and were not made by holdprep")
-    made = record["outputs"]
+    known = {*stage.outputs, *stage.optional(cfg)}
+    made = {a: h for a, h in record["outputs"].items() if a in known or record["settings"] is not None}  # older ones listed previews
     differs = "; ".join(differences(record, now(stage, cfg, seq)))
     changed = tuple(a for a in found if a in made and found[a] != made[a])
     extra = tuple(a for a in found if a not in made)
@@ -76,6 +77,8 @@ def now(stage: Stage, cfg: Config, seq: Sequence) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What has changed from a record to what is `now`, each in words; at most a few, then how many more."""
+    if before.get("settings") is None:
+        return ["its record is of an older holdprep"]
     found = [*_changed_inputs(before.get("inputs", {}), after["inputs"]), *_changed_values(before.get("settings"), after["settings"], "")]
     if before.get("version") != after["version"]:
         found.append(f"holdprep's version changed ({before.get('version')} -> {after['version']})")

@@ -4,12 +4,22 @@ Stages are imported when they run. A stage's own order is that of `GRAPH`; each 
 """
 
 from holdprep.config import Config
-from holdprep.pipeline.stage import Stage, deferred
+from holdprep.pipeline.stage import Context, Stage, deferred
 from holdprep.sequence import ENTITIES, MODES
 from holdprep.stages import inputs
 
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
 TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
+
+
+def _click(ctx: Context) -> None:
+    if getattr(ctx.cfg.segmenter, "ui", False) or getattr(ctx.cfg.segmenter, "fix", False):
+        deferred("holdprep.stages.segment", "click")(ctx)
+
+
+def _check(ctx: Context) -> None:
+    if ctx.cfg.hand.check:
+        deferred("holdprep.stages.hand_check", "inspect")(ctx)
 
 
 def _align_stage(mode: str) -> Stage:
@@ -49,7 +59,7 @@ SEGMENT = Stage(
     remembers=("segmenter", "hands", "seed"),
     external=inputs.segment_files,
     measure=deferred("holdprep.stages.segment", "measure"),
-    prepare=deferred("holdprep.stages.segment", "click"),
+    prepare=_click,
 )
 HAND_POSE = Stage(
     "hand_pose",
@@ -63,7 +73,7 @@ HAND_POSE = Stage(
     remembers=("hand", "hands", "hand_model", "seed"),
     external=inputs.hand_pose_files,
     measure=deferred("holdprep.stages.hand_pose", "measure"),
-    inspect=deferred("holdprep.stages.hand_check", "inspect"),
+    inspect=_check,
 )
 REGISTER = Stage(
     "register",

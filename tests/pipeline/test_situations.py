@@ -1,5 +1,6 @@
 """What the pipeline makes of every situation that a sequence can be in: a table of fake stages, no video."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdprep.errors import HoldprepError
+from holdprep.pipeline import records
 from tests.pipeline.world import World
 
 FRESH = {"create": "fresh", "segment": "fresh", "hand_pose": "fresh"}
@@ -172,3 +174,15 @@ class TestForeign:
             world.seq().target(artefact).write_text("foreign 95")
         assert world.run() == ["create", "segment"]
         assert world.outcomes()["hand_pose"]["status"] == "kept"
+
+
+def test_a_record_of_an_older_holdprep_is_its_own_work_not_a_persons(world: World):
+    """It lists previews among its outputs, and holds whole nodes of the configuration instead of settings."""
+    path = records.path(world.seq(), "create")
+    old = json.loads(path.read_text())
+    del old["format"], old["settings"]
+    path.write_text(json.dumps(old | {"config": {"create": {}}, "outputs": old["outputs"] | {"raw_images": "0" * 32}}))
+    delete("raw_images")(world)
+    assert world.kinds() == FRESH | {"create": "stale"}
+    assert world.plan()["create"].reason == "its record is of an older holdprep"
+    assert world.run() == ["create"]
