@@ -215,7 +215,7 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     selected = stages.select(cfg)
     check_objective(cfg, [stage.name for stage in selected])
     _say_what_is_kept(settings)
-    context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named), settings.file)
+    context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - ownfile.transient(), settings.file)
     ending = "failed"
     try:
         outcomes = runner.run(selected, stages.GRAPH, context)

@@ -102,13 +102,15 @@ def test_artefacts_have_the_layout_of_the_contract(prepared):
 def test_nothing_runs_twice_and_a_weight_reruns_align_alone(prepared):
     _, root, _ = prepared
     again = run(root / "data", root / "again", "stage=all", *ASKED)
-    assert {n: s["status"] for n, s in again.items() if s["status"] == "done"} == {"report": "done"}
+    assert {s["status"] for s in again.values()} == {"skipped", "kept"}
     other = run(root / "data", root / "other", "stage=all", *ASKED, "weights.contact=50")
     done = [n for n, s in other.items() if s["status"] == "done"]
     assert done == ["align.h", "align.o", "align.ho", "build", "report"]
+    kept = run(root / "data", root / "kept_weights", "stage=all", *ASKED)  # a weight given once stays
+    assert {s["status"] for s in kept.values()} == {"skipped", "kept"}
 
 
-def test_a_replaced_artefact_is_kept_until_forced(prepared):
+def test_a_replaced_artefact_is_kept_and_measured_until_forced(prepared):
     _, root, _ = prepared
     path = root / "data" / "box" / "processed" / "hold_fit.slerp.npy"
     original = path.read_bytes()
@@ -117,6 +119,12 @@ def test_a_replaced_artefact_is_kept_until_forced(prepared):
     try:
         kept = run(root / "data", root / "kept", "stage=register", *ASKED)
         assert kept["register"]["status"] == "kept"
+        assert kept["register"]["metrics"] == pytest.approx(
+            {k: v for k, v in prepared[2]["register"]["metrics"].items() if not k.endswith(("outlier_frames",))}
+            | {k: 0 for k in kept["register"]["metrics"] if k.endswith("outlier_frames")},
+            rel=1e-3,
+            abs=1e-3,
+        )  # the same fit: measured from the files it is as good
         assert safeio.load_npy(path)["note"] == "mine"
         forced = run(root / "data", root / "forced", "stage=register", "force=true", *ASKED)
         assert forced["register"]["status"] == "done"

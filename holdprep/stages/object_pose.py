@@ -114,6 +114,7 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_
         min_registered_pct=cfg.min_registered_pct,
         max_gap=cfg.max_gap,
         seed=ctx.cfg.seed,
+        num_threads=cfg.threads,
         progress=True,
     )
 

@@ -44,7 +44,9 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("stage", ["create", "segment", "hand_pose"])
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a defect")], ids=["ctrl-c", "full", "bug"]
+    "error",
+    [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a defect")],
+    ids=["ctrl-c", "full", "bug"],
 )
 def test_an_interrupted_rewrite_changes_nothing_and_is_made_up_for(world: World, stage: str, error: BaseException):
     told = ("create.max_side=960", "seed=1", "hands.length_mm=185")

@@ -67,9 +67,7 @@ def test_situations(world: World, act: Callable[[World], None], told: tuple[str,
         assert world.run(*told)[: len(ran)] == ran
         assert [name for name in world.ran if name in ran] == ran
         kinds = world.kinds(*told)
-        assert {n: k for n, k in kinds.items() if changed.get(n) != "foreign"} == {
-            n: "fresh" for n in FRESH if changed.get(n) != "foreign"
-        }
+        assert {n: k for n, k in kinds.items() if changed.get(n) != "foreign"} == {n: "fresh" for n in FRESH if changed.get(n) != "foreign"}
     else:
         with pytest.raises(HoldprepError, match="is no track"):  # what cannot be measured is an error, not a pass
             world.run(*told)
@@ -79,9 +77,7 @@ def test_every_stage_that_runs_says_why(world: World, caplog: pytest.LogCaptureF
     caplog.set_level("INFO", "holdprep")
     world.run("create.max_side=960")
     said = [r.getMessage() for r in caplog.records]
-    assert said[0] == (
-        "plan         made anew: create (create.max_side changed (2000 -> 960)); then segment, hand_pose"
-    )
+    assert said[0] == ("plan         made anew: create (create.max_side changed (2000 -> 960)); then segment, hand_pose")
     assert "create       runs: create.max_side changed (2000 -> 960)" in said
     assert any(line.startswith("segment      runs: images has changed") for line in said)
 
