@@ -49,7 +49,9 @@ def settings(path: Path, records: Iterable[Mapping[str, Any]], told: Sequence[st
         given, before = record.get("given", {}), record.get("own", {})
         edited = [key for key, text in file.items() if before.get(key) != text]
         remembered = _without(remembered, given) | _without(given, edited)
-    remembered = {k: text for k, text in _without(remembered, [*named, *_preset(told, conf_dir)]).items() if _is_allowed(text, conf_dir)}
+    # a video that is named is to be read, also where a scene was rendered before
+    hiding = [*named, *_preset(told, conf_dir), *(["source"] if "video" in named else [])]
+    remembered = {k: text for k, text in _without(remembered, hiding).items() if _is_allowed(text, conf_dir)}
     found = overrides(path, [*remembered.values(), *told], conf_dir) if path.is_file() else []
     return Settings(file, _keyed(found), remembered, named)
 

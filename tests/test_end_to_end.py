@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 from holdprep import safeio
+from holdprep.config import Logger
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.geometry import rigid
-from tests.running import run
+from holdprep.pipeline import Context
+from holdprep.runlog import RunLog
+from holdprep.sequence import Sequence
+from holdprep.stages import GRAPH
+from tests.running import composed, run
 from tests.synthetic import SyntheticSequence, make_sequence, write_tracker_files
 
 FRAMES = 24
@@ -33,6 +38,44 @@ def test_every_stage_ran_or_kept_what_others_made(prepared):
     assert status.pop("create") == status.pop("hand_pose") == "kept"
     assert set(status) == {"segment", "register", "object_pose", "align.h", "align.o", "align.ho", "build", "report"}
     assert set(status.values()) == {"done"}
+
+
+# what a fit alone knows, and the cloud before it was trimmed
+NOT_IN_FILES = (
+    "outlier_frames",
+    "object_pose.points",
+    "track_length",
+    "object_pose.reprojection_px",
+    "mask_covered_pct",
+    "cloud_outside_pct",
+)
+
+
+def test_files_alone_give_the_numbers_that_their_run_gave(prepared, tmp_path: Path):
+    """What others make in a stage's place is held to the same gates."""
+    _, root, stages = prepared
+    cfg = composed(f"data_root={root / 'data'}", *ASKED)
+    seq = Sequence(root / "data", "box")
+    runlog = RunLog(Logger(name="none", project="", entity=None, group=None), "box", tmp_path, None, {})
+    compared = {}
+    for stage in (s for s in GRAPH if s.measure is not None):
+        measured = stage.measure(Context(cfg, seq, runlog, tmp_path, stage.name)).metrics
+        known = {k: v for k, v in stages[stage.name]["metrics"].items() if not f"{stage.name}.{k}".endswith(NOT_IN_FILES)}
+        numbers = {k: v for k, v in measured.items() if isinstance(v, int | float) and k in known and known[k] is not None}
+        assert numbers == pytest.approx({k: known[k] for k in numbers}, rel=0.02, abs=0.02, nan_ok=True), stage.name
+        compared[stage.name] = len(numbers)
+    least = {
+        "create": 3,
+        "segment": 8,
+        "hand_pose": 2,
+        "register": 5,
+        "object_pose": 6,
+        "align.h": 5,
+        "align.o": 8,
+        "align.ho": 10,
+        "build": 5,
+    }
+    assert {name: count >= least[name] for name, count in compared.items()} == dict.fromkeys(least, True), compared
 
 
 def test_hands_and_object_are_where_they_are_in_truth(prepared):

@@ -18,10 +18,11 @@ from tests.synthetic import box_sequence
 
 ROOT = Path(__file__).parent.parent.parent
 PARENT = """
-import sys, os, time
+import sys, os, signal, time
 from pathlib import Path
 from holdprep.object.child import Children
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     with Children(Path(sys.argv[1]) / "log.txt", 1) as children:
         print(children.call(os.getpid), flush=True)
         children.call(time.sleep, 600)
