@@ -67,9 +67,9 @@ def test_the_jobs_of_a_command_line():
 
 def test_status_says_what_is_there_and_what_a_run_would_do(data: Path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        (first, second, *_) = list(status.rows([f"data_root={data}", "stage=status", "seq=box"]))
-    assert first[:2] == ("box", "create") and first[2] == "missing"  # an empty folder is no output
-    assert second[1].startswith("segment") and second[4] == "run it"
+        (row,) = status.rows([f"data_root={data}", "stage=status", "seq=box"])
+    assert row[0] == "box" and row[1].startswith("create, segment, hand_pose")  # of which the same is to be said
+    assert row[2:] == ("missing", "", "run it", "it has not run")
     assert sorted(p.name for p in data.iterdir()) == ["box", "cup1", "cup2", "notes"] and not list((data / "box").rglob("*.json"))
 
 
@@ -128,7 +128,7 @@ def test_the_table_has_each_stages_verdict_and_numbers(tmp_path: Path):
         return {"status": status, "error": error, "seconds": 1.5, "gates": [{"status": g} for g in gates], "metrics": metrics}
 
     told = ["seq=a", "weights.contact=10", "~hydra.callbacks.x", "+experiment=arctic"]
-    job(tmp_path, 10, told, {"create": stage("done", gates=("pass", "warn"), frames=40), "report": stage("done", status=1)})
+    job(tmp_path, 10, told, {"create": stage("done", gates=("pass", "warn"), frames=40), "report": stage("done", pages=1)})
     job(tmp_path, 9, told, {"create": stage("done", frames=40), "segment": stage("failed", "no mask", ("pass",))})
     (first, second) = batch.collect(tmp_path)
     assert (first["job"], second["job"]) == ("9_a", "10_a")
