@@ -36,8 +36,16 @@ def state_of(stage: Stage, cfg: Config, seq: Sequence) -> State:
     running = records.is_running(seq, stage.name)
     if running:
         return State("running", "another process is running it")
-    if running is False or exchange.is_pending(seq, stage.name):
-        return State("half-written", "its last run was interrupted")
+    if exchange.is_pending(seq, stage.name):
+        return State("half-written", "its last run was interrupted while its outputs were exchanged")
+    found = _settled(stage, cfg, seq)
+    if running is False and found.kind != "foreign":  # what others made is still there, and theirs
+        return State("half-written", "its last run was interrupted", found.differs, found.loses)
+    return found
+
+
+def _settled(stage: Stage, cfg: Config, seq: Sequence) -> State:
+    """The state of a stage that is not at work."""
     record, found = records.read(seq, stage.name), outputs_of(stage, cfg, seq)
     lacking = [a for a in stage.outputs if a not in found]
     if record is None:

@@ -136,3 +136,14 @@ def test_the_lock_is_given_to_one_alone(world: World):
     ):
         pass
     marker.unlink()
+
+
+def test_what_a_person_changed_after_an_interruption_is_kept(world: World):
+    world.during["hand_pose"] = raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.run("hands.length_mm=185")
+    world.seq().path("v3d").write_text("foreign 90")
+    assert world.kinds("hands.length_mm=185")["hand_pose"] == "foreign"
+    with pytest.raises(HoldprepError, match="force=true"):
+        world.run("hands.length_mm=185")
+    assert world.content("v3d") == "foreign 90"
