@@ -17,6 +17,7 @@ log = logging.getLogger("holdprep")
 
 Metrics = dict[str, float | int | str | bool]
 External = dict[str, Path | None]
+NAMED = "named "  # an external file that another one at hand names, and that must be there with it
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Stage:
     """A node of the graph. Artefacts are named as in `sequence.ARTEFACTS`.
 
     What it reads: `needs` must be there, `uses` are read if they are, `external` names files outside the graph (a video, a tracker's
-    folder, MANO's files). What it makes: `outputs`, whose presence means that it has run, and `optional(cfg)`, which these settings may
+    folder, MANO's files); one that is gone is nothing to compare with, unless its name begins with NAMED. What it makes: `outputs`, whose presence means that it has run, and `optional(cfg)`, which these settings may
     make; both decide whether it is up to date. `previews` never do.
 
     `settings(cfg)` are the values that change its outputs, nested as the configuration is. `remembers` are the keys (or groups, or nodes)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from holdprep import __version__
 from holdprep.config import Config
 from holdprep.pipeline import exchange, records
-from holdprep.pipeline.stage import Stage
+from holdprep.pipeline.stage import NAMED, Stage
 from holdprep.sequence import ARTEFACTS, Sequence
 
 Kind = Literal["fresh", "stale", "missing", "foreign", "half-written", "running"]
@@ -96,7 +96,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 def _changed_inputs(before: Mapping[str, str | None], after: Mapping[str, str | None]) -> Iterator[str]:
     for name, value in after.items():
         old = before.get(name)
-        if old == value or (value is None and name.startswith(_EXTERNAL)):
+        if old == value or (value is None and name.startswith(_EXTERNAL) and not name.startswith(_EXTERNAL + NAMED)):
             continue  # a source that is gone is nothing to compare with
         what = name.removeprefix(_EXTERNAL).replace("_", " ") if name.startswith(_EXTERNAL) else _name(name)
         yield f"{what} {'is gone' if value is None else 'is new' if old is None else 'has changed'}"

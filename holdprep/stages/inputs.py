@@ -28,7 +28,7 @@ from holdprep.config import (
     TruthSegmenter,
 )
 from holdprep.hand import STANDIN_FILE
-from holdprep.pipeline.stage import External
+from holdprep.pipeline.stage import NAMED, External
 from holdprep.sequence import ENTITIES, RECORDS, Sequence
 
 Values = Mapping[str, Any]
@@ -73,7 +73,8 @@ def segment_files(cfg: Config, seq: Sequence) -> External:
         from holdprep.segmenters.prompts import mask_files
 
         path = prompts_path(cfg, seq)
-        found: External = {**(mask_files(path) if path.is_file() else {}), "prompts": path}
+        named = mask_files(path) if path.is_file() else {}
+        found: External = {**{NAMED + name: file for name, file in named.items()}, "prompts": path}
         return found | {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else found
     if isinstance(node, TruthSegmenter):
         return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
