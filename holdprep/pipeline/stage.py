@@ -73,8 +73,10 @@ class Stage:
     """A node of the graph. Artefacts are named as in `sequence.ARTEFACTS`.
 
     What it reads: `needs` must be there, `uses` are read if they are, `external` names files outside the graph (a video, a tracker's
-    folder, MANO's files); one that is gone is nothing to compare with, unless its name begins with NAMED. What it makes: `outputs`, whose presence means that it has run, and `optional(cfg)`, which these settings may
-    make; both decide whether it is up to date. `previews` never do.
+    folder, MANO's files); one that is gone is nothing to compare with, unless its name begins with NAMED.
+
+    What it makes: `outputs`, whose presence means that it has run, and `optional(cfg)`, which these settings may make; both decide
+    whether it is up to date. `previews` never do.
 
     `settings(cfg)` are the values that change its outputs, nested as the configuration is. `remembers` are the keys (or groups, or nodes)
     that stay with the sequence once given. `measure` computes the numbers of `run` from the outputs of others. `prepare` is what the
