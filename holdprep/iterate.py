@@ -61,7 +61,7 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric)")  # the latter's on a host with Slurm
             warnings.filterwarnings("ignore", message=".*(configure_optimizers|does not have many workers|litlogger).*")
             yield
     finally:

@@ -76,6 +76,23 @@ def align(
     return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
 
 
+def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
+    """An alignment that something else made, with the metrics and curves that `align` gives; what only a fit knows is left out."""
+    ready = prepare(problem, Weights())
+    frames = len(alignment.transl_cam_obj_m)
+    if frames != problem.num_frames or not set(problem.hands) <= set(alignment.hands):
+        have = f"{frames} frames, hands {'+'.join(alignment.hands)}"
+        raise HoldprepError(
+            f"the alignment has {have}, the sequence {problem.num_frames} frames, hands {'+'.join(problem.hands)}: align again"
+        )
+    alignment = replace(alignment, K=problem.K) if bool(alignment.K.isnan().any()) else alignment  # HOLD's states have no camera
+    surface = None if alignment.mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
+    found, curves = _metrics(ready, surface, alignment)
+    unknown = {"iterations"} | ({"object.scale_stderr_pct"} if not np.isfinite(alignment.obj_scale_stderr) else set())
+    figures = {name: value for name, value in found.items() if name not in unknown}
+    return replace(alignment, metrics=figures, curves={name: curve.tolist() for name, curve in curves.items()})
+
+
 @lru_cache(maxsize=1)
 def _surface(points: bytes, away: bytes) -> Surface:
     """Mode ho wants the surface that mode o has just made."""

@@ -3,25 +3,26 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from holdprep import safeio
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
-from holdprep.align.run import align
+from holdprep.align.run import align, evaluated
 from holdprep.align.state import load_state, save_state
-from holdprep.config import Config
+from holdprep.config import Config, HoldAlign, LmAlign
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict, read_aligned
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
@@ -47,18 +48,51 @@ def run(ctx: Context, mode: Mode) -> Result:
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
 
 
+def measure(ctx: Context, mode: Mode) -> Result:
+    """Of an alignment that others made: mode ho as hold_fit.aligned.npy has it, modes h and o as their states do."""
+    seq = ctx.seq
+    fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
+    models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
+    problem, _ = load_problem(seq, models)
+    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
+    found = evaluated(problem, found)
+    if mode == "ho":
+        found = _with_quality(found, problem)
+    return Result(dict(found.metrics), dict(found.curves), list(found.notes))
+
+
+def _aligned(ctx: Context) -> Alignment:
+    """hold_fit.aligned.npy as an alignment; its scale's standard error is not known."""
+    K, hands, obj, _ = read_aligned(ctx)
+    params = {
+        side: ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in (h.global_orient, h.hand_pose, h.betas, h.transl_m)))
+        for side, h in hands.items()
+    }
+    R, t = torch.as_tensor(obj.R_cam_obj), torch.as_tensor(obj.transl_m)
+    return Alignment("ho", "lm", params, obj.obj_scale, float("nan"), R, t, torch.as_tensor(K))
+
+
 def aligner(cfg: Config) -> Callable[..., Alignment]:
     """`align` as the configuration wants it."""
     return partial(
         align,
         method=cfg.align.method,
         weights=Weights(**cfg.weights.model_dump()),
-        refine=Refine(**{free: getattr(cfg.align, f"refine_{free}") for free in vars(Refine())}),
-        scale_estimator=cfg.align.scale,
+        **_freedom(cfg.align),
         max_iterations=cfg.align.max_iterations,
         seed=cfg.seed,
         device=cfg.device,
     )
+
+
+def _freedom(node: LmAlign | HoldAlign) -> dict[str, Any]:
+    """What the second order may change, and by which estimator it finds the scale; HOLD's methods have their own."""
+    if isinstance(node, HoldAlign):
+        return {}
+    return {
+        "refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}),
+        "scale_estimator": node.scale,
+    }
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:

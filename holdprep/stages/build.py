@@ -1,17 +1,20 @@
 """Aligned sequence -> build/ and <seq>.zip, exactly what HOLD trains on; read back as the trainer does before it counts as done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from holdprep import safeio
+from holdprep.atomic import atomic_dir
 from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
+from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
-from holdprep.pipeline import Context, Result
-from holdprep.sequence import atomic_dir, write_image
+from holdprep.pipeline import Context, Metrics, Result
+from holdprep.sequence import image_files, read_image, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
 from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, side_view
 
@@ -20,18 +23,14 @@ VIS_FRAMES = 24  # pictures in build/vis
 
 def run(ctx: Context) -> Result:
     seq, shift = ctx.seq, ctx.cfg.build.shift
-    names = seq.frame_names()
     K, hands, obj, models = read_aligned(ctx)
     shift_m = hold.normalize_shift(obj, shift)
-    vertices = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
-    points: dict[str, np.ndarray] = {side: v for side, v in vertices.items()}
-    points["object"] = obj.points_cam_m
+    points = _points(hands, obj, models)
     report = hold.rays_report(points, shift_m)
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)
     lens = seq.lens()
     labels = seq.label_images(lens)
-    bad = hold.unusable_frames(labels, list(hands))
     with atomic_dir(seq.target("build")) as folder:
         safeio.save_npy(folder / "data.npy", data)
         roundtrip = _roundtrip(safeio.load_npy(folder / "data.npy"), models, points, K)
@@ -45,20 +44,49 @@ def run(ctx: Context) -> Result:
             write_image(folder / "vis" / name, picture)
     if ctx.cfg.build.zip:
         notes.append(f"packed as {seq.pack()}")
+    return Result(_metrics(ctx, labels, report, roundtrip, models), {}, notes)
+
+
+def measure(ctx: Context) -> Result:
+    """Of a build that others made, as the trainer reads it, against the alignment."""
+    folder = ctx.seq.path("build")
+    K, hands, obj, models = read_aligned(ctx)
+    points = _points(hands, obj, models)
+    data, masks = safeio.load_npy(folder / "data.npy"), image_files(folder / "mask") if (folder / "mask").is_dir() else []
+    frames = len(ctx.seq.frame_names())
+    if len(masks) != frames:
+        raise HoldprepError(f"{folder / 'mask'} holds {len(masks)} masks, images/ {frames} frames: run stage=build force=true")
+    try:
+        roundtrip, shift_m = _roundtrip(data, models, points, K), np.asarray(data["normalize_shift"], np.float64)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise HoldprepError(f"{folder / 'data.npy'} is not as HOLD's trainer reads it ({error}): run stage=build force=true") from error
+    labels = [read_image(file, cv2.IMREAD_UNCHANGED) for file in masks]
+    return Result(_metrics(ctx, labels, hold.rays_report(points, shift_m), roundtrip, models))
+
+
+def _points(hands: Mapping[Side, hold.AlignedHand], obj: hold.AlignedObject, models: Mapping[Side, HandModel]) -> dict[str, np.ndarray]:
+    """(T, N, 3) metres in the camera frame, by entity."""
+    points: dict[str, np.ndarray] = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
+    return points | {"object": obj.points_cam_m}
+
+
+def _metrics(
+    ctx: Context, labels: Sequence[np.ndarray], report: Mapping[str, float], roundtrip_px: float, models: Mapping[Side, HandModel]
+) -> Metrics:
+    names, bad = ctx.seq.frame_names(), hold.unusable_frames(labels, list(models))
     for t in bad[:3]:
         ctx.warn(f"frame {names[t]} shows neither object nor hand: HOLD's trainer crashes on it ({len(bad)} such frames)")
     model_name = next(iter(models.values())).name
-    metrics: dict[str, Any] = {
+    return {
         "frames": len(names),
-        "roundtrip_px": roundtrip,
+        "roundtrip_px": roundtrip_px,
         "object_in_rays_pct": report["object_in_rays_pct"],
-        "hand_in_rays_pct": min(report[f"{side}_in_rays_pct"] for side in hands),
+        "hand_in_rays_pct": min(report[f"{side}_in_rays_pct"] for side in models),
         "ray_sphere_radius_m": report["ray_sphere_radius_m"],
         "unusable_frames": len(bad),
         "trainable": model_name == "mano",
         "hand_model": model_name,
     }
-    return Result(metrics, {}, notes)
 
 
 def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m: dict[str, np.ndarray], K: np.ndarray) -> float:

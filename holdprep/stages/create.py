@@ -5,37 +5,40 @@ import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from holdprep import frames, safeio
-from holdprep.config import Config, SyntheticSource
+from holdprep.atomic import atomic_dir
+from holdprep.config import SyntheticSource
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.truth import save_truth
-from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
+from holdprep.sequence import image_files, read_image, write_image
+from holdprep.stages.inputs import source
 
 SIDES_OF: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "both": ("right", "left")}
 DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: a tenth of a millimetre, 0 where nothing is
 VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
 
 
-def source(cfg: Config, seq: Sequence) -> Path | None:
-    """The video or image folder that this sequence comes from: the one named, video.mp4, or the folder used the last time."""
-    if cfg.video is not None:
-        return cfg.video
-    if seq.has("video"):
-        return seq.path("video")
-    known = seq.read_frames().get("source")
-    return Path(known) if known and Path(known).is_dir() else None
-
-
 def run(ctx: Context) -> Result:
     node = ctx.cfg.source
     return _render(ctx, node) if isinstance(node, SyntheticSource) else _read(ctx)
+
+
+def measure(ctx: Context) -> Result:
+    """Of images/ that others made: how many there are, and of what size; each must be readable and as large as the first."""
+    files = ctx.seq.images().files
+    sizes = [read_image(file).shape[1::-1] for file in files]
+    odd = next((t for t, size in enumerate(sizes) if size != sizes[0]), None)
+    if odd is not None:
+        raise HoldprepError(
+            f"{files[odd]} is {sizes[odd][0]} x {sizes[odd][1]}, the first is {sizes[0][0]} x {sizes[0][1]}: all must be of one size"
+        )
+    return Result({"frames": len(files), "width": int(sizes[0][0]), "height": int(sizes[0][1]), "unreadable_frames": 0})
 
 
 def _render(ctx: Context, node: SyntheticSource) -> Result:
@@ -78,7 +81,7 @@ def _read(ctx: Context) -> Result:
     stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
     stream = islice(frames.read_folder(files) if is_folder else frames.read_video(path), cfg.start, cfg.end)
     times, unreadable, size = _write(ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False), stride)
-    if not is_folder and path.resolve() != seq.target("video").resolve():
+    if not is_folder and path.resolve() != seq.path("video").resolve():
         with safeio.atomic_path(seq.target("video")) as temporary:
             shutil.copyfile(path, temporary)
     read = len(times) if is_folder else len(times) * stride
