@@ -10,7 +10,7 @@ from tests.benchmarks.clicks import write_clicks
 from tests.running import run
 
 Row = dict[str, str | float]
-STAGES = ("create", "segment", "hand_pose", "register", "object_pose", "align")
+STAGES = ("create", "segment", "hand_pose", "object_pose", "register", "align")
 # what stage=evaluate says that belongs to a stage, once it has run; of several hands or entities the worst counts
 JUDGED: dict[str, tuple[str, ...]] = {
     "segment": ("mask_iou", "contour_f"),
