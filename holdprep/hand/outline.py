@@ -23,11 +23,11 @@ from holdprep.geometry.raster import covered
 from holdprep.hand.joints import WRIST_RING
 
 NOISE = 0.008  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
-WIDTH = 0.06  # of the hand's size, Geman-McClure: farther edges are leaks
+WIDTH = 0.06  # of the hand's size, Geman-McClure: edges beyond are leaks
 BESIDE_PX = 4.0  # an edge this near to another entity may be that entity's edge
 BORDER_PX = 2
 MIN_EDGE_PX = 20  # fewer usable pixels say nothing
-REACH = 0.2  # of the hand's size in the picture: a mask's edge farther from the mesh's edge is another part's
+REACH = 0.2  # of the hand's size in the picture: a mask's edge beyond it from the mesh's edge is another part's
 NORMAL_PX = 0.08  # of the hand's size: the distance that counts as much as a difference of 1 between unit normals
 RIM = 0.012  # of the hand's size: vertices of a coarse mesh lie this far inside its drawn silhouette at most
 MIN_RIM_PX = 1.5
@@ -244,7 +244,8 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
     nothing = [np.zeros((len(vertices_m), 2)), np.zeros((len(vertices_m), 2)), np.zeros(len(vertices_m))]
     if edge is None or not np.isfinite(vertices_m).all() or (vertices_m[:, 2] <= 0).any():
         return nothing
-    px, size = project(vertices_m, K), _hand_size_px(project(vertices_m, K))
+    px = project(vertices_m, K)
+    size = _hand_size_px(px)
     height, width = edge.mask.shape
     front = faces[_faces_camera(px, faces)]
     inner = edge.in_window(px)
@@ -262,7 +263,7 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
     # vertices outside hand and occluders: nothing there shows the hand
     at = np.clip(np.round(inner[rim]).astype(int), 0, (width - 1, height - 1))
     away = _away_from((edge.mask & ~arm) | edge.hidden, at)
-    found = _Rim(rim, px[rim], _in_picture(vertices_m[rim], normals[rim], K))
+    found = _Rim(px[rim], _in_picture(vertices_m[rim], normals[rim], K))
     for all_vertices, own in zip(nothing, _matched(found, edge.px[used], edge.normal[used], edge.scale, away > 1, size), strict=True):
         all_vertices[rim] = own
     return nothing
@@ -270,9 +271,8 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
 
 @dataclass(frozen=True)
 class _Rim:
-    """Silhouette vertices `ids` (R,) of one frame with pixels `px` (R, 2) and outward directions (R, 2)."""
+    """Silhouette vertices of one frame: pixels `px` (R, 2) and outward directions (R, 2)."""
 
-    ids: np.ndarray
     px: np.ndarray
     direction: np.ndarray
 

@@ -121,7 +121,7 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
 
 
 def _with_quality(found: Alignment, problem: Problem) -> Alignment:
-    """With what tells a wrong hand (`hand_quality`), but for its shape, which is the registration's."""
+    """With the metrics of `hand_quality`, without those of the shape, which is the registration's."""
     metrics, curves = dict(found.metrics), dict(found.curves)
     for side, hand in problem.hands.items():
         seen = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0).numpy()

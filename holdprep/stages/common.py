@@ -69,7 +69,7 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
 def hand_quality(
     model: HandModel, params: ManoParams, is_valid: np.ndarray, K: np.ndarray, outlines: Outlines | None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """What tells a wrong hand, whoever posed it: plausibility, agreement with its mask, jitter; metrics over the frames `is_valid` (T,), curves."""
+    """Metrics over the frames `is_valid` (T,), and curves, that reveal a wrong hand: plausibility, agreement with its mask, jitter."""
     vertices_m = lbs.forward(model, params).vertices.numpy()
     metrics, curves = plausibility(model, params, is_valid)
     if outlines is not None:
