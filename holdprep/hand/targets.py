@@ -224,7 +224,8 @@ def _other_side(side: Side, kind: str, frames: int, known: int) -> HoldprepError
 
 def _check_pixels(j2d_px: Tensor, is_valid: Tensor) -> None:
     off = j2d_px - j2d_px.nanmean(dim=1, keepdim=True)
-    small = is_valid & (off.norm(dim=-1).nan_to_num().amax(dim=1).cpu() < MIN_SPREAD_PX)
+    spread_px = off.norm(dim=-1).nan_to_num(nan=-1.0).amax(dim=1).cpu()  # negative: no keypoint in the picture
+    small = is_valid & (spread_px >= 0) & (spread_px < MIN_SPREAD_PX)
     if bool(small.any()):
         first = int(small.nonzero()[0, 0])
         raise HoldprepError(

@@ -1,7 +1,8 @@
 """Pictures drawn on frames: pure functions of BGR images (H, W, 3) uint8, which they leave unchanged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -9,8 +10,12 @@ import numpy as np
 from holdprep.geometry.cameras import project
 from holdprep.hand.joints import FINGERS
 
+if TYPE_CHECKING:
+    from holdprep.hand.model import Side
+
 COLORS = {"right": (80, 180, 60), "left": (220, 150, 40), "object": (60, 60, 230)}  # BGR
 FINGER_COLORS = ((60, 200, 255), (80, 220, 80), (230, 200, 40), (220, 90, 200), (70, 110, 255))  # index, middle, little, ring, thumb
+INFILLED_ALPHA = 0.3
 LIGHT = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
 
 
@@ -91,6 +96,18 @@ def draw_mesh(
     return out
 
 
+def draw_hands(
+    image: np.ndarray, meshes: "Mapping[Side, tuple[np.ndarray, np.ndarray]]", K: np.ndarray, infilled: Collection[str] = ()
+) -> np.ndarray:
+    """Each side's mesh (vertices (V, 3) m, faces) in its colour; one `infilled` from its neighbours, which nothing in this picture measured,
+    is pale, and a line of text says so."""
+    out = image
+    for side, (vertices_m, faces) in meshes.items():
+        out = draw_mesh(out, vertices_m, faces, K, COLORS[side], alpha=INFILLED_ALPHA if side in infilled else 0.75)
+    lines = [f"{side} hand infilled" for side in meshes if side in infilled]
+    return _labelled(out, ", ".join(lines)) if lines else out
+
+
 def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
     """Points (N, 3) of each entity seen from the side: depth runs to the right, the picture's up is up. Depth errors show here."""
     out = np.full((size, size, 3), 250, np.uint8)
@@ -113,12 +130,19 @@ def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: 
     tiles = []
     for image, label in zip(images, labels, strict=True):
         tile = cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
-        cv2.putText(tile, label, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(tile, label, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-        tiles.append(tile)
+        tiles.append(_labelled(tile, label))
     columns = min(columns, len(tiles))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def _labelled(image: np.ndarray, text: str) -> np.ndarray:
+    """With a line of text in the upper left corner."""
+    out = image.copy()
+    size = max(0.5, max(image.shape[:2]) / 1280)
+    for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(out, text, (6, round(36 * size)), cv2.FONT_HERSHEY_SIMPLEX, size, color, round(2 * size * width), cv2.LINE_AA)
+    return out
 
 
 def _pixel(point: np.ndarray) -> tuple[int, int]:

@@ -59,3 +59,12 @@ def test_points_masks_axes_and_sheets():
     assert axes[50, 65, 2] > 100 and axes[65, 50, 1] > 100  # x to the right in red, y down in green
     sheet = overlay.contact_sheet([BLACK] * 5, list("abcde"), columns=2, width=50)
     assert sheet.shape == (150, 100, 3)
+
+
+def test_an_infilled_hand_is_pale_and_says_so():
+    faces, K = np.array([[0, 1, 2]]), np.array([[100.0, 0, 100], [0, 100, 100], [0, 0, 1]])
+    vertices = np.array([[-0.5, 0, 1], [0.5, 0, 1], [0, 0.5, 1]])
+    black = np.zeros((200, 200, 3), np.uint8)
+    seen, filled = (overlay.draw_hands(black, {"right": (vertices, faces)}, K, infilled) for infilled in ((), ("right",)))
+    assert 0 < filled[110, 100].max() < 0.5 * seen[110, 100].max()
+    assert filled[:40].any() and not seen[:40].any()  # the line of text

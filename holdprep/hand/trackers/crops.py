@@ -112,7 +112,7 @@ def forward(network: Callable[[Tensor], Found], pictures: Iterable[Tensor], name
     found: list[Found] = []
     total, lost = bar or (0, 0)
     note = {"frames without a hand": lost} if lost else None
-    with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=bar is None, postfix=note) as shown:
+    with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=True if bar is None else None, postfix=note) as shown:
         for batch in pictures:
             try:
                 found.append(network(batch))

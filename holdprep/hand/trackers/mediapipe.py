@@ -199,7 +199,7 @@ def track_hand(
     pool = _Pool([_Finder(HandNetworks(), side, min_presence) for _ in range(threads)])
     nothing: list[np.ndarray | None] = [None] * len(images)
     frames = _Frames(images, nothing if masks is None else masks, nothing if hiding is None else hiding)
-    with _Bar(total=3 * len(images), desc=f"{side} hand", unit="look", disable=not progress) as bar:
+    with _Bar(total=3 * len(images), desc=f"{side} hand", unit="look", disable=None if progress else True) as bar:
         ways = pool.map(lambda finder, step: _walk(finder, frames, step, bar), (1, -1))
         pairs = list(enumerate(zip(*ways, strict=True)))
         found = pool.map(lambda finder, pair: bar.looked(pair[0], _settle(finder, frames, *pair)), pairs)

@@ -46,7 +46,7 @@ def read(
         raise HoldprepError(f"{folder} holds no {' or '.join(SUFFIXES)} files: hand.folder is a folder with a mesh for each frame")
     notes = given.match_notes(folder, folder.name, stems, names)
     used = [f for f in found if f.frame in set(names)]
-    vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False)])
+    vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
     sides = given.sides_of(vertices, models["right"], folder)
     _check_sides(folder, used, sides)
     unit, told = given.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))

@@ -1,5 +1,8 @@
 """Boxes of masks and keypoints, and which of them are refused."""
 
+import io
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -64,15 +67,24 @@ def test_boxes_that_cannot_be_are_refused_in_one_line():
         crops.check_boxes(good[:1], (80, 60), names, "left")
 
 
-def test_a_batch_too_large_for_the_gpu_is_told(capsys: pytest.CaptureFixture[str]):
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_a_batch_too_large_for_the_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]):
+    """And the bar is for terminals alone: a log would be full of it."""
+    monkeypatch.setattr(sys, "stderr", stream())
+
     def network(batch: torch.Tensor) -> int:
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return len(batch)
 
     assert crops.forward(network, [torch.zeros(2), torch.zeros(1)], "HaMeR", (3, 5)) == [2, 1]
-    shown = capsys.readouterr().err
-    assert "3/3" in shown and "frames without a hand=5" in shown
+    shown = sys.stderr.getvalue()
+    assert ("3/3" in shown and "frames without a hand=5" in shown) if stream is Terminal else not shown
     with pytest.raises(HoldprepError, match=r"HaMeR: 3 crops at once do not fit into the GPU's memory; set hand.batch lower"):
         crops.forward(network, [torch.zeros(3)], "HaMeR", None)
 
