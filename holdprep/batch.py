@@ -11,7 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-SHOWN = 5  # columns of metrics on the screen; the csv has all
+VERDICTS_WIDTH = 44  # characters
+SHOWN = 6  # columns of metrics on the screen; the csv has all
+KEY_NUMBERS = (
+    "object_pose/registered_pct",
+    "align.ho/object.scale",
+    "align.ho/object.scale_stderr_pct",
+    "align.ho/contact.gap_mm",
+    "align.ho/contact.penetration_mm",
+)
 
 
 class Summary(Callback):
@@ -35,34 +43,60 @@ class Summary(Callback):
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """One row a job: its folder, what it was told, how it ended, and the numbers of its last stage."""
+    """One row a job: its folder, what it was told, how it ended, each stage's verdict and its numbers (`<stage>/<metric>`)."""
     rows = []
     jobs = [p for p in folder.iterdir() if (p / ".hydra" / "overrides.yaml").is_file()]
     for job in sorted(jobs, key=lambda p: int(p.name.split("_")[0])):
-        told = [o for o in OmegaConf.load(job / ".hydra" / "overrides.yaml")]
-        row: dict[str, Any] = {"job": job.name} | dict(str(o).lstrip("+").split("=", 1) for o in told)
+        row: dict[str, Any] = {"job": job.name} | _told(list(OmegaConf.load(job / ".hydra" / "overrides.yaml")))
         stages = json.loads((job / "metrics.json").read_text())["stages"] if (job / "metrics.json").is_file() else {}
         ended = {name: s["status"] for name, s in stages.items()}
         row["status"] = "failed" if "failed" in ended.values() or not ended else "ok"
         row["error"] = next((s["error"] for s in stages.values() if s["error"]), "" if ended else "see run.log")
         row["seconds"] = round(sum(s["seconds"] for s in stages.values()), 2)
-        last = list(stages)[-1] if stages else None
-        row |= {f"{last}/{k}": v for k, v in stages[last]["metrics"].items()} if last else {}
+        for name, stage in stages.items():
+            row[f"{name}/verdict"] = "fail" if stage["error"] else _worst([g["status"] for g in stage["gates"]])
+            row |= {f"{name}/{k}": v for k, v in stage["metrics"].items()}
         rows.append(row)
     return rows
+
+
+def _worst(verdicts: list[str]) -> str:
+    return next((v for v in ("fail", "warn") if v in verdicts), "pass")
+
+
+def _told(overrides: list[Any]) -> dict[str, str]:
+    """Each override's key and value; of one that deletes a key, that it does."""
+    found = {}
+    for override in map(str, overrides):
+        key, _, value = override.lstrip("+~").partition("=")
+        found[key] = "(deleted)" if override.startswith("~") else value
+    return found
 
 
 def _show(rows: list[dict[str, Any]], columns: list[str]) -> None:
     """What differs between the jobs, for the screen; the file has everything."""
     differing = [c for c in columns if c != "error" and len({str(row.get(c, "")) for row in rows}) > 1]
     told = [c for c in differing if "/" not in c and c not in ("job", "status", "seconds")]
-    shown = ["job", *told, "status", "seconds", *[c for c in differing if "/" in c][:SHOWN]]
+    verdicts = [c for c in columns if c.endswith("/verdict") and c.partition("/")[0] not in ("report", "score")]
+    numbers = [c for c in KEY_NUMBERS if c in columns]
+    numbers += [c for c in differing if "/" in c and c not in (*verdicts, *numbers)][: max(0, SHOWN - len(numbers))]
+    shown = ["job", *told, "status", "seconds", *numbers]
     table = Table()
     for column in shown:
-        table.add_column(column.rpartition("/")[2], overflow="fold")
+        table.add_column(column.replace("/", " "), overflow="fold")
+    if verdicts:
+        table.add_column("verdicts", overflow="fold", min_width=VERDICTS_WIDTH)
     for row in rows:
-        table.add_row(*(f"{row[c]:.4g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in shown))
-    Console(width=max(100, 14 * len(shown))).print(table)
+        cells = [f"{row[c]:.4g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in shown]
+        table.add_row(*cells, *([_verdicts(row, verdicts)] if verdicts else []))
+    Console(width=max(100, 17 * len(shown) + (VERDICTS_WIDTH if verdicts else 0))).print(table)
     for row in rows:
         if row["status"] == "failed":
             print(f"{row['job']}: {row['error']}")
+
+
+def _verdicts(row: dict[str, Any], columns: list[str]) -> str:
+    """Stages by verdict, the worst first: `fail: align.ho; warn: register, build; pass: 5`."""
+    stages = {v: [c.partition("/")[0] for c in columns if row.get(c) == v] for v in ("fail", "warn", "pass")}
+    named = [f"{verdict}: {', '.join(stages[verdict])}" for verdict in ("fail", "warn") if stages[verdict]]
+    return "; ".join([*named, *([f"pass: {len(stages['pass'])}"] if stages["pass"] else [])])

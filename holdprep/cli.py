@@ -1,10 +1,17 @@
 """The command: `python launch.py ...` in a checkout, `holdprep ...` once installed."""
 
 import logging
+import os
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose
@@ -22,6 +29,7 @@ PACKAGE = Path(__file__).resolve().parent
 # beside launch.py in a checkout, inside the package once installed
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 DEMO_SEQ = "demo"
+DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
 log = logging.getLogger("holdprep")
 
@@ -30,11 +38,14 @@ HELP = """holdprep: from a phone video of a hand holding an object to a sequence
   python launch.py                                                   the demo, start to end (stage=all seq=demo)
   python launch.py stage=all seq=bottle video=clip.mp4               everything, for your own video
   python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
+  python launch.py stage=status seq=all                              what is there, what is stale, what a run would do
+  python launch.py -m stage=all seq=a,b                              a batch: the sequences themselves are prepared
   python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
   python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')
 
-Stages, in order: create, segment, hand_pose, register, object_pose, align (mode=h, o, ho), build, report.
+Stages, in order: create, segment, hand_pose, object_pose, register, align (mode=h, o, ho), build, report.
 Quality gates stop a run that cannot work; on_fail=warn goes on. A stage whose inputs have not changed is skipped.
+A setting that was given once stays with the sequence until it is named again; dry=true prints what would run and why.
 
 Groups (group=option; option's values are in conf/<group>/<option>.yaml):
 {groups}
@@ -47,6 +58,19 @@ sequence's folder overrides any key for that sequence; the command line override
 Hydra's own flags: --cfg job (show the composed configuration), -m (sweep), --hydra-help."""
 
 
+class Terminated(BaseException):
+    """SIGTERM, as a batch system sends it at its time limit."""
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A run's configuration, where its settings come from, and the command line."""
+
+    cfg: Config
+    settings: ownfile.Settings
+    told: Sequence[str]
+
+
 def main() -> None:
     """Check the command line, then hand over to Hydra."""
     arguments = sys.argv[1:]
@@ -55,11 +79,18 @@ def main() -> None:
         listed = "\n".join(f"  {name:14s} {', '.join(options)}" for name, options in groups.items())
         print(HELP.format(groups=listed, keys=validation.describe()))
         return
+    from holdprep import commandline
+
     try:
-        arguments = [part for argument in arguments for part in ownfile.expanded(argument)]
+        arguments = commandline.resolved([part for argument in arguments for part in ownfile.expanded(argument)], CONF_DIR)
         sys.argv[1:] = arguments  # which Hydra reads
-        validation.check_overrides([a for a in arguments if not a.startswith("-") and "=" in a], CONF_DIR)
-    except ConfigError as error:
+        validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
+        if commandline.is_query(arguments):
+            from holdprep import status
+
+            status.show(arguments, CONF_DIR)
+            return
+    except HoldprepError as error:
         sys.exit(f"error: {error}")
     _task()
 
@@ -69,12 +100,18 @@ def _task(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     sweep = hydra_config.mode == RunMode.MULTIRUN
     run_dir = Path(hydra_config.runtime.output_dir)
+    _end_on_sigterm()
     try:
-        return _run(_typed(cfg, list(hydra_config.overrides.task)), run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
+        configured = configure(cfg, list(hydra_config.overrides.task))
+        return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
     except HoldprepError as error:
         log.error("error: %s", error)
     except OSError as error:  # the disk's own words are the user's business: full, read-only, not there
         log.error("error: %s", error)
+    except (KeyboardInterrupt, Terminated) as end:
+        name = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
+        log.error("ended by %s: finished stages are kept, the one at work has changed nothing; the same command goes on there", name)
+        _leave(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
     except Exception:
         if not sweep:
             raise
@@ -84,58 +121,157 @@ def _task(cfg: DictConfig) -> float:
     return float("nan")
 
 
-def _typed(cfg: DictConfig, overrides: list[str]) -> Config:
-    """The configuration of this run: composed, with the sequence's own file under the command line's keys."""
+def _end_on_sigterm() -> None:
+    """Only where nobody else (a launcher of a batch system) listens."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
+
+
+def _leave(status: int) -> None:
+    """Exit at once: threads of networks and loggers that are still at work are not waited for."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def configure(cfg: DictConfig, told: list[str], unpack: bool = True) -> Configured:
+    """The configuration of this run: composed, with what the sequence remembers and its own file under the command line's keys `told`.
+
+    The demo clip is unpacked on request. Raises ConfigError in one line.
+    """
     config = validation.validate(cfg)
+
     if config.stage == "score":
-        return config
-    if config.seq == DEMO_SEQ and config.video is None:
+        return Configured(config, ownfile.settings(Path(), (), told, CONF_DIR), told)
+    if unpack and config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
-    from holdprep.sequence import Sequence
+    found, settings = _of_sequence(config.data_root, config.seq, told, config)
+    return Configured(found, settings, told)
 
-    own = Sequence(config.data_root, config.seq).path("overrides")
-    if not own.is_file():
-        return config
+
+def for_sequence(data_root: Path, name: str, told: Sequence[str]) -> Config:
+    """The configuration that a sequence is run with for the command line `told`."""
+    return _of_sequence(data_root, name, told)[0]
+
+
+def _of_sequence(data_root: Path, name: str, told: Sequence[str], composed: Config | None = None) -> tuple[Config, ownfile.Settings]:
+    """Its configuration and where that comes from; `composed` is what the command line alone gives."""
+    from holdprep.pipeline import records
+    from holdprep.sequence import Sequence as SequenceFolder
+
+    seq = SequenceFolder(data_root, name)
+    own = seq.path("overrides")
+    settings = ownfile.settings(own, records.of_sequence(seq), told, CONF_DIR)
+    lines = [*settings.own.values(), *settings.remembered.values()]
     try:
-        return validation.validate(compose("config", [*ownfile.overrides(own, overrides, CONF_DIR), *overrides]))
+        plain = composed is not None and not lines
+        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *told, f"seq={name}"]))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{own}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{own if settings.own else name}: {' '.join(str(error).split())}") from None
+    _check_hand_model(config, settings)
+    return config, settings
 
 
-def _run(cfg: Config, run_dir: Path, group: str | None) -> float:
-    # here, not above: torch and its friends take seconds to import, and --help or a mistyped key must not wait for them
-    import torch
+def _check_hand_model(config: Config, settings: ownfile.Settings) -> None:
+    """The hand model that a sequence was made with stays: a shell without $MANO_DIR, or another computer, does not change it unasked."""
+    path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
+    if is_kept and path is not None and not path.exists():
+        raise ConfigError(
+            f"the hands of {config.seq} were made with the model in {path}, which is not there: set hand_model.path=<folder>, or "
+            "hand_model.path=null to make them anew with the stand-in"
+        )
+    mano_dir = os.environ.get("MANO_DIR")
+    if is_kept and path is None and mano_dir:
+        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s makes them anew with MANO", config.seq, mano_dir)
 
-    from holdprep import pipeline, stages
-    from holdprep.runlog import RunLog
-    from holdprep.sequence import Sequence
 
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
+def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
+    """Run what is configured, as a job of the sweep `group` if there is one; returns the objective. Raises what a stage raises."""
+    cfg, settings = configured.cfg, configured.settings
+    if cfg.device == "cuda":
+        import torch  # here, not above: it takes seconds, and what is up to date must not wait for it
+
+        if not torch.cuda.is_available():
+            raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
     if cfg.stage == "score":
         from holdprep import trial
 
-        return trial.run(cfg, run_dir)
-    seq = Sequence(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if group else None)
+        return trial.run(cfg, partial(for_sequence, cfg.data_root, told=configured.told), run_dir)
+    from holdprep import stages
+    from holdprep.pipeline import Context, runner
+    from holdprep.runlog import RunLog
+    from holdprep.sequence import Sequence as SequenceFolder
+
+    is_beside = cfg.overlay if cfg.overlay is not None else group is not None
+    seq = SequenceFolder(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if is_beside else None)
+    run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
     runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
-    status = "failed"
+    selected = stages.select(cfg)
+    check_objective(cfg, [stage.name for stage in selected])
+    _say_what_is_kept(settings)
+    context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - ownfile.transient(), settings.file)
+    ending = "failed"
     try:
-        outcomes = pipeline.run(stages.select(cfg), stages.GRAPH, cfg, seq, runlog, run_dir)
-        status = "success"
+        outcomes = runner.run(selected, stages.GRAPH, context)
+        ending = "success"
     finally:
-        runlog.close(status)
-    stage, _, metric = cfg.objective.rpartition("/")
-    value = outcomes[stage].metrics.get(metric) if stage in outcomes else None
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+        runlog.close(ending)
+    return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
+
+
+def _given(cfg: Config, settings: ownfile.Settings) -> dict[str, str]:
+    """What is to be remembered: all that a person gave, and the hand model in use, which an environment variable may have named."""
+    given = {key: text for key, text in settings.given.items() if key not in ownfile.transient()}
+    path = cfg.hand_model.path
+    given["hand_model.path"] = "hand_model.path=null" if path is None else f"hand_model.path={path}"
+    return ownfile.absolute(given)
+
+
+def _say_what_is_kept(settings: ownfile.Settings) -> None:
+    kept = [text for key, text in settings.remembered.items() if text != "hand_model.path=null"]
+    if kept:
+        log.info("%-12s kept from earlier runs: %s (a key named on the command line changes it)", "settings", ", ".join(kept))
+
+
+def check_objective(cfg: Config, names: Sequence[str]) -> None:
+    """Raises ConfigError, before anything runs, where `objective` is of no stage that runs."""
+    if cfg.objective is not None and _split(cfg.objective, names) is None:
+        raise ConfigError(f"objective={cfg.objective}: <stage>.<metric> of a stage that runs is needed; these run: {', '.join(names)}")
+
+
+def objective(cfg: Config, metrics: Mapping[str, Mapping[str, Any]]) -> float:
+    """The number that a sweeper gets; NaN where none was asked for and the usual one is not reported. Raises ConfigError where the one
+    asked for is not reported, or is no number."""
+    stage, name = _split(cfg.objective or DEFAULT_OBJECTIVE, list(metrics)) or ("", "")
+    value = metrics.get(stage, {}).get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if cfg.objective is None:
+        return float("nan")
+    numbers = [key for key, v in metrics.get(stage, {}).items() if isinstance(v, int | float) and not isinstance(v, bool)]
+    raise ConfigError(f"objective={cfg.objective}: {stage} reports no such number; it reports {', '.join(numbers) or 'none'}")
+
+
+def _split(text: str, names: Sequence[str]) -> tuple[str, str] | None:
+    """Stage and metric of `<stage>.<metric>`; stages and metrics both have dots in their names."""
+    stage = max((name for name in names if text.startswith(f"{name}.")), key=len, default=None)
+    return None if stage is None else (stage, text[len(stage) + 1 :])
 
 
 def _unpack_demo(folder: Path) -> None:
-    """The demo is an ordinary sequence folder: a video, its clicks and its own settings."""
+    """The demo is an ordinary sequence folder: a video, its clicks and its own settings. It appears whole or not at all."""
     if folder.exists():
         return
-    folder.mkdir(parents=True)
-    with resources.as_file(resources.files("holdprep") / "assets" / "demo") as assets:
+    from holdprep.atomic import atomic_dir
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with resources.as_file(resources.files("holdprep") / "assets" / "demo") as assets, atomic_dir(folder) as unpacked:
         for source, name in (("cube.mp4", "video.mp4"), ("prompts.yaml",) * 2, ("holdprep.yaml",) * 2, ("LICENSE.visp",) * 2):
-            shutil.copyfile(assets / source, folder / name)
+            shutil.copyfile(assets / source, unpacked / name)
     log.info("%-12s the demo clip was unpacked to %s", "demo", folder)

@@ -224,6 +224,7 @@ class SfmObjectPose(Node):
         description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
     )
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
+    threads: int = Field(exclude=True, ge=1, le=64, description="processes of COLMAP that work at once; changes no result")
 
 
 class SiftFeatures(SfmObjectPose):
@@ -250,7 +251,7 @@ class AutoObjectPose(SiftFeatures):
 
     def settings(self) -> list[tuple[str, SiftObjectPose]]:
         """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
-        given = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift"}
+        given = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift", "threads": self.threads}
         unchanged: dict[Change, float] = {}
         return [
             (", ".join(f"{k}={v:g}" for k, v in change.items()) or "as given", SiftObjectPose.model_validate(given | dict(change)))
@@ -284,13 +285,18 @@ class TruthObjectPose(Node):
 
 
 class Align(Node):
-    method: Literal["lm", "hold", "hold_arctic"] = Field(
-        description="second order, or HOLD's published Adam objective and schedule, generic or ARCTIC's"
-    )
+    max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
+
+
+class HoldAlign(Align):
+    method: Literal["hold", "hold_arctic"] = Field(description="HOLD's published Adam objective and schedule, generic or ARCTIC's")
+
+
+class LmAlign(Align):
+    method: Literal["lm"] = Field(description="second order")
     scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
         description="estimator of the object's metric scale"
     )
-    max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
     refine_pose: bool = Field(description="mode ho also refines the finger pose")
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
@@ -362,9 +368,14 @@ class Logger(Node):
 class Config(Node):
     """Everything `launch.py` can be told."""
 
-    stage: Literal["all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score"]
+    stage: Literal[
+        "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"
+    ]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
-    seq: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="sequence name: a folder of data_root")
+    seq: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="sequence name: a folder of data_root; with -m or stage=status several: a,b, glob(cup*), all",
+    )
     seqs: list[str] | None = Field(description="stage=score: the sequences that a search over weights aligns and scores")
     score_metric: str | None = Field(
         description="stage=score: a metric of stage=evaluate (the worst sequence counts); null = label-free mm"
@@ -372,10 +383,16 @@ class Config(Node):
     video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
     data_root: Path = Field(description="folder of sequences")
     force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")
+    dry: bool = Field(description="print what would run and why, and exit")
+    overlay: bool | None = Field(
+        description="write into the run's own folder, laid over the sequence; null = in sweeps over anything but seq"
+    )
     on_fail: Literal["stop", "warn"] = Field(description="what a failed quality gate does")
     device: Literal["cpu", "cuda"] = Field(description="where optimisations and networks of torch run")
     seed: int = Field(ge=0, description="seed of everything random")
-    objective: str = Field(description="<stage>.<metric> that a run returns to a sweeper")
+    objective: str | None = Field(
+        description="<stage>.<metric> that a run returns to a sweeper; null = align.ho.contact.gap_mm where that is reported"
+    )
     gates: dict[str, tuple[Threshold, Threshold]] | None = Field(
         description="where a number warns and where it fails, other than built in: {<stage>.<metric>: [warn, fail]}, a bound of null never"
     )
@@ -389,7 +406,7 @@ class Config(Node):
     object_pose: Annotated[
         SiftObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")
     ]
-    align: Align
+    align: Annotated[LmAlign | HoldAlign, Field(discriminator="method")]
     weights: Weights
     build: Build
     evaluate: Evaluate

@@ -25,6 +25,10 @@ class Iterative(pl.LightningModule):
         """One iteration."""
         raise NotImplementedError
 
+    def circumstances(self) -> dict[str, float]:
+        """What else is logged beside an iteration's loss terms: the weights in use, for instance."""
+        return {}
+
     def configure_optimizers(self) -> Any:
         """None: the iteration is its own optimiser."""
         return None
@@ -34,7 +38,8 @@ class Iterative(pl.LightningModule):
         terms = self.iterate()
         self.history.append(terms)
         if self.trainer.logger is not None:
-            self.trainer.logger.log_metrics({f"{self.prefix}/{name}": value for name, value in terms.items()}, step=batch_idx)
+            logged = terms | self.circumstances()
+            self.trainer.logger.log_metrics({f"{self.prefix}/{name}": value for name, value in logged.items()}, step=batch_idx)
         self.trainer.should_stop = self.finished
 
 
@@ -61,7 +66,7 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric)")  # the latter's on a host with Slurm
             warnings.filterwarnings("ignore", message=".*(configure_optimizers|does not have many workers|litlogger).*")
             yield
     finally:

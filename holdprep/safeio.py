@@ -1,10 +1,8 @@
 """Reading and writing data files: reading never executes anything (see `inert`), writing is atomic."""
 
 import io
-import os
 import pickle
 import re
-import secrets
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -15,8 +13,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from holdprep.atomic import atomic_path, write_bytes_atomic
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.inert import Frozen, Refused, unpickle
+
+__all__ = [
+    "atomic_path",
+    "dump_portable",
+    "load_checkpoint",
+    "load_npy",
+    "load_npz_array",
+    "load_pickle",
+    "save_npy",
+    "write_bytes_atomic",
+]
 
 
 def _unsafe(path: Path, name: str) -> UnsafeFile:
@@ -128,34 +138,6 @@ def _settings_in(path: Path) -> list[str]:
 
 def _is_setting(name: str) -> bool:
     return any(name.startswith(s) if s.endswith(".") else name == s for s in _SETTINGS)
-
-
-@contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`, same suffix, that takes its place at once when the block ends, and vanishes if it raises."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_bytes_atomic(path: Path | str, data: bytes) -> None:
-    """A file with this content, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
 
 
 class _PortablePickler(pickle._Pickler):

@@ -1,5 +1,6 @@
 """What a search over weights ends with: the winner as a file for `weights=`, and a table of it against the weights it started from."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from holdprep import safeio, validation
 from holdprep.config import Config
+from holdprep.quality.evaluation import direction
 
 GROUP = "weights."
 
@@ -32,18 +34,21 @@ class Winner(Callback):
         best = cfg.model_copy(update={"weights": cfg.weights.model_copy(update=chosen)})
         path = folder / "winner.yaml"
         safeio.write_bytes_atomic(path, yaml.safe_dump(best.weights.model_dump(), sort_keys=False).encode())
-        _compare(cfg, best)
+        told = [str(line) for line in config.hydra.overrides.task]
+        _compare(cfg, best, told, [*told, *(f"{GROUP}{key}={value}" for key, value in chosen.items())])
         print(f"{len(study.trials)} trials; the best weights: weights={path}")
 
 
-def _compare(before: Config, after: Config) -> None:
-    from holdprep import trial  # torch takes seconds, and nothing else here needs it
+def _compare(before: Config, after: Config, told: list[str], told_after: list[str]) -> None:
+    from holdprep import cli, trial  # torch takes seconds, and nothing else here needs it
 
-    table, unit = Table(), after.score_metric or "mm, label-free"
+    metric = after.score_metric
+    unit = "mm, label-free" if metric is None else f"{metric}, {direction(metric)} is better"
+    table = Table()
     for column in ("sequence", f"given weights ({unit})", f"winner ({unit})"):
         table.add_column(column)
-    given, found = trial.score(before), trial.score(after)
+    given, found = (trial.score(c, partial(cli.for_sequence, c.data_root, told=t)) for c, t in ((before, told), (after, told_after)))
     for name in given:
         table.add_row(name, f"{given[name]:.3f}", f"{found[name]:.3f}")
-    table.add_row("worst", f"{max(given.values()):.3f}", f"{max(found.values()):.3f}")
+    table.add_row("worst", f"{trial.worst(given, metric):.3f}", f"{trial.worst(found, metric):.3f}")
     Console().print(table)

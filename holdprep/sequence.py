@@ -1,31 +1,33 @@
 """The sequence folder: the only place that knows a file's name (the layout is HOLD's; see README, "The sequence folder").
 
 Reading never executes anything, writing is atomic. A sweep's job writes into its own folder, laid over the sequence's: it reads
-what is in its own folder first, and never writes into the sequence.
+what is in its own folder first, and never writes into the sequence. Heavy packages are imported where they are needed: to find that
+nothing has to be done takes none of them.
 """
 
 import json
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import trimesh
 
-from holdprep import safeio
+from holdprep.atomic import atomic_dir, atomic_path, write_bytes_atomic
 from holdprep.errors import HoldprepError, MissingArtefact
-from holdprep.geometry.lens import Lens
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from holdprep.geometry.lens import Lens
 
 ENTITIES = ("right", "left", "object")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MODES = ("h", "o", "ho")
+RECORDS = Path("processed", ".holdprep")  # what stages recorded, and their scratch
 
 # artefact -> path in the sequence folder
 ARTEFACTS: dict[str, str] = {
@@ -62,47 +64,71 @@ ARTEFACTS: dict[str, str] = {
     "truth_depth": "ground_truth/depth",
     "build": "build",
     "report": "report.html",
+    "zip": "../<seq>.zip",  # in an overlay within it: see Sequence.place
 }
 
 
 class Sequence:
-    """One sequence under `data_root`; `overlay` is the folder that a sweep's job writes to instead."""
+    """One sequence under `data_root`; `overlay` is the folder that a sweep's job writes to instead.
 
-    def __init__(self, data_root: Path, name: str, overlay: Path | None = None) -> None:
+    `staging` is the folder in which a running stage lays its outputs until they are complete; the stage reads them back from there.
+    """
+
+    def __init__(self, data_root: Path, name: str, overlay: Path | None = None, staging: Path | None = None) -> None:
         self.name = name
         self.data_root = data_root
         self.root = data_root / name
         self.overlay = overlay
+        self.staging = staging
 
     # paths
 
+    @property
+    def home(self) -> Path:
+        """The folder that a run changes: the overlay if there is one, else the sequence folder."""
+        return self.overlay or self.root
+
+    def staged(self, folder: Path) -> "Sequence":
+        """The same sequence, written into `folder` and read from there first."""
+        return Sequence(self.data_root, self.name, self.overlay, folder)
+
+    def place(self, folder: Path, artefact: str, *parts: str) -> Path:
+        """Where an artefact lies in one of the folders that make up the sequence; the packed build lies beside the sequence folder."""
+        if artefact == "zip":
+            return (self.data_root if folder == self.root else folder) / f"{self.name}.zip"
+        return Path(folder, ARTEFACTS[artefact], *parts)
+
     def path(self, artefact: str, *parts: str) -> Path:
-        """Where an artefact is read from: the overlay if it is there, else the sequence folder."""
-        relative = Path(ARTEFACTS[artefact], *parts)
-        if self.overlay is not None and (self.overlay / relative).exists():
-            return self.overlay / relative
-        return self.root / relative
+        """Where an artefact is read from: what the running stage has written, the overlay, then the sequence folder."""
+        if self.staging is not None and self.place(self.staging, artefact).exists():
+            return self.place(self.staging, artefact, *parts)
+        if self.overlay is not None and (self.place(self.overlay, artefact).exists() or artefact in self.absent()):
+            return self.place(self.overlay, artefact, *parts)
+        return self.place(self.root, artefact, *parts)
 
     def target(self, artefact: str, *parts: str) -> Path:
         """Where an artefact is written to; its parent folder is made."""
-        path = Path(self.overlay or self.root, ARTEFACTS[artefact], *parts)
+        path = self.place(self.staging or self.home, artefact, *parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    @property
-    def zip_path(self) -> Path:
-        """<data_root>/<seq>.zip, the build packed for the cluster."""
-        return (self.overlay or self.data_root) / f"{self.name}.zip"
 
     def has(self, artefact: str) -> bool:
         """True if the artefact is there (a folder must not be empty)."""
         path = self.path(artefact)
         return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
-    def made(self, artefact: str) -> bool:
-        """True if the artefact is there already where this run would write it."""
-        path = Path(self.overlay or self.root, ARTEFACTS[artefact])
-        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    def absent(self) -> frozenset[str]:
+        """Artefacts of the sequence folder that this overlay's stages no longer make: they are not read through the overlay."""
+        try:
+            return frozenset(json.loads((self.home / RECORDS / "absent.json").read_text())) if self.overlay is not None else frozenset()
+        except FileNotFoundError:
+            return frozenset()
+
+    def write_absent(self, artefacts: frozenset[str]) -> None:
+        """Say which artefacts of the sequence folder are not read through the overlay."""
+        path = self.home / RECORDS / "absent.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, json.dumps(sorted(artefacts)).encode())
 
     # frames
 
@@ -118,7 +144,7 @@ class Sequence:
             raise HoldprepError(f"{folder} holds two images named {twice}: a frame's name must be unique without its suffix")
         return stems
 
-    def images(self, lens: Lens | None = None) -> "Images":
+    def images(self, lens: "Lens | None" = None) -> "Images":
         """The frames of images/, read when asked for; with `lens` as a pinhole camera would have taken them."""
         self.frame_names()
         return Images(image_files(self.path("images")), lens=lens)
@@ -146,7 +172,7 @@ class Sequence:
         """Entities that have processed masks."""
         return [e for e in ENTITIES if self.has(f"masks_{e}")]
 
-    def masks(self, entity: str, kind: str = "masks", lens: Lens | None = None) -> "Masks":
+    def masks(self, entity: str, kind: str = "masks", lens: "Lens | None" = None) -> "Masks":
         """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when asked for, one a frame of images/.
 
         With `lens` those of the pictures that a pinhole camera would have taken.
@@ -158,7 +184,7 @@ class Sequence:
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
         return Masks([by_name[n] for n in self.frame_names()], lens=lens)
 
-    def label_images(self, lens: Lens | None = None) -> "Images":
+    def label_images(self, lens: "Lens | None" = None) -> "Images":
         """The merged label images of processed/masks (0, 50 object, 150 right, 250 left); with `lens` as a pinhole camera saw them."""
         folder = self.path("masks")
         by_name = {f.stem: f for f in image_files(folder)}
@@ -171,10 +197,14 @@ class Sequence:
 
     def read_npy(self, artefact: str, *parts: str) -> Any:
         """An array, or a pickled dict of arrays; never executes what the file names."""
+        from holdprep import safeio
+
         return safeio.load_npy(self.path(artefact, *parts))
 
     def write_npy(self, artefact: str, value: Any, *parts: str) -> None:
         """An array or a dict of arrays, readable by numpy 1.23 on Python 3.8."""
+        from holdprep import safeio
+
         safeio.save_npy(self.target(artefact, *parts), value)
 
     def write_images(self, artefact: str, pictures: Iterator[tuple[str, np.ndarray]], *parts: str) -> None:
@@ -186,18 +216,22 @@ class Sequence:
     def write_picture(self, artefact: str, picture: np.ndarray) -> Path:
         """One picture (BGR or grey); returns where it is."""
         target = self.target(artefact)
-        safeio.write_bytes_atomic(target, _encode(target, picture))
+        write_bytes_atomic(target, _encode(target, picture))
         return target
 
-    def write_mesh(self, artefact: str, name: str, mesh: trimesh.Trimesh) -> None:
+    def write_mesh(self, artefact: str, name: str, mesh: "trimesh.Trimesh") -> None:
         """A mesh as .ply."""
-        with safeio.atomic_path(self.target(artefact, name)) as temporary:
+        with atomic_path(self.target(artefact, name)) as temporary:
             temporary.write_bytes(_export(mesh, Path(name).suffix))
 
     def write_colmap(
         self, arrays: dict[str, np.ndarray], clouds: dict[str, tuple[np.ndarray, np.ndarray | None]], tracks: dict[str, np.ndarray]
     ) -> None:
         """processed/colmap/: arrays as <name>.npy, clouds of points (N, 3) with RGB colours, what else we know as tracks.npz."""
+        import trimesh
+
+        from holdprep import safeio
+
         with atomic_dir(self.target("colmap")) as folder:
             for name, array in arrays.items():
                 safeio.save_npy(folder / f"{name}.npy", array)
@@ -207,6 +241,8 @@ class Sequence:
 
     def read_colmap(self) -> dict[str, np.ndarray]:
         """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where there is one."""
+        import trimesh
+
         found = {
             name: np.asarray(self.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")
         }
@@ -223,73 +259,47 @@ class Sequence:
                 found |= dict(file)
         return found
 
-    def lens(self) -> Lens | None:
+    def lens(self) -> "Lens | None":
         """The lens that everything after object_pose looks past; None where pictures, masks and keypoints are used as they are."""
         tracks = self.path("colmap", "tracks.npz")
         if not tracks.is_file():
             return None
         with np.load(tracks, allow_pickle=False) as file:
             k = float(file["lens"]) if "lens" in file else 0.0
+        from holdprep.geometry.lens import Lens
+
         return Lens(np.asarray(self.read_npy("colmap", "intrinsic.npy"), np.float64), k, self.image_size()) if k else None
 
     def write_colmap_2d(self, keypoints_px: np.ndarray, pictures: Iterator[tuple[str, np.ndarray]]) -> None:
         """processed/colmap_2d/: keypoints.npy (T, N, 2), alignment's object target, and one picture a frame."""
+        from holdprep import safeio
+
         with atomic_dir(self.target("colmap_2d")) as folder:
             safeio.save_npy(folder / "keypoints.npy", keypoints_px)
             for name, picture in pictures:
                 write_image(folder / name, picture)
 
     def pack(self) -> Path:
-        """Zip the build, without vis/, with HOLD's arc-names <seq>/build/...; returns the zip's path."""
+        """Zip the build, without vis/, with HOLD's arc-names <seq>/build/...; returns where the zip lies once the stage has ended."""
         build = self.path("build")
-        with safeio.atomic_path(self.zip_path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with atomic_path(self.target("zip")) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(p for p in build.rglob("*") if p.is_file()):
                 relative = file.relative_to(build)
                 if relative.parts[0] != "vis":
-                    archive.write(file, Path(self.name, "build", relative))
-        return self.zip_path
+                    _pack(archive, file, Path(self.name, "build", relative), zipfile.ZIP_DEFLATED)
+        return self.place(self.home, "zip")
 
     def write_images_zip(self) -> None:
         """images.zip, what a web segmentation tool is fed."""
-        with safeio.atomic_path(self.target("images_zip")) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with atomic_path(self.target("images_zip")) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for file in image_files(self.path("images")):
-                archive.write(file, Path("images", file.name))
+                _pack(archive, file, Path("images", file.name), zipfile.ZIP_STORED)
 
-    # records
-
-    def _record_dir(self, root: Path) -> Path:
-        return root / "processed" / ".holdprep"
-
-    def read_record(self, stage: str, own: bool = False) -> dict[str, Any] | None:
-        """What a stage read, was told, made and measured (processed/.holdprep/<stage>.json), or None; an unreadable one counts as none.
-
-        `own` asks for what this run would write itself: a sweep's job then passes over the sequence's record.
-        """
-        roots = [r for r in (self.overlay, None if own and self.overlay else self.root) if r is not None]
-        for root in roots:
-            try:
-                record = json.loads((self._record_dir(root) / f"{stage}.json").read_text())
-            except (FileNotFoundError, json.JSONDecodeError):
-                continue
-            if isinstance(record, dict):
-                return record
-        return None
-
-    def write_record(self, stage: str, record: dict[str, Any]) -> None:
-        """Atomically."""
-        path = self._record_dir(self.overlay or self.root) / f"{stage}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safeio.write_bytes_atomic(path, json.dumps(record, indent=1, default=str).encode())
-
-    def running_marker(self, stage: str) -> Path:
-        """Lies there while a stage works: what it finds at start was left by a killed run."""
-        path = self._record_dir(self.overlay or self.root) / f"{stage}.running"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    # scratch
 
     def work_dir(self, stage: str) -> Path:
         """A stage's scratch folder, kept for inspection."""
-        path = self._record_dir(self.overlay or self.root) / "work" / stage
+        path = self.home / RECORDS / "work" / stage
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -297,7 +307,7 @@ class Sequence:
 class Images(Seq[np.ndarray]):
     """Pictures on disk as a sequence: read when asked for, the last one kept; seen past `lens` where there is one."""
 
-    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR, lens: Lens | None = None) -> None:
+    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR, lens: "Lens | None" = None) -> None:
         self.files = files
         self._flags = flags
         self._lens = lens
@@ -360,23 +370,13 @@ def _encode(path: Path, picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-@contextmanager
-def atomic_dir(target: Path) -> Iterator[Path]:
-    """A folder that appears under its name, replacing an older one, only when its content is complete."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    try:
-        yield temporary
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+def _pack(archive: zipfile.ZipFile, file: Path, name: Path, compression: int) -> None:
+    """Add a file without its time: the same files give the same archive."""
+    info = zipfile.ZipInfo(name.as_posix())
+    info.compress_type, info.external_attr = compression, 0o644 << 16
+    archive.writestr(info, file.read_bytes())
 
 
-def _export(geometry: trimesh.PointCloud | trimesh.Trimesh, suffix: str) -> bytes:
+def _export(geometry: "trimesh.PointCloud | trimesh.Trimesh", suffix: str) -> bytes:
     data = geometry.export(file_type=suffix.removeprefix("."))
     return data if isinstance(data, bytes) else str(data).encode()

@@ -1,14 +1,14 @@
 """stage=score, one trial of a search over weights: every sequence is aligned in the warm process and scored; nothing of theirs is written."""
 
-import json
 import logging
+import math
 import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from holdprep import safeio
 from holdprep.align.problem import MODES, Alignment, Problem
 from holdprep.align.score import label_free_mm
 from holdprep.config import Config
@@ -16,7 +16,9 @@ from holdprep.errors import ConfigError, HoldprepError
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, load_hand_model
-from holdprep.quality.evaluation import Estimate, HandEstimate, evaluate
+from holdprep.pipeline import Metrics
+from holdprep.pipeline.runner import Outcome, write_metrics
+from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evaluate
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.align import aligner, load_problem
@@ -25,26 +27,37 @@ log = logging.getLogger("holdprep")
 WORST = 1e6  # of a trial that cannot be aligned: optuna wants a number
 
 
-def run(cfg: Config, run_dir: Path) -> float:
-    """The worst sequence's score; all of them go to metrics.json. Raises HoldprepError where there is nothing to score."""
+def run(cfg: Config, for_sequence: Callable[[str], Config], run_dir: Path) -> float:
+    """The worst sequence's loss; scores of all go to metrics.json. Raises HoldprepError where there is nothing to score."""
     started = time.monotonic()
-    scores = score(cfg)
-    worst = max(scores.values())
-    metrics = {**scores, "worst": worst}
-    entry = {"status": "ok", "error": "", "seconds": time.monotonic() - started, "metrics": metrics}
-    safeio.write_bytes_atomic(run_dir / "metrics.json", json.dumps({"stages": {"score": entry}}, indent=1).encode())
+    scores = score(cfg, for_sequence)
+    metrics: Metrics = {**scores, "worst": worst(scores, cfg.score_metric)}
+    write_metrics(run_dir, "score", {"score": Outcome("done", time.monotonic() - started, metrics, [])})
     log.info("%-12s %s", "score", ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
-    return worst
+    return loss(worst(scores, cfg.score_metric), cfg.score_metric)
 
 
-def score(cfg: Config) -> dict[str, float]:
-    """By sequence: label-free mm (see `label_free_mm`), or the size of the ground-truth metric `score_metric`; less is better."""
+def score(cfg: Config, for_sequence: Callable[[str], Config]) -> dict[str, float]:
+    """By sequence, each under its own settings (`for_sequence`): label-free mm (see `label_free_mm`), or the ground-truth metric
+    `score_metric`, of a signed one the size. Raises ConfigError where a sequence has no such metric or its direction is not known."""
     if not cfg.seqs:
         raise ConfigError("stage=score: say which sequences: seqs=[a,b]")
-    return {name: _score(cfg, name) for name in cfg.seqs}
+    return {name: _score(for_sequence(name), name, cfg.score_metric) for name in cfg.seqs}
 
 
-def _score(cfg: Config, name: str) -> float:
+def worst(scores: Mapping[str, float], metric: str | None) -> float:
+    """The score of the sequence that came out worst."""
+    return max(scores.values(), key=lambda value: loss(value, metric))
+
+
+def loss(value: float, metric: str | None) -> float:
+    """What a search makes small: the score itself, or where more is better its negative; WORST where there was none."""
+    if math.isnan(value):
+        return WORST
+    return -value if metric is not None and direction(metric) == "more" else value
+
+
+def _score(cfg: Config, name: str, metric: str | None) -> float:
     problem = _problem(cfg.data_root, name, cfg.hand_model.path)
     found: Alignment | None = None
     try:
@@ -52,11 +65,11 @@ def _score(cfg: Config, name: str) -> float:
             found = aligner(cfg)(mode, problem, initial=found)
     except HoldprepError as error:
         log.warning("%-12s %s: %s", "score", name, error)
-        return WORST
+        return math.nan
     assert found is not None
-    if cfg.score_metric is None:
+    if metric is None:
         return min(label_free_mm(found.metrics, float(problem.K[0, 0])), WORST)
-    return _against_truth(Sequence(cfg.data_root, name), problem, found, cfg.score_metric)
+    return _against_truth(Sequence(cfg.data_root, name), problem, found, metric)
 
 
 @lru_cache(maxsize=64)
@@ -87,4 +100,6 @@ def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: st
     values = [abs(v) for key, v in metrics.items() if key.rpartition(".")[2] == metric]
     if not values:
         raise ConfigError(f"score_metric={metric}: {seq.name} has none; it has {', '.join(sorted(metrics))}")
-    return max(values)
+    if direction(metric) is None:
+        raise ConfigError(f"score_metric={metric}: it is a count or a property, neither less nor more of it is better: choose another")
+    return max(values, key=lambda value: loss(value, metric))

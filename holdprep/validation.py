@@ -47,7 +47,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
-    fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
+    known_fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
     for override in parsed:
         key = override.key_or_group
         if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
@@ -55,24 +55,29 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         values = list(_values(override))
         if key in known:
             _check_options(key, values, known[key])
-        elif key in fields:
-            _check_values(key, values, fields[key])
+        elif key in known_fields:
+            _check_values(key, values, known_fields[key])
         else:
-            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*fields, *known])}; `python launch.py --help` lists all keys")
+            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys")
 
 
 def describe() -> str:
     """One line a key: full name, allowed values and meaning, for `--help`."""
     lines = []
-    for key, field in keys():
+    for key, field in fields():
         if field.description:
             lines.append(f"  {key:28s} {field.description}  [{_allowed(field)}]")
     return "\n".join(dict.fromkeys(lines))
 
 
-def keys() -> Iterator[tuple[str, FieldInfo]]:
+def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Full name and field of every key that some option has."""
     return _fields(Config, None)
+
+
+def is_key(name: str) -> bool:
+    """Whether some option has this key."""
+    return name in dict(fields())
 
 
 def groups(conf_dir: Path) -> dict[str, list[str]]:
@@ -160,8 +165,8 @@ def _is_tag(loc: list[str], index: int) -> bool:
 
 def _locate(loc: list[str]) -> tuple[FieldInfo | None, list[str]]:
     key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
-    fields = dict(_fields(Config, None))
-    return fields.get(key), list(fields)
+    found = dict(_fields(Config, None))
+    return found.get(key), list(found)
 
 
 def _literals(field: FieldInfo) -> list[str]:

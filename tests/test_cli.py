@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_tensorboard_holds_losses_and_metrics(workplace: Path):
 
 
 def test_a_killed_run_continues_where_it_stopped(workplace: Path):
-    told = ("stage=align", "seq=a", "segmenter=import", "on_fail=warn", "align.method=hold", "align.max_iterations=100000")
+    told = ("stage=align", "seq=a", "segmenter=import", "on_fail=warn", "align=hold", "align.max_iterations=100000")
     command = [sys.executable, str(LAUNCH), *told]
     with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         marker = workplace / "data" / "a" / "processed" / ".holdprep" / "align.h.running"
@@ -151,7 +152,7 @@ def test_a_killed_run_continues_where_it_stopped(workplace: Path):
             time.sleep(0.05)
         process.kill()
     assert marker.exists()
-    done = launch(workplace, "stage=all", "seq=a", "segmenter=import", "on_fail=warn", "object_pose.min_registered_pct=50")
+    done = launch(workplace, "stage=all", "seq=a", "on_fail=warn")  # the segmenter and the bound given before stay
     assert done.returncode == 0, done.stderr
     assert "object_pose  skipped" in done.stdout
     assert "align.h      done" in done.stdout
@@ -161,9 +162,45 @@ def test_a_killed_run_continues_where_it_stopped(workplace: Path):
 
 def test_a_failed_run_still_writes_its_report(tmp_path: Path):
     write_tracker_files(make_sequence(("right",), frames=12), tmp_path / "data" / "a")
+    with pytest.raises(HoldprepError, match="images_masks, which holdprep did not make: force=true does, segmenter=import reads it"):
+        run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
+    shutil.rmtree(tmp_path / "data" / "a" / "processed" / "sam")
     with pytest.raises(HoldprepError, match=r"prompts\.yaml is not there"):
         run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "prompts.yaml is not there" in page
     assert "Not fit to train on" in page
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]["segment"]["status"] == "failed"
+
+
+def test_sigterm_ends_a_run_with_one_line_and_the_same_command_goes_on(workplace: Path):
+    """As a batch system's time limit does."""
+    told = ("stage=align", "mode=h", "seq=a", "on_fail=warn", "align=hold", "align.max_iterations=100000")
+    command = [sys.executable, str(LAUNCH), *told]
+    folder = workplace / "data" / "a" / "processed"
+    before = (folder / "mano_fit_ckpt" / "h" / "last.ckpt").read_bytes()
+    with subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not (folder / ".holdprep" / "align.h.running").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert sum("ended by SIGTERM" in line for line in said.splitlines()) == 1
+    assert "Traceback" not in said
+    assert (folder / "mano_fit_ckpt" / "h" / "last.ckpt").read_bytes() == before
+    done = launch(workplace, "stage=align", "mode=h", "seq=a", "on_fail=warn")
+    assert done.returncode == 0, done.stderr
+    assert "align.h      runs: its last run was interrupted" in done.stdout
+
+
+def test_a_batch_over_sequences_prepares_them_and_status_says_so(workplace: Path):
+    done = launch(workplace, "-m", "stage=segment", "seq=all", "segmenter=import", "on_fail=warn")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 jobs succeeded" in done.stdout
+    assert (workplace / "data" / "b" / "processed" / "masks" / "0000.png").is_file()
+    outputs = sorted((workplace / "outputs").rglob("*"))
+    said = launch(workplace, "stage=status", "seq=all")
+    assert said.returncode == 0, said.stderr
+    assert [word in said.stdout for word in ("fresh", "foreign", "missing", "register")] == [True] * 4
+    assert sorted((workplace / "outputs").rglob("*")) == outputs  # a question leaves nothing behind

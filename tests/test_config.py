@@ -120,3 +120,10 @@ def test_every_key_is_explained():
     described = validation.describe()
     for key in ("weights.contact", "create.stride", "data_root", "hand.focal_px", "segmenter.prompts"):
         assert f"  {key} " in described
+
+
+@pytest.mark.parametrize("key", ["align.scale=contact", "align.refine_shape=true", "align.refine_obj_pose=true"])
+def test_what_holds_own_method_does_not_do_is_refused(key: str):
+    with pytest.raises(ConfigError, match=f"unknown key '{key.partition('=')[0]}'"):
+        validation.check_overrides(["align=hold", key], CONF)
+    validation.check_overrides([key], CONF)

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 from holdprep import safeio
+from holdprep.config import Logger
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.geometry import rigid
-from tests.running import run
+from holdprep.pipeline import Context
+from holdprep.runlog import RunLog
+from holdprep.sequence import Sequence
+from holdprep.stages import GRAPH
+from tests.running import composed, run
 from tests.synthetic import SyntheticSequence, make_sequence, write_tracker_files
 
 FRAMES = 24
@@ -33,6 +38,44 @@ def test_every_stage_ran_or_kept_what_others_made(prepared):
     assert status.pop("create") == status.pop("hand_pose") == "kept"
     assert set(status) == {"segment", "register", "object_pose", "align.h", "align.o", "align.ho", "build", "report"}
     assert set(status.values()) == {"done"}
+
+
+# what a fit alone knows, and the cloud before it was trimmed
+NOT_IN_FILES = (
+    "outlier_frames",
+    "object_pose.points",
+    "track_length",
+    "object_pose.reprojection_px",
+    "mask_covered_pct",
+    "cloud_outside_pct",
+)
+
+
+def test_files_alone_give_the_numbers_that_their_run_gave(prepared, tmp_path: Path):
+    """What others make in a stage's place is held to the same gates."""
+    _, root, stages = prepared
+    cfg = composed(f"data_root={root / 'data'}", *ASKED)
+    seq = Sequence(root / "data", "box")
+    runlog = RunLog(Logger(name="none", project="", entity=None, group=None), "box", tmp_path, None, {})
+    compared = {}
+    for stage in (s for s in GRAPH if s.measure is not None):
+        measured = stage.measure(Context(cfg, seq, runlog, tmp_path, stage.name)).metrics
+        known = {k: v for k, v in stages[stage.name]["metrics"].items() if not f"{stage.name}.{k}".endswith(NOT_IN_FILES)}
+        numbers = {k: v for k, v in measured.items() if isinstance(v, int | float) and k in known and known[k] is not None}
+        assert numbers == pytest.approx({k: known[k] for k in numbers}, rel=0.02, abs=0.02, nan_ok=True), stage.name
+        compared[stage.name] = len(numbers)
+    least = {
+        "create": 3,
+        "segment": 8,
+        "hand_pose": 2,
+        "object_pose": 6,
+        "register": 20,
+        "align.h": 5,
+        "align.o": 8,
+        "align.ho": 10,
+        "build": 5,
+    }
+    assert {name: count >= least[name] for name, count in compared.items()} == dict.fromkeys(least, True), compared
 
 
 def test_hands_and_object_are_where_they_are_in_truth(prepared):
@@ -90,7 +133,8 @@ def test_artefacts_have_the_layout_of_the_contract(prepared):
     assert safeio.load_npy(processed / "colmap_2d" / "keypoints.npy").shape[0] == FRAMES
     slerp = safeio.load_npy(processed / "hold_fit.slerp.npy")
     first = next(iter(seq.params))
-    assert set(slerp) == {*seq.params, "K"}  # the camera that the hands were registered under
+    assert set(slerp) == {*seq.params, "K"}
+    np.testing.assert_array_equal(slerp["K"], safeio.load_npy(processed / "colmap" / "intrinsic.npy"))
     assert slerp[first]["is_valid"].tolist() == [0.0 if t in (9, 10) else 1.0 for t in range(FRAMES)]
     assert np.isnan(safeio.load_npy(processed / "hold_fit.init.npy")[first]["hand_pose"][9]).all()
     assert {k: v.shape for k, v in slerp[first].items()} == {
@@ -102,13 +146,15 @@ def test_artefacts_have_the_layout_of_the_contract(prepared):
 def test_nothing_runs_twice_and_a_weight_reruns_align_alone(prepared):
     _, root, _ = prepared
     again = run(root / "data", root / "again", "stage=all", *ASKED)
-    assert {n: s["status"] for n, s in again.items() if s["status"] == "done"} == {"report": "done"}
+    assert {s["status"] for s in again.values()} == {"skipped", "kept"}
     other = run(root / "data", root / "other", "stage=all", *ASKED, "weights.contact=50")
     done = [n for n, s in other.items() if s["status"] == "done"]
     assert done == ["align.h", "align.o", "align.ho", "build", "report"]
+    kept = run(root / "data", root / "kept_weights", "stage=all", *ASKED)  # a weight given once stays
+    assert {s["status"] for s in kept.values()} == {"skipped", "kept"}
 
 
-def test_a_replaced_artefact_is_kept_until_forced(prepared):
+def test_a_replaced_artefact_is_kept_and_measured_until_forced(prepared):
     _, root, _ = prepared
     path = root / "data" / "box" / "processed" / "hold_fit.slerp.npy"
     original = path.read_bytes()
@@ -117,6 +163,11 @@ def test_a_replaced_artefact_is_kept_until_forced(prepared):
     try:
         kept = run(root / "data", root / "kept", "stage=register", *ASKED)
         assert kept["register"]["status"] == "kept"
+        measured, recorded = kept["register"]["metrics"], prepared[2]["register"]["metrics"]
+        assert measured["hand_model"] == recorded["hand_model"]
+        numbers = {k: v for k, v in measured.items() if isinstance(v, int | float) and not k.endswith("outlier_frames")}
+        # the same fit: measured from the files it is as good
+        assert len(numbers) > 5 and numbers == pytest.approx({k: recorded[k] for k in numbers}, rel=0.02, abs=0.02)
         assert safeio.load_npy(path)["note"] == "mine"
         forced = run(root / "data", root / "forced", "stage=register", "force=true", *ASKED)
         assert forced["register"]["status"] == "done"

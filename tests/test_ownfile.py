@@ -81,3 +81,34 @@ def test_another_encoding_is_named(tmp_path: Path):
     (tmp_path / "holdprep.yaml").write_bytes("seq: é".encode("latin-1"))
     with pytest.raises(ConfigError, match="UTF-8"):
         ownfile.overrides(tmp_path / "holdprep.yaml", [], CONF)
+
+
+RECORDS = [
+    {"given": {"source": "source=synthetic", "source.object": "source.object=can", "create.max_side": "create.max_side=960"}, "own": {}},
+    {"given": {"hand": "hand=hamer", "hand.batch": "hand.batch=8", "weights.nonsense": "weights.nonsense=1"}, "own": {}},
+    {"given": {"align": "align=hold", "hands": "hands=left"}, "own": {}},
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "gone"),
+    [
+        ((), ()),
+        (("create.max_side=500",), ("create.max_side",)),
+        (("hand=mediapipe",), ("hand", "hand.batch")),
+        (("hand.batch=4",), ("hand.batch",)),
+        (("video=clip.mp4",), ("source", "source.object")),
+        (("+experiment=arctic",), ("align", "hands")),
+    ],
+)
+def test_what_is_named_hides_what_was_given_before(tmp_path: Path, told: tuple[str, ...], gone: tuple[str, ...]):
+    found = ownfile.settings(tmp_path / "holdprep.yaml", RECORDS, told, CONF)
+    every = {"source", "source.object", "create.max_side", "hand", "hand.batch", "align", "hands"}  # what is no key any more is dropped
+    assert set(found.remembered) == every - set(gone)
+    assert set(found.named) == {t.lstrip("+").partition("=")[0] for t in told}
+
+
+def test_paths_that_are_remembered_begin_at_the_root():
+    given = {"segmenter.weights": "segmenter.weights=weights/sam2", "hands.length_mm": "hands.length_mm=185"}
+    found = ownfile.absolute(given)
+    assert found == given | {"segmenter.weights": f'segmenter.weights="{Path("weights/sam2").absolute()}"'}

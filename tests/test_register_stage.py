@@ -74,6 +74,27 @@ def test_gaps_are_counted_filled_and_marked(tmp_path: Path):
     np.testing.assert_allclose(filled["transl"][3:6], truth.transl[3:6], atol=1e-4)  # motion was even: what is filled is the truth
 
 
+@pytest.mark.parametrize("kind", ["meshes", "keypoints"])
+def test_a_replaced_fit_is_judged_by_what_the_tracker_saw(tmp_path: Path, kind: str):
+    joints_m = lbs.forward(load_hand_model("right", dtype=torch.float64), params("right")).joints.numpy()
+    joints_m[[4, 5]] = np.nan
+    given = {} if kind == "meshes" else {"keypoints.right": joints_m - joints_m[:, :1]}
+    path = write(tmp_path, {"right": params("right")}, lost=(4, 5), **given) / "hold_fit.slerp.npy"
+    own = register(tmp_path)["metrics"]
+    fit = safeio.load_npy(path)
+    safeio.save_npy(path, fit | {"note": "mine"})
+    kept = register(tmp_path)
+    assert kept["status"] == "kept"
+    assert kept["metrics"].pop("hand_model") == own.pop("hand_model")
+    assert kept["metrics"] == pytest.approx(own, rel=1e-3, abs=1e-3)
+    assert len(own) > 15
+    fit["right"]["global_orient"] += np.radians(60.0)
+    safeio.save_npy(path, fit)
+    judged = register(tmp_path)
+    assert judged["metrics"]["right.error_mm"] > 20
+    assert [g["metric"] for g in judged["gates"] if g["status"] == "fail"] == ["right.error_mm"]
+
+
 def test_one_valid_frame_is_held(tmp_path: Path):
     processed = write(tmp_path, {"left": params("left")}, lost=tuple(t for t in range(FRAMES) if t != 4))
     assert register(tmp_path)["metrics"]["left.longest_gap"] == 7

@@ -47,6 +47,23 @@ def test_a_trial_scores_every_sequence_and_writes_nothing_of_theirs(workplace: P
         run(workplace / "data", workplace / "trial", "stage=score")
 
 
+def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
+    """holdprep.yaml counts as it does for every other stage, and the command line goes before it."""
+    own = workplace / "data" / "b" / "holdprep.yaml"
+
+    def scores(*told: str) -> dict[str, float]:
+        return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", *told)["score"]["metrics"]
+
+    plain = scores()
+    own.write_text("weights: {rotation: 1.0e+6, pose: 1.0e+6}\n")
+    try:
+        held, named = scores(), scores("weights=generic")
+    finally:
+        own.unlink()
+    assert held["a"] == named["a"] == plain["a"]
+    assert named["b"] == plain["b"] != pytest.approx(held["b"], rel=1e-3)
+
+
 def test_optuna_searches_goes_on_where_it_was_and_names_a_winner(workplace: Path):
     optuna = pytest.importorskip("optuna", reason="pip install 'holdprep[sweep]' brings Optuna")
     told = ("-m", "+sweep=robust_weights", "seqs=[a,b]", "hydra.sweeper.n_trials=2")

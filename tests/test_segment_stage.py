@@ -146,3 +146,32 @@ def test_without_clicks_or_weights_one_line_says_what_to_do(root):
     (root / "data" / "box" / "prompts.yaml").write_text("frames: {'0000': {object: {box: [10, 10, 90, 90]}}}\n")
     with pytest.raises(HoldprepError, match=r"segmenter\.weights is not set: get it with `hf download facebook/sam2"):
         segment(root, "segmenter=sam2")
+
+
+def test_the_page_opens_on_frames_that_were_chosen_anew(seq, root):
+    """Masks and clicks are those of other frames than images/ has now: the page is where that is put right."""
+    folder = root / "data" / "box"
+    for entity, truth in seq.masks.items():
+        (root / entity).mkdir()
+        for t, name in enumerate(NAMES):
+            cv2.imwrite(str(root / entity / f"{name}.png"), truth[t].astype(np.uint8))
+    segment(root, "segmenter=import", f"segmenter.object={root / 'object'}", f"segmenter.right={root / 'right'}")
+    (folder / "images" / "0005.png").rename(folder / "images" / "0009.png")  # masks lack it
+    box = [round(v) for v in box_of(seq.masks["object"][0])]
+    clicks = f"image_size: [320, 240]\nframes:\n  '0005':\n    object: {{box: {box}}}\n"
+    (folder / "prompts.yaml").write_text(clicks)
+    port = free_port()
+
+    def user() -> None:
+        for entity in ("object", "right"):
+            post(port, "edit", frame=0, entity=entity, action="box", at=box_of(seq.masks[entity][0]))
+        post(port, "done")
+
+    person = threading.Thread(target=user)
+    person.start()
+    found = segment(root, "segmenter=classical", "segmenter.ui=true", f"segmenter.port={port}")
+    person.join()
+    assert found["status"] == "done"
+    assert (folder / "prompts.before.yaml").read_text() == clicks  # what a person clicked is kept
+    assert "0005" not in (folder / "prompts.yaml").read_text()
+    assert (folder / "processed" / "sam" / "object" / "masks_processed" / "0009.png").is_file()

@@ -53,6 +53,17 @@ class SecondOrder(Iterative):
         self.finished = True
         return self.terms
 
+    def circumstances(self) -> dict[str, float]:
+        """The weights in use, which the data set, as weights/<term>; and each term without its weight, as unweighted/<term>: curves of two
+        sequences are compared by these."""
+        used = self.weights_used()
+        unweighted = {f"unweighted/{name}": self.terms[name] / value for name, value in used.items()}
+        return {f"weights/{name}": value for name, value in used.items()} | unweighted
+
+    def weights_used(self) -> dict[str, float]:
+        """The weight of every term that has one now: given, or measured."""
+        return {name: value for name in self.terms if (value := float(getattr(self.objective.weights, name, 0.0))) > 0}
+
     def _match(self) -> None:
         """New correspondences of outlines, and the terms under them."""
         self.objective.match_outlines(self.scene)
@@ -88,7 +99,7 @@ class ObjectScale(Iterative):
         self.result: ScaleEstimate | None = None
 
     def iterate(self) -> dict[str, float]:
-        """The next estimator's scale, standard error and figures."""
+        """The next estimator's scale, standard error and figures; nothing where it found nothing to measure."""
         name = self.todo.pop(0)
         around = self.estimates["centroid"].scale if "centroid" in self.estimates else None
         found = estimate(name, self.tracks, self.surface, self.seed, around, self.orders)
@@ -96,6 +107,8 @@ class ObjectScale(Iterative):
         self.finished = not self.todo
         if self.finished:
             self.result = choose(self.estimates)
+        if not np.isfinite(found.stderr_ratio):  # nothing was measured
+            return {}
         values = {"scale": found.scale, "stderr_pct": 100 * found.stderr_ratio, **found.figures}
         return {f"{name}.{key}": value for key, value in values.items()}
 

@@ -76,6 +76,23 @@ def align(
     return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
 
 
+def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
+    """An alignment that something else made, with the metrics and curves that `align` gives; what only a fit knows is left out."""
+    ready = prepare(problem, Weights())
+    frames = len(alignment.transl_cam_obj_m)
+    if frames != problem.num_frames or not set(problem.hands) <= set(alignment.hands):
+        have = f"{frames} frames, hands {'+'.join(alignment.hands)}"
+        raise HoldprepError(
+            f"the alignment has {have}, the sequence {problem.num_frames} frames, hands {'+'.join(problem.hands)}: align again"
+        )
+    alignment = replace(alignment, K=problem.K) if bool(alignment.K.isnan().any()) else alignment  # HOLD's states have no camera
+    surface = None if alignment.mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
+    found, curves = _metrics(ready, surface, alignment)
+    unknown = {"iterations"} | ({"object.scale_stderr_pct"} if not np.isfinite(alignment.obj_scale_stderr) else set())
+    figures = {name: value for name, value in found.items() if name not in unknown}
+    return replace(alignment, metrics=figures, curves={name: curve.tolist() for name, curve in curves.items()})
+
+
 @lru_cache(maxsize=1)
 def _surface(points: bytes, away: bytes) -> Surface:
     """Mode ho wants the surface that mode o has just made."""
@@ -104,7 +121,8 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
     measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "outline", "contact")}
     held = refine.pose and not module.objective.layout.refine.pose
-    return replace(_alignment("h", "lm", problem, hands, 1.0, float("nan"), module), measured=measured, fingers_held=held)
+    result = _alignment("h", "lm", problem, hands, 1.0, float("nan"), module)
+    return replace(result, metrics=_weights_used(module), measured=measured, fingers_held=held)
 
 
 def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
@@ -135,7 +153,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     scale, trajectory = float(np.exp(module.scene.log_scale)), module.scene.trajectory
     placed = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
     result = _alignment("ho", "lm", placed, module.scene.hands, scale, ratio * scale, module)
-    figures: dict[str, float] = {}
+    figures = _weights_used(module)
     notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
     if objective.layout.moves:
         turn_rad, shift = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))
@@ -217,6 +235,10 @@ def _states(problem: Problem, alignment: Alignment) -> dict[Side, HandState]:
         double = ManoParams(p.global_orient.double(), p.hand_pose.double(), p.betas.double(), p.transl.double())
         states[side] = to_state(hand.model, double)
     return states
+
+
+def _weights_used(module: SecondOrder) -> dict[str, float]:
+    return {f"weights.{name}": value for name, value in module.weights_used().items()}
 
 
 def _alignment(

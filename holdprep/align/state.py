@@ -4,6 +4,7 @@ HOLD's own checkpoints are read too: Lightning's, with the parameters under `mod
 their mode.
 """
 
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
 
 def save_state(path: Path, alignment: Alignment) -> None:
     """Write a state; who needs the write to be atomic gives a temporary path."""
-    torch.save(to_state_dict(alignment), path)
+    content = io.BytesIO()  # torch.save writes a file's name into it, and a temporary one differs every time
+    torch.save(to_state_dict(alignment), content)
+    path.write_bytes(content.getvalue())
 
 
 def load_state(path: Path) -> Alignment:

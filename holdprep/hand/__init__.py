@@ -1,0 +1,5 @@
+"""Hands: the model and its arithmetic, registration, trackers."""
+
+from pathlib import Path
+
+STANDIN_FILE = Path(__file__).parent / "assets" / "standin_right.npz"

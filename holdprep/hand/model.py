@@ -11,6 +11,7 @@ from torch import Tensor
 
 from holdprep import safeio
 from holdprep.errors import HoldprepError
+from holdprep.hand import STANDIN_FILE
 from holdprep.hand.joints import PARENTS
 
 Side = Literal["right", "left"]
@@ -57,7 +58,6 @@ class ManoParams:
     transl: Tensor
 
 
-STANDIN_FILE = Path(__file__).parent / "assets" / "standin_right.npz"
 STANDIN_MARK = "holdprep_standin"  # key of a MANO-layout file that holds the stand-in
 
 

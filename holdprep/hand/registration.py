@@ -12,7 +12,7 @@ from torch import Tensor
 from holdprep.geometry.cameras import project_ahead
 from holdprep.hand import start
 from holdprep.hand.correlation import SharedErrors, in_hand_frame
-from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
@@ -262,6 +262,34 @@ def _error(problem: HandProblem, state: HandState) -> Tensor:
         weight = term.weight[rows].to(distance)
         errors.append((distance * weight).sum(dim=1) / weight.sum(dim=1))
     return torch.cat(errors)
+
+
+def error_of(model: HandModel, params: ManoParams, targets: Targets, *, rescaled: bool = False) -> Tensor:
+    """(T,) `Registration.error_m` of parameters (T frames) that something else found; NaN where they, or the targets, are missing.
+
+    `rescaled`: the fit has another hand size than the tracker; its meshes are first scaled by the one factor that fits best.
+    """
+    rows = torch.cat([params.global_orient, params.hand_pose, params.transl], dim=1)
+    is_valid = targets.is_valid() & torch.isfinite(rows).all(dim=1)
+    error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
+    if not bool(is_valid.any()):
+        return error_m
+    betas = params.betas if params.betas.ndim == 1 else params.betas[is_valid]
+    some = ManoParams(params.global_orient[is_valid], params.hand_pose[is_valid], betas, params.transl[is_valid])
+    used, state = targets.rows(is_valid.nonzero()[:, 0]), to_state(model, some)
+    if rescaled and used.vertices_m is not None:
+        used = used.scaled(_size_ratio(used.vertices_m, HandPoints.of(model, torch.arange(778)).pose(state).points[:, NUM_JOINTS:]))
+    error_m[is_valid] = _error(_problem(model, used, Options(), 1), state)
+    return error_m
+
+
+def _size_ratio(a: Tensor, b: Tensor) -> float:
+    """The factor that brings points a nearest to b (T, N, 3), each frame about its centroid; a point that is NaN in either is left out."""
+    seen = (torch.isfinite(a) & torch.isfinite(b)).all(dim=-1, keepdim=True)
+    count = seen.sum(dim=1, keepdim=True).clamp_min(1)
+    from_a, from_b = (torch.where(seen, x.double(), 0.0) for x in (a, b))
+    from_a, from_b = (torch.where(seen, x - x.sum(dim=1, keepdim=True) / count, 0.0) for x in (from_a, from_b))
+    return float((from_a * from_b).sum() / from_a.square().sum())
 
 
 def spread(params: ManoParams, is_valid: Tensor) -> ManoParams:

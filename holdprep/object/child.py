@@ -1,7 +1,12 @@
 """COLMAP's work in processes of its own: what aborts or crashes in there ends that process, not this one."""
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from holdprep.errors import HoldprepError
 
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_WATCH_S = 1.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -18,8 +25,8 @@ class Children:
     """Processes that run module-level functions of plain, picklable arguments and write all they say to the file `log`; `tell` is given
     the name of each.
 
-    Use as a context manager; processes start when there is work for them. A call whose process dies raises HoldprepError of one line
-    with the log's path; what a function raises itself is raised here as it is.
+    They end with this process, whatever ends it. Use as a context manager; processes start when there is work for them. A call whose
+    process dies raises HoldprepError of one line with the log's path; what a function raises itself is raised here as it is.
     """
 
     def __init__(self, log: Path, num_processes: int, tell: Callable[[str], object] = str) -> None:
@@ -28,12 +35,15 @@ class Children:
         log.write_text("")
         # not fork: COLMAP's and torch's threads do not survive it
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(max(1, num_processes), context, initializer=_speak_into, initargs=(str(log),))
+        self._pool = ProcessPoolExecutor(max(1, num_processes), context, initializer=_begin, initargs=(str(log), os.getpid()))
 
     def __enter__(self) -> "Children":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):  # Ctrl-C, SIGTERM: a mapping would go on for minutes
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
         self._pool.shutdown(cancel_futures=True)
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -61,6 +71,27 @@ class Children:
 
 def _name(function: Callable[..., Any]) -> str:
     return str(getattr(getattr(function, "func", function), "__name__", "a step")).strip("_").replace("_", " ")
+
+
+def _begin(log: str, parent: int) -> None:
+    """What each child does first."""
+    _die_with(parent)
+    _speak_into(log)
+
+
+def _die_with(parent: int) -> None:
+    """End with the parent process, also where that is killed: by the kernel's doing on Linux, and by looking after it elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _speak_into(log: str) -> None:

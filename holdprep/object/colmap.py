@@ -160,6 +160,8 @@ def extract_sift(
     options.sift.max_num_features = max_features
     options.sift.peak_threshold = peak_threshold
     options.sift.first_octave = 0  # the crop is enlarged already
+    # in a fixed order before their features, which threads finish in any order
+    _import(folder, sorted(path.name for path in (folder / "images").glob("*.png")), crop, K)
     pycolmap.extract_features(
         folder / "database.db",
         folder / "images",
@@ -176,13 +178,16 @@ def extract_sift(
                 database.update_keypoints(image.image_id, keypoints)
 
 
-def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
-    """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged window that count from 0."""
-    mode = pycolmap.CameraMode.SINGLE
-    names = [f"{name}.png" for name in keypoints_px]
+def _import(folder: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:
+    """The frames and their one camera into the database, numbered in the order given."""
     with open_database(folder):  # made where it is not there
         pass
-    pycolmap.import_images(folder / "database.db", folder / "images", mode, names, _reader(folder, crop, K))
+    pycolmap.import_images(folder / "database.db", folder / "images", pycolmap.CameraMode.SINGLE, list(files), _reader(folder, crop, K))
+
+
+def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
+    """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged window that count from 0."""
+    _import(folder, [f"{name}.png" for name in keypoints_px], crop, K)
     with open_database(folder) as database:
         _declare_canvas(database, crop)
         for image in database.read_all_images():

@@ -123,6 +123,50 @@ def assemble(
     )
 
 
+def given(
+    names: Sequence[str],
+    K: np.ndarray,
+    T_cam_obj: np.ndarray,
+    points_obj: np.ndarray,
+    seen: Observations | None,
+    *,
+    registered: np.ndarray | None = None,
+    origin: np.ndarray | None = None,
+    contested: np.ndarray | None = None,
+) -> ObjectReconstruction:
+    """A reconstruction read back from files: poses (T, 4, 4) and cloud (N, 3) as they are, K (3, 3) of undistorted pictures.
+
+    What is not known is taken as good: every frame registered (T,) bool, by SfM (`origin` (T,), as in ObjectReconstruction).
+    """
+    known = np.ones(len(names), bool) if registered is None else registered
+    at = seen or Observations(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
+    error = np.linalg.norm(reproject(points_obj[at.point], T_cam_obj[at.frame], K, np.zeros(0)) - at.px, axis=1)
+    track = np.bincount(at.point, minlength=len(points_obj))
+    jumps = trajectory.rotation_jumps(T_cam_obj[:, :3, :3], known)
+    return ObjectReconstruction(
+        names=list(names),
+        K=K,
+        distortion=np.zeros(0),
+        focal_px=float(K[0, 0]),
+        T_cam_obj=T_cam_obj,
+        registered=known,
+        origin=["sfm"] * len(names) if origin is None else [str(how) for how in origin],
+        inliers=np.bincount(at.frame, minlength=len(names)),
+        points_obj=points_obj,
+        colors=np.full((len(points_obj), 3), 128, np.uint8),
+        point_error_px=np.bincount(at.point, error, minlength=len(points_obj)) / np.maximum(track, 1),
+        track_length=track,
+        kept_points=np.ones(len(points_obj), bool),
+        normalization=cloud.normalization_matrix(points_obj),
+        observation_frame=at.frame,
+        observation_point=at.point,
+        observation_px=at.px,
+        reprojection_px=float(error.mean()) if len(error) else float("nan"),
+        rotation_jumps=[(names[a], names[b]) for a, b in jumps],
+        contested=contested,
+    )
+
+
 def _borne_out(seen: Observations, points_obj: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, distortion: np.ndarray) -> Observations:
     """The sightings of points that the poses put there: one point near a camera's plane projects anywhere, and spoils every mean."""
     xyz, T = points_obj[seen.point], T_cam_obj[seen.frame]

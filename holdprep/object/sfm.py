@@ -31,6 +31,7 @@ from holdprep.object.repair import rotations, settle
 SIFT = Sift()
 _MIN_MASK_PX = 400  # smaller objects carry no features worth the name
 _NEIGHBOURS = 6  # frames in time that each is matched with, whether it is mapped or not
+_FURTHER = 2  # mappings that are made at a time while the first ones disagree
 _SAME_STORY = 0.98  # share of frames; what is left over the matches decide
 
 
@@ -60,10 +61,10 @@ def reconstruct(
 
     `source` finds and matches the features. The focal length is refined from `focal_guess_px`, else from 1.2 times the longer side, unless
     `focal_px` fixes it; the principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings`
-    mappings are made, then further ones up to `max_mappings` until two of them tell the same story without jumps. Every mapping runs on one
-    thread, `num_threads` of them side by side. COLMAP's matching on several threads does not always repeat itself: the same result every
-    time needs `num_threads=1`. `work_dir` is emptied of an earlier run's files and keeps images, database.db, sparse models and COLMAP's own words,
-    colmap.log. COLMAP runs in child processes: whoever calls this from a script needs its `if __name__ == "__main__"`.
+    mappings are made, then further ones up to `max_mappings` until two of them agree without jumps. Every mapping runs on one thread,
+    `num_threads` of them side by side; their number changes no result. `work_dir` is emptied of an earlier run's files and keeps images,
+    database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes: whoever calls this from a script needs
+    its `if __name__ == "__main__"`.
 
     Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
 
@@ -84,7 +85,7 @@ def reconstruct(
     refine_focal = focal_px is None
     _prepare(work_dir)
     with (
-        tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=not progress) as bar,
+        tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=None if progress else True) as bar,
         Children(work_dir / "colmap.log", num_threads, bar.set_postfix_str) as children,
     ):
         colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
@@ -102,7 +103,7 @@ def reconstruct(
         diagnosis.require_matches(features)
         bar.update()
         run = partial(_map_one, work_dir, crop, names, keys, seed, max_mappings, refine_focal)
-        models, starts = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, num_threads, bar)
+        models, starts = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, bar)
         diagnosis.require_starts(starts, work_dir, len(keys), min_registered_pct)
         found = settle(children, work_dir, crop, K, w, names, keys, features, models, refine_focal, min_registered_pct, max_gap)
         bar.update()
@@ -152,7 +153,6 @@ def _map_until_agreed(
     num_mapped: int,
     min_mappings: int,
     max_mappings: int,
-    num_threads: int,
     bar: tqdm,
 ) -> tuple[list[colmap.Model], list[diagnosis.Start]]:
     """All models of all mappings of `num_mapped` frames, and what became of every start: the first ones, then more while no two are free of
@@ -172,7 +172,7 @@ def _map_until_agreed(
         # nothing to gain from further mappings where nothing registers
         if any(alike(a, b) >= _SAME_STORY for a, b in combinations(steady, 2)) or largest < 0.3 * num_mapped:
             break
-        wave = max(1, num_threads)
+        wave = _FURTHER  # not by the number of threads, which must not decide how many there are
         bar.total += min(wave, len(todo))
     return models, starts
 

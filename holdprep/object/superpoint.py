@@ -20,6 +20,7 @@ from holdprep.object.colmap import Crop
 Matcher = Literal["superglue", "lightglue"]
 _CLASSES: dict[Matcher, str] = {"superglue": "SuperGlueForKeypointMatching", "lightglue": "LightGlueForKeypointMatching"}
 _SOURCES: dict[Matcher, str] = {"superglue": "magic-leap-community/superglue_outdoor", "lightglue": "ETH-CVG/lightglue_superpoint"}
+_THREADS = 2  # of torch on a CPU: sums come out differently with another number, and results must not
 _KEPT_FRAMES = 64  # in memory while pairs are matched: pairs come in order of time
 
 
@@ -34,7 +35,7 @@ class SuperPoint:
 
     def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
         """Raises HoldprepError when the weights cannot be used."""
-        torch.set_num_threads(num_threads)
+        torch.set_num_threads(_THREADS)
         detector = self._model().keypoint_detector
         detector.keypoint_decoder.max_keypoints = -1  # the best are chosen among those on the mask
         (folder / "features").mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ class SuperPoint:
         return {path.stem: _read(folder, path.stem)["descriptors"] for path in sorted((folder / "features").glob("*.npz"))}
 
     def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
+        torch.set_num_threads(_THREADS)
         colmap.write_matches(folder, self._matches(folder, pairs), max_error_px, seed, num_threads)
 
     def _model(self) -> Any:

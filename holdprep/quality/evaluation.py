@@ -4,8 +4,10 @@ Every length is reported in mm; the definition and its source stand at the funct
 part is missing, the motion is too small) is left out and noted, never guessed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -24,7 +26,18 @@ _MIN_SPREAD = 0.01  # cameras that move by less than this share of their distanc
 _ADD_POINTS = 1000
 _MEETING_FRAMES = 100
 
+_LESS = re.compile(
+    r"error|^(mpjpe|pa_mpjpe|root_relative_mpjpe|filled_mpjpe|mpvpe|mrrpe|add|add_s|chamfer|accuracy|completeness)_mm$|^rotation_above_|"
+    r"^(contact_gap|penetration_depth)_mm$|^penetration_volume_cm3$"
+)
+_MORE = re.compile(r"^(mask_iou|contour_f|found_pct|registered_pct|(fscore|precision|recall)_\d+mm_pct)$")
+
 Curves = dict[str, np.ndarray]
+
+
+def direction(metric: str) -> Literal["less", "more"] | None:
+    """Which way a metric of `evaluate` is better, by its name without an entity; None where that is not known."""
+    return "more" if _MORE.search(metric) else "less" if _LESS.search(metric) else None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import yaml
 
-from holdprep import safeio
+from holdprep.atomic import write_bytes_atomic
 from holdprep.errors import HoldprepError
 
 ENTITIES = ("right", "left", "object")
@@ -65,7 +65,7 @@ def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]],
 
     frames = {frame: {e: tree(p) for e, p in entities.items()} for frame, entities in sorted(prompts.items()) if entities}
     text = yaml.safe_dump({"image_size": list(image_size), "frames": frames}, sort_keys=False, default_flow_style=None, width=10**6)
-    safeio.write_bytes_atomic(path, text.encode())
+    write_bytes_atomic(path, text.encode())
 
 
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:

@@ -1,107 +1,133 @@
-"""The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere."""
+"""The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere.
 
-from functools import partial
-from pathlib import Path
+Stages are imported when they run. A stage's own order is that of `GRAPH`; each says by `needs` and `uses` what it reads of the others.
+"""
 
-from holdprep.align.problem import MODES, Mode
 from holdprep.config import Config
-from holdprep.hand.model import STANDIN_FILE
-from holdprep.pipeline import Stage
-from holdprep.sequence import ENTITIES, Sequence
-from holdprep.stages import align, build, create, evaluate, hand_check, hand_pose, object_pose, register, report, segment
+from holdprep.pipeline.stage import Context, Stage, deferred
+from holdprep.sequence import ENTITIES, MODES
+from holdprep.stages import inputs
 
-SAM = tuple(f"sam_{e}" for e in ENTITIES)
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
+TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
 
 
-def _video(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    return {} if cfg.source.name == "synthetic" else {"video": create.source(cfg, seq)}
+def _click(ctx: Context) -> None:
+    if getattr(ctx.cfg.segmenter, "ui", False) or getattr(ctx.cfg.segmenter, "fix", False):
+        deferred("holdprep.stages.segment", "click")(ctx)
 
 
-def _hand_model(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    return {"hand_model": cfg.hand_model.path or STANDIN_FILE}
+def _check(ctx: Context) -> None:
+    if ctx.cfg.hand.check:
+        deferred("holdprep.stages.hand_check", "inspect")(ctx)
 
 
-def _align_stage(mode: Mode) -> Stage:
+def _align_stage(mode: str) -> Stage:
     before = {"h": (), "o": ("ckpt_h",), "ho": ("ckpt_o",)}[mode]
     return Stage(
         f"align.{mode}",
-        partial(align.run, mode=mode),
+        deferred("holdprep.stages.align", "run", mode=mode),
         needs=("fit_slerp", "j2d", "colmap", *before),
         uses=MASKS,
-        makes=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
-        may_make=("align_vis",) if mode == "ho" else (),
-        config=("align", "weights", "seed"),
-        files=_hand_model,
+        outputs=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
+        previews=("align_vis",) if mode == "ho" else (),
+        settings=inputs.align_settings,
+        remembers=("align", "weights", "experiment", "hand_model", "seed"),
+        external=inputs.hand_model_files,
+        measure=deferred("holdprep.stages.align", "measure", mode=mode),
     )
 
 
-GRAPH: list[Stage] = [
-    Stage(
-        "create",
-        create.run,
-        makes=("images",),
-        may_make=("images_zip", "raw_images", "frames", "truth"),
-        config=("source", "create"),
-        files=_video,
-    ),
-    Stage(
-        "segment",
-        segment.run,
-        needs=("images",),
-        makes=("masks", "images_object", "masks_object"),
-        may_make=("masks_right", "masks_left"),
-        config=("segmenter", "hands"),
-        files=segment.files,
-        prepare=segment.click,
-    ),
-    Stage(
-        "hand_pose",
-        hand_pose.run,
-        needs=("images",),
-        uses=MASKS,
-        makes=("v3d", "j2d"),
-        may_make=("boxes", "v3d_metro", "j2d_metro", "crop_image", "keypoints_vis", "hpe_vis"),
-        config=("hand", "hands"),
-        files=hand_pose.files,
-        inspect=hand_check.inspect,
-    ),
-    Stage(
-        "object_pose",
-        object_pose.run,
-        needs=("images", "masks_object"),
-        uses=("frames",),
-        makes=("colmap", "colmap_2d"),
-        config=("object_pose", "seed"),
-        files=object_pose.files,
-    ),
-    Stage(
-        "register",
-        register.run,
-        needs=("images", "v3d", "j2d"),
-        uses=("colmap", *MASKS),
-        makes=("fit_init", "fit_slerp"),
-        may_make=("fit_meshes",),
-        config=("registration", "hands"),
-        files=_hand_model,
-    ),
-    *(_align_stage(mode) for mode in MODES),
-    Stage(
-        "build",
-        build.run,
-        needs=("images", "masks", "fit_aligned", "colmap"),
-        makes=("build",),
-        config=("build",),
-        files=_hand_model,
-    ),
-    Stage("report", report.run, needs=("images",), always=True),
-]
-EVALUATE = Stage("evaluate", evaluate.run, needs=("images",), always=True)  # asked for by name: few sequences have ground truth
+CREATE = Stage(
+    "create",
+    deferred("holdprep.stages.create", "run"),
+    outputs=("images",),
+    optional=lambda cfg: ("frames",) if cfg.source.name == "video" else TRUTH,
+    previews=("images_zip", "raw_images"),
+    settings=inputs.create_settings,
+    remembers=("source", "create"),
+    external=inputs.create_files,
+    measure=deferred("holdprep.stages.create", "measure"),
+)
+SEGMENT = Stage(
+    "segment",
+    deferred("holdprep.stages.segment", "run"),
+    needs=("images",),
+    outputs=("masks", "images_object", "masks_object"),
+    optional=inputs.segment_outputs,
+    settings=inputs.segment_settings,
+    remembers=("segmenter", "hands", "experiment", "seed"),
+    external=inputs.segment_files,
+    measure=deferred("holdprep.stages.segment", "measure"),
+    importer="segmenter=import",
+    prepare=_click,
+)
+HAND_POSE = Stage(
+    "hand_pose",
+    deferred("holdprep.stages.hand_pose", "run"),
+    needs=("images",),
+    uses=MASKS,
+    outputs=("v3d", "j2d"),
+    optional=inputs.hand_pose_outputs,
+    previews=("crop_image", "keypoints_vis", "hpe_vis"),
+    settings=inputs.hand_pose_settings,
+    remembers=("hand", "hands", "experiment", "hand_model", "seed"),
+    external=inputs.hand_pose_files,
+    measure=deferred("holdprep.stages.hand_pose", "measure"),
+    inspect=_check,
+)
+OBJECT_POSE = Stage(
+    "object_pose",
+    deferred("holdprep.stages.object_pose", "run"),
+    needs=("images", "masks_object"),
+    uses=("frames",),
+    outputs=("colmap", "colmap_2d"),
+    settings=inputs.object_pose_settings,
+    remembers=("object_pose", "seed"),
+    external=inputs.object_pose_files,
+    measure=deferred("holdprep.stages.object_pose", "measure"),
+)
+REGISTER = Stage(
+    "register",
+    deferred("holdprep.stages.register", "run"),
+    needs=("images", "v3d", "j2d"),
+    uses=("colmap", *MASKS),
+    outputs=("fit_init", "fit_slerp"),
+    previews=("fit_meshes",),
+    settings=inputs.register_settings,
+    remembers=("registration", "hands", "experiment", "hand_model"),
+    external=inputs.hand_model_files,
+    measure=deferred("holdprep.stages.register", "measure"),
+)
+BUILD = Stage(
+    "build",
+    deferred("holdprep.stages.build", "run"),
+    needs=("images", "masks", "fit_aligned", "colmap"),
+    uses=("fit_slerp",),
+    outputs=("build",),
+    optional=inputs.build_outputs,
+    settings=inputs.build_settings,
+    remembers=("build", "hand_model"),
+    external=inputs.hand_model_files,
+    measure=deferred("holdprep.stages.build", "measure"),
+)
+REPORT = Stage(
+    "report",
+    deferred("holdprep.stages.report", "run"),
+    needs=("images",),
+    outputs=("report",),
+    settings=inputs.report_settings,
+    external=inputs.report_files,
+    reports=True,
+)
+GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
+# asked for by name: few sequences have ground truth
+EVALUATE = Stage("evaluate", deferred("holdprep.stages.evaluate", "run"), needs=("images",), on_request=True)
 
 
 def select(cfg: Config) -> list[Stage]:
     """The stages that a configuration asks for, in order."""
-    if cfg.stage == "all":
+    if cfg.stage in ("all", "status"):
         return GRAPH
     if cfg.stage == "align":
         return [s for s in GRAPH if s.name in ([f"align.{cfg.mode}"] if cfg.mode else [f"align.{m}" for m in MODES])]

@@ -3,26 +3,27 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from holdprep import safeio
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
-from holdprep.align.run import align
+from holdprep.align.run import align, evaluated
 from holdprep.align.state import load_state, save_state
-from holdprep.config import Config
+from holdprep.config import Config, HoldAlign, LmAlign
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import hamer
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict
-from holdprep.viz.overlay import COLORS, draw_mesh, draw_points
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict, read_aligned
+from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
@@ -41,10 +42,34 @@ def run(ctx: Context, mode: Mode) -> Result:
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
         found = _with_quality(found, problem)
-        _write_aligned(ctx, found, arrays, models, cloud)
+        _write_aligned(ctx, found, arrays, problem, cloud)
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
+
+
+def measure(ctx: Context, mode: Mode) -> Result:
+    """Of an alignment that others made: mode ho as hold_fit.aligned.npy has it, modes h and o as their states do."""
+    seq = ctx.seq
+    fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
+    models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
+    problem, _ = load_problem(seq, models)
+    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
+    found = evaluated(problem, found)
+    if mode == "ho":
+        found = _with_quality(found, problem)
+    return Result(dict(found.metrics), dict(found.curves), list(found.notes))
+
+
+def _aligned(ctx: Context) -> Alignment:
+    """hold_fit.aligned.npy as an alignment; its scale's standard error is not known."""
+    K, hands, obj, _ = read_aligned(ctx)
+    params = {
+        side: ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in (h.global_orient, h.hand_pose, h.betas, h.transl_m)))
+        for side, h in hands.items()
+    }
+    R, t = torch.as_tensor(obj.R_cam_obj), torch.as_tensor(obj.transl_m)
+    return Alignment("ho", "lm", params, obj.obj_scale, float("nan"), R, t, torch.as_tensor(K))
 
 
 def aligner(cfg: Config) -> Callable[..., Alignment]:
@@ -53,12 +78,21 @@ def aligner(cfg: Config) -> Callable[..., Alignment]:
         align,
         method=cfg.align.method,
         weights=Weights(**cfg.weights.model_dump()),
-        refine=Refine(**{free: getattr(cfg.align, f"refine_{free}") for free in vars(Refine())}),
-        scale_estimator=cfg.align.scale,
+        **_freedom(cfg.align),
         max_iterations=cfg.align.max_iterations,
         seed=cfg.seed,
         device=cfg.device,
     )
+
+
+def _freedom(node: LmAlign | HoldAlign) -> dict[str, Any]:
+    """What the second order may change, and by which estimator it finds the scale; HOLD's methods have their own."""
+    if isinstance(node, HoldAlign):
+        return {}
+    return {
+        "refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}),
+        "scale_estimator": node.scale,
+    }
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
@@ -124,16 +158,15 @@ def _with_quality(found: Alignment, problem: Problem) -> Alignment:
     """With the metrics of `hand_quality`, without those of the shape, which is the registration's."""
     metrics, curves = dict(found.metrics), dict(found.curves)
     for side, hand in problem.hands.items():
-        seen = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0).numpy()
-        own, own_curves = hand_quality(hand.model, found.hands[side], seen, found.K.numpy(), hand.outlines)
+        own, own_curves = hand_quality(hand.model, found.hands[side], _seen(problem, side), found.K.numpy(), hand.outlines)
         metrics |= {f"{side}.{name}": value for name, value in own.items() if name in ALIGNED_QUALITY}
         curves |= {f"{side}.{name}": values.tolist() for name, values in own_curves.items()}
     return replace(found, metrics=metrics, curves=curves)
 
 
-def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, models: dict[Side, HandModel], cloud: dict[str, np.ndarray]) -> None:
+def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Problem, cloud: dict[str, np.ndarray]) -> None:
     """hold_fit.aligned.npy as HOLD writes it, and a picture a frame."""
-    hands = {}
+    hands, models = {}, {side: hand.model for side, hand in problem.hands.items()}
     for side, p in found.hands.items():
         betas = p.betas.numpy()
         wrist = hold.wrist_template(models[side], betas)
@@ -144,15 +177,18 @@ def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, models: dict[
     K = found.K.numpy()
     paths = [str(f) for f in ctx.seq.images().files]
     ctx.seq.write_npy("fit_aligned", hold.hold_fit_aligned(K, paths, hands, arrays, obj))
-    ctx.seq.write_images("align_vis", _overlays(ctx, arrays, models, obj, K))
+    ctx.seq.write_images("align_vis", _overlays(ctx, arrays, problem, obj, K))
 
 
-def _overlays(
-    ctx: Context, meshes_m: Meshes, models: dict[Side, HandModel], obj: hold.AlignedObject, K: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    px = project(obj.points_cam_m, K)
+def _seen(problem: Problem, side: Side) -> np.ndarray:
+    """(T,) frames in which the hand's keypoints count."""
+    return np.asarray(problem.hands[side].weight.reshape(problem.num_frames, -1).sum(dim=1) > 0)
+
+
+def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, obj: hold.AlignedObject, K: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    px, faces = project(obj.points_cam_m, K), {side: hand.model.faces.numpy() for side, hand in problem.hands.items()}
+    seen = {side: _seen(problem, side) for side in problem.hands}
     for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens()), strict=True)):
-        picture = draw_points(image, px[t], COLORS["object"])
-        for side, (vertices, _) in meshes_m.items():
-            picture = draw_mesh(picture, vertices[t], models[side].faces.numpy(), K, COLORS[side])
-        yield f"{name}.jpg", picture
+        meshes = {side: (vertices[t], faces[side]) for side, (vertices, _) in meshes_m.items()}
+        infilled = [side for side in meshes if not seen[side][t]]
+        yield f"{name}.jpg", draw_hands(draw_points(image, px[t], COLORS["object"]), meshes, K, infilled)

@@ -1,37 +1,38 @@
 """Aligned sequence -> build/ and <seq>.zip, exactly what HOLD trains on; read back as the trainer does before it counts as done."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from holdprep import safeio
+from holdprep.atomic import atomic_dir
 from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
+from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.outline import arm_pixels
-from holdprep.pipeline import Context, Result
-from holdprep.sequence import atomic_dir, write_image
+from holdprep.pipeline import Context, Metrics, Result
+from holdprep.sequence import image_files, read_image, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
-from holdprep.viz.overlay import COLORS, draw_mesh, draw_points, side_view
+from holdprep.viz.overlay import COLORS, draw_hands, draw_points, side_view
 
 VIS_FRAMES = 24  # pictures in build/vis
 
 
 def run(ctx: Context) -> Result:
     seq, shift = ctx.seq, ctx.cfg.build.shift
-    names = seq.frame_names()
     K, hands, obj, models = read_aligned(ctx)
     shift_m = hold.normalize_shift(obj, shift)
-    vertices = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
-    points: dict[str, np.ndarray] = {side: v for side, v in vertices.items()}
-    points["object"] = obj.points_cam_m
+    points = _points(hands, obj, models)
     report = hold.rays_report(points, shift_m)
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)
     lens = seq.lens()
-    labels = _without_arms(seq.label_images(lens), {side: project(v, K) for side, v in vertices.items()}, models)
+    px: dict[Side, np.ndarray] = {side: project(points[side], K) for side in models}
+    labels = _without_arms(seq.label_images(lens), px, models)
     present = []  # labels of each frame
     with atomic_dir(seq.target("build")) as folder:
         safeio.save_npy(folder / "data.npy", data)
@@ -43,26 +44,54 @@ def run(ctx: Context) -> Result:
                 write_image(folder / kind / f"{t:04d}.png", picture)
                 if kind == "mask":
                     present.append(np.unique(picture))
-        bad = hold.unusable_frames(present, list(hands))
         (folder / "vis").mkdir()
         for name, picture in _pictures(ctx, points, models, K):
             write_image(folder / "vis" / name, picture)
     if ctx.cfg.build.zip:
         notes.append(f"packed as {seq.pack()}")
+    return Result(_metrics(ctx, present, report, roundtrip, models), {}, notes)
+
+
+def measure(ctx: Context) -> Result:
+    """Of a build that others made, as the trainer reads it, against the alignment."""
+    folder = ctx.seq.path("build")
+    K, hands, obj, models = read_aligned(ctx)
+    points = _points(hands, obj, models)
+    data, masks = safeio.load_npy(folder / "data.npy"), image_files(folder / "mask") if (folder / "mask").is_dir() else []
+    frames = len(ctx.seq.frame_names())
+    if len(masks) != frames:
+        raise HoldprepError(f"{folder / 'mask'} holds {len(masks)} masks, images/ {frames} frames: run stage=build force=true")
+    try:
+        roundtrip, shift_m = _roundtrip(data, models, points, K), np.asarray(data["normalize_shift"], np.float64)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise HoldprepError(f"{folder / 'data.npy'} is not as HOLD's trainer reads it ({error}): run stage=build force=true") from error
+    labels = [np.unique(read_image(file, cv2.IMREAD_UNCHANGED)) for file in masks]
+    return Result(_metrics(ctx, labels, hold.rays_report(points, shift_m), roundtrip, models))
+
+
+def _points(hands: Mapping[Side, hold.AlignedHand], obj: hold.AlignedObject, models: Mapping[Side, HandModel]) -> dict[str, np.ndarray]:
+    """(T, N, 3) metres in the camera frame, by entity."""
+    points: dict[str, np.ndarray] = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
+    return points | {"object": obj.points_cam_m}
+
+
+def _metrics(
+    ctx: Context, labels: Sequence[np.ndarray], report: Mapping[str, float], roundtrip_px: float, models: Mapping[Side, HandModel]
+) -> Metrics:
+    names, bad = ctx.seq.frame_names(), hold.unusable_frames(labels, list(models))
     for t in bad[:3]:
         ctx.warn(f"frame {names[t]} shows neither object nor hand: HOLD's trainer crashes on it ({len(bad)} such frames)")
     model_name = next(iter(models.values())).name
-    metrics: dict[str, Any] = {
+    return {
         "frames": len(names),
-        "roundtrip_px": roundtrip,
+        "roundtrip_px": roundtrip_px,
         "object_in_rays_pct": report["object_in_rays_pct"],
-        "hand_in_rays_pct": min(report[f"{side}_in_rays_pct"] for side in hands),
+        "hand_in_rays_pct": min(report[f"{side}_in_rays_pct"] for side in models),
         "ray_sphere_radius_m": report["ray_sphere_radius_m"],
         "unusable_frames": len(bad),
         "trainable": model_name == "mano",
         "hand_model": model_name,
     }
-    return Result(metrics, {}, notes)
 
 
 def _without_arms(
@@ -87,9 +116,11 @@ def _pictures(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Overlays and side views of some frames, evenly over the clip."""
     names, images = ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens())
+    fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
+    seen = {side: np.asarray(fits.get(side, {}).get("is_valid", np.ones(len(names)))) > 0 for side in models}
     for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):
         picture = draw_points(images[int(t)], project(points_cam_m["object"][t], K), COLORS["object"])
-        for side, model in models.items():
-            picture = draw_mesh(picture, points_cam_m[side][t], model.faces.numpy(), K, COLORS[side])
-        yield f"{names[t]}_overlay.jpg", picture
+        meshes = {side: (points_cam_m[side][t], model.faces.numpy()) for side, model in models.items()}
+        infilled = [side for side in models if t < len(seen[side]) and not seen[side][t]]
+        yield f"{names[t]}_overlay.jpg", draw_hands(picture, meshes, K, infilled)
         yield f"{names[t]}_side.jpg", side_view({e: p[t] for e, p in points_cam_m.items()})

@@ -5,19 +5,20 @@ import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from holdprep import frames, safeio
-from holdprep.config import Config, SyntheticSource
+from holdprep.atomic import atomic_dir
+from holdprep.config import SyntheticSource
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.truth import GroundTruth, save_truth
-from holdprep.sequence import Sequence, atomic_dir, image_files, write_image
+from holdprep.sequence import Sequence, image_files, read_image, write_image
+from holdprep.stages.inputs import source
 
 if TYPE_CHECKING:
     from holdprep.synth.film import Shot
@@ -27,19 +28,21 @@ DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: a tenth of a millimetre, 0 where noth
 VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
 
 
-def source(cfg: Config, seq: Sequence) -> Path | None:
-    """The video or image folder that this sequence comes from: the one named, video.mp4, or the folder used the last time."""
-    if cfg.video is not None:
-        return cfg.video
-    if seq.has("video"):
-        return seq.path("video")
-    known = seq.read_frames().get("source")
-    return Path(known) if known and Path(known).is_dir() else None
-
-
 def run(ctx: Context) -> Result:
     node = ctx.cfg.source
     return _render(ctx, node) if isinstance(node, SyntheticSource) else _read(ctx)
+
+
+def measure(ctx: Context) -> Result:
+    """Of images/ that others made: how many there are, and of what size; each must be readable and as large as the first."""
+    files = ctx.seq.images().files
+    sizes = [read_image(file).shape[1::-1] for file in files]
+    odd = next((t for t, size in enumerate(sizes) if size != sizes[0]), None)
+    if odd is not None:
+        raise HoldprepError(
+            f"{files[odd]} is {sizes[odd][0]} x {sizes[odd][1]}, the first is {sizes[0][0]} x {sizes[0][1]}: all must be of one size"
+        )
+    return Result({"frames": len(files), "width": int(sizes[0][0]), "height": int(sizes[0][1]), "unreadable_frames": 0})
 
 
 def _render(ctx: Context, node: SyntheticSource) -> Result:
@@ -49,7 +52,7 @@ def _render(ctx: Context, node: SyntheticSource) -> Result:
     seq = ctx.seq
     told = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
     truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **told)
-    write_rendered(seq, truth, tqdm(shots, total=node.frames, desc="create", unit="frame", leave=False))
+    write_rendered(seq, truth, tqdm(shots, total=node.frames, desc="create", unit="frame", leave=False, disable=None))
     metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
     return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])
 
@@ -86,8 +89,10 @@ def _read(ctx: Context) -> Result:
     info = frames.VideoInfo(0.0, len(files)) if is_folder else frames.probe_video(path)
     stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
     stream = islice(frames.read_folder(files) if is_folder else frames.read_video(path), cfg.start, cfg.end)
-    times, unreadable, size = _write(ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False), stride)
-    if not is_folder and path.resolve() != seq.target("video").resolve():
+    times, unreadable, size = _write(
+        ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False, disable=None), stride
+    )
+    if not is_folder and path.resolve() != seq.path("video").resolve():
         with safeio.atomic_path(seq.target("video")) as temporary:
             shutil.copyfile(path, temporary)
     read = len(times) if is_folder else len(times) * stride

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from holdprep.config import Config, HamerHand, ImportHand, MediapipeHand, MetroHand, NetworkHand, TruthHand
+from holdprep.config import HamerHand, ImportHand, MediapipeHand, MetroHand
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.lifting import lift_keypoints
-from holdprep.hand.model import SIDES, STANDIN_FILE, HandModel, Side
+from holdprep.hand.model import SIDES, HandModel, Side
 from holdprep.hand.trackers import (
     KeypointTrack,
     VertexTrack,
@@ -32,7 +32,6 @@ from holdprep.hand.trackers import (
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.quality.truth import load_truth
-from holdprep.sequence import Sequence
 from holdprep.stages import hand_boxes
 from holdprep.stages.common import hand_model, params_to_dict, wanted_sides
 from holdprep.synth import corruption
@@ -41,24 +40,15 @@ from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 FOCAL_RATIO = 1.2  # focal length / longest image side of the keypoints' camera, where it is not told
 
 
-def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """What a tracker reads outside the sequence: another's files, the ground truth, a network's weights, given boxes, the hand model."""
-    model: dict[str, Path | None] = {"hand_model": cfg.hand_model.path or STANDIN_FILE}
-    if isinstance(cfg.hand, TruthHand):
-        return {"truth": seq.path("truth")} | model
-    if isinstance(cfg.hand, ImportHand):
-        return {"tracker": cfg.hand.folder} | model
-    if isinstance(cfg.hand, NetworkHand):
-        return _weights(cfg.hand) | {"boxes": cfg.hand.boxes_file} | model
-    return model
-
-
-def _weights(node: NetworkHand) -> dict[str, Path | None]:
-    if isinstance(node, HamerHand):
-        return {"checkpoint": node.checkpoint, "settings": hamer_network.settings_file(node.checkpoint)}
-    if isinstance(node, MetroHand):
-        return {"checkpoint": node.checkpoint, "backbone": node.backbone, "sampling": node.sampling}
-    return {}
+def measure(ctx: Context) -> Result:
+    """Of v3d.npy, whoever made it. Raises HoldprepError where it holds no hand that is asked for."""
+    track = hamer.read(ctx.seq.path("v3d").parent, ctx.seq.frame_names())
+    found = {s: np.isfinite(track.vertices_m[s]).all(axis=(1, 2)) for s in wanted_sides(ctx.cfg) if s in track.vertices_m}
+    if not found:
+        raise HoldprepError(
+            f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
+        )
+    return _result(found, list(track.notes))
 
 
 def run(ctx: Context) -> Result:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import AutoObjectPose, Config, ImportObjectPose, SiftObjectPose, SuperPointObjectPose, TruthObjectPose
+from holdprep.config import AutoObjectPose, ImportObjectPose, SiftObjectPose, SuperPointObjectPose, TruthObjectPose
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, llff_poses, project
 from holdprep.geometry.lens import Lens
@@ -14,26 +14,40 @@ from holdprep.object import plausibility
 from holdprep.object.child import Children
 from holdprep.object.features import FeatureSource, Sift
 from holdprep.object.foreign import read_poses
-from holdprep.object.reconstruction import ObjectReconstruction, Observations, straightened
+from holdprep.object.reconstruction import ObjectReconstruction, Observations, given, straightened
 from holdprep.object.sfm import reconstruct
 from holdprep.object.superpoint import Matcher, SuperPoint
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.gates import judge, overall, show
 from holdprep.quality.truth import load_truth
-from holdprep.sequence import Sequence
 from holdprep.synth import corruption
 from holdprep.viz.overlay import draw_axes, draw_points
 
 LENS_MATTERS_PX = 1.0  # at the corner
 
 
-def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The ground truth or another tool's result, where they stand in for SfM; the weights of networks."""
-    if isinstance(cfg.object_pose, SuperPointObjectPose):
-        return {"weights": cfg.object_pose.weights and cfg.object_pose.weights / "config.json"}
-    if isinstance(cfg.object_pose, ImportObjectPose):
-        return {"poses": cfg.object_pose.path}
-    return {"truth": seq.path("truth")} if isinstance(cfg.object_pose, TruthObjectPose) else {}
+def measure(ctx: Context) -> Result:
+    """Of processed/colmap/, whoever made it: what there is no file of is left out."""
+    seq, names = ctx.seq, ctx.seq.frame_names()
+    files = seq.read_colmap()
+    inverse = np.linalg.inv(files["normalization_mat"])
+    seen = None
+    if "observation_px" in files:
+        seen = Observations(*(files[f"observation_{k}"] for k in ("frame", "point", "px")))
+    found = given(
+        names,
+        files["intrinsic"],
+        files["o2w"],
+        apply(inverse, files["points_cano"]),
+        seen,
+        registered=files.get("registered"),
+        origin=files.get("origin"),
+        contested=files.get("contested"),
+    )
+    metrics = {name: value for name, value in _metrics(ctx, found).items() if name != "models"}
+    return Result(
+        metrics, _curves(found), [f"{found.registered.sum()} of {len(names)} frames registered, focal length {found.focal_px:.0f} px"]
+    )
 
 
 def run(ctx: Context) -> Result:
@@ -100,6 +114,7 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_
         min_registered_pct=cfg.min_registered_pct,
         max_gap=cfg.max_gap,
         seed=ctx.cfg.seed,
+        num_threads=cfg.threads,
         progress=True,
     )
 
@@ -224,12 +239,15 @@ def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
 def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result:
     for line in found.warnings:
         ctx.warn(line)
-    curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
     note = (
         f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
         f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
-    return Result(_metrics(ctx, found) | tried, curves, [note, *_mappings(found)])
+    return Result(_metrics(ctx, found) | tried, _curves(found), [note, *_mappings(found)])
+
+
+def _curves(found: ObjectReconstruction) -> dict[str, list[float]]:
+    return {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
 
 
 def _mappings(found: ObjectReconstruction) -> list[str]:

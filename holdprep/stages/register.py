@@ -10,15 +10,16 @@ import trimesh
 from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import between_cameras
+from holdprep.geometry.lens import Lens
 from holdprep.hand import adam, direct, infill, lbs, registration
-from holdprep.hand.model import HandModel, ManoParams, Side
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
 from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import VertexTrack, hamer
 from holdprep.hand.validity import valid_frames
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality, params_to_dict, wanted_sides
+from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality, params_from_dict, params_to_dict, wanted_sides
 
 
 def run(ctx: Context) -> Result:
@@ -41,15 +42,38 @@ def run(ctx: Context) -> Result:
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
-        _report(result, side, fit, is_valid)
-        metrics, curves = hand_quality(model, fit.params, is_valid.numpy(), K, outlines)
-        result.metrics |= {f"{side}.{name}": value for name, value in metrics.items()}
-        result.curves |= {f"{side}.{name}": values.tolist() for name, values in curves.items()}
-        result.metrics["hand_model"] = model.name
+        _report(result, side, model, fit, is_valid, K, outlines)
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
     ctx.seq.write_npy("fit_slerp", filled | {"K": K})
+    return result
+
+
+def measure(ctx: Context) -> Result:
+    """Of hold_fit.slerp.npy, whoever made it, in the frames that it does not mark as filled: under its own camera, else the tracker's."""
+    names, path = ctx.seq.frame_names(), ctx.seq.path("fit_slerp")
+    track, fits = hamer.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
+    result = Result(metrics={"frames": len(names)})
+    (known_K, lens), K = camera(ctx.seq, track.K), np.asarray(fits.get("K", track.K), np.float64)
+    if not np.allclose(K, known_K):  # another camera than the one whose lens is known
+        lens = None
+    for side in (s for s in SIDES if s in fits):
+        model, params = hand_model(ctx.cfg, side), params_from_dict(fits[side])
+        if len(params.transl) != len(names):
+            raise HoldprepError(
+                f"{path} has {len(params.transl)} frames of the {side} hand, images/ has {len(names)}: run stage=register again"
+            )
+        if side not in track.vertices_m:
+            raise HoldprepError(f"{path} has a {side} hand, {ctx.seq.path('v3d')} has none: run stage=hand_pose and stage=register again")
+        is_rescaled = ctx.cfg.hands.length_mm is not None
+        error_m = registration.error_of(model, params, _targets(side, model, track, K, lens), rescaled=is_rescaled)
+        marked = torch.as_tensor(np.asarray(fits[side].get("is_valid", np.ones(len(names))))) > 0
+        is_valid = marked & torch.isfinite(error_m)
+        if not bool(is_valid.any()):
+            raise HoldprepError(f"{path} has no frame of the {side} hand that the tracker has: run stage=register again")
+        fit = registration.Registration(params, is_valid, error_m)
+        _report(result, side, model, fit, is_valid, K, hand_outlines(ctx.seq, side, model, lens))
     return result
 
 
@@ -85,16 +109,15 @@ def _fit(
     def log(step: int, losses: dict[str, float]) -> None:
         ctx.log_losses(step, {f"{side}/{k}": v for k, v in losses.items()})
 
-    targets = _targets(ctx, side, model, track)
+    targets = _targets(side, model, track, *camera(ctx.seq, track.K))
     return registration.register(model, targets, options, outlines=outlines, device=ctx.cfg.device, on_iteration=log), None
 
 
-def _targets(ctx: Context, side: Side, model: HandModel, track: VertexTrack) -> Targets:
+def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, lens: Lens | None) -> Targets:
     """What the tracker measured: its keypoints where it is one of keypoints, else its meshes; 2D keypoints tell the place.
 
-    What is in space was placed under the tracker's own camera; it is rotated to where the measured one sees it.
+    What is in space was placed under the tracker's own camera; it is rotated to where the measured one (`K`, `lens`) sees it.
     """
-    K, lens = camera(ctx.seq, track.K)
     j2d_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
     centre_px = (np.min(j2d_px, axis=1) + np.max(j2d_px, axis=1)) / 2
     to_camera = between_cameras(centre_px, track.K, K).swapaxes(1, 2)
@@ -113,7 +136,15 @@ def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray)
     return (nothing, nothing) if outlines is None else outlines.agreement(vertices_m, K)
 
 
-def _report(result: Result, side: Side, fit: registration.Registration, is_valid: torch.Tensor) -> None:
+def _report(
+    result: Result,
+    side: Side,
+    model: HandModel,
+    fit: registration.Registration,
+    is_valid: torch.Tensor,
+    K: np.ndarray,
+    outlines: Outlines | None,
+) -> None:
     error_mm = 1e3 * fit.error_m
     metrics: dict[str, Any] = {
         f"{side}.error_mm": float(error_mm[is_valid].mean()),
@@ -123,9 +154,10 @@ def _report(result: Result, side: Side, fit: registration.Registration, is_valid
         f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
         f"{side}.longest_gap": longest_gap(is_valid.numpy()),
     }
-    result.metrics |= metrics
-    result.curves[f"{side}.error_mm"] = error_mm.tolist()
-    result.curves[f"{side}.is_valid"] = is_valid.double().tolist()
+    quality, curves = hand_quality(model, fit.params, is_valid.numpy(), K, outlines)
+    result.metrics |= metrics | {f"{side}.{name}": value for name, value in quality.items()} | {"hand_model": model.name}
+    curves |= {"error_mm": error_mm.numpy(), "is_valid": is_valid.double().numpy()}
+    result.curves |= {f"{side}.{name}": values.tolist() for name, values in curves.items()}
     result.notes += fit.notes
     result.notes.append(
         f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from what the tracker saw, "

@@ -7,7 +7,8 @@ import numpy as np
 import yaml
 
 from holdprep import __version__, safeio
-from holdprep.pipeline import Context, Result, outcomes_so_far
+from holdprep.pipeline import Context, Result
+from holdprep.pipeline.runner import outcomes_so_far
 from holdprep.quality.chart import Curve
 from holdprep.quality.gates import Thresholds, judge
 from holdprep.quality.report import Picture, ReportData, StageReport, render_report
@@ -33,7 +34,7 @@ CURVES = (
 
 def run(ctx: Context) -> Result:
     seq = ctx.seq
-    records = {name: record for name in STAGES if (record := seq.read_record(name)) is not None}
+    records = {name: found.record for name, found in ctx.standing.items()}
     stages = _stages(records, outcomes_so_far(ctx.run_dir), ctx.cfg.gates)
     model = records.get("build", records.get("register", {})).get("metrics", {}).get("hand_model", "standin")
     data = ReportData(
@@ -42,7 +43,7 @@ def run(ctx: Context) -> Result:
         hand_model=str(model),
         created=datetime.now().strftime("%Y-%m-%d %H:%M"),
         stages=stages,
-        pictures=_pictures(ctx),
+        pictures=_pictures(ctx, records),
         curves=_curves(ctx, records),
         config_yaml=yaml.safe_dump(ctx.cfg.model_dump(mode="json"), sort_keys=False),
         notes=[f"{name}: {note}" for name, record in records.items() for note in record.get("notes", [])],
@@ -50,7 +51,7 @@ def run(ctx: Context) -> Result:
     html = render_report(data).encode()
     safeio.write_bytes_atomic(seq.target("report"), html)
     safeio.write_bytes_atomic(ctx.run_dir / "report.html", html)
-    return Result({"status": data.status}, {}, [f"{data.status}: {seq.path('report')}"])
+    return Result({"status": data.status}, {}, [f"{data.status}: {seq.place(seq.home, 'report')}"])
 
 
 def _stages(records: dict, run: dict, thresholds: Thresholds | None) -> list[StageReport]:
@@ -72,7 +73,7 @@ def _some(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int)).tolist()
 
 
-def _pictures(ctx: Context) -> list[Picture]:
+def _pictures(ctx: Context, records: dict) -> list[Picture]:
     seq = ctx.seq
     names = seq.frame_names()
     found = []
@@ -83,7 +84,7 @@ def _pictures(ctx: Context) -> list[Picture]:
         drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in _some(len(names))]
         caption = "Right hand green, left hand blue, object red: outlines must follow fingers and object."
         found.append(Picture("Masks", caption, contact_sheet(drawn, [names[t] for t in _some(len(names))])))
-        again = np.flatnonzero((seq.read_record("segment") or {}).get("curves", {}).get("reclick", []))[:SHOWN].tolist()
+        again = np.flatnonzero(records.get("segment", {}).get("curves", {}).get("reclick", []))[:SHOWN].tolist()
         if again and again[-1] < len(names):
             drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in again]
             caption = "Masks that vanish, jump, leak, overlap or flicker; the notes say which."

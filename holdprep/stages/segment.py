@@ -1,6 +1,7 @@
 """images/ + clicks or a tool's mask folders -> processed/sam/, processed/masks/, processed/images_object/."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -8,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from holdprep.config import ClassicalSegmenter, Config, ImportSegmenter, SamSegmenter, TruthSegmenter
+from holdprep.config import ClassicalSegmenter, ImportSegmenter, SamSegmenter, TruthSegmenter
 from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
 from holdprep.quality import suspects
 from holdprep.segmenters import Masks, Segmenter, classical, foreign, sam
-from holdprep.segmenters.prompts import EntityPrompt, mask_files, read_prompts, write_prompts
-from holdprep.sequence import ENTITIES, Sequence
+from holdprep.segmenters.prompts import EntityPrompt, read_prompts, write_prompts
+from holdprep.sequence import ENTITIES
+from holdprep.sequence import Masks as MasksOnDisk
+from holdprep.stages.inputs import prompts_path, segment_files
 from holdprep.synth import corruption
 from holdprep.ui.clicks import ClickSession
 from holdprep.ui.server import ClickServer
@@ -24,30 +27,20 @@ from holdprep.ui.server import ClickServer
 SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "both": ("right", "left")}
 
 
-def files(cfg: Config, seq: Sequence) -> dict[str, Path | None]:
-    """The prompts with the mask pictures that they name, or each entity's folder of masks."""
-    node = cfg.segmenter
-    if isinstance(node, ClassicalSegmenter | SamSegmenter):
-        path = _prompts_path(seq, node)
-        found: dict[str, Path | None] = {**(mask_files(path) if path.is_file() else {}), "prompts": path}
-        return found | {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else found
-    if isinstance(node, TruthSegmenter):
-        return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
-    return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
-
-
 def click(ctx: Context) -> None:
     """Before the stage, where it is asked for: the page that makes prompts.yaml, until the user is done with it."""
     node = ctx.cfg.segmenter
     if not isinstance(node, ClassicalSegmenter | SamSegmenter) or not (node.ui or node.fix):
         return
-    names, images, path = ctx.seq.frame_names(), ctx.seq.images(), _prompts_path(ctx.seq, node)
-    prompts = _read_prompts(ctx, path, names) if path.is_file() else {}
-    masks = {entity: ctx.seq.masks(entity) for entity in ctx.seq.entities()}
+    names, images, path = ctx.seq.frame_names(), ctx.seq.images(), prompts_path(ctx.cfg, ctx.seq)
+    prompts = _usable_prompts(ctx, path, names)
+    masks = _usable_masks(ctx)
     again = suspects.reclick(suspects.suspects(masks, images)) if node.fix and masks else {}
     session = ClickSession(images, _segmenter(ctx, node), prompts, masks)
 
     def save() -> Path:
+        if path.is_file() and not path.with_suffix(".before.yaml").exists() and _unknown(path, ctx, names):
+            shutil.copyfile(path, path.with_suffix(".before.yaml"))
         write_prompts(path, {names[t]: p for t, p in session.prompts.items()}, ctx.seq.image_size())
         return path
 
@@ -55,6 +48,40 @@ def click(ctx: Context) -> None:
         ctx.note(f"click page at {address} (this machine alone); `Done` there goes on here")
 
     asyncio.run(ClickServer(session, ctx.seq.name, names, save, again).run(node.port, started))
+
+
+def _usable_prompts(ctx: Context, path: Path, names: list[str]) -> dict[int, dict[str, EntityPrompt]]:
+    """The clicks of frames that are there: the page must open where images/ were made anew, to correct them."""
+    if not path.is_file():
+        return {}
+    unknown = _unknown(path, ctx, names)
+    if unknown:
+        ctx.warn(f"{path.name}: {len(unknown)} frames are not in images/ (first: {unknown[0]}) and are left out; a copy is kept on saving")
+    prompts = read_prompts(path, image_size=ctx.seq.image_size())
+    return {names.index(frame): entities for frame, entities in prompts.items() if frame in names}
+
+
+def _unknown(path: Path, ctx: Context, names: list[str]) -> list[str]:
+    return [frame for frame in read_prompts(path, image_size=ctx.seq.image_size()) if frame not in names]
+
+
+def _usable_masks(ctx: Context) -> dict[str, MasksOnDisk]:
+    """The masks that cover every frame of images/; those of an earlier choice of frames are of no use to the page."""
+    masks = {}
+    for entity in ctx.seq.entities():
+        try:
+            masks[entity] = ctx.seq.masks(entity)
+        except HoldprepError as error:
+            ctx.warn(f"the page opens without the masks of before: {error}")
+    return masks
+
+
+def measure(ctx: Context) -> Result:
+    """Of processed masks, whoever made them."""
+    masks = {entity: list(ctx.seq.masks(entity)) for entity in ctx.seq.entities()}
+    if "object" not in masks:
+        raise HoldprepError(f"{ctx.seq.path('masks_object')} holds no masks: the object's are needed")
+    return _measured(ctx, masks, [])
 
 
 def run(ctx: Context) -> Result:
@@ -71,7 +98,12 @@ def run(ctx: Context) -> Result:
     masks = {entity: m for entity, m in masks.items() if entity in wanted}
     _require(ctx, masks, wanted)
     _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
-    frames = {entity: list(m) for entity, m in masks.items()}
+    return _measured(ctx, {entity: list(m) for entity, m in masks.items()}, notes)
+
+
+def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str]) -> Result:
+    """The numbers of masks (T, H, W) bool by entity, and which frames are worth another click."""
+    names = ctx.seq.frame_names()
     metrics, curves = quality.all_mask_metrics(frames)
     found = suspects.suspects(frames, ctx.seq.images())
     again = suspects.reclick(found)
@@ -97,10 +129,6 @@ def _require(ctx: Context, masks: dict[str, np.ndarray], wanted: tuple[str, ...]
     raise HoldprepError(f"no mask of {' or '.join(lacking)}: outline it on a key frame of {ctx.seq.path('prompts')}, or set hands=")
 
 
-def _prompts_path(seq: Sequence, node: ClassicalSegmenter | SamSegmenter) -> Path:
-    return node.prompts or seq.path("prompts")
-
-
 def _read_prompts(ctx: Context, path: Path, names: list[str]) -> dict[int, dict[str, EntityPrompt]]:
     prompts = read_prompts(path, image_size=ctx.seq.image_size())
     unknown = [frame for frame in prompts if frame not in names]
@@ -117,13 +145,13 @@ def _segmenter(ctx: Context, node: ClassicalSegmenter | SamSegmenter) -> Segment
 
 
 def _propagate(ctx: Context, node: ClassicalSegmenter | SamSegmenter, names: list[str]) -> Masks:
-    path = _prompts_path(ctx.seq, node)
+    path = prompts_path(ctx.cfg, ctx.seq)
     if not path.is_file():
         raise HoldprepError(
             f"{path} is not there: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
         )
     prompts = _read_prompts(ctx, path, names)
-    return _segmenter(ctx, node).propagate(ctx.seq.images(), prompts, progress=tqdm)
+    return _segmenter(ctx, node).propagate(ctx.seq.images(), prompts, progress=partial(tqdm, disable=None))
 
 
 def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:
@@ -138,7 +166,7 @@ def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict
     width, height = ctx.seq.image_size()
     masks: dict[str, np.ndarray] = {}
     notes: list[str] = []
-    for entity, path in files(ctx.cfg, ctx.seq).items():
+    for entity, path in segment_files(ctx.cfg, ctx.seq).items():
         asked = getattr(node, entity) is not None
         if path is None or not (path.exists() or asked):
             continue

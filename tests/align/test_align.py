@@ -1,3 +1,4 @@
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_loss_never_rises_and_every_term_is_logged(tmp_path):
         loss = [terms["loss"] for terms in result.losses]
         assert loss == sorted(loss, reverse=True)
         assert loss[-1] == pytest.approx(sum(v for k, v in result.losses[-1].items() if k != "loss"))
+
+
+def test_weights_that_were_measured_are_logged_and_reported(tmp_path):
+    """Beside every term without its weight, so that curves of two sequences can be compared; an estimator that found nothing logs nothing."""
+    problem, _ = grasp(frames=30, noise_px=4.0)
+    logger = CSVLogger(str(tmp_path), name="", version="losses")
+    h, _, ho = in_turn(problem, logger=logger)
+    logger.save()
+    rows = list(csv.DictReader((tmp_path / "losses" / "metrics.csv").open()))
+    last = [row for row in rows if row["align/ho/loss"]][-1]
+    for term in ("rotation", "contact", "grasp"):
+        weight = float(last[f"align/ho/weights/{term}"])
+        assert weight == pytest.approx(ho.metrics[f"weights.{term}"], rel=1e-6)
+        assert weight * float(last[f"align/ho/unweighted/{term}"]) == pytest.approx(float(last[f"align/ho/{term}"]), rel=1e-6)
+    assert "weights.rotation" in h.metrics and "weights.contact" not in h.metrics
+    assert not any(value in ("inf", "nan") for row in rows for value in row.values())
+    assert "align/o/depth_order.scale" not in rows[0]  # without masks there is no order in depth
 
 
 def test_a_contact_weight_brings_the_hand_to_the_object():

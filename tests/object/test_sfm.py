@@ -110,6 +110,18 @@ def test_a_given_camera_stays(scene: tuple, tmp_path: Path) -> None:
     assert np.median(rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[few, :3, :3])) < 0.7
 
 
+def test_the_number_of_threads_changes_nothing(scene: tuple, tmp_path: Path) -> None:
+    """Two mappings side by side and one after another, features and matches on one and on three threads: the same to the last bit."""
+    images, masks, _, _, names = scene
+    few = slice(0, 9)
+    one, three = (
+        reconstruct(images[few], masks[few], names[few], work_dir=tmp_path / str(n), max_mappings=2, seed=3, num_threads=n) for n in (1, 3)
+    )
+    for name in ("K", "T_cam_obj", "points_obj", "registered", "inliers", "observation_px", "observation_point", "colors"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name), err_msg=name)
+    assert one.models == three.models and len(one.models) >= 2
+
+
 def test_a_plain_object_is_refused_in_one_line(tmp_path: Path) -> None:
     plain = [np.full((64, 64, 3), level, np.uint8) for level in (60, 90, 120, 150, 180, 210)]
     images, masks, _, _ = box_sequence(8, textures=plain)
