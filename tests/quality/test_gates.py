@@ -6,7 +6,7 @@ import re
 import pytest
 
 from holdprep.quality.gates import RULES, Rule, judge, overall, show
-from holdprep.validation import keys
+from holdprep.validation import fields
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_bounds_are_ordered_and_advice_is_given(rule: Rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.stage}-{r.metric}")
 def test_advice_names_only_keys_that_exist(rule: Rule):
-    known = {name for name, _ in keys()}
+    known = {name for name, _ in fields()}
     nodes = {name.split(".")[0] for name in known}
     for word in re.findall(r"[a-z0-9_.]+[a-z0-9_]", rule.advice):
         if "." in word and word.split(".")[0] in nodes:
