@@ -253,7 +253,7 @@ class Clip:
 # degrees by which knuckle, middle and end joint of the four fingers are bent; None: a solved grip of a box
 POSTURES = {"grip": None, "straight": (0, 0, 0), "relaxed": (20, 25, 15), "hook": (10, 60, 40), "fist": (50, 60, 35)}
 CLEAN = [
-    *(("right", "grip", 2), ("left", "hook", 1), ("right", "relaxed", 3), ("left", "relaxed", 4)),
+    *(("right", "grip", 3), ("left", "hook", 1), ("right", "relaxed", 3), ("left", "relaxed", 4)),
     *(("right", "straight", 5), ("left", "straight", 6), ("right", "hook", 7), ("left", "fist", 8), ("right", "fist", 9)),
 ]
 CORRUPTED = CLEAN[:3]
