@@ -358,11 +358,49 @@ class Evaluate(Node):
     ycb: Path | None = Field(description="folder of the YCB models, for HO-3D's objects")
 
 
-class Logger(Node):
-    name: Literal["csv", "tensorboard", "wandb", "none"]
+class FileLogger(Node):
+    """losses/metrics.csv, or tensorboard/, in the run's folder."""
+
+
+class WandbLogger(Node):
     project: str = Field(description="W&B project")
     entity: str | None = Field(description="W&B entity; null = your default")
     group: str | None = Field(description="W&B group; null = the sweep's folder name")
+
+
+class Loggers(Node):
+    """Any of them: logger=[csv,wandb]."""
+
+    csv: FileLogger | None = None
+    tensorboard: FileLogger | None = None
+    wandb: WandbLogger | None = None
+
+
+class Trainer(Node):
+    """What Lightning's Trainer is given for every optimisation."""
+
+    max_steps: int = Field(ge=-1, description="iterations at most of every optimisation; -1 = each one's own bound")
+    enable_progress_bar: bool = Field(description="Lightning's bar for every optimisation")
+    log_every_n_steps: int = Field(ge=1, description="iterations between two lines of losses")
+    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="Lightning's profiler")
+    detect_anomaly: bool = Field(description="stop where a gradient is not finite (the methods of first order)")
+    ckpt_path: Path | None = Field(description="checkpoint of callbacks=checkpoint from which the stage's optimisation goes on")
+
+
+class EarlyStopping(Node):
+    patience: int = Field(ge=1, description="iterations without a fall of the loss after which an optimisation ends")
+    min_delta: Weight = Field(description="relative fall of the loss that counts")
+
+
+class Checkpoint(Node):
+    every_n_train_steps: int = Field(ge=1, description="iterations between two checkpoints, in the run's folder checkpoints/")
+
+
+class Callbacks(Node):
+    """Any of them: callbacks=[early_stopping,checkpoint]."""
+
+    early_stopping: EarlyStopping | None = None
+    checkpoint: Checkpoint | None = None
 
 
 class Config(Node):
@@ -410,4 +448,6 @@ class Config(Node):
     weights: Weights
     build: Build
     evaluate: Evaluate
-    logger: Logger
+    logger: Loggers = Loggers()
+    trainer: Trainer
+    callbacks: Callbacks = Callbacks()

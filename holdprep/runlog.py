@@ -1,13 +1,13 @@
-"""The run's logger: Lightning's CSV, TensorBoard or W&B logger behind two calls, losses of an iteration and numbers of a stage."""
+"""The run's loggers: any of Lightning's CSV, TensorBoard and W&B loggers, for losses of an iteration and numbers of a stage."""
 
 import logging
 import os
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdprep.config import Logger as LoggerConfig
+from holdprep.config import Loggers
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -16,92 +16,92 @@ log = logging.getLogger("holdprep")
 
 
 class RunLog:
-    """Where loss terms and metrics go. The logger behind it is opened when there is something to log."""
+    """Where loss terms and metrics go. The loggers are opened when there is something to log."""
 
-    def __init__(self, cfg: LoggerConfig, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> None:
-        self._cfg = cfg
-        self._open = partial(_make, cfg, seq, run_dir, cfg.group or group, config)
-        self._opened: Logger | None = None
-        self._is_open = False
+    def __init__(self, cfg: Loggers, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> None:
+        self._cfg, self._seq, self._run_dir, self._group, self._config = cfg, seq, run_dir, group, config
+
+    @cached_property
+    def loggers(self) -> "list[Logger]":
+        """Lightning's loggers for a Trainer."""
+        found = [self._tensorboard()] if self._cfg.tensorboard is not None else []
+        found += [self._wandb()] if self._cfg.wandb is not None else []
+        opened = [logger for logger in found if logger is not None]
+        if self._cfg.csv is not None or len(opened) < len(found):  # work must not stop, nor losses be lost, for want of a logger
+            from pytorch_lightning.loggers import CSVLogger  # takes seconds
+
+            opened.append(CSVLogger(str(self._run_dir), name="", version="losses"))
+        return opened
 
     @property
-    def logger(self) -> "Logger | None":
-        """The Lightning logger for a Trainer, or None."""
-        if not self._is_open:
-            self._opened, self._is_open = self._open(), True
-        return self._opened
-
-    def losses(self, stage: str, step: int, terms: Mapping[str, float]) -> None:
-        """Loss terms of one iteration, as <stage>/<term>."""
-        if self.logger is not None:
-            self.logger.log_metrics({f"{stage}/{k}": float(v) for k, v in terms.items()}, step=step)
+    def _is_open(self) -> bool:
+        return "loggers" in vars(self)
 
     def summary(self, stage: str, metrics: Mapping[str, Any], has_run: bool = True) -> None:
         """A stage's final numbers: W&B's summary, a last row elsewhere. A local file is not opened for a stage that did not run."""
         values = {f"{stage}/{k}": v for k, v in metrics.items() if v is not None}
-        if not values or not (has_run or self._is_open or self._cfg.name == "wandb") or self.logger is None:
-            return
-        if self._is_wandb():
-            _experiment(self.logger).summary.update(values)
+        if not values or not (has_run or self._is_open or self._cfg.wandb is not None):
             return
         numbers = {f"summary/{k}": float(v) for k, v in values.items() if isinstance(v, (int, float))}
-        if numbers:
-            self.logger.log_metrics(numbers, step=0)
+        for logger in self.loggers:
+            if _is_wandb(logger):
+                _experiment(logger).summary.update(values)
+            elif numbers:
+                logger.log_metrics(numbers, step=0)
 
     def close(self, status: str) -> None:
         """Write out what is buffered; `status` is success or failed."""
-        if self._opened is None:
-            return
-        self._opened.finalize(status)
-        if self._is_wandb():
-            _experiment(self._opened).finish(exit_code=0 if status == "success" else 1)
+        for logger in self.loggers if self._is_open else []:
+            logger.finalize(status)
+            if _is_wandb(logger):
+                _experiment(logger).finish(exit_code=0 if status == "success" else 1)
 
-    def _is_wandb(self) -> bool:
-        return type(self._opened).__name__ == "WandbLogger"
+    def _tensorboard(self) -> "Logger | None":
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        try:
+            board = TensorBoardLogger(str(self._run_dir), name="", version="tensorboard")
+            board.log_hyperparams(self._config)
+        except ImportError:
+            log.warning("logger=tensorboard: tensorboard is not installed (pip install tensorboard); losses go to losses/metrics.csv")
+            return None
+        return board
+
+    def _wandb(self) -> "Logger | None":
+        """W&B, or None after one line that says why not."""
+        try:
+            import wandb
+        except ImportError:
+            log.warning("logger=wandb: wandb is not installed (pip install 'holdprep[wandb]'); losses go to losses/metrics.csv")
+            return None
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and wandb.api.api_key is None:
+            log.warning("logger=wandb: no API key (wandb login, or WANDB_MODE=offline); losses go to losses/metrics.csv")
+            return None
+        from pytorch_lightning.loggers import WandbLogger
+
+        node = self._cfg.wandb
+        assert node is not None
+        try:
+            logger = WandbLogger(
+                project=node.project,
+                entity=node.entity,
+                name=self._seq,
+                group=node.group or self._group,
+                save_dir=str(self._run_dir),
+                config=self._config,
+            )
+            logger.experiment.define_metric("trainer/global_step")
+        except wandb.Error as error:
+            log.warning("logger=wandb: %s; losses go to losses/metrics.csv", " ".join(str(error).split()))
+            return None
+        return logger
+
+
+def _is_wandb(logger: "Logger") -> bool:
+    return type(logger).__name__ == "WandbLogger"
 
 
 def _experiment(logger: Any) -> Any:
     """W&B's run behind its logger."""
     return logger.experiment
-
-
-def _make(cfg: LoggerConfig, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> "Logger | None":
-    if cfg.name == "none":
-        return None
-    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # takes seconds
-
-    if cfg.name == "tensorboard":
-        try:
-            board = TensorBoardLogger(str(run_dir), name="", version="tensorboard")
-            board.log_hyperparams(config)
-        except ImportError:
-            log.warning("logger=tensorboard: tensorboard is not installed (pip install tensorboard); losses go to losses/metrics.csv")
-        else:
-            return board
-    if cfg.name == "wandb":
-        wandb_logger = _make_wandb(cfg, seq, run_dir, group, config)
-        if wandb_logger is not None:
-            return wandb_logger
-    return CSVLogger(str(run_dir), name="", version="losses")
-
-
-def _make_wandb(cfg: LoggerConfig, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> "Logger | None":
-    """W&B, or None after one line that says why not: work must not stop for want of a logger."""
-    try:
-        import wandb
-    except ImportError:
-        log.warning("logger=wandb: wandb is not installed (pip install 'holdprep[wandb]'); losses go to losses/metrics.csv")
-        return None
-    online = os.environ.get("WANDB_MODE", "online") == "online"
-    if online and wandb.api.api_key is None:
-        log.warning("logger=wandb: no API key (wandb login, or WANDB_MODE=offline); losses go to losses/metrics.csv")
-        return None
-    from pytorch_lightning.loggers import WandbLogger
-
-    try:
-        logger = WandbLogger(project=cfg.project, entity=cfg.entity, name=seq, group=group, save_dir=str(run_dir), config=config)
-        logger.experiment.define_metric("trainer/global_step")
-    except wandb.Error as error:
-        log.warning("logger=wandb: %s; losses go to losses/metrics.csv", " ".join(str(error).split()))
-        return None
-    return logger

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from holdprep import safeio
-from holdprep.config import Logger
+from holdprep.config import Loggers
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.geometry import rigid
 from holdprep.pipeline import Context
@@ -56,7 +56,7 @@ def test_files_alone_give_the_numbers_that_their_run_gave(prepared, tmp_path: Pa
     _, root, stages = prepared
     cfg = composed(f"data_root={root / 'data'}", *ASKED)
     seq = Sequence(root / "data", "box")
-    runlog = RunLog(Logger(name="none", project="", entity=None, group=None), "box", tmp_path, None, {})
+    runlog = RunLog(Loggers(), "box", tmp_path, None, {})
     compared = {}
     for stage in (s for s in GRAPH if s.measure is not None):
         measured = stage.measure(Context(cfg, seq, runlog, tmp_path, stage.name)).metrics

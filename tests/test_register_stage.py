@@ -172,8 +172,8 @@ def test_left_shapes_with_manos_wrong_sign_are_carried_over_and_said(tmp_path: P
 @pytest.mark.parametrize(
     ("method", "terms"),
     [
-        ("lm", {"vertex", "joint_2d", "shape_prior", "pose_prior", "motion_prior", "noise.vertex", "noise.joint_2d", "total"}),
-        ("adam", {"vertex", "edge", "tip", "shape", "total"}),
+        ("lm", {"vertex", "joint_2d", "shape_prior", "pose_prior", "motion_prior", "noise.vertex", "noise.joint_2d", "loss"}),
+        ("adam", {"vertex", "edge", "tip", "shape", "loss"}),
     ],
 )
 def test_every_loss_term_is_logged_every_iteration(tmp_path: Path, method: str, terms: set[str]):
@@ -185,13 +185,13 @@ def test_every_loss_term_is_logged_every_iteration(tmp_path: Path, method: str, 
         rows = list(csv.DictReader(f))
     for side in ("right", "left"):
         logged = {name: [float(r[f"register/{side}/{name}"]) for r in rows if r.get(f"register/{side}/{name}")] for name in terms}
-        every = len(logged["total"])
+        every = len(logged["loss"])
         assert every == 10 if method == "adam" else every >= 3
         late = {"tip", "shape"}  # of the fine part alone
         assert {name: len(values) for name, values in logged.items()} == {n: every // 2 if n in late else every for n in terms}
-        sums = np.sum([logged[n] for n in terms - late - {"total"} if not n.startswith("noise.")], axis=0)
-        np.testing.assert_allclose(logged["total"][: every // 2], sums[: every // 2], rtol=1e-5)
-        assert logged["total"][-1] < logged["total"][0]
+        sums = np.sum([logged[n] for n in terms - late - {"loss"} if not n.startswith("noise.")], axis=0)
+        np.testing.assert_allclose(logged["loss"][: every // 2], sums[: every // 2], rtol=1e-5)
+        assert logged["loss"][-1] < logged["loss"][0]
 
 
 def test_filled_frames_carry_no_weight_in_alignment_others_the_trackers_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -7,12 +7,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from holdprep import cli
 from holdprep.errors import ConfigError
 from holdprep.hand.model import export_mano_pkl
-from holdprep.iterate import Iterative, fit
+from holdprep.optimisation import Optimisation, Training
 from holdprep.sequence import Sequence
 from holdprep.stages import inputs
 from tests.running import CONF, composed, run
@@ -111,8 +112,11 @@ def test_the_demo_is_unpacked_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     assert {p.name for p in (tmp_path / "demo").iterdir()} == {"video.mp4", "prompts.yaml", "holdprep.yaml", "LICENSE.visp"}
 
 
-class Once(Iterative):
+class Once(Optimisation):
     """One iteration that does nothing."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
     def iterate(self) -> dict[str, float]:
         self.finished = True
@@ -126,6 +130,6 @@ def test_an_optimisation_is_quiet_on_a_host_with_slurm(tmp_path: Path, monkeypat
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        fit(Once("x"), 1, None)
+        Training().fit(Once("x"), 1)
     assert not [str(w.message) for w in said if "srun" in str(w.message)]
     assert "srun" not in "".join(capfd.readouterr())

@@ -26,13 +26,13 @@ SYSTEMATIC = 0.005  # size of its errors on rendered sequences, beyond its scatt
 SLIP_SYSTEMATIC = 0.08  # and, where the hand turns on the object while the object turns, so much of the ratio of the two
 MAX_SLIP = 0.3  # of those turns
 ROUNDS = 15
-MIN_WANDERING_M = 0.0005
+MIN_DRIFT_M = 0.0005
 
 
 def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimate:
     """Scale and each stretch's place by iteratively reweighted least squares (Geman-McClure, three times the median residual), depth
     weighed down. Its doubts: no still stretch, joints that wander on the object all the same, too little turn."""
-    stretches = [(side, rows) for side, track in tracks.items() for rows in still_stretches(track)]
+    stretches = [(side, rows) for side, track in tracks.items() for rows in static_stretches(track)]
     if not stretches:
         return ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand never stands still in the object's frame")
     parts = [_part(tracks[side], rows) for side, rows in stretches]
@@ -59,7 +59,7 @@ def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimat
     return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, stderr, slip), figures)
 
 
-def still_stretches(track: HandTrack) -> list[np.ndarray]:
+def static_stretches(track: HandTrack) -> list[np.ndarray]:
     """Rows of the track in which the hand keeps its turn in the object's frame, a stretch each; gaps of frames cut, too."""
     R = torch.from_numpy(track.R_obj_hand)
     sums = torch.cat([torch.zeros(1, 3, 3, dtype=R.dtype), R.cumsum(dim=0)])
@@ -78,20 +78,20 @@ def still_stretches(track: HandTrack) -> list[np.ndarray]:
 @dataclass(frozen=True)
 class Grasps:
     """Where a hand stands still on the object: `stretches` of frames with the place (3,) m of its middle in the object's metric frame, and
-    `wandering_m`, the standard deviation of a coordinate about it."""
+    `drift_m`, the standard deviation of a coordinate about it."""
 
     stretches: list[tuple[np.ndarray, np.ndarray]]
-    wandering_m: float
+    drift_m: float
 
 
-def still_grasps(track: HandTrack, scale: float) -> Grasps | None:
+def static_grasps(track: HandTrack, scale: float) -> Grasps | None:
     """The still stretches under a scale, None without any. Wandering is told across the viewing ray, where keypoints are certain: the median
     squared length of a two-dimensional Gaussian is 2 ln(2) times its variance."""
     middle = track.joints_m.mean(axis=1)
     away = middle - scale * track.t_cam_obj_sfm
     local = np.einsum("fba,fb->fa", track.R_cam_obj, away)
     stretches, across = [], []
-    for rows in still_stretches(track):
+    for rows in static_stretches(track):
         place = np.median(local[rows], axis=0)
         left = away[rows] - track.R_cam_obj[rows] @ place
         ray = middle[rows] / np.linalg.norm(middle[rows], axis=1, keepdims=True)
@@ -99,7 +99,7 @@ def still_grasps(track: HandTrack, scale: float) -> Grasps | None:
         stretches.append((track.frame[rows], place))
     if not stretches:
         return None
-    return Grasps(stretches, max(float(np.sqrt(np.median(np.concatenate(across)) / (2 * np.log(2)))), MIN_WANDERING_M))
+    return Grasps(stretches, max(float(np.sqrt(np.median(np.concatenate(across)) / (2 * np.log(2)))), MIN_DRIFT_M))
 
 
 def _turn_deg(R: np.ndarray) -> float:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from holdprep.align.problem import Mode, SettledWeights
-from holdprep.align.residuals import geman_mcclure
+from holdprep.align.problem import Mode
 from holdprep.geometry.cameras import project
+from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.model import Side
 
 Variant = Literal["hold", "hold_arctic"]
@@ -73,31 +73,31 @@ class Targets:
         return nearest < TOUCHING_SHARE * box
 
 
-def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Robust reprojection of the joints (T, 21, 3), a mean over seen joints and over hands."""
     total = targets.K.new_zeros(())
     for side, joints in joints_m.items():
         seen = targets.seen[side]
-        error = geman_mcclure(project(joints, targets.K)[seen] - targets.j2d_px[side][seen], weights.j2d_sigma_px)
+        error = GemanMcClure(weights["j2d_sigma_px"]).value(project(joints, targets.K)[seen] - targets.j2d_px[side][seen])
         total = total + error.sum(dim=-1).mean() / len(joints_m)
-    return {"j2d": weights.j2d * total}
+    return {"j2d": weights["j2d"] * total}
 
 
-def loss_object(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+def loss_object(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Centroid L1 to each frozen hand, and `_loss_place` of the points (T, N, 3)."""
     centre = points_m.mean(dim=1)
     pull = torch.stack([(hand[:, :21].mean(dim=1) - centre).abs().mean() for hand in targets.hands_m.values()]).mean()
-    return {"contact": weights.contact * pull} | _loss_place(points_m, targets, weights)
+    return {"contact": weights["contact"] * pull} | _loss_place(points_m, targets, weights)
 
 
-def loss_object_arctic(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+def loss_object_arctic(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Squared distance to each frozen hand in frames of contact, Huber loss between their mean depths, and `_loss_place`."""
     contact, depth = [], []
     for side, hand in targets.hands_m.items():
         touching, vertices = targets.touching(side), hand[:, 21:]
         contact.append(nearest_squared(vertices[touching], points_m[touching]).mean() if bool(touching.any()) else points_m.new_zeros(()))
         depth.append(huber_loss(vertices[..., 2].mean(dim=1), points_m[..., 2].mean(dim=1), delta=DEPTH_WIDTH_M))
-    terms = {"contact": weights.contact * torch.stack(contact).mean(), "depth": DEPTH_WEIGHT * torch.stack(depth).mean()}
+    terms = {"contact": weights["contact"] * torch.stack(contact).mean(), "depth": DEPTH_WEIGHT * torch.stack(depth).mean()}
     return terms | _loss_place(points_m, targets, weights)
 
 
@@ -111,29 +111,29 @@ def nearest_squared(hand_m: Tensor, points_m: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _loss_place(points_m: Tensor, targets: Targets, weights: SettledWeights) -> dict[str, Tensor]:
+def _loss_place(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Robust reprojection of the points and their depth behind the camera."""
-    error = geman_mcclure(project(points_m, targets.K) - targets.o2d_px, weights.o2d_sigma_px).sum(dim=-1).mean()
+    error = GemanMcClure(weights["o2d_sigma_px"]).value(project(points_m, targets.K) - targets.o2d_px).sum(dim=-1).mean()
     behind = (-points_m[..., 2].mean(dim=1)).clamp_min(0)
     z_min = behind.sum() / (behind > 0).sum().clamp_min(1)
-    return {"o2d": weights.o2d * error, "z_min": weights.z_min * z_min}
+    return {"o2d": weights["o2d"] * error, "z_min": weights["z_min"] * z_min}
 
 
-def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: SettledWeights) -> dict[str, Tensor]:
+def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Mean squared frame-to-frame motion of the hands' and the object's centroids; with two hands HOLD divides the object's part by 3."""
     hands = sum(joints.mean(dim=1).diff(dim=0).square().mean() for joints in joints_m.values())
     thing = points_m.mean(dim=1).diff(dim=0).square().mean() / (1 if len(joints_m) == 1 else 3)
-    return {"smooth": weights.smooth * (hands + thing)}
+    return {"smooth": weights["smooth"] * (hands + thing)}
 
 
-def loss_motion_arctic(hands_m: Mapping[Side, Tensor], points_m: Tensor, weights: SettledWeights) -> dict[str, Tensor]:
+def loss_motion_arctic(hands_m: Mapping[Side, Tensor], points_m: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """The same, a mean over hands (their vertices) and object."""
     moved = [points.mean(dim=1).diff(dim=0).square().mean() for points in (*(hand[:, 21:] for hand in hands_m.values()), points_m)]
-    return {"smooth": weights.smooth * torch.stack(moved).mean()}
+    return {"smooth": weights["smooth"] * torch.stack(moved).mean()}
 
 
 def losses(
-    mode: Mode, variant: Variant, hands_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: SettledWeights
+    mode: Mode, variant: Variant, hands_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: Mapping[str, float]
 ) -> dict[str, Tensor]:
     """The terms of a mode's objective, of hands' points as in `Targets`; their sum is what Adam descends."""
     joints_m = {side: hand[:, :21] for side, hand in hands_m.items()}

@@ -103,22 +103,24 @@ class Weights:
     focal: float | None = None  # departure of a refined focal length from SfM's; px^2 per squared logarithm of their ratio
     scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
 
-    def settled(self, **measured: float) -> "SettledWeights":
-        """With these numbers for those left open, of which none may be missing."""
-        return SettledWeights(**{name: measured[name] if value is None else value for name, value in vars(self).items()})
+    others: Mapping[str, float | None] = field(default_factory=dict)  # of terms that have no field here, by name
 
+    @staticmethod
+    def from_dict(values: Mapping[str, float | None]) -> "Weights":
+        """Of a configuration's node."""
+        known = {item.name for item in fields(Weights)}
+        others = {name: value for name, value in values.items() if name not in known}
+        return Weights(**{name: value for name, value in values.items() if name in known}, others=others)  # type: ignore[arg-type]
 
-@dataclass(frozen=True)
-class SettledWeights(Weights):
-    """Weights of which none is open."""
+    def of(self, term: str) -> float | None:
+        """A term's weight; None where it is left open."""
+        value = self.others.get(term) if term not in vars(self) else getattr(self, term)
+        return None if value is None else float(value)
 
-    o2d: float = 1.0
-    outline: float = 0.0
-    contact: float = 0.0
-    grasp: float = 0.0
-    rotation: float = 0.0
-    pose: float = 0.0
-    focal: float = 0.0
+    def with_open(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Every number, with `values` for those left open, of which none may be missing."""
+        own = {name: value for name, value in vars(self).items() if name != "others"} | dict(self.others)
+        return {name: values[name] if value is None else value for name, value in own.items()}
 
 
 @dataclass(frozen=True)
@@ -218,13 +220,13 @@ def _finite(name: str, value: Tensor, shape: tuple[int | None, ...]) -> Tensor:
 
 
 def _check_weights(weights: Weights) -> None:
-    for item in fields(weights):
-        value = getattr(weights, item.name)
+    own = {name: value for name, value in vars(weights).items() if name != "others"}
+    for name, value in (own | dict(weights.others)).items():
         if value is None:
             continue
-        positive = item.name.endswith(("_px", "_m")) or item.name == "obj_scale"
+        positive = name.endswith(("_px", "_m")) or name == "obj_scale"
         if not 0 <= value < float("inf") or (positive and value == 0):
-            raise HoldprepError(f"weights.{item.name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
+            raise HoldprepError(f"weights.{name}={value}: not allowed; it must be finite and {'> 0' if positive else '>= 0'}")
 
 
 def object_points_sfm(problem: Problem) -> Tensor:

@@ -1,30 +1,10 @@
-"""Residuals, robust widths and their derivatives: pure functions of tensors, (..., D) in, (..., D) out."""
+"""Residuals and their derivatives: pure functions of tensors."""
 
 import torch
 from torch import Tensor
 
 from holdprep.geometry.cameras import project_ahead
 from holdprep.geometry.rigid import skew
-
-
-def geman_mcclure(x: Tensor, sigma: float) -> Tensor:
-    """sigma^2 x^2 / (sigma^2 + x^2), per coordinate (unit of x squared; at most sigma^2)."""
-    return sigma**2 * x**2 / (sigma**2 + x**2)
-
-
-def geman_mcclure_weight(x: Tensor, sigma: float) -> Tensor:
-    """The weight w for which w x^2 has Geman-McClure's gradient: (sigma^2 / (sigma^2 + x^2))^2."""
-    return (sigma**2 / (sigma**2 + x**2)) ** 2
-
-
-def l1_norm(e: Tensor, epsilon: float) -> Tensor:
-    """|e| over the last axis, rounded off within about `epsilon` of zero: sqrt(e^2 + epsilon^2) - epsilon."""
-    return (e.square().sum(dim=-1) + epsilon**2).sqrt() - epsilon
-
-
-def l1_norm_weight(e: Tensor, epsilon: float) -> Tensor:
-    """The weight w for which w e^2 has `l1_norm`'s gradient: 1 / (2 sqrt(e^2 + epsilon^2))."""
-    return 0.5 / (e.square().sum(dim=-1) + epsilon**2).sqrt()
 
 
 def reprojection(points_cam_m: Tensor, K: Tensor, target_px: Tensor) -> Tensor:
@@ -42,12 +22,12 @@ def motion(points_m: Tensor) -> Tensor:
     return points_m[1:] - points_m[:-1]
 
 
-def wandering(place_cam_m: Tensor, R_cam_obj: Tensor, t_cam_obj_m: Tensor, place_obj_m: Tensor) -> Tensor:
-    """Metres (T, 3) by which a point of the hand leaves its place on the object: h - t - R g.
+def drift(point_cam_m: Tensor, R_cam_obj: Tensor, t_cam_obj_m: Tensor, anchor_obj_m: Tensor) -> Tensor:
+    """Metres (T, 3) by which a point h of the hand is off its anchor g on the object: h - t - R g.
 
-    Its derivative is that of h, minus t by log(scale), and -R by the place g.
+    Its derivative is that of h, minus t by log(scale), and -R by the anchor.
     """
-    return place_cam_m - t_cam_obj_m - (R_cam_obj @ place_obj_m[..., None])[..., 0]
+    return point_cam_m - t_cam_obj_m - (R_cam_obj @ anchor_obj_m[..., None])[..., 0]
 
 
 def signed_gap_by_log_scale(gap_m: Tensor, slopes_cam: Tensor, hand_points_m: Tensor) -> Tensor:
@@ -65,7 +45,7 @@ def signed_gap_by_pose(slopes_cam: Tensor, hand_points_m: Tensor, t_cam_obj_m: T
     return torch.cat([by_turn, -slopes_cam * by_shift_m], dim=-1)
 
 
-def wandering_by_pose(R_cam_obj: Tensor, place_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
-    """Derivative (T, 3, 6) of `wandering` by the object's turn and shift, as above."""
-    by_turn = skew((R_cam_obj @ place_obj_m[..., None])[..., 0])
+def drift_by_pose(R_cam_obj: Tensor, anchor_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
+    """Derivative (T, 3, 6) of `drift` by the object's rotation and translation, as above."""
+    by_turn = skew((R_cam_obj @ anchor_obj_m[..., None])[..., 0])
     return torch.cat([by_turn, -torch.diag(by_shift_m).expand_as(by_turn)], dim=-1)

@@ -2,32 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
-from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
-from holdprep.align.grasp import still_grasps
-from holdprep.align.modules import HoldAdam, ObjectScale, SecondOrder
-from holdprep.align.objective import NEAR_M, Objective, Scene
+from holdprep.align.grasp import static_grasps
+from holdprep.align.modules import HoldAdam, SecondOrder
+from holdprep.align.objective import Objective
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
-from holdprep.align.scale import ESTIMATORS, Choice
+from holdprep.align.scale import Choice, estimate_scale
+from holdprep.align.scene import Scene, Setup, anchors_of
 from holdprep.align.surface import Surface
+from holdprep.align.terms.z_min import NEAR_M
 from holdprep.align.trajectory import Trajectory
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import linear_translation
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
-from holdprep.iterate import Iterative, fit
+from holdprep.optimisation import Optimisation, Training
 
 Method = Literal["lm", "hold", "hold_arctic"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
-Run = Callable[[Iterative, int], None]
+Run = Callable[[Optimisation, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 
@@ -41,35 +42,33 @@ def align(
     scale_estimator: Choice = "auto",
     initial: Alignment | None = None,
     max_iterations: int | None = None,
-    logger: Logger | None = None,
-    progress: bool = False,
+    training: Training | None = None,
     seed: int = 0,
-    device: str = "cpu",
 ) -> Alignment:
     """One mode of the alignment.
 
     `h`: each hand's translation (and what `refine` frees) from its keypoints under SfM's K. `o`: the object's scale along its SfM
     trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. `method` "lm" is second order, "hold" and
     "hold_arctic" the published objectives, schedules and freedom (the scale estimator and `refine` then play no part); their thousands of
-    steps run on `device`, the few of the second order on the CPU. Loss terms go to `logger` as
-    align/<mode>/<term>. Raises HoldprepError in one line for input that cannot be aligned.
+    steps run on the device of `training`, the few of the second order on the CPU. Loss terms are logged as align/<mode>/<term>.
+    Raises HoldprepError in one line for input that cannot be aligned.
     """
     if mode not in MODES:
         raise HoldprepError(f"align mode={mode}: not allowed; allowed: {', '.join(MODES)}")
-    weights, refine = weights or Weights(), refine or Refine()
+    weights, refine, training = weights or Weights(), refine or Refine(), training or Training()
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
     surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
-    def run(module: Iterative, iterations: int) -> None:
-        fit(module, max_iterations or iterations, logger, progress, "cpu" if method == "lm" else device)
+    def run(module: Optimisation, iterations: int) -> None:
+        training.fit(module, max_iterations or iterations, "cpu" if method == "lm" else None)
 
     if method != "lm":
-        result = _align_hold(mode, method, ready, weights, initial, run, device)
+        result = _align_hold(mode, method, ready, weights, initial, run, training.device)
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
     elif mode == "o":
-        result = _align_object(ready, surface, scale_estimator, initial, partial(fit, logger=logger, progress=progress), seed)
+        result = _align_object(ready, surface, scale_estimator, initial, training, seed)
     else:
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
@@ -116,24 +115,28 @@ def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> N
 def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     start = {side: _start(problem, side, state) for side, state in registered.items()}
-    module = SecondOrder("h", Objective(problem, weights, refine, registered), Scene(start, 0.0, Trajectory.of(problem)))
+    scene = Scene(start, torch.zeros((), dtype=torch.float64), Trajectory.of(problem))
+    module = SecondOrder("h", Objective(Setup.of(problem, registered), weights, refine, scene))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
-    measured = {name: getattr(module.objective.weights, name) for name in ("rotation", "pose", "outline", "contact")}
+    measured = {name: value for name, value in module.objective.effective.items() if weights.of(name) is None}
     held = refine.pose and not module.objective.layout.refine.pose
-    result = _alignment("h", "lm", problem, hands, 1.0, float("nan"), module)
+    result = _alignment("h", "lm", problem, hands, 1.0, float("nan"), module.history)
     return replace(result, metrics=_weights_used(module), measured=measured, fingers_held=held)
 
 
-def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, run: Run, seed: int) -> Alignment:
+def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, training: Training, seed: int) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
-    module = ObjectScale(tracks, surface, {side: order for side, order in orders.items() if order is not None}, estimator, seed)
-    run(module, len(ESTIMATORS))
-    assert module.result is not None
-    found = module.result
-    result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, module)
+    found, estimates = estimate_scale(
+        estimator, tracks, surface, {side: order for side, order in orders.items() if order is not None}, seed
+    )
+    history = [estimate.logged() for estimate in estimates]
+    for step, values in enumerate(history):
+        for logger in training.loggers:
+            logger.log_metrics({f"align/o/{name}": value for name, value in values.items()}, step=step)
+    result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, history)
     figures = {f"scale.{k}": v for k, v in found.figures.items()}
     return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured, fingers_held=initial.fingers_held)
 
@@ -145,23 +148,26 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
-    grasps = {side: found for side, track in tracks.items() if (found := still_grasps(track, initial.obj_scale)) is not None}
+    grasps = {side: found for side, track in tracks.items() if (found := static_grasps(track, initial.obj_scale)) is not None}
     refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))
-    objective = Objective(problem, weights, refine, registered, surface, log_scale, ratio, initial.measured, grasps)
-    module = SecondOrder("ho", objective, Scene(hands, log_scale, Trajectory.of(problem), objective.places_m))
+    width = weights.o2d_sigma_px if refine.obj_pose else None
+    setup = Setup.of(problem, registered, surface, log_scale, ratio, grasps=grasps, observation_width_px=width)
+    scene = Scene(hands, torch.tensor(log_scale, dtype=torch.float64), Trajectory.of(problem), anchors_of(grasps))
+    objective = Objective(setup, weights, refine, scene, initial.measured)
+    module = SecondOrder("ho", objective)
     run(module, MAX_ITERATIONS["ho"])
-    scale, trajectory = float(np.exp(module.scene.log_scale)), module.scene.trajectory
+    scale, trajectory = float(module.scene.scale), module.scene.trajectory
     placed = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
-    result = _alignment("ho", "lm", placed, module.scene.hands, scale, ratio * scale, module)
+    result = _alignment("ho", "lm", placed, module.scene.hands, scale, ratio * scale, module.history)
     figures = _weights_used(module)
     notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
-    if objective.layout.moves:
+    if objective.layout.object_free:
         turn_rad, shift = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))
         turned_deg, shifted_mm = float(turn_rad.rad2deg()), 1e3 * scale * float(shift)
         figures |= {"object.turned_deg": turned_deg, "object.shifted_mm": shifted_mm}
         notes.append(f"mode ho moved the object's poses by {turned_deg:.2f} deg and {shifted_mm:.2f} mm (medians)")
-    if objective.layout.zooms:
-        figures["focal_change_pct"] = 100 * float(np.expm1(trajectory.log_focal))
+    if objective.layout.focal_free:
+        figures["focal_change_pct"] = 100 * float(trajectory.log_focal.expm1())
         notes.append(f"mode ho changed the focal length by {figures['focal_change_pct']:+.2f} % to {float(placed.K[0, 0]):.1f} px")
     return replace(result, metrics=figures, notes=notes)
 
@@ -181,13 +187,13 @@ def _align_hold(
     rest = {side: _points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
     turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
-    settled = weights.settled(**hold.OPEN[variant])
+    settled = weights.with_open(hold.OPEN[variant])
     targets = hold_targets(problem, rest, transl).to(device)
     rest, transl = ({side: points.to(device) for side, points in hand.items()} for hand in (rest, transl))
     module = HoldAdam(mode, variant, rest, transl, turned.to(device), obj_transl.to(device), scale, targets, settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach().cpu()) for side, state in hands.items()}
-    result = _alignment(mode, variant, problem, hands, float(module.obj_scale.detach()), float("nan"), module)
+    result = _alignment(mode, variant, problem, hands, float(module.obj_scale.detach()), float("nan"), module.history)
     return replace(result, transl_cam_obj_m=module.obj_transl.detach().cpu())
 
 
@@ -242,11 +248,11 @@ def _weights_used(module: SecondOrder) -> dict[str, float]:
 
 
 def _alignment(
-    mode: Mode, method: Method, problem: Problem, hands: dict[Side, HandState], scale: float, stderr: float, module: Iterative
+    mode: Mode, method: Method, problem: Problem, hands: dict[Side, HandState], scale: float, stderr: float, losses: list[dict[str, float]]
 ) -> Alignment:
     params = {side: to_params(problem.hands[side].model, state) for side, state in hands.items()}
     R, t = problem.T_cam_obj[:, :3, :3].clone(), scale * problem.T_cam_obj[:, :3, 3]
-    return Alignment(mode, method, params, scale, stderr, R, t, problem.K, losses=module.history)
+    return Alignment(mode, method, params, scale, stderr, R, t, problem.K, losses=losses)
 
 
 def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:

@@ -64,6 +64,18 @@ def choose(estimates: Mapping[str, ScaleEstimate]) -> ScaleEstimate:
     return ScaleEstimate(best.name, scale, stderr, figures=_all_figures(estimates), notes=tuple(notes))
 
 
+def estimate_scale(
+    choice: Choice, tracks: Mapping[Side, HandTrack], surface: Surface, orders: Mapping[Side, DepthOrder], seed: int = 0
+) -> tuple[ScaleEstimate, list[ScaleEstimate]]:
+    """The scale by one estimator or by all of them (`auto`), and what each estimator found."""
+    estimates: dict[str, ScaleEstimate] = {}
+    names: tuple[Estimator, ...] = ESTIMATORS if choice == "auto" else (choice,)
+    for name in names:
+        around = estimates["centroid"].scale if "centroid" in estimates else None
+        estimates[name] = estimate(name, tracks, surface, seed, around, orders)
+    return choose(estimates), list(estimates.values())
+
+
 def estimate(
     name: Estimator,
     tracks: Mapping[Side, HandTrack],

@@ -47,6 +47,13 @@ class ScaleEstimate:
     figures: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def logged(self) -> dict[str, float]:
+        """Its figures by `<name>.<figure>`; nothing where it found nothing to measure."""
+        if not np.isfinite(self.stderr_ratio):
+            return {}
+        values = {"scale": self.scale, "stderr_pct": 100 * self.stderr_ratio, **self.figures}
+        return {f"{self.name}.{key}": value for key, value in values.items()}
+
 
 def joint_spread_mm(track: HandTrack, scale: float) -> float:
     """How far joints wander in the object's frame: mean over joints of the median distance to their median place (mm)."""

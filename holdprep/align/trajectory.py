@@ -5,19 +5,19 @@ away, and hardly changes its picture: the correction moves along this valley. Of
 know about it, to second order about SfM's optimum.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import roma
 import torch
 from torch import Tensor
 
 from holdprep.align.evidence import keypoint_variance
 from holdprep.align.problem import Problem
-from holdprep.align.residuals import geman_mcclure_weight, reprojection
+from holdprep.align.residuals import reprojection
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import projection_jacobian
 from holdprep.geometry.rigid import skew
+from holdprep.geometry.robust import GemanMcClure
 
 MIN_OBSERVATIONS = 6  # of a frame, whose pose is not known better than its neighbours' else
 HELD = 1e3  # times a seen frame's information, where a pose stays as it is
@@ -30,7 +30,7 @@ class Trajectory:
 
     R_cam_obj: Tensor
     t_sfm: Tensor
-    log_focal: float = 0.0
+    log_focal: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
     @staticmethod
     def of(problem: Problem) -> "Trajectory":
@@ -40,7 +40,8 @@ class Trajectory:
     @property
     def farther(self) -> Tensor:
         """(3,) by which `t_sfm` is multiplied under the changed focal length."""
-        return torch.tensor([1.0, 1.0, float(np.exp(self.log_focal))], dtype=torch.float64)
+        one = torch.ones((), dtype=torch.float64)
+        return torch.stack([one, one, self.log_focal.exp()])
 
     @property
     def t_cam_obj(self) -> Tensor:
@@ -61,14 +62,14 @@ class Trajectory:
 
     def K(self, K_sfm: Tensor) -> Tensor:
         """(3, 3) intrinsics with the changed focal length."""
-        longer = float(np.exp(self.log_focal))
-        return K_sfm * torch.tensor([[longer, longer, 1.0], [longer, longer, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+        fixed = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+        return K_sfm * (fixed + self.log_focal.exp() * (1 - fixed))
 
     def moved(self, turns: Tensor, shifts: Tensor) -> "Trajectory":
         """Turned by rotation vectors (T, 3) about the camera's axes, and `t_sfm` moved by (T, 3)."""
         return replace(self, R_cam_obj=roma.rotvec_to_rotmat(turns) @ self.R_cam_obj, t_sfm=self.t_sfm + shifts)
 
-    def zoomed(self, log_focal: float) -> "Trajectory":
+    def zoomed(self, log_focal: Tensor | float) -> "Trajectory":
         """With a focal length that is longer by that."""
         return replace(self, log_focal=self.log_focal + log_focal)
 
@@ -102,7 +103,7 @@ def information(problem: Problem, sigma_px: float) -> Information:
     points = turned + problem.T_cam_obj[tracks.frame, :3, 3]
     residual = reprojection(points, problem.K, tracks.px)
     J = projection_jacobian(points, problem.K) @ torch.cat([-skew(turned), torch.eye(3).double().expand(len(turned), 3, 3)], dim=-1)
-    weighted = J * geman_mcclure_weight(residual, sigma_px)[..., None]
+    weighted = J * GemanMcClure(sigma_px).weight(residual)[..., None]
     blocks = torch.zeros(problem.num_frames, 6, 6, dtype=torch.float64).index_add(0, tracks.frame, weighted.mT @ J)
     seen = (torch.bincount(tracks.frame, minlength=problem.num_frames) >= MIN_OBSERVATIONS) & (problem.obj_weight > 0)
     if not bool(seen.any()):

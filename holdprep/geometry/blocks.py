@@ -5,25 +5,29 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy.linalg import cho_solve_banded, cholesky_banded
+from torch import Tensor
 
 
 class BlockFactor:
     """Cholesky factor of a symmetric block-banded matrix: `diagonal` (T, n, n), and `below`, the blocks (T - 1, n, n), (T - 2, n, n), ...
     under it that couple each frame with the one before, the one before that, and so on; empty where frames are not coupled.
 
-    Raises scipy's LinAlgError where it is not positive definite.
+    Banded factors are LAPACK's, on the CPU. Raises a LinAlgError (scipy's or torch's) where the matrix is not positive definite.
     """
 
-    def __init__(self, diagonal: np.ndarray, below: Sequence[np.ndarray] = ()) -> None:
+    def __init__(self, diagonal: Tensor, below: Sequence[Tensor] = ()) -> None:
         self.banded = len(below) > 0
-        self.cholesky = _banded_cholesky(diagonal, below) if below else np.linalg.cholesky(diagonal)
+        if self.banded:
+            self._band = _banded_cholesky(diagonal.cpu().numpy(), [blocks.cpu().numpy() for blocks in below])
+        else:
+            self._blocks = torch.linalg.cholesky(diagonal)
 
-    def solve(self, right: np.ndarray) -> np.ndarray:
+    def solve(self, right: Tensor) -> Tensor:
         """Blocks (T, n, k) for right sides alike."""
         if not self.banded:
-            return torch.cholesky_solve(torch.from_numpy(right), torch.from_numpy(self.cholesky)).numpy()
-        flat = right.reshape(-1, right.shape[-1])
-        return cho_solve_banded((self.cholesky, True), flat, check_finite=False).reshape(right.shape)
+            return torch.cholesky_solve(right, self._blocks)
+        flat = right.cpu().numpy().reshape(-1, right.shape[-1])
+        return torch.from_numpy(cho_solve_banded((self._band, True), flat, check_finite=False)).reshape(right.shape).to(right)
 
 
 def _banded_cholesky(diagonal: np.ndarray, below: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Rigid transforms as (..., 4, 4) matrices; `T_a_b` takes points of frame b to frame a."""
 
 import numpy as np
+import roma
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
@@ -54,3 +55,8 @@ def interpolate_linear(x: np.ndarray, known: np.ndarray) -> np.ndarray:
     if len(at) == 0:
         raise ValueError("no known value to interpolate from")
     return np.stack([np.interp(np.arange(len(x)), at, x[at, d]) for d in range(x.shape[1])], axis=1)
+
+
+def departure(rotations: Tensor, reference: Tensor) -> Tensor:
+    """Rotation vectors (..., 3) rad that take `reference` (..., 3, 3) to `rotations`, about the axes of the frame that they are in."""
+    return roma.rotmat_to_rotvec(rotations @ reference.transpose(-1, -2))

@@ -5,11 +5,11 @@ treats every number by itself and the loss is a sum over frames, so that only th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import trimesh
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from holdprep.hand.joints import MANO21_TIP_VERTICES
@@ -17,7 +17,7 @@ from holdprep.hand.lbs import NUM_JOINTS, HandPoints, forward, to_state
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.registration import Registration, spread
 from holdprep.hand.targets import Targets, check
-from holdprep.iterate import Iterative, fit
+from holdprep.optimisation import Optimisation, Training
 
 COARSE_LR, FINE_LR, LAST_LR = 0.1, 0.01, 1e-5
 PATIENCE, FACTOR = 30, 0.1
@@ -32,7 +32,7 @@ class Schedule:
     shape_loss: bool = False
 
 
-class AdamRegistration(Iterative):
+class AdamRegistration(Optimisation):
     """`target` (T, 778, 3) m without gaps. Coarse: rotation and translation; fine: everything, fingertips counted again."""
 
     def __init__(self, model: HandModel, target: Tensor, schedule: Schedule, prefix: str) -> None:
@@ -50,6 +50,17 @@ class AdamRegistration(Iterative):
         self.coarse, self.part_began, self.best, self.waited = True, 0, float("inf"), 0
         self.coarse_params: ManoParams | None = None
         self.steps = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With where the schedule is."""
+        checkpoint["schedule"] = {name: getattr(self, name) for name in ("coarse", "part_began", "best", "waited", "steps")}
+        checkpoint["coarse_params"] = None if self.coarse_params is None else dict(vars(self.coarse_params))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """And back."""
+        for name, value in checkpoint["schedule"].items():
+            setattr(self, name, value)
+        self.coarse_params = None if checkpoint["coarse_params"] is None else ManoParams(**checkpoint["coarse_params"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on rotation and translation alone at first."""
@@ -77,16 +88,14 @@ class AdamRegistration(Iterative):
 
     def iterate(self) -> dict[str, float]:
         """One Adam step; the terms before it."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        terms = self.losses()
+        optimizer, terms = self.optimizer(), self.losses()
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
         self.steps += 1
         self._schedule(optimizer, float(loss.detach()))
-        return {name: float(value.detach()) for name, value in terms.items()} | {"total": float(loss.detach())}
+        return {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
 
     def _schedule(self, optimizer: LightningOptimizer, loss: float) -> None:
         """ReduceLROnPlateau's rule with its defaults; a part ends with its rate or its iterations, and the next one begins."""
@@ -111,18 +120,18 @@ def register_adam(
     vertices_m: Tensor,
     schedule: Schedule | None = None,
     *,
-    logger: Logger | None = None,
+    training: Training | None = None,
     prefix: str = "register",
-    device: str = "cpu",
 ) -> tuple[Registration, ManoParams]:
     """The published schedule on meshes (T, 778, 3) m, NaN where there is none; a shape a frame. And the parameters after its coarse part.
 
     Raises HoldprepError where the targets are no hand of the model's side in metres.
     """
-    schedule = schedule or Schedule()
+    schedule, training = schedule or Schedule(), training or Training()
+    device = training.device
     is_valid = check(model, Targets(vertices_m=vertices_m)) & torch.isfinite(vertices_m).all(dim=(1, 2))
     module = AdamRegistration(model.to(device, torch.float32), vertices_m[is_valid].float().to(device), schedule, prefix)
-    fit(module, 2 * schedule.iterations, logger, device=device)
+    training.fit(module, 2 * schedule.iterations)
     found, coarse = (spread(p, is_valid) for p in (module.params(), module.coarse_params or module.params()))
     error = (forward(model.to(torch.float64), found).vertices - vertices_m.double()).norm(dim=-1).mean(dim=1)
     notes = [f"{model.side} hand: HOLD's published schedule, {module.steps} iterations; a shape a frame, alignment takes their mean"]

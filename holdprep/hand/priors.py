@@ -112,27 +112,27 @@ class Smoothness:
 
     NU: ClassVar[float] = 4.0
 
-    def equations(self, state: HandState, parents: Tensor) -> tuple[list[Tensor], Tensor, float]:
+    def equations(self, residual: Tensor, by: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Gauss-Newton blocks of the robust accelerations: the matrix on the diagonal (T, 17, 3, 3) and the two under it, (T - 1, ...) and
-        (T - 2, ...); the gradient (T, 17, 3); the loss. By rotations about the camera's axes and the translation.
-
-        `parents` (T, 16, 3, 3) are the rotations of the bones' parents in the camera frame.
-        """
-        residual, by = self._residuals(state, parents)
+        (T - 2, ...); the gradient (T, 17, 3). Of what `residuals` returned."""
         square = residual.square().sum(dim=-1)
         weight = ((self.NU + 3) / (self.NU + square))[..., None, None]
-        T = len(state.transl)
-        blocks = [state.transl.new_zeros(T - apart, 17, 3, 3) for apart in range(3)]
-        gradient = state.transl.new_zeros(T, 17, 3)
+        T = len(residual) + 2
+        blocks = [residual.new_zeros(T - apart, 17, 3, 3) for apart in range(3)]
+        gradient = residual.new_zeros(T, 17, 3)
         for a in range(3):
             gradient[a : T - 2 + a] += (by[a].mT @ (weight * residual[..., None]))[..., 0]
             for b in range(a + 1):  # rows are frame a's unknowns, columns the earlier frame b's
                 blocks[a - b][b : T - 2 + b] += weight * by[a].mT @ by[b]
-        loss = 0.5 * (self.NU + 3) * float(torch.log1p(square / self.NU).sum())
-        return blocks, gradient, loss
+        return blocks, gradient
 
-    def _residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(T - 2, 17, 3) in units of noise, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame."""
+    def loss(self, residual: Tensor) -> float:
+        """Minus the logarithm of Student's t."""
+        return 0.5 * (self.NU + 3) * float(torch.log1p(residual.square().sum(dim=-1) / self.NU).sum())
+
+    def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(T - 2, 17, 3) in units of noise, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame: by rotations about
+        the camera's axes and the translation. `parents` (T, 16, 3, 3) are the rotations of the bones' parents in the camera frame."""
         gap = self.frames.diff().to(state.transl)[:, None, None]
         change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
         inverse = left_jacobian_inverse(change) / gap[..., None]

@@ -1,36 +1,42 @@
 """MANO parameters from meshes, joints and keypoints, in any mix: second order over all frames at once, one shape for the sequence.
 
-The derivatives are analytic (`lbs`), the start is closed-form (`start`), the solver weighs every term by its noise (`solver`). Meshes are
-solved on a part of their vertices first, then on all.
+The derivatives are analytic (`lbs`), the start is closed-form (`start`), every term is weighed by its noise (`problem`). Meshes are solved on
+a part of their vertices first, then on all.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from holdprep.geometry.cameras import project_ahead
+from holdprep.geometry.least_squares import Damping, LevenbergMarquardt
 from holdprep.hand import start
 from holdprep.hand.correlation import SharedErrors, in_hand_frame
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import HandModel, ManoParams
-from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
+from holdprep.hand.outline import Outlines
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
-from holdprep.hand.separation import Separation, finger_radii
-from holdprep.hand.solver import LOSS_TOLERANCE, Callback, HandProblem, minimise
+from holdprep.hand.problem import NOISE_TOLERANCE, HandFit, HandProblem
 from holdprep.hand.targets import Targets, check
-from holdprep.hand.terms import Loss, Noise, Robust, Term, chunks
+from holdprep.hand.terms.base import Loss, Robust, Term, chunks
+from holdprep.hand.terms.joint_2d import joint_2d
+from holdprep.hand.terms.joint_3d import joint_3d
+from holdprep.hand.terms.outline import outline
+from holdprep.hand.terms.separation import separation
+from holdprep.hand.terms.vertex import vertex
+from holdprep.optimisation import Optimisation, Training
 
 CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # whose derivatives are in memory at once, 732 bytes each
 COARSE = 4  # every so many vertices are enough to come near
-VERTEX_FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape prior finite on exact targets
-JOINT_FLOOR_M = 2e-4
-KEYPOINT_FLOOR_PX = 0.3  # no keypoint is better
-KEYPOINT_NOISE = 0.03  # of the hand's size in the picture: first guess of a keypoint's noise
-KEYPOINT_WIDTH = 0.1  # of the hand's size, Geman-McClure: a joint that another finger hides must not bend the hand
+DAMPING = Damping(first=1e-5, least=1e-9, most=1e8)
+STEP_TOLERANCE = 1e-5  # rad, m and units of shape: what is left after such a step is its square
+LOSS_TOLERANCE = 1e-2  # of log-likelihood a frame that may be left: a seventh of one parameter's uncertainty
+COARSE_TOLERANCE = 1.0
 ROUNDS, ROUND_STEPS = 6, 2  # of correspondences and overlaps sought anew, and steps at most in each
-SEPARATION_M = 1e-3  # noise of how far fingers must move apart
+MOST_STEPS = 2000  # of all phases
 MOST_ROUNDS = 3  # in which the number of repeated frames is estimated
+REPEATED_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -79,59 +85,149 @@ def register(
     options: Options | None = None,
     *,
     outlines: Outlines | None = None,
-    device: str = "cpu",
-    on_iteration: Callback | None = None,
+    training: Training | None = None,
+    prefix: str = "register",
 ) -> Registration:
     """MANO fitted to the targets and to the `outlines` of the hand's masks (T frames) under the targets' `K`.
 
-    Relative targets without 2D keypoints keep their own origin.
+    Relative targets without 2D keypoints keep their own origin. Losses are logged as <prefix>/<term>.
     Raises HoldprepError where the targets are no hand of the model's side in metres, or none at all.
     """
-    options, history = options or Options(), list[dict[str, float]]()
+    training = training or Training()
     is_valid = check(model, targets)
     frames = is_valid.nonzero()[:, 0]
-    model, used = model.to(device, torch.float64), targets.rows(frames).to(device)
-    state = _start(model, used)
-    if not options.shared_shape:
-        state = replace(state, betas=state.betas.expand(len(frames), 10))
-
-    def run(problem: HandProblem, state: HandState, iterations: int, tolerance: float = LOSS_TOLERANCE) -> HandState:
-        def on_each(_: int, terms: dict[str, float]) -> None:
-            if on_iteration is not None:
-                on_iteration(len(history), terms)
-            history.append(terms)
-
-        return minimise(problem, state, iterations, tolerance, on_each)[0]
-
-    # first the tracker's measurements alone, of meshes a part: near enough for size, smoothness and outline, whose pull from afar leads astray
-    first = replace(_problem(model, used, options, COARSE), frames_repeated=float(len(frames)) if options.shared_errors else 1.0)
-    state = run(first, state, options.max_iterations, 1.0)
-    tracked = _length_m(first.points, state)
-    if options.hand_length_m is not None:
-        used, state = used.scaled(options.hand_length_m / tracked), replace(state, transl=state.transl * (options.hand_length_m / tracked))
-    problem = replace(_problem(model, used, options, 1), length_m=options.hand_length_m, frames_repeated=first.frames_repeated)
-    if options.smooth:
-        problem = replace(problem, smoothness=Smoothness.measured(state, frames.to(device)))
-    state = run(problem, state, options.max_iterations)
-    for _ in range(MOST_ROUNDS if options.shared_shape and options.shared_errors else 0):
-        before, problem = problem.frames_repeated, replace(problem, frames_repeated=_frames_repeated(problem, state))
-        if abs(problem.frames_repeated / before - 1) < 0.1:
-            break
-        state = run(problem, state, options.max_iterations)
-    evidence = _Evidence(model, None if outlines is None else outlines.rows(frames.tolist()), used.K, options)
-    for _ in range(ROUNDS):
-        terms = evidence.terms(state)
-        if not terms:
-            break
-        skin = any(term.name == "outline" for term in terms)  # else joints, and what meshes need
-        points = HandPoints.of(model, torch.arange(778)) if skin else problem.points
-        further = replace(problem, points=points, terms=[*_terms(used, options, 1), *terms])
-        state = run(replace(further, chunk=_chunk(further.points)), state, ROUND_STEPS)
-    who = "an average hand" if used.vertices_m is None and used.j3d_m is None else "the tracker"  # pixels alone tell no size
-    note = _size_note(f"{model.side} hand", who, options.hand_length_m, tracked, _length_m(problem.points, state))
+    used = targets.rows(frames).to(training.device)
+    shown = None if outlines is None else outlines.rows(frames.tolist())
+    module = HandRegistration(model.to(training.device, torch.float64), used, options or Options(), frames, shown, prefix)
+    training.fit(module, MOST_STEPS)
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
-    error_m[is_valid] = _error(problem, state).cpu()
-    return Registration(spread(to_params(model, state), is_valid), is_valid, error_m, problem.frames_repeated, history, [note])
+    error_m[is_valid] = _error(module.problem, module.state).cpu()
+    params = spread(to_params(module.model, module.state), is_valid)
+    return Registration(params, is_valid, error_m, module.problem.frames_repeated, module.history, [module.size_note()])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A problem that is solved from the present state, by so many iterations at most, or until no more than `tolerance` of log-likelihood a
+    frame is left."""
+
+    problem: HandProblem
+    iterations: int
+    tolerance: float = LOSS_TOLERANCE
+
+
+class HandRegistration(Optimisation):
+    """The registration of T frames, numbered `frames`, as a sequence of phases; the parameters are the state.
+
+    `problem` is the last one without correspondences, `tracked_m` the hand's length by the tracker alone.
+    """
+
+    def __init__(
+        self, model: HandModel, targets: Targets, options: Options, frames: Tensor, outlines: Outlines | None, prefix: str = "register"
+    ) -> None:
+        super().__init__(prefix)
+        self.model, self.targets, self.options, self.frames, self.outlines = model, targets, options, frames, outlines
+        state = _start(model, targets)
+        betas = state.betas if options.shared_shape else state.betas.expand(len(frames), 10)
+        self.rotations, self.transl, self.betas = (nn.Parameter(x.clone(), False) for x in (state.rotations, state.transl, betas))
+        self.tracked_m, self._left = 0.0, 0
+        self._phases = self._schedule()
+        self._begin(next(self._phases))
+
+    @property
+    def state(self) -> HandState:
+        """As it is now."""
+        return HandState(self.rotations.data, self.betas.data, self.transl.data)
+
+    def configure_optimizers(self) -> LevenbergMarquardt:
+        """Levenberg-Marquardt over everything."""
+        return LevenbergMarquardt(self.parameters(), self._fit, len(self.frames), DAMPING)
+
+    def on_train_start(self) -> None:
+        """From what the parameters say: a checkpoint's, where one was read; its phases are gone through again, and are soon over."""
+        self._begin(self._phase)
+        optimizer = self.optimizer().optimizer
+        assert isinstance(optimizer, LevenbergMarquardt)
+        optimizer.problem = self._fit
+
+    def iterate(self) -> dict[str, float]:
+        """One step of the present phase; the terms after it."""
+        optimizer = self.optimizer().optimizer
+        assert isinstance(optimizer, LevenbergMarquardt)
+        self.optimizer().step()
+        self._store(self._fit.at.state)
+        terms, self._left = self._fit.at.terms(), self._left - 1
+        if self._left == 0 or self._has_converged(optimizer):
+            phase = next(self._phases, None)
+            self.finished = phase is None
+            if phase is not None:
+                self._begin(phase)
+                optimizer.start(self._fit, len(self.frames))
+        return terms
+
+    def size_note(self) -> str:
+        """The hand's size, and whose it is."""
+        of_tracker = self.targets.vertices_m is not None or self.targets.j3d_m is not None  # pixels alone measure no size
+        who = "the tracker" if of_tracker else "an average hand"
+        return _size_note(
+            f"{self.model.side} hand", who, self.options.hand_length_m, self.tracked_m, _length_m(self.problem.points, self.state)
+        )
+
+    def _schedule(self) -> Iterator[Phase]:
+        """First the tracker's measurements alone, of meshes a part: near enough for size, smoothness and outline, whose pull from afar leads
+        astray; then all of them; then outline and separation, whose correspondences are sought anew each round."""
+        options, most = self.options, self.options.max_iterations
+        repeated = float(len(self.frames)) if options.shared_errors else 1.0
+        self.problem = replace(_problem(self.model, self.targets, options, COARSE), frames_repeated=repeated)
+        yield Phase(self.problem, most, COARSE_TOLERANCE)
+        self.tracked_m = _length_m(self.problem.points, self.state)
+        if options.hand_length_m is not None:
+            ratio = options.hand_length_m / self.tracked_m
+            self.targets = self.targets.scaled(ratio)
+            self._store(replace(self.state, transl=self.state.transl * ratio))
+        full = _problem(self.model, self.targets, options, 1)
+        smoothness = Smoothness.measured(self.state, self.frames.to(self.transl.device)) if options.smooth else None
+        self.problem = replace(full, length_m=options.hand_length_m, frames_repeated=repeated, smoothness=smoothness)
+        yield Phase(self.problem, most)
+        for _ in range(MOST_ROUNDS if options.shared_shape and options.shared_errors else 0):
+            before, repeated = self.problem.frames_repeated, _frames_repeated(self.problem, self.state)
+            self.problem = replace(self.problem, frames_repeated=repeated)
+            if abs(repeated / before - 1) < REPEATED_TOLERANCE:
+                break
+            yield Phase(self.problem, most)
+        for _ in range(ROUNDS):
+            terms = self._correspondences()
+            if not terms:
+                break
+            skin = any(term.name == "outline" for term in terms)  # else joints, and what meshes need
+            points = HandPoints.of(self.model, torch.arange(778)) if skin else self.problem.points
+            terms = [*_measurements(self.targets, options, 1), *terms]
+            yield Phase(replace(self.problem, points=points, terms=terms, chunk=_chunk(points)), ROUND_STEPS)
+
+    def _correspondences(self) -> list[Term]:
+        """Terms that depend on where the hand is."""
+        options, K, found = self.options, self.targets.K, list[Term | None]()
+        if options.fingers_apart:
+            found.append(separation(self.model, self.state))
+        if self.outlines is not None and K is not None and options.outline_weight > 0:
+            found.append(outline(self.model, self.state, self.outlines, K, options.outline_weight))
+        return [term for term in found if term is not None]
+
+    def _begin(self, phase: Phase) -> None:
+        self._phase, self._fit, self._left, self._gained = phase, HandFit(phase.problem, self.state), phase.iterations, 0.0
+
+    def _store(self, state: HandState) -> None:
+        for parameter, value in ((self.rotations, state.rotations), (self.transl, state.transl), (self.betas, state.betas)):
+            parameter.data = value
+
+    def _has_converged(self, optimizer: LevenbergMarquardt) -> bool:
+        """Undamped steps shrink by a rate or faster: the next one gains at most what the last did, times that rate."""
+        last, before = optimizer.progress, self._gained
+        self._gained = last.gained
+        free = float(optimizer.damping.max()) <= DAMPING.first
+        expected = last.gained * min(last.gained / max(before, 1e-300), 1.0) if free else last.gained
+        small = last.moved < STEP_TOLERANCE or expected < self._phase.tolerance * len(self.frames)
+        return last.stuck or (self._fit.noise_changed < NOISE_TOLERANCE and small)
 
 
 def _problem(model: HandModel, used: Targets, options: Options, step: int) -> HandProblem:
@@ -139,49 +235,22 @@ def _problem(model: HandModel, used: Targets, options: Options, step: int) -> Ha
     meshes = used.vertices_m is not None
     points = HandPoints.of(model, torch.arange(0, 778 if meshes else 0, step))
     prior = None if meshes else PosePrior.of(model, options.pose_noise)
-    return HandProblem(points, _terms(used, options, step), prior, shared_shape=options.shared_shape, chunk=_chunk(points))
+    return HandProblem(points, _measurements(used, options, step), prior, shared_shape=options.shared_shape, chunk=_chunk(points))
+
+
+def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
+    """The tracker's that there are, of every `step`-th vertex."""
+    loss = Loss(options.robust, options.robust_m)
+    found = (
+        vertex(targets, options.sigma_vertex_m, loss, step),
+        joint_3d(targets, options.sigma_3d_m, loss),
+        joint_2d(targets, options.sigma_px),
+    )
+    return [term for term in found if term is not None]
 
 
 def _chunk(points: HandPoints) -> int:
     return max(1, CHUNK_POINTS[points.rest.device.type] // len(points.rest))
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """What depends on where the hand is, and is sought anew each round: correspondences of outlines, and fingers in each other."""
-
-    model: HandModel
-    outlines: Outlines | None
-    K: Tensor | None
-    options: Options
-
-    def terms(self, state: HandState) -> list[Term]:
-        """Those that apply to a state."""
-        found = [separation_term(self.model, state) if self.options.fingers_apart else None]
-        if self.outlines is not None and self.K is not None and self.options.outline_weight > 0:
-            found.append(outline_term(self.model, state, self.outlines, self.K, self.options.outline_weight))
-        return [term for term in found if term is not None]
-
-
-def outline_term(model: HandModel, state: HandState, outlines: Outlines, K: Tensor, weight: float) -> Term:
-    """The outline's evidence on a posed hand (T frames) under `K` (3, 3): distances (px) of silhouette vertices from the mask's edge."""
-    vertices = HandPoints.of(model, torch.arange(778)).pose(state).points[:, NUM_JOINTS:]
-    ids, found = outlines.correspond(vertices.cpu().numpy(), K.cpu().numpy()).compact()
-    size = size_px(project_ahead(vertices, K.to(vertices)))
-    target, normal, worth = (torch.from_numpy(x).to(vertices) for x in (found.target_px, found.normal, weight * found.weight))
-    loss, noise = Loss("geman_mcclure", WIDTH * size), Noise(NOISE * size)
-    rows = NUM_JOINTS + torch.from_numpy(ids).to(vertices.device)
-    return Term("outline", rows, target, worth, noise, loss, K=K.double(), dtype=torch.float32, normal=normal)
-
-
-def separation_term(model: HandModel, state: HandState) -> Term | None:
-    """Distances (m) by which joints of fingers that are in each other have to move apart; None where none are."""
-    joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(state).points
-    found = Separation.of(joints.cpu(), finger_radii(model, state.betas.reshape(-1, 10).mean(dim=0)).cpu())
-    if found is None:
-        return None
-    ids, target, normal, weight = (x.to(joints.device) for x in (found.ids, found.target_m, found.normal, found.weight))
-    return Term("separation", ids, target, weight, Noise(SEPARATION_M), normal=normal, dtype=torch.float32)
 
 
 def _frames_repeated(problem: HandProblem, state: HandState) -> float:
@@ -226,28 +295,6 @@ def _start(model: HandModel, targets: Targets) -> HandState:
     if targets.relative and targets.j2d_px is not None and targets.K is not None and j2d is not None:
         return start.placed(model, state, targets.j2d_px.double(), targets.K.double(), j2d)
     return state
-
-
-def _terms(targets: Targets, options: Options, step: int) -> list[Term]:
-    """The measurements that there are, of every `step`-th vertex."""
-    vertices, j3d, j2d = targets.weights()
-    device = next(x.device for x in (targets.vertices_m, targets.j3d_m, targets.j2d_px) if x is not None)
-    joints, skin = torch.arange(NUM_JOINTS, device=device), NUM_JOINTS + torch.arange(len(range(0, 778, step)), device=device)
-    loss = Loss(options.robust, options.robust_m)
-    floating = targets.relative and targets.j2d_px is not None
-    terms = []
-    if targets.vertices_m is not None and vertices is not None:
-        noise = Noise(options.sigma_vertex_m or 2e-3, options.sigma_vertex_m is None, VERTEX_FLOOR_M)
-        terms.append(Term("vertex", skin, targets.vertices_m[:, ::step], vertices[:, ::step], noise, loss, floating, dtype=torch.float32))
-    if targets.j3d_m is not None and j3d is not None:
-        noise = Noise(options.sigma_3d_m or 0.01, options.sigma_3d_m is None, JOINT_FLOOR_M)
-        terms.append(Term("joint_3d", joints, targets.j3d_m, j3d, noise, loss, floating))
-    if targets.j2d_px is not None and targets.K is not None and j2d is not None:
-        size = size_px(targets.j2d_px)
-        loss = Loss("geman_mcclure", KEYPOINT_WIDTH * size)
-        noise = Noise(options.sigma_px or KEYPOINT_NOISE * size, options.sigma_px is None, KEYPOINT_FLOOR_PX)
-        terms.append(Term("joint_2d", joints, targets.j2d_px, j2d, noise, loss, K=targets.K.double()))
-    return terms
 
 
 def _error(problem: HandProblem, state: HandState) -> Tensor:

@@ -45,6 +45,11 @@ class Targets:
         """T."""
         return next(len(x) for x in (self.vertices_m, self.j3d_m, self.j2d_px) if x is not None)
 
+    @property
+    def floating(self) -> bool:
+        """Whether only 2D keypoints tell where points in space are."""
+        return self.relative and self.j2d_px is not None
+
     def weights(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """What is seen of vertices (T, 778; bool, or the trust), 3D joints (T, 21) and 2D joints (T, 21): 1 or the confidence, 0 for NaN."""
         trust = None if self.confidence is None else torch.nan_to_num(self.confidence.double())

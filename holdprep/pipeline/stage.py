@@ -11,6 +11,9 @@ from holdprep.config import Config
 from holdprep.sequence import Sequence
 
 if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
+
+    from holdprep.optimisation import Training
     from holdprep.runlog import RunLog
 
 log = logging.getLogger("holdprep")
@@ -54,9 +57,17 @@ class Context:
         """One line that the user should read."""
         log.warning("%-12s %s", self.stage, text)
 
-    def log_losses(self, step: int, losses: Mapping[str, float]) -> None:
-        """One iteration's loss terms to the run's logger."""
-        self.runlog.losses(self.stage, step, losses)
+    def training(self) -> "Training":
+        """How the stage's optimisations are run: on the device asked for, by `trainer` and `callbacks`, logged by the run's loggers."""
+        from holdprep.optimisation import StopWhenFlat, Training, checkpoints
+
+        options, node = self.cfg.trainer.model_dump(), self.cfg.callbacks
+        max_steps, ckpt_path = options.pop("max_steps"), options.pop("ckpt_path")
+        called: list[Callback] = [] if node.early_stopping is None else [StopWhenFlat(**node.early_stopping.model_dump())]
+        called += (
+            [] if node.checkpoint is None else [checkpoints(self.run_dir / "checkpoints" / self.stage, **node.checkpoint.model_dump())]
+        )
+        return Training(self.runlog.loggers, called, self.cfg.device, max_steps, ckpt_path, options)
 
 
 @dataclass

@@ -37,7 +37,7 @@ def run(ctx: Context, mode: Mode) -> Result:
     problem, cloud = load_problem(seq, models)
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
-    found = aligner(cfg)(mode, problem, initial=initial, logger=ctx.runlog.logger)
+    found = aligner(cfg)(mode, problem, initial=initial, training=ctx.training())
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
@@ -77,11 +77,10 @@ def aligner(cfg: Config) -> Callable[..., Alignment]:
     return partial(
         align,
         method=cfg.align.method,
-        weights=Weights(**cfg.weights.model_dump()),
+        weights=Weights.from_dict(cfg.weights.model_dump()),
         **_freedom(cfg.align),
         max_iterations=cfg.align.max_iterations,
         seed=cfg.seed,
-        device=cfg.device,
     )
 
 

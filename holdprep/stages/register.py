@@ -87,8 +87,7 @@ def _fit(
         raise HoldprepError(f"registration={cfg.method} keeps the tracker's hand size: hands.length_mm needs registration=lm")
     if isinstance(cfg, AdamRegistration):
         schedule = adam.Schedule(cfg.max_iterations, cfg.shape_loss)
-        prefix = f"register/{side}"
-        return adam.register_adam(model, vertices_m, schedule, logger=ctx.runlog.logger, prefix=prefix, device=ctx.cfg.device)
+        return adam.register_adam(model, vertices_m, schedule, training=ctx.training(), prefix=f"register/{side}")
     if isinstance(cfg, DirectRegistration):
         if side not in track.params:
             path = ctx.seq.path("v3d")
@@ -105,12 +104,8 @@ def _fit(
         shared_errors=cfg.shared_errors,
         max_iterations=cfg.max_iterations,
     )
-
-    def log(step: int, losses: dict[str, float]) -> None:
-        ctx.log_losses(step, {f"{side}/{k}": v for k, v in losses.items()})
-
     targets = _targets(side, model, track, *camera(ctx.seq, track.K))
-    return registration.register(model, targets, options, outlines=outlines, device=ctx.cfg.device, on_iteration=log), None
+    return registration.register(model, targets, options, outlines=outlines, training=ctx.training(), prefix=f"register/{side}"), None
 
 
 def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, lens: Lens | None) -> Targets:

@@ -8,17 +8,22 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from holdprep.align import metrics
-from holdprep.align.grasp import still_grasps
-from holdprep.align.objective import Objective, Scene
+from holdprep.align.grasp import static_grasps
+from holdprep.align.objective import Objective
 from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
 from holdprep.align.run import align
+from holdprep.align.scene import Scene, Setup, anchors_of
 from holdprep.align.state import load_state, save_state
 from holdprep.align.surface import Surface
+from holdprep.align.terms import HandTerm, every
+from holdprep.align.terms.base import Residuals, forward_jacobian
 from holdprep.align.trajectory import Trajectory, information
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
+from holdprep.geometry.least_squares import Step
 from holdprep.hand import lbs
 from holdprep.hand.lbs import to_state
+from holdprep.optimisation import Training
 
 from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp, tracked
 
@@ -126,7 +131,7 @@ def test_shape_moves_only_when_freed():
 def test_loss_never_rises_and_every_term_is_logged(tmp_path):
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, o, ho = in_turn(problem, logger=logger, weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
+    h, o, ho = in_turn(problem, training=Training([logger]), weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
     logger.save()
     header, *rows = (tmp_path / "losses" / "metrics.csv").read_text().splitlines()
     assert {"align/h/j2d", "align/h/loss", "align/ho/contact", "align/ho/smooth", "align/o/rigid_grasp.scale"} <= set(header.split(","))
@@ -141,7 +146,7 @@ def test_weights_that_were_measured_are_logged_and_reported(tmp_path):
     """Beside every term without its weight, so that curves of two sequences can be compared; an estimator that found nothing logs nothing."""
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, _, ho = in_turn(problem, logger=logger)
+    h, _, ho = in_turn(problem, training=Training([logger]))
     logger.save()
     rows = list(csv.DictReader((tmp_path / "losses" / "metrics.csv").open()))
     last = [row for row in rows if row["align/ho/loss"]][-1]
@@ -163,7 +168,7 @@ def test_a_contact_weight_brings_the_hand_to_the_object():
     assert not torch.allclose(tight.hands["right"].transl, loose.hands["right"].transl, atol=1e-4)
 
 
-def wandering_mm(problem, alignment, truth):
+def drift_mm(problem, alignment, truth):
     """How far the hand lies from its true place on the object: mean over frames."""
     model = problem.hands["right"].model
     away = [lbs.forward(model, p).joints.mean(dim=1) for p in (alignment.hands["right"], truth["right"])]
@@ -176,47 +181,89 @@ def test_a_still_hand_keeps_its_place_on_the_object():
     o = align("o", problem, initial=align("h", problem))
     held, free = (align("ho", problem, initial=o, weights=w) for w in (Weights(), Weights(grasp=0.0)))
     assert "grasp" in held.losses[-1]
-    assert wandering_mm(problem, held, truth) < 0.7 * wandering_mm(problem, free, truth)
+    assert drift_mm(problem, held, truth) < 0.7 * drift_mm(problem, free, truth)
     turned, truth = grasp(frames=60, noise_px=5.0, in_hand=True)
     o = align("o", turned, initial=align("h", turned))
     assert align("ho", turned, initial=o).losses[-1]["grasp"] == 0.0
 
 
-@pytest.mark.parametrize("refine", [Refine(shape=True), Refine(shape=True, obj_pose=True, focal=True)])
-@pytest.mark.parametrize("sides", [("right",), ("left", "right")])
-def test_equations_hold_the_gradient_of_the_loss(sides, refine):
-    """By scale, focal length, shape, places where hands stand still, and a frame's unknowns: differences of the loss against twice the halved
-    squares' gradient."""
-    problem, _ = grasp(sides, frames=20, noise_px=5.0)
+def objective_of(sides, refine, frames=20):
+    """The objective of mode ho somewhere beside its optimum, with the object's poses and the focal length moved where these are free."""
+    problem, _ = grasp(sides, frames=frames, noise_px=5.0)
     ready = prepare(tracked(problem, 20, 1.0), Weights())
     o = align("o", problem, initial=align("h", problem))
     hands = {s: to_state(h.model, o.hands[s]) for s, h in ready.hands.items()}
-    grasps = {s: still_grasps(metrics.hand_track(ready, s, x), o.obj_scale) for s, x in hands.items()}
+    grasps = {s: static_grasps(metrics.hand_track(ready, s, x), o.obj_scale) for s, x in hands.items()}
     surface = Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
     measured = {"rotation": 50.0, "pose": 50.0, "contact": 30.0, "grasp": 3e4, "o2d": 2.0, "focal": 40.0}
-    objective = Objective(ready, Weights(), refine, hands, surface, float(np.log(o.obj_scale)), 0.01, measured, grasps)
     trajectory = Trajectory.of(ready)
     if refine.obj_pose:
         g = torch.Generator().manual_seed(5)
-        turns, shifts = 3e-4 * torch.randn(2, 20, 3, generator=g, dtype=torch.float64)
+        turns, shifts = 3e-4 * torch.randn(2, frames, 3, generator=g, dtype=torch.float64)
         trajectory = trajectory.moved(turns, shifts / UNIT_M).zoomed(0.01)
-    scene = Scene(hands, float(np.log(o.obj_scale)) + 0.003, trajectory, objective.places_m + 0.002)
-    systems, _, own = objective.equations(scene, objective.residuals(scene))
-    gradient = 2 * (own + sum(s.shared_gradient for s in systems.values()))
-    still = {group: np.zeros((20, objective.layout.size(group))) for group in systems}
+    width = 25.0 if refine.obj_pose else None
+    setup = Setup.of(ready, hands, surface, float(np.log(o.obj_scale)), 0.01, grasps=grasps, observation_width_px=width)
+    log_scale = torch.tensor(np.log(o.obj_scale) + 0.003, dtype=torch.float64)
+    return Objective(setup, Weights(), refine, Scene(hands, log_scale, trajectory, anchors_of(grasps) + 0.002), measured)
 
-    def loss(per_group, shared):
-        moved = objective.step(scene, per_group, shared)
-        return objective.terms(moved, objective.residuals(moved))["loss"]
 
-    for n, step in enumerate(1e-6 * np.eye(len(gradient))):
+@pytest.mark.parametrize("refine", [Refine(shape=True), Refine(shape=True, obj_pose=True, focal=True)])
+@pytest.mark.parametrize("sides", [("right",), ("left", "right")])
+def test_equations_hold_the_gradient_of_the_loss(sides, refine):
+    """By scale, focal length, shape, anchors of static hands, and a frame's unknowns: differences of the loss against twice the halved
+    squares' gradient."""
+    objective = objective_of(sides, refine)
+    systems, known = objective.equations()
+    gradient = 2 * (known.gradient + sum(s.shared_gradient for s in systems.values())).numpy()
+    still = {group: torch.zeros(20, objective.layout.size(group)).double() for group in systems}
+    nothing = torch.zeros(len(gradient)).double()
+
+    def loss(own, shared):
+        return objective.tried(Step(own, shared)).total
+
+    for n, step in enumerate(1e-6 * torch.eye(len(gradient)).double()):
         assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=2e-3, abs=2e-3)
     for group, system in systems.items():
         for n in (0, 2, 3, system.size - 6, system.size - 5, system.size - 2, system.size - 1):
-            there, back = (still | {group: d * (np.arange(20) == 7)[:, None] * np.eye(system.size)[n]} for d in (1e-6, -1e-6))
-            nothing = np.zeros(len(gradient))
-            differences = (loss(there, nothing) - loss(back, nothing)) / 2e-6
-            assert 2 * system.gradient[7, n] == pytest.approx(differences, rel=2e-3, abs=2e-3)
+            move = torch.zeros(20, system.size).double()
+            move[7, n] = 1e-6
+            differences = (loss(still | {group: move}, nothing) - loss(still | {group: -move}, nothing)) / 2e-6
+            assert 2 * float(system.gradient[7, n]) == pytest.approx(differences, rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["j2d", "grasp"])
+@pytest.mark.parametrize("refine", [Refine(shape=True), Refine(rotation=True, pose=False, obj_pose=True, focal=True)])
+def test_jacobians_that_were_written_equal_forward_differentiation(name, refine):
+    """The others are compared by the gradient above: contact's distance is no tensor's function, priors are exact at their centre alone."""
+    objective = objective_of(("right",), refine, frames=12)
+    (term,) = [term for term in objective.terms if term.name == name]
+    view = objective.at.views["right"]
+    own, shared = term.jacobian(view, objective.at.residuals[name, "right"])
+    by_own, by_shared = forward_jacobian(lambda moved: term.residuals(moved).value, view)
+    torch.testing.assert_close(own, by_own[..., : own.shape[-1]], rtol=1e-6, atol=1e-7)
+    if by_own.shape[-1] > own.shape[-1]:
+        assert float(by_own[..., own.shape[-1] :].abs().max()) < 1e-9  # the object's pose, on which it does not depend
+    torch.testing.assert_close(shared, by_shared, rtol=1e-6, atol=1e-7)
+
+
+class Crouching(HandTerm):
+    """The smallest new term: the hand's centroid at least half a metre away. Its Jacobian is by forward differentiation."""
+
+    name = "crouching"
+
+    def residuals(self, view):
+        lacking = (0.5 - view.joints[..., 2].mean(dim=1)).clamp_min(0)[:, None, None]
+        return Residuals(lacking, lacking.new_full((1,), 1 / len(lacking)))
+
+
+def test_a_new_term_is_a_class_and_a_weight(monkeypatch):
+    problem, _ = grasp(frames=12, noise_px=1.0)
+    near = replace(problem, K=problem.K * torch.tensor([[0.5, 0.5, 1], [0.5, 0.5, 1], [1, 1, 1]]).double())  # the hand at half its distance
+    monkeypatch.setattr("holdprep.align.objective.every", lambda: (*every(), Crouching))
+    free, pushed = (align("h", near, weights=Weights(others={"crouching": w})) for w in (0.0, 1e6))
+    depths = [lbs.forward(near.hands["right"].model, x.hands["right"]).joints[..., 2].mean() for x in (free, pushed)]
+    assert depths[0] < 0.45 and depths[1] > 0.49
+    assert pushed.losses[-1]["crouching"] > 0
 
 
 def poses_as_sfm_has_them(problem, seed=1):

@@ -7,15 +7,15 @@ import torch
 
 from holdprep.align import hold
 from holdprep.align.problem import MODES, Refine, Weights, prepare
-from holdprep.align.residuals import geman_mcclure
 from holdprep.align.run import _points, align, hold_targets
+from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import to_state
 
 from .synthetic import grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 
-PUBLISHED = Weights().settled(**hold.OPEN["hold"])
+PUBLISHED = Weights().with_open(hold.OPEN["hold"])
 
 
 def objective(mode, problem, alignment, targets_of):
@@ -93,9 +93,9 @@ def test_terms_against_closed_forms():
     j2d[1, 3] = 1e5
     targets = hold.Targets(K, {"left": j2d}, {"left": seen}, {"left": joints}, torch.zeros(2, 1, 2, dtype=torch.float64))
     terms = {k: float(v) for k, v in hold.losses("ho", "hold", {"left": joints}, points, targets, PUBLISHED).items()}
-    assert terms["j2d"] == pytest.approx(2 * float(geman_mcclure(torch.tensor(3.0), 25.0)))
+    assert terms["j2d"] == pytest.approx(2 * float(GemanMcClure(25.0).value(torch.tensor(3.0))))
     assert terms["contact"] == pytest.approx(100 * 0.15 / 3)
-    assert terms["o2d"] == pytest.approx(sum(float(geman_mcclure(torch.tensor(x), 25.0)) for x in (10.0, 20.0)) / 2)
+    assert terms["o2d"] == pytest.approx(sum(float(GemanMcClure(25.0).value(torch.tensor(x))) for x in (10.0, 20.0)) / 2)
     assert terms["smooth"] == pytest.approx(100 * 0.01 / 3)
     assert terms["z_min"] == 0
     behind = hold.loss_object(points - torch.tensor([0, 0, 1.5]).double(), targets, PUBLISHED)
@@ -115,7 +115,7 @@ def test_arctics_terms_against_closed_forms():
     seen = {side: torch.ones(2, 21, dtype=torch.bool) for side in ("right", "left")}
     targets = hold.Targets(K, {"right": j2d, "left": j2d - 1e4}, seen, {"right": right, "left": left}, o2d)
     assert targets.touching("right").tolist() == [True, False]
-    weights = Weights().settled(**hold.OPEN["hold_arctic"])
+    weights = Weights().with_open(hold.OPEN["hold_arctic"])
     terms = {k: float(v) for k, v in hold.losses("ho", "hold_arctic", {"right": right, "left": left}, points, targets, weights).items()}
     assert terms["contact"] == pytest.approx(10 * 0.1**2 / 2)
     assert terms["depth"] == pytest.approx(1000 * 0.5 * 0.1**2)

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.align import metrics, scale
 from holdprep.align.contact import contact, touch_misfit
-from holdprep.align.grasp import rigid_grasp, still_stretches
+from holdprep.align.grasp import rigid_grasp, static_stretches
 from holdprep.align.problem import Weights, outward, prepare
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, ScaleEstimate, parabola_maximum
@@ -87,7 +87,7 @@ def test_a_new_grip_starts_a_new_stretch_and_spoils_nothing():
     joints[60:] = np.einsum("fab,fjb->fja", to_other, joints[60:] - centre) + centre
     R[60:] = to_other @ R[60:]
     gripped_anew = replace(track, joints_m=joints, R_cam_hand=R)
-    stretches = still_stretches(gripped_anew)
+    stretches = static_stretches(gripped_anew)
     assert len(stretches) == 2
     assert stretches[0][-1] < 60 <= stretches[1][0]
     assert sum(len(rows) for rows in stretches) > 100
@@ -112,7 +112,7 @@ def test_a_slow_slip_is_measured_and_widens_the_error():
 def test_a_gap_of_frames_ends_a_still_stretch():
     found, _ = tracks(frames=60)
     rows = np.r_[0:20, 40:60]
-    assert [len(r) for r in still_stretches(part(found["right"], rows))] == [20, 20]
+    assert [len(r) for r in static_stretches(part(found["right"], rows))] == [20, 20]
 
 
 def test_a_hardly_turned_object_gives_no_rigid_scale():

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from holdprep import cli, ownfile
-from holdprep.config import Config, Logger
+from holdprep.config import Config, Loggers
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result, Stage, records, runner
 from holdprep.pipeline.plan import Step, plan
@@ -152,7 +152,7 @@ class World:
         lines = [f"seq={NAME}", "logger=none", *told]
         settings = ownfile.settings(self.folder / "holdprep.yaml", records.of_sequence(self.seq()), lines, cli.CONF_DIR)
         cfg = overridden(*settings.own.values(), *settings.remembered.values(), *lines, f"data_root={self.root / 'data'}")
-        runlog = RunLog(Logger(name="none", project="", entity=None, group=None), NAME, self.root, None, {})
+        runlog = RunLog(Loggers(), NAME, self.root, None, {})
         given = {key: text for key, text in settings.given.items() if key not in ownfile.transient()}
         return Context(cfg, self.seq(job), runlog, self.root / "run", "", given, frozenset(settings.named), settings.file)
 

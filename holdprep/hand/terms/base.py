@@ -1,4 +1,4 @@
-"""What a registration measures: targets of points in space or in the picture, their residuals and Gauss-Newton equations."""
+"""One kind of measurement of a hand: points in space or in the picture, their residuals, and the Gauss-Newton equations of several."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,0 +1,198 @@
+"""What a term of the alignment's objective is, and what it sees of the scene.
+
+The objective is in px^2: HOLD's mean squared distance of a joint from where it was seen. Every term is a mean, so that a weight means the
+same for a long and a short clip.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from holdprep.align.layout import Group, Layout
+from holdprep.align.outline import OutlineTargets
+from holdprep.align.problem import HandObservation, Problem, Weights
+from holdprep.align.scene import Scene, Setup
+from holdprep.geometry.least_squares import Columns, Equations, Shared
+from holdprep.geometry.robust import Loss, Square
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, Posed
+from holdprep.hand.model import Side
+
+SQUARE = Square()
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Values (T, Q, M) with weights that make their loss a mean, (T, Q, M) or what broadcasts to it; `loss` is robust or square. `extra` is
+    what the term's own Jacobian needs again."""
+
+    value: Tensor
+    weight: Tensor
+    loss: Loss = SQUARE
+    extra: Mapping[str, Tensor] | None = None
+
+    def total(self) -> float:
+        """Their weighted loss."""
+        return float((self.loss.value(self.value) * self.weight).sum())
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What an iteration found of a hand's keypoints: `variance_px2` per axis; which `share` (n,) of each of a frame's unknowns the data determine
+    rather than its prior; the frames `seen` (T,) bool; how many `joints` were seen, of all `hands` hands; the weights `before`."""
+
+    variance_px2: float
+    share: Tensor
+    seen: Tensor
+    joints: float
+    hands: int
+    before: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class HandView:
+    """One hand in a scene: posed once for all terms. `edges` are the outline's correspondences, None without masks."""
+
+    setup: Setup
+    layout: Layout
+    scene: Scene
+    side: Side
+    edges: OutlineTargets | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """Of all hands."""
+        return self.setup.problem
+
+    @property
+    def hand(self) -> HandObservation:
+        """What was observed of it."""
+        return self.problem.hands[self.side]
+
+    @cached_property
+    def K(self) -> Tensor:
+        """(3, 3) intrinsics with the scene's focal length."""
+        return self.scene.trajectory.K(self.problem.K)
+
+    @cached_property
+    def posed(self) -> Posed:
+        """Joints, then patches of the fingertips."""
+        return self.setup.points[self.side].pose(self.scene.hands[self.side])
+
+    @cached_property
+    def skin(self) -> Posed:
+        """Joints, then all vertices."""
+        return self.setup.skin[self.side].pose(self.scene.hands[self.side])
+
+    @property
+    def joints(self) -> Tensor:
+        """(T, 21, 3) m, camera frame."""
+        return self.posed.points[:, :NUM_JOINTS]
+
+    @cached_property
+    def joint_jacobians(self) -> tuple[Tensor, Tensor]:
+        """Of the joints, as `jacobians` has them."""
+        return self.jacobians(self.posed, torch.arange(NUM_JOINTS)[None], self.setup.points[self.side])
+
+    def jacobians(self, posed: Posed, ids: Tensor, of: HandPoints) -> tuple[Tensor, Tensor]:
+        """Of points `ids` (T, Q), or (1, Q) for all frames: by the hand's unknowns of their frame (T, Q, 3, n), by the shared ones
+        (T, Q, 3, shared)."""
+        frames, points, bones = len(posed.points), ids.shape[1], self.layout.bones
+        own = torch.eye(3, dtype=torch.float64).expand(frames, points, 3, 3)
+        if bones == [0]:
+            own = torch.cat([own, of.root_jacobian(posed, ids)], dim=-1)
+        elif bones:
+            own = torch.cat([own, of.rotation_jacobian(posed, ids)[..., bones, :].flatten(3)], dim=-1)
+        shared = torch.zeros(frames, points, 3, self.layout.shared, dtype=torch.float64)
+        if (betas := self.layout.betas(self.side)) is not None:
+            shared[..., betas] = of.shape_jacobian(posed, ids)
+        return own, shared
+
+    def moved(self, own: Tensor, shared: Tensor) -> "HandView":
+        """After a step of this hand's unknowns (T, n) with the object's pose at their end where it is free, and of the shared ones."""
+        return replace(self, scene=self.scene.stepped(self.layout, self.setup.sfm_unit, {self.side: own}, shared))
+
+
+class Term:
+    """One term of the objective. `name` is its file's; `first` its weight before it is measured, where `weights.<name>` is left open.
+
+    `unit` is the weight's. `widths` of robust losses are read from the weights when it is made.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "px^2"
+    first: ClassVar[float] = 0.0
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def applies(self, setup: Setup, layout: Layout) -> bool:
+        """Whether this mode has the term."""
+        return True
+
+    def starts_at(self, setup: Setup) -> float:
+        """The weight before it is measured."""
+        return self.first
+
+    def measured(self, view: HandView, noise: Noise) -> float | None:
+        """The weight by the evidence of one hand, of which the mean over hands counts; None where there is no saying."""
+        return None
+
+
+class HandTerm(Term):
+    """A term of each hand; the objective has the mean over hands."""
+
+    def residuals(self, view: HandView) -> Residuals:
+        """Of one hand."""
+        raise NotImplementedError
+
+    def columns(self, view: HandView) -> Columns:
+        """The block's columns that its own Jacobian is by."""
+        return view.layout.hand_and_object(view.side)
+
+    def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
+        """(T, Q, M, n) by a frame's unknowns and (T, Q, M, shared), by forward differentiation unless the term has its own."""
+        return forward_jacobian(lambda moved: self.residuals(moved).value, view)
+
+    def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
+        """Add its Gauss-Newton equations, times `weight`."""
+        own, common = self.jacobian(view, at)
+        system.add(own, common, at.value, (at.weight * at.loss.weight(at.value)).expand_as(at.value) * weight, self.columns(view))
+
+
+class SceneTerm(Term):
+    """A term of what all hands share."""
+
+    def value(self, setup: Setup, scene: Scene) -> float:
+        """Without its weight."""
+        raise NotImplementedError
+
+    def add_to(self, setup: Setup, layout: Layout, scene: Scene, systems: Mapping[Group, Equations], shared: Shared, weight: float) -> None:
+        """Add its Gauss-Newton equations, times `weight`."""
+        raise NotImplementedError
+
+
+def forward_jacobian(residuals: Callable[[HandView], Tensor], view: HandView) -> tuple[Tensor, Tensor]:
+    """Derivatives (T, Q, M, n) of residuals (T, Q, M) by the unknowns of their frame and (T, Q, M, shared) by the shared ones: one forward
+    pass an unknown, in all frames at once (torch.func.jvp)."""
+    frames, own, shared = view.problem.num_frames, view.layout.own_size(view.side), view.layout.shared
+    zero = (torch.zeros(frames, own, dtype=torch.float64), torch.zeros(shared, dtype=torch.float64))
+
+    def at(step: Tensor, common: Tensor) -> Tensor:
+        return residuals(view.moved(step, common))
+
+    def slope(number: int, which: int) -> Tensor:
+        direction = [torch.zeros_like(x) for x in zero]
+        direction[which][..., number] = 1.0
+        return torch.func.jvp(at, zero, tuple(direction))[1]
+
+    by_own = [slope(n, 0) for n in range(own)]
+    by_shared = [slope(n, 1) for n in range(shared)]
+    value = residuals(view)
+    return (
+        torch.stack(by_own, dim=-1) if by_own else value.new_zeros(*value.shape, 0),
+        torch.stack(by_shared, dim=-1) if by_shared else value.new_zeros(*value.shape, 0),
+    )

@@ -1,0 +1,58 @@
+"""Departure of the hand's rotation from the registered one."""
+
+import torch
+from torch import Tensor
+
+from holdprep.align import evidence as ev
+from holdprep.align.layout import Layout
+from holdprep.align.scene import Setup
+from holdprep.align.terms.base import HandTerm, HandView, Noise, Residuals
+from holdprep.geometry.least_squares import Columns, Equations, Shared
+from holdprep.geometry.rigid import departure
+
+FIRST = 400.0  # px^2 per rad^2
+
+
+class Rotation(HandTerm):
+    """Mean over frames of the squared rotation vector; px^2 per rad^2."""
+
+    unit = "px^2 / rad^2"
+    first = FIRST
+    bones = slice(0, 1)
+
+    def applies(self, setup: Setup, layout: Layout) -> bool:
+        """Always: where it is held, its departure is constant."""
+        return True
+
+    def residuals(self, view: HandView) -> Residuals:
+        """(T, bones, 3) rad."""
+        here, registered = view.scene.hands[view.side], view.setup.registered[view.side]
+        away = departure(here.rotations[:, self.bones], registered.rotations[:, self.bones])
+        return Residuals(away, away.new_full((1,), 1 / len(away)))
+
+    def columns(self, view: HandView) -> Columns:
+        """The rotations that it holds, in the hand's block."""
+        held = view.layout.held_by.get(self.name, slice(0, 0))
+        first = view.layout.hand(view.side).start + 3
+        return slice(first + held.start, first + held.stop)
+
+    def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
+        """The identity, to first order about the registered rotations."""
+        size = at.value.shape[1] * 3
+        own = torch.eye(size, dtype=torch.float64).reshape(at.value.shape[1], 3, size).expand(len(at.value), -1, -1, -1)
+        return own, at.value.new_zeros(*at.value.shape, view.layout.shared)
+
+    def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
+        """A diagonal, where it is free."""
+        if self.name in view.layout.held_by:
+            size = at.value.shape[1] * 3
+            matrix = weight * float(at.weight) * torch.eye(size, dtype=torch.float64)
+            system.add_quadratic(matrix, at.value.flatten(1), self.columns(view))
+
+    def measured(self, view: HandView, noise: Noise) -> float | None:
+        """The prior's weight that explains the departures best."""
+        held = view.layout.held_by.get(self.name)
+        if held is None:
+            return None
+        away = self.residuals(view).value[noise.seen].flatten(1)
+        return ev.prior_weight(noise.variance_px2, away, float(noise.share[3:][held].mean()), noise.before[self.name])

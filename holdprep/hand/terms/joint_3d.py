@@ -1,0 +1,19 @@
+"""The tracker's joints in space."""
+
+import torch
+
+from holdprep.hand.lbs import NUM_JOINTS
+from holdprep.hand.targets import Targets
+from holdprep.hand.terms.base import Loss, Noise, Term
+
+FIRST_SIGMA_M = 0.01
+FLOOR_M = 2e-4
+
+
+def joint_3d(targets: Targets, sigma_m: float | None, loss: Loss) -> Term | None:
+    """Distances (m) of the 21 joints; `sigma_m` None is estimated. None without joints."""
+    weight = targets.weights()[1]
+    if targets.j3d_m is None or weight is None:
+        return None
+    noise = Noise(sigma_m or FIRST_SIGMA_M, sigma_m is None, FLOOR_M)
+    return Term("joint_3d", torch.arange(NUM_JOINTS, device=targets.j3d_m.device), targets.j3d_m, weight, noise, loss, targets.floating)

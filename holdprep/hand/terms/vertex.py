@@ -1,0 +1,20 @@
+"""The tracker's mesh vertices."""
+
+import torch
+
+from holdprep.hand.lbs import NUM_JOINTS
+from holdprep.hand.targets import Targets
+from holdprep.hand.terms.base import Loss, Noise, Term
+
+FIRST_SIGMA_M = 2e-3
+FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape prior finite on exact targets
+
+
+def vertex(targets: Targets, sigma_m: float | None, loss: Loss, step: int = 1) -> Term | None:
+    """Distances (m) of every `step`-th vertex; `sigma_m` None is estimated. None without meshes."""
+    weight = targets.weights()[0]
+    if targets.vertices_m is None or weight is None:
+        return None
+    ids = NUM_JOINTS + torch.arange(len(range(0, 778, step)), device=targets.vertices_m.device)
+    noise = Noise(sigma_m or FIRST_SIGMA_M, sigma_m is None, FLOOR_M)
+    return Term("vertex", ids, targets.vertices_m[:, ::step], weight[:, ::step], noise, loss, targets.floating, dtype=torch.float32)
