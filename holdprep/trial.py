@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from holdprep.align.problem import MODES, Alignment, Problem
+from holdprep.align.run import align
 from holdprep.align.score import label_free_mm
 from holdprep.config import Config
 from holdprep.errors import ConfigError, HoldprepError
@@ -21,7 +22,7 @@ from holdprep.pipeline.runner import Outcome, write_metrics
 from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evaluate
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
-from holdprep.stages.align import aligner, load_problem
+from holdprep.stages.align import load_problem, options_of
 
 log = logging.getLogger("holdprep")
 WORST = 1e6  # of a trial that cannot be aligned: optuna wants a number
@@ -62,7 +63,7 @@ def _score(cfg: Config, name: str, metric: str | None) -> float:
     found: Alignment | None = None
     try:
         for mode in MODES:
-            found = aligner(cfg)(mode, problem, initial=found)
+            found = align(mode, problem, options_of(cfg), found)
     except HoldprepError as error:
         log.warning("%-12s %s: %s", "score", name, error)
         return math.nan

@@ -55,9 +55,9 @@ def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
         return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", *told)["score"]["metrics"]
 
     plain = scores()
-    own.write_text("weights: {rotation: 1.0e+6, pose: 1.0e+6}\n")
+    own.write_text("align: {scale: centroid}\n")
     try:
-        held, named = scores(), scores("weights=generic")
+        held, named = scores(), scores("align.scale=auto")
     finally:
         own.unlink()
     assert held["a"] == named["a"] == plain["a"]

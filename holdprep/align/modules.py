@@ -1,6 +1,7 @@
 """Alignment as LightningModules: one iteration a training step, every loss term logged as align/<mode>/<term>."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -88,28 +89,29 @@ def _with_tensors(scene: Scene, values: Mapping[str, Tensor]) -> Scene:
     return Scene(hands, values["log_scale"], trajectory, values["anchors_m"])
 
 
-class HoldAdam(Optimisation):
-    """HOLD's objective and schedule. `rest_m` are the hands' points (T, P, 3) without translation (see hold.Targets), `turned_obj` the cloud."""
+@dataclass(frozen=True)
+class HoldStart:
+    """Where HOLD's methods begin: the hands' points `rest_m` (T, P, 3) without translation (see hold.Targets), their translations, the object's
+    cloud rotated into every frame (T, N, 3) in the unit of SfM, its translations and its scale."""
 
-    def __init__(
-        self,
-        mode: Mode,
-        variant: hold.Variant,
-        rest_m: Mapping[Side, Tensor],
-        transl_m: Mapping[Side, Tensor],
-        turned_obj: Tensor,
-        obj_transl_m: Tensor,
-        obj_scale: float,
-        targets: hold.Targets,
-        weights: Mapping[str, float],
-    ) -> None:
+    rest_m: Mapping[Side, Tensor]
+    transl_m: Mapping[Side, Tensor]
+    rotated_obj: Tensor
+    obj_transl_m: Tensor
+    obj_scale: float
+
+
+class HoldAdam(Optimisation):
+    """HOLD's objective and schedule."""
+
+    def __init__(self, mode: Mode, variant: hold.Variant, start: HoldStart, targets: hold.Targets, weights: Mapping[str, float]) -> None:
         super().__init__(f"align/{mode}")
         self.mode, self.variant = mode, variant
-        self.rest_m, self.turned_obj, self.targets, self.weights = rest_m, turned_obj, targets, weights
+        self.rest_m, self.rotated_obj, self.targets, self.weights = start.rest_m, start.rotated_obj, targets, weights
         self.schedule = hold.SCHEDULES[variant][mode]
-        self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in transl_m.items()})
-        self.obj_transl = nn.Parameter(obj_transl_m.clone(), mode != "h")
-        self.obj_scale = nn.Parameter(torch.tensor(obj_scale, dtype=obj_transl_m.dtype), mode == "ho")
+        self.hand_transl = nn.ParameterDict({side: nn.Parameter(t.clone(), mode != "o") for side, t in start.transl_m.items()})
+        self.obj_transl = nn.Parameter(start.obj_transl_m.clone(), mode != "h")
+        self.obj_scale = nn.Parameter(torch.tensor(start.obj_scale, dtype=start.obj_transl_m.dtype), mode == "ho")
         self.steps = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -129,7 +131,7 @@ class HoldAdam(Optimisation):
         """One Adam step; the terms before it."""
         self._condition()
         hands: dict[Side, Tensor] = {side: rest + self.hand_transl[side][:, None] for side, rest in self.rest_m.items()}
-        points = None if self.mode == "h" else self.obj_scale * self.turned_obj + self.obj_transl[:, None]
+        points = None if self.mode == "h" else self.obj_scale * self.rotated_obj + self.obj_transl[:, None]
         terms = hold.losses(self.mode, self.variant, hands, points, self.targets, self.weights)
         loss = torch.stack(list(terms.values())).sum()
         optimizer = self.optimizer()

@@ -1,7 +1,7 @@
 """Hand and object in one metric camera frame: modes h, o, ho, each from the last one's state."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holdprep.align import hold, metrics
 from holdprep.align.grasp import static_grasps
-from holdprep.align.modules import HoldAdam, SecondOrder
+from holdprep.align.modules import HoldAdam, HoldStart, SecondOrder
 from holdprep.align.objective import Objective
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
 from holdprep.align.scale import Choice, estimate_scale
@@ -32,43 +32,46 @@ Run = Callable[[Optimisation, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to align. `method` "lm" is second order, "hold" and "hold_arctic" the published objectives, schedules and freedom (`refine` and
+    `scale_estimator` then play no part). `max_iterations` None is the mode's own bound."""
+
+    method: Method = "lm"
+    weights: Weights = field(default_factory=Weights)
+    refine: Refine = field(default_factory=Refine)
+    scale_estimator: Choice = "auto"
+    max_iterations: int | None = None
+    seed: int = 0
+
+
 def align(
-    mode: Mode,
-    problem: Problem,
-    *,
-    method: Method = "lm",
-    weights: Weights | None = None,
-    refine: Refine | None = None,
-    scale_estimator: Choice = "auto",
-    initial: Alignment | None = None,
-    max_iterations: int | None = None,
-    training: Training | None = None,
-    seed: int = 0,
+    mode: Mode, problem: Problem, options: Options | None = None, initial: Alignment | None = None, training: Training | None = None
 ) -> Alignment:
     """One mode of the alignment.
 
     `h`: each hand's translation (and what `refine` frees) from its keypoints under SfM's K. `o`: the object's scale along its SfM
-    trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. `method` "lm" is second order, "hold" and
-    "hold_arctic" the published objectives, schedules and freedom (the scale estimator and `refine` then play no part); their thousands of
-    steps run on the device of `training`, the few of the second order on the CPU. Loss terms are logged as align/<mode>/<term>.
+    trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. The published methods' thousands of steps run on
+    the device of `training`, the few of the second order on the CPU. Loss terms are logged as align/<mode>/<term>.
     Raises HoldprepError in one line for input that cannot be aligned.
     """
     if mode not in MODES:
         raise HoldprepError(f"align mode={mode}: not allowed; allowed: {', '.join(MODES)}")
-    weights, refine, training = weights or Weights(), refine or Refine(), training or Training()
+    options, training = options or Options(), training or Training()
+    method, weights, refine = options.method, options.weights, options.refine
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
     surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
     def run(module: Optimisation, iterations: int) -> None:
-        training.fit(module, max_iterations or iterations, "cpu" if method == "lm" else None)
+        training.fit(module, options.max_iterations or iterations, "cpu" if method == "lm" else None)
 
     if method != "lm":
         result = _align_hold(mode, method, ready, weights, initial, run, training.device)
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
     elif mode == "o":
-        result = _align_object(ready, surface, scale_estimator, initial, training, seed)
+        result = _align_object(ready, surface, options, initial, training)
     else:
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
@@ -125,12 +128,12 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     return replace(result, metrics=_weights_used(module), measured=measured, fingers_held=held)
 
 
-def _align_object(problem: Problem, surface: Surface, estimator: Choice, initial: Alignment, training: Training, seed: int) -> Alignment:
+def _align_object(problem: Problem, surface: Surface, options: Options, initial: Alignment, training: Training) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
     found, estimates = estimate_scale(
-        estimator, tracks, surface, {side: order for side, order in orders.items() if order is not None}, seed
+        options.scale_estimator, tracks, surface, {side: order for side, order in orders.items() if order is not None}, options.seed
     )
     history = [estimate.logged() for estimate in estimates]
     for step, values in enumerate(history):
@@ -190,7 +193,8 @@ def _align_hold(
     settled = weights.with_open(hold.OPEN[variant])
     targets = hold_targets(problem, rest, transl).to(device)
     rest, transl = ({side: points.to(device) for side, points in hand.items()} for hand in (rest, transl))
-    module = HoldAdam(mode, variant, rest, transl, turned.to(device), obj_transl.to(device), scale, targets, settled)
+    start = HoldStart(rest, transl, turned.to(device), obj_transl.to(device), scale)
+    module = HoldAdam(mode, variant, start, targets, settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach().cpu()) for side, state in hands.items()}
     result = _alignment(mode, variant, problem, hands, float(module.obj_scale.detach()), float("nan"), module.history)

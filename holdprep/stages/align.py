@@ -1,8 +1,7 @@
 """Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch
 
 from holdprep import safeio
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
-from holdprep.align.run import align, evaluated
+from holdprep.align.run import Options, align, evaluated
 from holdprep.align.state import load_state, save_state
-from holdprep.config import Config, HoldAlign, LmAlign
+from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -37,7 +36,7 @@ def run(ctx: Context, mode: Mode) -> Result:
     problem, cloud = load_problem(seq, models)
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
-    found = aligner(cfg)(mode, problem, initial=initial, training=ctx.training())
+    found = align(mode, problem, options_of(cfg), initial, ctx.training())
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
@@ -72,26 +71,13 @@ def _aligned(ctx: Context) -> Alignment:
     return Alignment("ho", "lm", params, obj.obj_scale, float("nan"), R, t, torch.as_tensor(K))
 
 
-def aligner(cfg: Config) -> Callable[..., Alignment]:
-    """`align` as the configuration wants it."""
-    return partial(
-        align,
-        method=cfg.align.method,
-        weights=Weights.from_dict(cfg.weights.model_dump()),
-        **_freedom(cfg.align),
-        max_iterations=cfg.align.max_iterations,
-        seed=cfg.seed,
-    )
-
-
-def _freedom(node: LmAlign | HoldAlign) -> dict[str, Any]:
-    """What the second order may change, and by which estimator it finds the scale; HOLD's methods have their own."""
-    if isinstance(node, HoldAlign):
-        return {}
-    return {
-        "refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}),
-        "scale_estimator": node.scale,
-    }
+def options_of(cfg: Config) -> Options:
+    """What `align`, `weights` and `seed` say. HOLD's methods have their own freedom and scale."""
+    node, own = cfg.align, dict[str, Any]()
+    if node.method == "lm":
+        own = {"refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}), "scale_estimator": node.scale}
+    weights = Weights.from_dict(cfg.weights.model_dump())
+    return Options(node.method, weights, max_iterations=node.max_iterations, seed=cfg.seed, **own)
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:

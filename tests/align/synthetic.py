@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import roma
 import torch
 from scipy.optimize import least_squares
 
-from holdprep.align.problem import HandObservation, Problem, Tracks
+from holdprep.align import run
+from holdprep.align.problem import Alignment, HandObservation, Mode, Problem, Tracks
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand.lbs import HandPoints, HandState, tip_patches, to_params
 from holdprep.hand.model import HandModel, ManoParams, Side
+from holdprep.optimisation import Training
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 TIPS = {15: 744, 3: 320, 6: 443, 12: 554, 9: 671}
@@ -172,3 +175,8 @@ def _closed(side: Side) -> tuple[np.ndarray, np.ndarray]:
 
     start = np.array([0.7, 0.7, 0.7, 0.7, 0.9, 0, 0, -0.01 * sign, 0.035, 0])
     return unpack(least_squares(miss, start, x_scale=[0.3] * 7 + [0.01] * 3).x)
+
+
+def align(mode: Mode, problem: Problem, *, initial: Alignment | None = None, training: Training | None = None, **options: Any) -> Alignment:
+    """`run.align`, its options as keywords."""
+    return run.align(mode, problem, run.Options(**options), initial, training)

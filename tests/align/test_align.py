@@ -11,7 +11,6 @@ from holdprep.align import metrics
 from holdprep.align.grasp import static_grasps
 from holdprep.align.objective import Objective
 from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
-from holdprep.align.run import align
 from holdprep.align.scene import Scene, Setup, anchors_of
 from holdprep.align.state import load_state, save_state
 from holdprep.align.surface import Surface
@@ -25,7 +24,7 @@ from holdprep.hand import lbs
 from holdprep.hand.lbs import to_state
 from holdprep.optimisation import Training
 
-from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, grasp, tracked
+from .synthetic import BAR_LENGTH_M, BAR_RADIUS_M, align, grasp, tracked
 
 UNIT_M = 0.037
 STILL = Refine(rotation=False, pose=False, shape=False)

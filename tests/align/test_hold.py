@@ -7,11 +7,11 @@ import torch
 
 from holdprep.align import hold
 from holdprep.align.problem import MODES, Refine, Weights, prepare
-from holdprep.align.run import _points, align, hold_targets
+from holdprep.align.run import _points, hold_targets
 from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import to_state
 
-from .synthetic import grasp
+from .synthetic import align, grasp
 
 STILL = Refine(rotation=False, pose=False, shape=False)
 

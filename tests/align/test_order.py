@@ -9,11 +9,10 @@ import torch
 from holdprep.align.metrics import order_metrics
 from holdprep.align.order import DepthOrder, contradicted, depth_order, rays_through, seen_rays
 from holdprep.align.problem import EntityMasks, Weights, outward, prepare
-from holdprep.align.run import align
 from holdprep.align.surface import Surface
 from holdprep.hand.lbs import to_state
 
-from .synthetic import BAR_RADIUS_M, bar_cloud, grasp
+from .synthetic import BAR_RADIUS_M, align, bar_cloud, grasp
 
 UNIT_M = 0.05
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])

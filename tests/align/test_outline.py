@@ -6,7 +6,6 @@ import torch
 
 from holdprep.align.objective import Objective
 from holdprep.align.problem import HandObservation, Problem, Refine, Weights, prepare
-from holdprep.align.run import align
 from holdprep.align.scene import Scene, Setup
 from holdprep.align.terms.base import forward_jacobian
 from holdprep.align.trajectory import Trajectory
@@ -15,6 +14,8 @@ from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, load_hand_model
 from holdprep.hand.outline import MaskEdge, Outlines
+
+from .synthetic import align
 
 FRAMES, SIZE = 8, (320, 240)
 K = torch.as_tensor(pinhole_K(400.0, *SIZE))
