@@ -1,4 +1,4 @@
-"""Bundle adjustment: with a wide robust loss while frames are still being added, finally with a narrow one over tracked patches.
+"""Bundle adjustment: with a wide robust loss while frames are being added, finally with a narrow one over patches.
 
 On a rendered can, SIFT features gave a focal length 1.7 % off, because of slightly wrong matches and of features on the
 silhouette, which is not fixed on the surface of a rotating round body. Without the silhouette and under a narrow loss the
@@ -17,7 +17,8 @@ from holdprep.object.patch_tracking import PatchObservations, track_patches
 from holdprep.object.single_view import to_matrix
 from holdprep.object.workspace import Workspace
 
-_SILHOUETTE_BAND = 0.04  # width of the band inside the mask's border without features, relative to the root of the mask's area
+# Width of the band along the mask border in which observations are dropped, relative to the square root of the mask area.
+_SILHOUETTE_BAND = 0.04
 _MIN_INTERIOR_FEATURES = 30  # a frame with fewer inside the band keeps all its features
 _MAX_ERROR_PX = 4.0  # of the enlarged crop
 _MIN_TRIANGULATION_DEG = 1.5
@@ -142,7 +143,7 @@ def _filter_and_store(workspace: Workspace, number: int, reconstruction: pycolma
 
 
 def _drop_silhouette_observations(workspace: Workspace, reconstruction: pycolmap.Reconstruction) -> None:
-    """Delete observations next to the border of each frame's mask, which may be the silhouette of the object or a hand."""
+    """Delete observations near the border of each mask, which may be the silhouette of the object or of a hand."""
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
         mask = read_mask(workspace.folder, image.name.removesuffix(".png"))

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class Children:
-    """Process pool that runs module-level functions with picklable arguments and redirects their output to the file `log`.
+    """Process pool that runs module-level functions with picklable arguments; their output is written to `log`.
 
     `on_step` is called with the name of each function. Use as a context manager; processes are started on demand and end
     with this process, however it ends. When a child process crashes, the call raises HoldprepError with one line that

@@ -22,7 +22,7 @@ from holdprep.geometry.rigid import from_rt
 
 @dataclass(frozen=True)
 class Crop:
-    """The window of the full image that all frames share, its magnification, and the canvas whose size COLMAP's camera has.
+    """The window of the full image shared by all frames, its magnification, and the canvas of COLMAP's camera.
 
     COLMAP drops every image whose camera has its principal point outside the image, or a focal length over ten times the
     longer image side; for a window on a small object both are common. The camera therefore has the size of the canvas: the
@@ -41,7 +41,7 @@ class Crop:
     def around(
         cls, masks: Sequence[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
     ) -> "Crop":
-        """The common bounding box of all masks (T of (H, W) bool) plus a margin; one crop for all frames keeps one camera.
+        """The bounding box of all masks (T of (H, W) bool) plus a margin, shared so that all frames have one camera.
 
         The canvas contains the principal point (default: the image centre) at least `margin_px` inside its border.
         """
@@ -124,7 +124,7 @@ class Features:
     """Keypoints and verified matches by frame name, in pixels of the full image."""
 
     keypoints_px: dict[str, np.ndarray]  # (K, 2)
-    matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> verified (M, 2) keypoint indices (own, other's), both directions
+    matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> (M, 2) keypoint indices, both directions
 
 
 @contextmanager
@@ -136,7 +136,13 @@ def open_database(folder: Path) -> Iterator[pycolmap.Database]:
             yield database
 
 
-def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
+def write_crops(
+    folder: Path,
+    crop: Crop,
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> None:
     """Write `folder`/images/NAME.png and `folder`/masks/NAME.png.png, COLMAP's naming of images and masks."""
     for sub in ("images", "masks"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
@@ -155,7 +161,14 @@ def read_mask(folder: Path, name: str) -> np.ndarray:
     return np.asarray(cv2.imread(str(folder / "masks" / f"{name}.png.png"), cv2.IMREAD_GRAYSCALE))
 
 
-def extract_sift(folder: Path, crop: Crop, K: np.ndarray, max_features: int, peak_threshold: float, num_threads: int) -> None:
+def extract_sift(
+    folder: Path,
+    crop: Crop,
+    K: np.ndarray,
+    max_features: int,
+    peak_threshold: float,
+    num_threads: int,
+) -> None:
     """Extract COLMAP's SIFT from every crop into `folder`/database.db, with the frames and their camera."""
     options = pycolmap.FeatureExtractionOptions()
     options.type = pycolmap.FeatureExtractorType.SIFT
@@ -191,7 +204,7 @@ def _import_images(folder: Path, files: Sequence[str], crop: Crop, K: np.ndarray
 
 
 def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
-    """Write frames, camera and keypoints (K, 2) to the database; pixels are those of the enlarged window, counted from 0."""
+    """Write frames, camera and keypoints (K, 2), in pixels of the enlarged window counted from 0, to the database."""
     _import_images(folder, [f"{name}.png" for name in keypoints_px], crop, K)
     with open_database(folder) as database:
         _set_canvas_size(database, crop)
@@ -218,7 +231,7 @@ def _reader_options(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageRe
 
 
 def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-    """Match the SIFT features of pairs of frame names and verify the matches; `max_error_px` is in pixels of the enlarged crop."""
+    """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
     listing = folder / "pairs.txt"
     listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
     pairing = pycolmap.ImportedPairingOptions()
@@ -230,15 +243,22 @@ def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: flo
     pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification_options(max_error_px, seed))
 
 
-def write_matches(folder: Path, matches: Iterable[tuple[str, str, np.ndarray]], max_error_px: float, seed: int, num_threads: int) -> None:
-    """Write matches (frame, other frame, keypoint indices (M, 2)) to the database and verify them as `match_sift` does."""
+def write_matches(
+    folder: Path,
+    matches: Iterable[tuple[str, str, np.ndarray]],
+    max_error_px: float,
+    seed: int,
+    num_threads: int,
+) -> None:
+    """Write matches (frame, other frame, keypoint indices (M, 2)) to the database and verify them like `match_sift`."""
     with open_database(folder) as database:
         ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
         for a, b, found in matches:
             database.write_matches(ids[a], ids[b], found.astype(np.uint32))
     verifier = pycolmap.GeometricVerifierOptions()
     verifier.num_threads = num_threads
-    pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=_verification_options(max_error_px, seed))
+    options = _verification_options(max_error_px, seed)
+    pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=options)
 
 
 def _verification_options(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
@@ -273,7 +293,7 @@ def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def color_points(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop) -> None:
-    """Set every point's color to the mean over its observations; COLMAP's own function expects images of the canvas' size."""
+    """Set point colors to the mean over observations; COLMAP's own function expects images of the canvas' size."""
     index_of = {point: i for i, point in enumerate(sorted(reconstruction.points3D))}
     total, count = np.zeros((len(index_of), 3)), np.zeros(len(index_of))
     for image_id in reconstruction.reg_image_ids():

@@ -154,8 +154,8 @@ def require_smooth(num_trusted: int, num_frames: int, min_pct: float) -> None:
     if num_trusted < min_pct / 100 * num_frames:
         raise HoldprepError(
             f"object poses: {num_trusted} of {num_frames} frames ({100 * num_trusted / num_frames:.0f} %) registered without "
-            f"implausible rotations, at least {min_pct:.0f} % are needed: the object's pose flips, because it is symmetric, has "
-            "repeated texture or shows only one face; put tape with a pattern on it, keep more frames (lower create.stride), "
+            f"implausible rotations, at least {min_pct:.0f} % are needed: the object's pose flips, because it is symmetric, has a "
+            "repeating pattern or shows only one face; put tape with a pattern on it, keep more frames (lower create.stride), "
             "or try another seed (seed=1)"
         )
 

@@ -12,7 +12,7 @@ from holdprep.object.colmap import Crop
 
 
 class FeatureSource(Protocol):
-    """A feature backend: a small picklable object whose methods run one after another in child processes, on a folder of crops and masks."""
+    """A feature backend: a small picklable object whose methods run in child processes, on a folder of crops and masks."""
 
     def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
         """Detect features on the masks and write frames, the initial camera `K` (3, 3) and keypoints to the database."""
@@ -20,8 +20,15 @@ class FeatureSource(Protocol):
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         """Frame name -> descriptors (M, D) float32, for image retrieval."""
 
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-        """Match pairs of frame names and verify them by epipolar geometry; `max_error_px` is in pixels of the enlarged crop."""
+    def match(
+        self,
+        folder: Path,
+        pairs: Sequence[tuple[str, str]],
+        max_error_px: float,
+        seed: int,
+        num_threads: int,
+    ) -> None:
+        """Match pairs of frames and verify the epipolar geometry; `max_error_px` is that of the enlarged crop."""
 
 
 @dataclass(frozen=True)
@@ -37,5 +44,12 @@ class Sift:
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return colmap.sift_descriptors(folder)
 
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+    def match(
+        self,
+        folder: Path,
+        pairs: Sequence[tuple[str, str]],
+        max_error_px: float,
+        seed: int,
+        num_threads: int,
+    ) -> None:
         colmap.match_sift(folder, pairs, max_error_px, seed, num_threads)

@@ -30,7 +30,7 @@ from holdprep.object.workspace import Workspace
 _MAX_RELIEF = 0.06  # of a frame that shows one face; cubes have 0.01 to 0.04 there, 0.1 to 0.3 where two faces show
 _MIN_POINTS = 12  # of a frame, to fit a plane
 _MIN_FRAMES = 3  # of a range
-# Cost ratio, flipped to unflipped, above which a range is not tried: before bundle adjustment, correct flips had 1.5 and 2.3.
+# Maximal cost ratio, flipped to unflipped, of a candidate: flips that proved correct had 1.5 and 2.3 before adjustment.
 _MAX_COST_RATIO = 3.0
 _SAMPLE_FRAMES = 12  # of a range, evenly spaced, on which the cost ratio is estimated
 _MAX_CANDIDATES = 4  # ranges per round that are flipped and bundle-adjusted
@@ -55,8 +55,8 @@ def resolve_flips(workspace: Workspace, model: Model, features: Features) -> Mod
     posed = [name for name in workspace.names if name in model.poses]
     trial = posed[:: -(-len(posed) // _TRIAL_FRAMES)]
     for _ in range(_MAX_ROUNDS):
-        ranges = [r for r in flip_candidates(posed, model, features, principal_px) if len(set(trial) & set(r.names)) >= _MIN_FRAMES]
-        ranges = ranges[:_MAX_CANDIDATES]
+        candidates = flip_candidates(posed, model, features, principal_px)
+        ranges = [each for each in candidates if len(set(trial) & set(each.names)) >= _MIN_FRAMES][:_MAX_CANDIDATES]
         if not ranges:
             break
         hypotheses = [model.poses, *(model.poses | flip_range(each, model, features, principal_px) for each in ranges)]
@@ -78,7 +78,12 @@ def _lowers_cost(cost: np.ndarray, flipped: Sequence[bool]) -> bool:
     return bool(after < (1 - REJECTION_MARGIN) * before)
 
 
-def flip_candidates(names: Sequence[str], model: Model, features: Features, principal_px: tuple[float, float]) -> list[FlipRange]:
+def flip_candidates(
+    names: Sequence[str],
+    model: Model,
+    features: Features,
+    principal_px: tuple[float, float],
+) -> list[FlipRange]:
     """Ranges of a model's frames `names` whose cost rises little when they are flipped, lowest cost ratio first.
 
     In a run of frames that show a single face, a range starts or ends at the most frontal one. It extends to either end
@@ -100,7 +105,12 @@ def flip_candidates(names: Sequence[str], model: Model, features: Features, prin
     return [each for _, each in sorted(ranked, key=lambda entry: entry[0])]
 
 
-def flip_range(frames: FlipRange, model: Model, features: Features, principal_px: tuple[float, float]) -> dict[str, np.ndarray]:
+def flip_range(
+    frames: FlipRange,
+    model: Model,
+    features: Features,
+    principal_px: tuple[float, float],
+) -> dict[str, np.ndarray]:
     """Frame name -> flipped T_cam_obj (4, 4) of a range, refined against the equally flipped points."""
     camera, points, flipped = model.camera(principal_px), _reflect(model.points, frames.plane), {}
     for name in frames.names:

@@ -1,4 +1,4 @@
-"""Import of object poses from other tools: a COLMAP model (text or binary, also from hloc), HOLD's colmap/ folder, or an .npz."""
+"""Import of object poses from other tools: COLMAP models (text or binary), HOLD's colmap/ folder, .npz files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,12 @@ _PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE")
 _MODELS = (*_PINHOLE_MODELS, "SIMPLE_RADIAL")
 
 
-def read_poses(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int = MAX_GAP) -> ObjectReconstruction:
+def read_poses(
+    path: Path,
+    names: Sequence[str],
+    image_size: tuple[int, int],
+    max_gap: int = MAX_GAP,
+) -> ObjectReconstruction:
     """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
     `path` is a folder with COLMAP's cameras, images and points3D; a folder with HOLD's intrinsic.npy, o2w.npy,

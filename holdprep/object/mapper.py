@@ -1,4 +1,4 @@
-"""Incremental mapping in temporal order with COLMAP's mapper, resolving the planar pose ambiguity by motion continuity.
+"""Incremental mapping in temporal order, which resolves the planar pose ambiguity by continuity of motion.
 
 COLMAP registers the frame that sees most points next, regardless of its time, and keeps the pose that RANSAC prefers. In
 a video the next frame should be a temporal neighbour of a registered one, with a similar pose. Where one face is visible,
@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
 from holdprep.object.colmap import Model, open_database, read_model
 from holdprep.object.diagnosis import FOCAL_RATIOS, INITIAL_ANGLE_DEG, INITIAL_MATCHES, MIN_MATCHES, MappingRun
-from holdprep.object.single_view import pose_hypotheses, rotation_cost, to_matrix
+from holdprep.object.single_view import PoseHypothesis, pose_hypotheses, rotation_cost, to_matrix
 from holdprep.object.workspace import Workspace
 
 _INITIAL_ANGLES_DEG = (16.0, INITIAL_ANGLE_DEG)  # triangulation angle of the initial pair, the preferred one first
@@ -27,7 +27,12 @@ _MAX_TRIALS = 3  # of registering a frame
 _SUFFICIENT_SHARE = 0.3  # of the keyframes; a smaller model had a bad initial pair
 
 
-def map_in_temporal_order(workspace: Workspace, num_mappings: int, seed: int, number: int) -> tuple[list[Model], list[MappingRun]]:
+def map_in_temporal_order(
+    workspace: Workspace,
+    num_mappings: int,
+    seed: int,
+    number: int,
+) -> tuple[list[Model], list[MappingRun]]:
     """Run mapping `number` of `num_mappings` over `workspace.keys`; the mappings share the initial pairs between them.
 
     Further initial pairs are tried while the models stay small. Returns the models, largest first, each with points (none
@@ -142,7 +147,7 @@ class _Mapping:
         return reconstruction, MappingRun(max(max_frames, 2), final, focal_ratio)
 
     def _refine_globally(self, reconstruction: pycolmap.Reconstruction) -> float:
-        """Global bundle adjustment and filtering; returns focal length / longer image side, which COLMAP checks against limits."""
+        """Global bundle adjustment and filtering; returns focal length / longer image side, which COLMAP limits."""
         self.options.ba_refine_focal_length = self.refine_focal and reconstruction.num_reg_frames() >= _MIN_FRAMES_FOR_FOCAL
         self.mapper.iterative_global_refinement(
             self.options.ba_global_max_refinements,
@@ -175,7 +180,7 @@ class _Mapping:
         return None
 
     def _select_pose(self, reconstruction: pycolmap.Reconstruction, image_id: int, known: dict[int, np.ndarray]) -> None:
-        """Give a newly registered image the hypothesis of least reprojection and rotation cost, given the poses `known` by time."""
+        """Set a newly registered image to the pose hypothesis of least cost, given the `known` poses (4, 4) by time."""
         image = reconstruction.image(image_id)
         observed = [(p.xy, reconstruction.point3D(p.point3D_id).xyz) for p in image.points2D if p.has_point3D()]
         px, xyz = (np.array(x) for x in zip(*observed, strict=True))
@@ -183,14 +188,19 @@ class _Mapping:
         initial = [to_matrix(image.cam_from_world()), *priors]
         hypotheses = pose_hypotheses(initial, px, xyz, reconstruction.camera(image.camera_id))
         R = priors[-1][:3, :3]
-        best = min(hypotheses, key=lambda each: each.cost + float(rotation_cost(rotation_angle_deg(R, each.T_cam_obj[:3, :3]), gap)))
+
+        def cost(hypothesis: PoseHypothesis) -> float:
+            return hypothesis.cost + float(rotation_cost(rotation_angle_deg(R, hypothesis.T_cam_obj[:3, :3]), gap))
+
+        best = min(hypotheses, key=cost)
         reconstruction.frame(image.frame_id).set_cam_from_world(image.camera_id, pycolmap.Rigid3d(best.T_cam_obj[:3]))
 
 
 def predict_pose(known: dict[int, np.ndarray], t: int) -> tuple[int, list[np.ndarray]]:
-    """Gap in frames from time `t` to the nearest known pose (4, 4), that pose, and its extrapolation to `t` at constant velocity.
+    """Prior poses (4, 4) at time `t`: the nearest known one and its extrapolation at constant velocity.
 
-    The extrapolation is left out if no second known pose is near enough on the same side.
+    Returns the gap in frames to the nearest known pose and the priors. There is no extrapolation if no second known pose is
+    near enough on the same side.
     """
     nearest, *others = sorted(known, key=lambda s: (abs(s - t), s))
     gap, priors = abs(nearest - t), [known[nearest]]

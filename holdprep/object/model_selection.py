@@ -16,7 +16,7 @@ from holdprep.object.single_view import OUTLIER_COST, reprojection_errors_px, ro
 from holdprep.object.trajectory import disagreement_deg, dominant_rotation
 
 AGREEMENT_DEG = 8.0  # rotations of two models that differ by more are competing hypotheses
-_MIN_SIGMA_FRAMES = 0.5  # models with fewer frames, relative to the largest model, do not estimate the keypoint noise
+_MIN_SIGMA_FRAMES = 0.5  # models with fewer frames, relative to the largest one, are not used to estimate sigma
 REJECTION_MARGIN = 0.05  # relative cost margin above which the competing hypothesis is rejected
 
 
@@ -33,7 +33,12 @@ class ModelScores:
         return int(self.cost.sum(axis=1).argmin())
 
 
-def score_models(names: Sequence[str], models: Sequence[Model], features: Features, principal_px: tuple[float, float]) -> ModelScores:
+def score_models(
+    names: Sequence[str],
+    models: Sequence[Model],
+    features: Features,
+    principal_px: tuple[float, float],
+) -> ModelScores:
     """Score `models` over all frames `names`; pixels are those of the full image."""
     errors = [_match_errors(names, model, features, principal_px) for model in models]
     # small models underestimate the noise: one of three frames overfits
@@ -59,7 +64,7 @@ def rotation_agreement(a: Model, b: Model) -> float:
 def _match_errors(
     names: Sequence[str], model: Model, features: Features, principal_px: tuple[float, float]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per frame, over all its matches: keypoint index (K,) and distance (K,) to the reprojection of the matched keypoint's point.
+    """Per frame, over all its matches: keypoint index (K,) and reprojection error (K,) of the matched keypoint's point.
 
     If the matched keypoint has no point, the keypoint's own is used; infinite if it has none either, or no pose.
     """
@@ -106,7 +111,7 @@ def _align_poses(T: np.ndarray, T_reference: np.ndarray) -> np.ndarray:
 
 
 def select_per_frame(scores: ModelScores) -> np.ndarray:
-    """(T,) per frame the model index chosen by Viterbi over match cost and rotation change; -1 if no model registered it.
+    """(T,) model index per frame, chosen by Viterbi over match cost and rotation change; -1 if no model registered it.
 
     Candidates are the best model's pose and those of other models that disagree with it, or fill in a frame it lacks.
     """

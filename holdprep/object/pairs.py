@@ -1,4 +1,4 @@
-"""Selection of frame pairs to match: all pairs in short videos, else temporal neighbours and pairs from image retrieval."""
+"""Selection of frame pairs to match: all pairs in short videos, else temporal neighbours and image retrieval."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""Patch tracking: the image patch around each point, taken from its best view, is aligned in every frame where it is visible.
+"""Patch tracking: the patch around each point in its best view is aligned in every frame where it is visible.
 
 SIFT locates a point to about 0.3 px, independently per frame. A patch, warped by the model's poses and aligned by
 Gauss-Newton, is located to within 0.1 px at the same surface point in every frame, including the many frames in which
@@ -47,14 +47,14 @@ class PatchObservations:
 
 @dataclass(frozen=True)
 class _Templates:
-    """Patches of N points in their best views: brightness normalised to weighted mean 0 and variance 1, and its gradient per pixel."""
+    """Patches of N points in their best views, with brightness normalised to weighted mean 0 and variance 1."""
 
     frame: np.ndarray  # (N,) index of the best view, -1 for points without a template
     normal: np.ndarray  # (N, 3) unit surface normals
     tangents: np.ndarray  # (N, 3, 2) two orthonormal directions in the surface
     jacobian: np.ndarray  # (N, 2, 2) pixels per unit of length along the tangents, in the best view
     value: np.ndarray  # (N, S)
-    gradient: np.ndarray  # (N, S, 2)
+    gradient: np.ndarray  # (N, S, 2) of the value, per pixel
 
 
 def track_patches(workspace: Workspace, model: Model, features: Features) -> dict[str, PatchObservations]:
@@ -71,7 +71,10 @@ def track_patches(workspace: Workspace, model: Model, features: Features) -> dic
         name: _align(model, name, np.flatnonzero(points), templates, camera, read_crop(folder, name), crop)
         for name, points in zip(posed, selected, strict=True)
     }
-    return {name: each if len(each.points) >= _MIN_PATCHES else _add_keypoints(each, name, model, features) for name, each in found.items()}
+    for name, each in found.items():
+        if len(each.points) < _MIN_PATCHES:
+            found[name] = _add_keypoints(each, name, model, features)
+    return found
 
 
 def _add_keypoints(observations: PatchObservations, name: str, model: Model, features: Features) -> PatchObservations:
@@ -122,7 +125,7 @@ def _extract_templates(workspace: Workspace, names: Sequence[str], model: Model,
 
 
 def _surface_normals(names: Sequence[str], model: Model) -> np.ndarray:
-    """(N, 3) smallest principal axis of each point's neighbourhood, oriented towards the cameras that observed the point."""
+    """(N, 3) smallest principal axis of each point's neighbourhood, oriented towards the observing cameras."""
     towards = np.zeros_like(model.points)
     for name in names:
         index = model.point_of_keypoint[name]
@@ -140,7 +143,14 @@ def _cosines(T_cam_obj: np.ndarray, xyz: np.ndarray, normal: np.ndarray) -> np.n
     return (sight * normal).sum(axis=1) / np.linalg.norm(sight, axis=1)
 
 
-def _visible(model: Model, name: str, templates: _Templates, camera: pycolmap.Camera, mask: np.ndarray, crop: Crop) -> np.ndarray:
+def _visible(
+    model: Model,
+    name: str,
+    templates: _Templates,
+    camera: pycolmap.Camera,
+    mask: np.ndarray,
+    crop: Crop,
+) -> np.ndarray:
     """(N,) bool: points with a template that face the camera, with most of the patch on the mask."""
     T_cam_obj, xyz = model.poses[name], model.points
     cam = apply(T_cam_obj, xyz)
@@ -153,7 +163,7 @@ def _visible(model: Model, name: str, templates: _Templates, camera: pycolmap.Ca
 
 
 def _select_points(visible: np.ndarray) -> np.ndarray:
-    """(N,) bool: a random selection that gives each frame of `visible` (T, N) its number of patches, where there are enough."""
+    """(N,) bool: random points that give each frame of `visible` (T, N) the wanted number, where there are enough."""
     wanted = np.clip(_MAX_TOTAL / len(visible), _MIN_PER_FRAME, _MAX_PER_FRAME)
     count, selected = np.zeros(len(visible), int), np.zeros(visible.shape[1], bool)
     for point in np.random.default_rng(0).permutation(visible.shape[1]):
@@ -206,7 +216,12 @@ def _align(
     return PatchObservations(points[good], (start + shift)[good])
 
 
-def _projection_jacobian(T_cam_obj: np.ndarray, xyz: np.ndarray, tangents: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
+def _projection_jacobian(
+    T_cam_obj: np.ndarray,
+    xyz: np.ndarray,
+    tangents: np.ndarray,
+    camera: pycolmap.Camera,
+) -> np.ndarray:
     """(N, 2, 2) derivative of the projection of points (N, 3) along their tangents (N, 3, 2), by central differences."""
     small = 1e-4 * np.linalg.norm(apply(T_cam_obj, xyz), axis=1, keepdims=True)
     plus, minus = ([camera.img_from_cam(apply(T_cam_obj, xyz + sign * small * tangents[..., i])) for i in range(2)] for sign in (1.0, -1.0))

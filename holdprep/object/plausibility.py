@@ -17,7 +17,12 @@ def field_of_view_deg(focal_px: float, image_size: tuple[int, int]) -> float:
     return float(np.degrees(2 * np.arctan(max(image_size) / 2 / focal_px)))
 
 
-def cloud_outside_pct(px: np.ndarray, masks: Sequence[np.ndarray], occluders: Sequence[np.ndarray], margin_px: int = 3) -> float:
+def cloud_outside_pct(
+    px: np.ndarray,
+    masks: Sequence[np.ndarray],
+    occluders: Sequence[np.ndarray],
+    margin_px: int = 3,
+) -> float:
     """Percentage of the projected cloud px (T, N, 2) outside of the object's masks and occluders; median over frames.
 
     Masks and occluders are (H, W) bool, dilated by `margin_px`. An object projects into its silhouette in every view, so
@@ -35,7 +40,7 @@ def cloud_outside_pct(px: np.ndarray, masks: Sequence[np.ndarray], occluders: Se
 
 
 def mask_covered_pct(px: np.ndarray, masks: Sequence[np.ndarray]) -> float:
-    """Percentage of the object's masks (H, W) bool inside the convex hull of the projected cloud px (T, N, 2); median over frames.
+    """Percentage of the masks (H, W) bool inside the convex hull of the projected cloud px (T, N, 2); median over frames.
 
     A cloud of a single face, or a flattened one, leaves most of the mask uncovered in some views. NaN if no frame has a mask.
     """

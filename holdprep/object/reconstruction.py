@@ -115,7 +115,9 @@ def assemble(raw: RawReconstruction, max_gap: int = MAX_GAP) -> ObjectReconstruc
     return _with_statistics(filtered, kept, [how or "sfm" for how in filled])
 
 
-def restore(raw: RawReconstruction, origin: Sequence[str] | None = None, contested: np.ndarray | None = None) -> ObjectReconstruction:
+def restore(
+    raw: RawReconstruction, origin: Sequence[str] | np.ndarray | None = None, contested: np.ndarray | None = None
+) -> ObjectReconstruction:
     """A reconstruction read back from files: no filtering, every frame has a pose; `origin` is 'sfm' by default."""
     kept = np.ones(len(raw.points_obj), bool)
     found = _with_statistics(raw, kept, ["sfm"] * len(raw.names) if origin is None else [str(how) for how in origin])

@@ -107,7 +107,13 @@ def _has_changed(T: np.ndarray | None, T_new: np.ndarray) -> bool:
     return T is None or bool(rotation_angle_deg(T[:3, :3], T_new[:3, :3]) > _CHANGED_DEG)
 
 
-def _assemble(workspace: Workspace, model: Model, features: Features, registered: np.ndarray, max_gap: int) -> ObjectReconstruction:
+def _assemble(
+    workspace: Workspace,
+    model: Model,
+    features: Features,
+    registered: np.ndarray,
+    max_gap: int,
+) -> ObjectReconstruction:
     """The reconstruction from the `registered` (T,) frames of a model; the other frames are filled in."""
     names, K = workspace.names, workspace.K.copy()
     K[0, 0] = K[1, 1] = model.focal_px
@@ -178,9 +184,10 @@ def _warnings(found: ObjectReconstruction, contested: np.ndarray, workspace: Wor
             "interpolate: cut the clip there, or add frames"
         )
     if contested.any():
+        first = names[int(contested.argmax())]
         warnings.append(
-            f"{contested.sum()} of {total} frames (first: {names[int(contested.argmax())]}) have a second pose that the matches support equally "
-            "well: the object is symmetric, has repeated texture, or shows only one face; check the overlay there"
+            f"{contested.sum()} of {total} frames (first: {first}) have a second pose that the matches support equally "
+            "well: the object is symmetric, has a repeating pattern, or shows only one face; check the overlay there"
         )
     small = [each for each in found.models if each.num_registered < num_mapped / 2]
     if small and not any(each.num_registered >= 0.9 * num_mapped for each in found.models):

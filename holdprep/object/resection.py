@@ -21,7 +21,7 @@ _MIN_INLIERS = 12
 _MAX_NEIGHBOUR_GAP = 4  # frames; poses farther away in time are no useful initial guess
 _ENOUGH_MATCHES = 150  # with which optical flow is not needed
 _FLOW_CONSISTENCY_PX = 1.0  # of the enlarged crop: maximal forward-backward error of optical flow
-_INLIER_PX = 3.0  # maximal reprojection error; also the minimal distance of tracked points from matched keypoints
+_INLIER_PX = 3.0  # maximal reprojection error; tracked points closer to a matched keypoint are duplicates
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def resect_frames(workspace: Workspace, model: Model, features: Features) -> dic
 
     A frame's 2D-3D correspondences come from the points of the keypoints it is matched with. Hypotheses are refined from
     the frame's own pose, its neighbours' poses, RANSAC PnP and the flipped counterparts of all three; Viterbi selects
-    among them over reprojection cost and rotation change. Frames that the model lacks are added outwards from those it
-    has.
+    among them over reprojection cost and rotation change. Frames that the model lacks are added in order of their distance
+    in time from known ones.
     """
     names, camera = workspace.names, model.camera(workspace.principal_px)
     known = {t: model.poses[name] for t, name in enumerate(names) if name in model.poses}
@@ -96,7 +96,11 @@ def _temporal_cost(T_neighbour: np.ndarray, gap_frames: int, hypothesis: PoseHyp
     return hypothesis.cost + float(rotation_cost(angle_deg, gap_frames))
 
 
-def _correspondences(name: str, features: Features, point_of_keypoint: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _correspondences(
+    name: str,
+    features: Features,
+    point_of_keypoint: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (M,) of a frame and the model points (M,) that most of their matches belong to."""
     votes: dict[int, Counter[int]] = {}
     for other, pairs in features.matches[name].items():
@@ -138,7 +142,13 @@ def _merge_correspondences(
     return np.concatenate([px, tracked_px[new]]), np.concatenate([xyz, tracked_xyz[new]])
 
 
-def _pnp_candidates(t: int, known: dict[int, np.ndarray], px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> list[PoseHypothesis]:
+def _pnp_candidates(
+    t: int,
+    known: dict[int, np.ndarray],
+    px: np.ndarray,
+    xyz: np.ndarray,
+    camera: pycolmap.Camera,
+) -> list[PoseHypothesis]:
     """Pose hypotheses of frame `t` with enough inliers among its correspondences px (M, 2), xyz (M, 3)."""
     if len(px) < _MIN_INLIERS:
         return []
@@ -151,4 +161,5 @@ def _pnp_candidates(t: int, known: dict[int, np.ndarray], px: np.ndarray, xyz: n
     if estimate is not None:
         initial.append(to_matrix(estimate["cam_from_world"]))
     found = pose_hypotheses(initial, px, xyz, camera)
-    return [each for each in found if (reprojection_errors_px(each.T_cam_obj, px, xyz, camera) < _INLIER_PX).sum() >= _MIN_INLIERS]
+    errors = [reprojection_errors_px(each.T_cam_obj, px, xyz, camera) for each in found]
+    return [each for each, error in zip(found, errors, strict=True) if (error < _INLIER_PX).sum() >= _MIN_INLIERS]

@@ -35,6 +35,7 @@ from holdprep.object.workspace import Workspace
 _MIN_MASK_PX = 400  # smaller objects have no useful features
 _NEIGHBOURS = 6  # temporal neighbours that every frame is matched with, mapped or not
 _ADDITIONAL_MAPPINGS = 2  # run at a time while the first ones disagree
+_MIN_LARGEST_MODEL = 0.3  # share of the keyframes; if no model reaches it, further mappings do not help
 _MIN_AGREEMENT = 0.98  # share of frames at which two mappings agree; the rest is left to model selection
 
 
@@ -117,7 +118,12 @@ def _clear(work_dir: Path) -> None:
         path.unlink()
 
 
-def _extract_and_match(children: Children, workspace: Workspace, options: SfmOptions, bar: tqdm) -> tuple[colmap.Features, list[str]]:
+def _extract_and_match(
+    children: Children,
+    workspace: Workspace,
+    options: SfmOptions,
+    bar: tqdm,
+) -> tuple[colmap.Features, list[str]]:
     """Features of the frames `workspace.keys` with verified matches, and the keyframes selected among them."""
     folder, crop, names, source = workspace.folder, workspace.crop, workspace.keys, options.source
     seed, num_threads, max_error_px = options.seed, options.num_threads, 2.0 * options.upsample
@@ -160,8 +166,8 @@ def _map_until_agreement(
         largest = max((len(model.poses) for model in models), default=0)
         complete = [model for model in models if len(model.poses) >= 0.9 * largest]
         smooth = [model for model in complete if not trajectory.rotation_jumps(*model.rotations(workspace.names))]
-        # further mappings do not help if hardly any frame registers
-        if any(rotation_agreement(a, b) >= _MIN_AGREEMENT for a, b in combinations(smooth, 2)) or largest < 0.3 * len(workspace.keys):
+        agreeing = any(rotation_agreement(a, b) >= _MIN_AGREEMENT for a, b in combinations(smooth, 2))
+        if agreeing or largest < _MIN_LARGEST_MODEL * len(workspace.keys):
             break
         batch = _ADDITIONAL_MAPPINGS  # independent of the number of threads, which must not change the result
         bar.total += min(batch, len(pending))

@@ -18,7 +18,7 @@ _PLANE_ITERATIONS = 5  # of the reweighted plane fit, enough to converge
 
 @dataclass(frozen=True)
 class PoseHypothesis:
-    """One candidate pose of a frame with its truncated cost: half the squared errors in standard deviations, at most 4.5 each."""
+    """One candidate pose of a frame with its truncated cost, see `truncated_cost`."""
 
     T_cam_obj: np.ndarray
     cost: float
@@ -34,8 +34,13 @@ class Plane:
     relief: float  # median distance of the points from the plane, relative to their extent
 
 
-def pose_hypotheses(initial_poses: Sequence[np.ndarray], px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> list[PoseHypothesis]:
-    """Distinct local optima refined from `initial_poses` (4, 4) and from their flipped counterparts, lowest cost first.
+def pose_hypotheses(
+    initial_poses: Sequence[np.ndarray],
+    px: np.ndarray,
+    xyz: np.ndarray,
+    camera: pycolmap.Camera,
+) -> list[PoseHypothesis]:
+    """Distinct poses refined from `initial_poses` (4, 4) and from their flipped counterparts, lowest cost first.
 
     `px` (M, 2) and `xyz` (M, 3) are 2D-3D correspondences with outliers; pixels are `camera`'s.
     """
@@ -87,7 +92,7 @@ def refine_pose(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: 
 
 
 def reprojection_errors_px(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
-    """(M,) reprojection errors, infinite behind the camera; `T_cam_obj` is (4, 4) for all points or (M, 4, 4) per point."""
+    """(M,) reprojection errors, infinite behind the camera; the pose is (4, 4) for all points or (M, 4, 4) per point."""
     cam = apply(T_cam_obj, xyz) if T_cam_obj.ndim == 2 else apply(T_cam_obj, xyz[:, None])[:, 0]
     in_front = cam[:, 2] > 0
     projected = camera.img_from_cam(np.where(in_front[:, None], cam, [0.0, 0.0, 1.0]))
@@ -95,12 +100,12 @@ def reprojection_errors_px(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarra
 
 
 def robust_sigma(errors: np.ndarray) -> float:
-    """Standard deviation per coordinate from the median of 2D error lengths (M,), which are Rayleigh distributed (median 1.1774 sigma)."""
+    """Standard deviation per coordinate from the median error length (M,); the Rayleigh distribution's is 1.1774 sigma."""
     return float(np.median(errors)) / 1.1774
 
 
 def truncated_cost(sigmas: np.ndarray) -> float:
-    """Half the sum of squared errors given in standard deviations, each truncated at `OUTLIER_COST`."""
+    """Sum of half the squared errors, given in standard deviations, each truncated at `OUTLIER_COST`."""
     return float(np.minimum(sigmas**2 / 2, OUTLIER_COST).sum())
 
 

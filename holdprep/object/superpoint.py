@@ -1,4 +1,4 @@
-"""SuperPoint features (DeTone et al. 2018), matched by SuperGlue (Sarlin et al. 2020) or LightGlue (Lindenberger et al. 2023).
+"""SuperPoint (DeTone et al. 2018) with SuperGlue (Sarlin et al. 2020) or LightGlue (Lindenberger et al. 2023).
 
 The networks are those of `transformers`, with weights from a local folder, which contains both matcher and detector.
 Features are extracted once per frame and stored in `features/` of the work folder; the matcher reads them instead of
@@ -27,7 +27,7 @@ _CACHED_FRAMES = 64  # in memory during matching; pairs are in temporal order
 
 @dataclass(frozen=True)
 class SuperPoint:
-    """At most `max_features` SuperPoint features per frame by score, and the matcher in the folder `weights`, on `device` (cpu, cuda)."""
+    """The `max_features` best SuperPoint features per frame, and a matcher from the folder `weights`, on `device` (cpu, cuda)."""
 
     matcher: Matcher
     weights: Path | None
@@ -50,7 +50,14 @@ class SuperPoint:
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return {path.stem: _read(folder, path.stem)["descriptors"] for path in sorted((folder / "features").glob("*.npz"))}
 
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+    def match(
+        self,
+        folder: Path,
+        pairs: Sequence[tuple[str, str]],
+        max_error_px: float,
+        seed: int,
+        num_threads: int,
+    ) -> None:
         torch.set_num_threads(_TORCH_THREADS)
         colmap.write_matches(folder, self._matches(folder, pairs), max_error_px, seed, num_threads)
 
@@ -59,12 +66,18 @@ class SuperPoint:
         return pretrained.load(option, self.weights, _CLASSES[self.matcher], (kind,), _SOURCES[self.matcher], self.device)
 
     @torch.inference_mode()
-    def _detect(self, detector: torch.nn.Module, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _detect(
+        self,
+        detector: torch.nn.Module,
+        image: np.ndarray,
+        mask: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keypoints (K, 2) in pixels of the enlarged crop, scores (K,) and descriptors (K, D), highest score first."""
         height, width = image.shape
         found = detector(torch.from_numpy(image.astype(np.float32) / 255)[None, None].to(self.device))
         scores = found.scores[0].cpu().numpy()
-        keypoints_px = (found.keypoints[0].cpu() * torch.tensor([width, height])).round().numpy()  # the network detects at whole pixels
+        # the network detects at whole pixels
+        keypoints_px = (found.keypoints[0].cpu() * torch.tensor([width, height])).round().numpy()
         x, y = keypoints_px.astype(int).T
         best = np.argsort(-scores, kind="stable")
         best = best[mask[y, x][best] > 0][: self.max_features]

@@ -30,7 +30,7 @@ def jump_limit_deg(R: np.ndarray, registered: np.ndarray) -> float:
 
 
 def _rotation_change_deg(R: np.ndarray, registered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Registered frames (M,), and per step between them (M - 1,) the difference from the more similar neighbouring step in degrees."""
+    """Registered frames (M,), and the difference of each step (M - 1,) from its more similar neighbour in degrees."""
     at = np.flatnonzero(registered)
     if len(at) < 3:
         return at, np.zeros(max(len(at) - 1, 0))
@@ -70,7 +70,11 @@ def trusted_frames(R: np.ndarray, registered: np.ndarray) -> np.ndarray:
     return trusted
 
 
-def disagreement_deg(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], inlier_deg: float = 5.0) -> dict[str, float]:
+def disagreement_deg(
+    a: Mapping[str, np.ndarray],
+    b: Mapping[str, np.ndarray],
+    inlier_deg: float = 5.0,
+) -> dict[str, float]:
     """Angle between the rotations of two models per common frame, after aligning their object frames.
 
     Poses are (4, 4) T_cam_obj by frame name.
@@ -91,7 +95,12 @@ def dominant_rotation(R_a: np.ndarray, R_b: np.ndarray, inlier_deg: float = 5.0)
     return np.asarray(Rotation.from_matrix(relative[inlier[inlier.sum(1).argmax()]]).mean().as_matrix())
 
 
-def fill_gaps(T_cam_obj: np.ndarray, known: np.ndarray, centre_obj: np.ndarray, max_gap: int) -> tuple[np.ndarray, list[str]]:
+def fill_gaps(
+    T_cam_obj: np.ndarray,
+    known: np.ndarray,
+    centre_obj: np.ndarray,
+    max_gap: int,
+) -> tuple[np.ndarray, list[str]]:
     """Poses (T, 4, 4) for every frame, and per frame '' (known), 'interpolated' or 'held'.
 
     Across gaps of at most `max_gap` frames the rotation is interpolated by SLERP and the object's centre (3,) linearly in
