@@ -52,7 +52,7 @@ def test_wrong_rotations_are_corrected(scene: tuple) -> None:
     assert max(errors[t] for t in (3, 4, 11)) < 0.3
 
 
-def test_frames_beyond_the_maximal_gap_or_without_features_are_left_out(scene: tuple) -> None:
+def test_frames_beyond_the_maximal_gap_or_without_matches_are_left_out(scene: tuple) -> None:
     _, workspace, model, features = scene
     few = {name: model.poses[name] for name in NAMES[:3]}
     small = replace(model, poses=few, point_of_keypoint={name: model.point_of_keypoint[name] for name in few})
@@ -60,4 +60,4 @@ def test_frames_beyond_the_maximal_gap_or_without_features_are_left_out(scene: t
     unmatched.matches.update({n: features.matches[n] for n in NAMES[:3]})
     found = resect_frames(workspace, small, unmatched)
     assert {0, 1, 2} <= set(found)
-    assert not set(found) & {9, 10, 11}  # they have no features
+    assert not set(found) & {9, 10, 11}  # missing in features.matches
