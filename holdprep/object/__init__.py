@@ -1,1 +1,1 @@
-"""The object: poses and sparse cloud from the video."""
+"""Object poses and sparse point cloud from a video, by structure from motion."""

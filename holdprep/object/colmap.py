@@ -1,9 +1,9 @@
-"""The one place that speaks to COLMAP: crops and masks in, features, matches and sparse models out.
+"""Adapter to COLMAP: writes crops and masks, reads features, matches and sparse models.
 
-Pixels: COLMAP puts the centre of the first pixel at 0.5, the arrays of this project at 0. `Crop` converts between the full image, the
-enlarged window that is stored, and the enlarged canvas that COLMAP's coordinates are of.
-COLMAP itself is asked for SIFT alone: pycolmap from the registry has no ONNX runtime and aborts the whole process on learned features,
-which are found elsewhere (superpoint.py) and written into its database here.
+Pixels: COLMAP puts the centre of the first pixel at 0.5, the arrays of this project at 0. `Crop` converts between the full
+image, the enlarged window that is stored, and the enlarged canvas that COLMAP's coordinates refer to.
+COLMAP itself only extracts SIFT: pycolmap from PyPI has no ONNX runtime and aborts the whole process on learned features.
+These are computed elsewhere (superpoint.py) and written to the database here.
 """
 
 import fcntl
@@ -22,12 +22,12 @@ from holdprep.geometry.rigid import from_rt
 
 @dataclass(frozen=True)
 class Crop:
-    """The window of the full image that every frame shares, how much it is enlarged, and the canvas that COLMAP takes it for a part of.
+    """The window of the full image shared by all frames, its magnification, and the canvas of COLMAP's camera.
 
-    COLMAP drops every image whose camera has its principal point outside the picture, or a focal length over ten times the picture's longer
-    side; beside a window on a small object both is usual. Its camera is therefore declared with the size of the canvas: the full image,
-    extended where the principal point lies outside. Only the window's pixels are stored. All bounds are whole pixels of the full image, the
-    upper ones exclusive.
+    COLMAP drops every image whose camera has its principal point outside the image, or a focal length over ten times the
+    longer image side; for a window on a small object both are common. The camera therefore has the size of the canvas: the
+    full image, extended if the principal point lies outside. Only the window's pixels are stored. All bounds are whole
+    pixels of the full image, the upper ones exclusive.
     """
 
     x0: int
@@ -35,15 +35,15 @@ class Crop:
     x1: int
     y1: int
     upsample: float
-    canvas: tuple[int, int, int, int]  # x0, y0, x1, y1; may begin below 0
+    canvas: tuple[int, int, int, int]  # x0, y0, x1, y1; x0 and y0 may be negative
 
     @classmethod
     def around(
         cls, masks: Sequence[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
     ) -> "Crop":
-        """The common box of all masks (T of (H, W) bool) plus a margin, on a canvas with the principal point `margin_px` or more inside.
+        """The bounding box of all masks (T of (H, W) bool) plus a margin, shared so that all frames have one camera.
 
-        One crop keeps one camera; its principal point is the image's centre unless `principal_px` gives it.
+        The canvas contains the principal point (default: the image centre) at least `margin_px` inside its border.
         """
         union = np.any(np.stack(masks), axis=0)
         ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
@@ -70,63 +70,80 @@ class Crop:
         return math.ceil((x1 - x0) * self.upsample), math.ceil((y1 - y0) * self.upsample)
 
     def cut(self, image: np.ndarray, interpolation: int) -> np.ndarray:
+        """The enlarged window of a full image (H, W, ...)."""
         window = image[self.y0 : self.y1, self.x0 : self.x1]
         return cv2.resize(window, None, fx=self.upsample, fy=self.upsample, interpolation=interpolation)
 
     def to_colmap(self, pixels: np.ndarray) -> np.ndarray:
-        """COLMAP's coordinates on the enlarged canvas of full-image pixels (..., 2)."""
+        """COLMAP's coordinates on the enlarged canvas from full-image pixels (..., 2)."""
         return (np.asarray(pixels) - self.canvas[:2] + 0.5) * self.upsample
 
     def from_colmap(self, pixels: np.ndarray) -> np.ndarray:
-        """Full-image pixels (..., 2) of COLMAP's coordinates on the enlarged canvas."""
+        """Full-image pixels (..., 2) from COLMAP's coordinates on the enlarged canvas."""
         return np.asarray(pixels) / self.upsample - 0.5 + self.canvas[:2]
 
     def to_window(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels of the enlarged window, its first pixel's centre at 0, of full-image pixels (..., 2)."""
+        """Pixels of the enlarged window, the centre of its first pixel at 0, from full-image pixels (..., 2)."""
         return (np.asarray(pixels) - (self.x0, self.y0) + 0.5) * self.upsample - 0.5
 
     def from_window(self, pixels: np.ndarray) -> np.ndarray:
-        """Full-image pixels (..., 2) of pixels of the enlarged window, its first pixel's centre at 0."""
+        """Full-image pixels (..., 2) from pixels of the enlarged window, the centre of its first pixel at 0."""
         return (np.asarray(pixels) + 0.5) / self.upsample - 0.5 + (self.x0, self.y0)
 
 
 @dataclass(frozen=True)
 class Model:
-    """One sparse model in COLMAP's units, pixels already those of the full image; `number` is the mapping's."""
+    """One sparse model in COLMAP's units, with pixels of the full image."""
 
-    number: int
+    number: int  # of the mapping
     focal_px: float
     distortion: np.ndarray  # (1,) SIMPLE_RADIAL's k
-    poses: dict[str, np.ndarray]  # frame name -> T_cam_obj (4, 4)
+    poses: dict[str, np.ndarray]  # frame name -> T_cam_obj (4, 4), registered frames only
     points: np.ndarray  # (N, 3)
     colors: np.ndarray  # (N, 3) uint8 RGB
-    point_of_keypoint: dict[str, np.ndarray]  # frame name -> (K,) index into points of every keypoint, -1 for none
+    point_of_keypoint: dict[str, np.ndarray]  # frame name -> (K,) index into `points` per keypoint, -1 for none
     path: Path
 
     @property
     def num_observations(self) -> int:
         return sum(int((index >= 0).sum()) for index in self.point_of_keypoint.values())
 
+    def camera(self, principal_px: tuple[float, float]) -> pycolmap.Camera:
+        """Camera for pixels of the full image, the centre of the first one at 0."""
+        params = [self.focal_px, *principal_px, *self.distortion]
+        return pycolmap.Camera(model="SIMPLE_RADIAL", width=1, height=1, params=params)
+
+    def rotations(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (T, 3, 3) of the frames `names`, identity if unregistered, and registered (T,) bool."""
+        registered = np.array([name in self.poses for name in names])
+        return np.stack([self.poses[name][:3, :3] if name in self.poses else np.eye(3) for name in names]), registered
+
 
 @dataclass(frozen=True)
 class Features:
-    """What the database holds, by frame name; pixels are those of the full image."""
+    """Keypoints and verified matches by frame name, in pixels of the full image."""
 
     keypoints_px: dict[str, np.ndarray]  # (K, 2)
-    matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> verified (M, 2) keypoint indices (own, other's), both directions
+    matches: dict[str, dict[str, np.ndarray]]  # frame -> other frame -> (M, 2) keypoint indices, both directions
 
 
 @contextmanager
 def open_database(folder: Path) -> Iterator[pycolmap.Database]:
-    """`folder`/database.db, for one process at a time: opening writes, and SQLite refuses whoever comes meanwhile."""
+    """Open `folder`/database.db under a file lock: opening writes, and SQLite refuses concurrent writers."""
     with (folder / "database.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pycolmap.Database.open(folder / "database.db") as database:
             yield database
 
 
-def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
-    """`folder`/images/NAME.png and `folder`/masks/NAME.png.png, as COLMAP pairs them."""
+def write_crops(
+    folder: Path,
+    crop: Crop,
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> None:
+    """Write `folder`/images/NAME.png and `folder`/masks/NAME.png.png, COLMAP's naming of images and masks."""
     for sub in ("images", "masks"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     for image, mask, name in zip(images, masks, names, strict=True):
@@ -135,7 +152,7 @@ def write_crops(folder: Path, crop: Crop, images: Sequence[np.ndarray], masks: S
 
 
 def read_crop(folder: Path, name: str, flags: int = cv2.IMREAD_GRAYSCALE) -> np.ndarray:
-    """The enlarged window of a frame, grey unless OpenCV's `flags` say otherwise."""
+    """The enlarged window of a frame, grayscale by default; `flags` are those of cv2.imread."""
     return np.asarray(cv2.imread(str(folder / "images" / f"{name}.png"), flags))
 
 
@@ -152,25 +169,25 @@ def extract_sift(
     peak_threshold: float,
     num_threads: int,
 ) -> None:
-    """COLMAP's SIFT of every crop into `folder`/database.db, with the frames and their camera."""
+    """Extract COLMAP's SIFT from every crop into `folder`/database.db, with the frames and their camera."""
     options = pycolmap.FeatureExtractionOptions()
     options.type = pycolmap.FeatureExtractorType.SIFT
     options.use_gpu = False
     options.num_threads = num_threads
     options.sift.max_num_features = max_features
     options.sift.peak_threshold = peak_threshold
-    options.sift.first_octave = 0  # the crop is enlarged already
-    # in a fixed order before their features, which threads finish in any order
-    _import(folder, sorted(path.name for path in (folder / "images").glob("*.png")), crop, K)
+    options.sift.first_octave = 0  # the crop is already enlarged
+    # imported first in a fixed order: threads finish in any order
+    _import_images(folder, sorted(path.name for path in (folder / "images").glob("*.png")), crop, K)
     pycolmap.extract_features(
         folder / "database.db",
         folder / "images",
         camera_mode=pycolmap.CameraMode.SINGLE,
-        reader_options=_reader(folder, crop, K),
+        reader_options=_reader_options(folder, crop, K),
         extraction_options=options,
     )
     with open_database(folder) as database:
-        _declare_canvas(database, crop)
+        _set_canvas_size(database, crop)
         for image in database.read_all_images():
             keypoints = np.asarray(database.read_keypoints(image.image_id))  # (K, 4 or 6) with scale and orientation
             if len(keypoints):
@@ -178,42 +195,43 @@ def extract_sift(
                 database.update_keypoints(image.image_id, keypoints)
 
 
-def _import(folder: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:
-    """The frames and their one camera into the database, numbered in the order given."""
-    with open_database(folder):  # made where it is not there
+def _import_images(folder: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:
+    """Add the frames and their shared camera to the database, numbered in the given order."""
+    with open_database(folder):  # creates it if missing
         pass
-    pycolmap.import_images(folder / "database.db", folder / "images", pycolmap.CameraMode.SINGLE, list(files), _reader(folder, crop, K))
+    options = _reader_options(folder, crop, K)
+    pycolmap.import_images(folder / "database.db", folder / "images", pycolmap.CameraMode.SINGLE, list(files), options)
 
 
 def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
-    """`folder`/database.db with the frames, their camera and keypoints (K, 2), in pixels of the enlarged window that count from 0."""
-    _import(folder, [f"{name}.png" for name in keypoints_px], crop, K)
+    """Write frames, camera and keypoints (K, 2), in pixels of the enlarged window counted from 0, to the database."""
+    _import_images(folder, [f"{name}.png" for name in keypoints_px], crop, K)
     with open_database(folder) as database:
-        _declare_canvas(database, crop)
+        _set_canvas_size(database, crop)
         for image in database.read_all_images():
             px = crop.to_colmap(crop.from_window(keypoints_px[image.name.removesuffix(".png")]))
             database.write_keypoints(image.image_id, px.astype(np.float32))
 
 
-def _declare_canvas(database: pycolmap.Database, crop: Crop) -> None:
-    """Give the camera the canvas' size: COLMAP's reader gives it that of the window."""
+def _set_canvas_size(database: pycolmap.Database, crop: Crop) -> None:
+    """Set the camera's size to the canvas: COLMAP's reader sets that of the window."""
     (camera,) = database.read_all_cameras()
     camera.width, camera.height = crop.canvas_size
     database.update_camera(camera)
 
 
-def _reader(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageReaderOptions:
-    """All frames share one camera, which begins as `K` (3, 3) of the full image; its principal point, on the canvas, stays."""
+def _reader_options(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageReaderOptions:
+    """Options for one shared camera, initialised from `K` (3, 3) of the full image."""
     cx, cy = crop.to_colmap(K[:2, 2])
-    reader = pycolmap.ImageReaderOptions()
-    reader.mask_path = folder / "masks"
-    reader.camera_model = "SIMPLE_RADIAL"
-    reader.camera_params = f"{float(K[0, 0]) * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
-    return reader
+    options = pycolmap.ImageReaderOptions()
+    options.mask_path = folder / "masks"
+    options.camera_model = "SIMPLE_RADIAL"
+    options.camera_params = f"{float(K[0, 0]) * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
+    return options
 
 
 def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-    """Match the SIFT features of the given pairs of frame names and verify them; `max_error_px` is in pixels of the enlarged crop."""
+    """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
     listing = folder / "pairs.txt"
     listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
     pairing = pycolmap.ImportedPairingOptions()
@@ -222,30 +240,37 @@ def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: flo
     options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
     options.use_gpu = False
     options.num_threads = num_threads
-    pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification(max_error_px, seed))
+    pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification_options(max_error_px, seed))
 
 
-def write_matches(folder: Path, matches: Iterable[tuple[str, str, np.ndarray]], max_error_px: float, seed: int, num_threads: int) -> None:
-    """Matches of a frame with another, (M, 2) indices of their keypoints, into the database, and verify them as `match_sift` does."""
+def write_matches(
+    folder: Path,
+    matches: Iterable[tuple[str, str, np.ndarray]],
+    max_error_px: float,
+    seed: int,
+    num_threads: int,
+) -> None:
+    """Write matches (frame, other frame, keypoint indices (M, 2)) to the database and verify them like `match_sift`."""
     with open_database(folder) as database:
         ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
         for a, b, found in matches:
             database.write_matches(ids[a], ids[b], found.astype(np.uint32))
     verifier = pycolmap.GeometricVerifierOptions()
     verifier.num_threads = num_threads
-    pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=_verification(max_error_px, seed))
+    options = _verification_options(max_error_px, seed)
+    pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=options)
 
 
-def _verification(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
+def _verification_options(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.max_error = max_error_px
     verification.ransac.random_seed = seed
-    verification.detect_watermark = False  # masks hold none, and an object that moves along the picture's border looks like one
+    verification.detect_watermark = False  # an object that moves along the image border would be mistaken for one
     return verification
 
 
 def read_features(folder: Path, crop: Crop) -> Features:
-    """Keypoints and geometrically verified matches of every frame."""
+    """Read keypoints and geometrically verified matches of every frame."""
     with open_database(folder) as database:
         names = {image.image_id: image.name.removesuffix(".png") for image in database.read_all_images()}
         keypoints = {name: crop.from_colmap(np.asarray(database.read_keypoints(i))[:, :2].astype(float)) for i, name in names.items()}
@@ -259,7 +284,7 @@ def read_features(folder: Path, crop: Crop) -> Features:
 
 
 def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
-    """Frame name -> SIFT descriptors (M, 128) float32."""
+    """Read SIFT descriptors: frame name -> (M, 128) float32."""
     with open_database(folder) as database:
         return {
             image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data.astype(np.float32)
@@ -268,26 +293,27 @@ def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def color_points(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop) -> None:
-    """Give every point the mean colour of its observations; COLMAP itself would look for them on the whole canvas."""
+    """Set point colors to the mean over observations; COLMAP's own function expects images of the canvas' size."""
     index_of = {point: i for i, point in enumerate(sorted(reconstruction.points3D))}
     total, count = np.zeros((len(index_of), 3)), np.zeros(len(index_of))
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
-        seen = [(index_of[p.point3D_id], p.xy) for p in image.points2D if p.has_point3D()]
-        if seen:
-            index, xy = (np.array(x) for x in zip(*seen, strict=True))
+        observed = [(index_of[p.point3D_id], p.xy) for p in image.points2D if p.has_point3D()]
+        if observed:
+            index, xy = (np.array(x) for x in zip(*observed, strict=True))
             at = crop.to_window(crop.from_colmap(xy)).astype(np.float32)
-            picture = read_crop(folder, image.name.removesuffix(".png"), cv2.IMREAD_COLOR)[..., ::-1].copy()
-            for part in (slice(i, i + 4096) for i in range(0, len(at), 4096)):  # OpenCV takes no more than 32767 rows
-                found = cv2.remap(picture, at[part, None, 0], at[part, None, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                np.add.at(total, index[part], found[:, 0])
+            rgb = read_crop(folder, image.name.removesuffix(".png"), cv2.IMREAD_COLOR)[..., ::-1].copy()
+            for part in (slice(i, i + 4096) for i in range(0, len(at), 4096)):  # OpenCV accepts at most 32767 rows
+                x, y = at[part, None, 0], at[part, None, 1]
+                sampled = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                np.add.at(total, index[part], sampled[:, 0])
                 np.add.at(count, index[part], 1)
     for point, i in index_of.items():
         reconstruction.point3D(point).color = np.round(total[i] / max(count[i], 1)).astype(np.uint8)
 
 
 def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, number: int, path: Path) -> Model:
-    """Plain arrays out of a pycolmap reconstruction."""
+    """Convert a pycolmap reconstruction to arrays."""
     (camera,) = reconstruction.cameras.values()
     ids = sorted(reconstruction.points3D)
     index_of = {point_id: i for i, point_id in enumerate(ids)}

@@ -1,7 +1,7 @@
-"""Why frames have no pose: at which step of structure from motion they were lost, and what helps there.
+"""Failure diagnosis: at which step of structure from motion frames were lost, and what the user can do about it.
 
-Every step has its own evidence (features, verified matches, first pairs, COLMAP's verdict on the camera, poses that fit), and only lack of
-features speaks of texture.
+Each step is checked separately (features, verified matches, initial pairs, camera limits, PnP), so that, for example, only a
+lack of features is attributed to missing texture.
 """
 
 from collections import Counter
@@ -16,91 +16,95 @@ import pycolmap
 from holdprep.errors import HoldprepError
 from holdprep.object.colmap import Features, open_database
 
-MIN_MATCHES = 12  # between two frames, or of a frame with a model's points; fewer say nothing about a pose
-START_MATCHES = 50  # verified, between the two frames that a model begins from
-START_ANGLE_DEG = 8.0  # of triangulation between them, at least
-FOCAL_RATIOS = (0.1, 10.0)  # focal length / longer side of the camera's picture, beyond which COLMAP drops its images
-_PAIRS = 200  # whose angle is measured, those with most matches
+MIN_MATCHES = 12  # between two frames, or of a frame with a model's points; fewer do not constrain a pose
+INITIAL_MATCHES = 50  # minimal number of verified matches of the initial pair of a model
+INITIAL_ANGLE_DEG = 8.0  # minimal triangulation angle of the initial pair
+FOCAL_RATIOS = (0.1, 10.0)  # focal length / longer image side, outside of which COLMAP drops images
+_MAX_TESTED_PAIRS = 200  # those with most matches, whose triangulation angle is estimated
 
 Cause = Literal["no mask", "few features", "few matches", "no pose fits"]
-_LACK: dict[Cause, str] = {
+_DESCRIPTION: dict[Cause, str] = {
     "no mask": "without a usable mask",
     "few features": f"with fewer than {MIN_MATCHES} features",
     "few matches": f"with fewer than {MIN_MATCHES} matches with a registered frame",
-    "no pose fits": "with matches that fit no pose",
+    "no pose fits": "with matches that are consistent with no pose",
 }
 _REMEDY: dict[Cause, str] = {
     "no mask": "add key frames for the object where its mask ends (prompts.yaml), or cut the clip there (create.start/create.end)",
-    "few features": "film closer and sharper, raise object_pose.upsample or max_features, or put tape with a pattern on the object: it has too "
-    "little texture",
-    "few matches": "keep more frames (lower create.stride), raise object_pose.num_pairs, film slower, or cut the clip to one connected part",
-    "no pose fits": "check that the masks hold this one rigid object and no background (object_pose.erode_px=3), give the true camera "
-    "(object_pose.focal_px), or try another seed (seed=1)",
+    "few features": "film closer and sharper, raise object_pose.upsample or max_features, or put tape with a pattern on the "
+    "object: it has too little texture",
+    "few matches": "keep more frames (lower create.stride), raise object_pose.num_pairs, film slower, or cut the clip to one "
+    "connected part",
+    "no pose fits": "check that the masks contain one rigid object and no background (object_pose.erode_px=3), give the true "
+    "camera (object_pose.focal_px), or try another seed (seed=1)",
 }
 
 
 @dataclass(frozen=True)
-class Start:
-    """What became of one pair of frames that a mapping began from."""
+class MappingRun:
+    """Outcome of incremental mapping from one initial pair."""
 
-    most_frames: int  # registered at a time
-    frames: int  # left in the end, 0 without points
-    focal_ratio: float  # focal length / longer side of the picture, as COLMAP last judged it
+    max_frames: int  # registered at any time
+    frames: int  # registered in the end, 0 without points
+    focal_ratio: float  # last focal length / longer image side
 
     @property
     def camera_rejected(self) -> bool:
-        """COLMAP dropped the images for the camera's sake."""
-        return self.frames < self.most_frames and not FOCAL_RATIOS[0] <= self.focal_ratio <= FOCAL_RATIOS[1]
+        """Whether COLMAP dropped images because of the camera's focal length."""
+        return self.frames < self.max_frames and not FOCAL_RATIOS[0] <= self.focal_ratio <= FOCAL_RATIOS[1]
 
 
 def require_features(names: Sequence[str], features: Features) -> None:
-    """Raises HoldprepError unless two of the frames `names` have the features that a model begins with."""
+    """Raises HoldprepError unless two of the frames `names` have enough features for an initial pair."""
     count = [len(features.keypoints_px.get(name, ())) for name in names]
-    enough = sum(n >= START_MATCHES for n in count)
-    if enough < 2:
+    sufficient = sum(n >= INITIAL_MATCHES for n in count)
+    if sufficient < 2:
         raise HoldprepError(
-            f"object poses: no features: {enough} of {len(count)} frames have {START_MATCHES} or more on the object "
+            f"object poses: no features: {sufficient} of {len(count)} frames have {INITIAL_MATCHES} or more on the object "
             f"(median {np.median(count):.0f}), 2 are needed: {_REMEDY['few features']}"
         )
 
 
 def require_matches(features: Features) -> None:
-    """Raises HoldprepError unless two frames share enough verified matches to be placed against one another."""
+    """Raises HoldprepError unless two frames share enough verified matches for a relative pose."""
     most = max((len(pairs) for others in features.matches.values() for pairs in others.values()), default=0)
     if most < MIN_MATCHES:
         median = np.median([len(px) for px in features.keypoints_px.values()])
         raise HoldprepError(
-            f"object poses: no matches: frames have {median:.0f} features (median), but no two share more than {most} verified matches, "
-            f"{MIN_MATCHES} are needed: keep more frames (lower create.stride), film slower, and check that all masks show the same object"
+            f"object poses: no matches: frames have {median:.0f} features (median), but no two share more than {most} verified "
+            f"matches, {MIN_MATCHES} are needed: keep more frames (lower create.stride), film slower, and check that all masks "
+            "show the same object"
         )
 
 
-def require_starts(starts: Sequence[Start], folder: Path, num_frames: int, min_pct: float) -> None:
-    """Raises HoldprepError where no mapping could begin, or COLMAP dropped the frames of a large enough model again.
+def require_model(runs: Sequence[MappingRun], folder: Path, num_frames: int, min_pct: float) -> None:
+    """Raises HoldprepError if there was no initial pair, or COLMAP filtered the frames of a sufficiently large model.
 
-    `min_pct` percent of `num_frames` are needed; `folder` holds the database.
+    `min_pct` percent of `num_frames` are needed; `folder` contains the database.
     """
-    max_frames = max((start.frames for start in starts), default=0)
-    if not starts:
-        raise HoldprepError(f"object poses: no initial pair: {_about_pairs(folder)}")
-    if max_frames >= min_pct / 100 * num_frames:
+    if not runs:
+        raise HoldprepError(f"object poses: no initial pair: {_diagnose_initial_pairs(folder)}")
+    needed, final_frames = min_pct / 100 * num_frames, max(run.frames for run in runs)
+    if final_frames >= needed:
         return
-    if rejected := [start for start in starts if start.camera_rejected]:
+    if rejected := [run for run in runs if run.camera_rejected]:
         raise HoldprepError(
-            f"object poses: camera rejected: in {len(rejected)} of {len(starts)} models the focal length became {rejected[0].focal_ratio:.3g} "
-            f"times the picture's longer side, COLMAP takes {FOCAL_RATIOS[0]:g} to {FOCAL_RATIOS[1]:g}: give the true focal length in pixels "
-            "of images/ (object_pose.focal_px), or rotate the object further"
+            f"object poses: camera rejected: in {len(rejected)} of {len(runs)} models the focal length became "
+            f"{rejected[0].focal_ratio:.3g} times the longer image side, COLMAP accepts {FOCAL_RATIOS[0]:g} to "
+            f"{FOCAL_RATIOS[1]:g}: give the true focal length in pixels of images/ (object_pose.focal_px), or rotate the "
+            "object further"
         )
-    largest = max(starts, key=lambda start: start.most_frames)
-    if max_frames == 0 or largest.most_frames >= min_pct / 100 * num_frames:
+    largest = max(runs, key=lambda run: run.max_frames)
+    if final_frames == 0 or largest.max_frames >= needed:
         raise HoldprepError(
-            f"object poses: frames filtered: the largest of {len(starts)} models had {largest.most_frames} of {num_frames} frames and was left "
-            f"with {largest.frames}, at least {min_pct:.0f} % are needed: its points do not agree with the pictures: {_REMEDY['no pose fits']}"
+            f"object poses: frames filtered: the largest of {len(runs)} models had {largest.max_frames} of {num_frames} frames "
+            f"and {largest.frames} after filtering, at least {min_pct:.0f} % are needed: its points are not consistent with the "
+            f"images: {_REMEDY['no pose fits']}"
         )
 
 
-def _about_pairs(folder: Path) -> str:
-    """What the best pair of frames lacks to begin from, and what to try."""
+def _diagnose_initial_pairs(folder: Path) -> str:
+    """Why no pair of frames can initialise a model, and what to try."""
     with open_database(folder) as database:
         (camera,) = database.read_all_cameras()
         found = [
@@ -108,53 +112,59 @@ def _about_pairs(folder: Path) -> str:
             for pair, geometry in zip(*database.read_two_view_geometries(), strict=True)
         ]
         most = max((count for count, *_ in found), default=0)
-        if most < START_MATCHES:
+        if most < INITIAL_MATCHES:
             return (
-                f"no two frames share more than {most} verified matches, {START_MATCHES} are needed: raise object_pose.max_features or "
-                "upsample, keep more frames (lower create.stride), film slower and sharper"
+                f"no two frames share more than {most} verified matches, {INITIAL_MATCHES} are needed: raise "
+                "object_pose.max_features or upsample, keep more frames (lower create.stride), film slower and sharper"
             )
-        ranked = sorted((each for each in found if each[0] >= START_MATCHES), key=lambda each: -each[0])
-        px = {i: np.asarray(database.read_keypoints(i))[:, :2].astype(float) for i in {i for each in ranked[:_PAIRS] for i in each[1:3]}}
+        ranked = sorted((each for each in found if each[0] >= INITIAL_MATCHES), key=lambda each: -each[0])
+        tested = ranked[:_MAX_TESTED_PAIRS]
+        ids = {i for each in tested for i in each[1:3]}
+        px = {i: np.asarray(database.read_keypoints(i))[:, :2].astype(float) for i in ids}
     angles = [
         float(np.degrees(geometry.tri_angle))
-        for _, a, b, geometry in ranked[:_PAIRS]
+        for _, a, b, geometry in tested
         if pycolmap.estimate_two_view_geometry_pose(camera, px[a], camera, px[b], geometry)
     ]
     widest = max(angles, default=0.0)
-    if widest >= START_ANGLE_DEG:
-        lack = f"those seen {START_ANGLE_DEG:g} deg apart or more (at most {widest:.1f}) differ by a motion along the line of sight alone"
+    if widest >= INITIAL_ANGLE_DEG:
+        problem = (
+            f"those with a triangulation angle of {INITIAL_ANGLE_DEG:g} deg or more (at most {widest:.1f}) only move along the "
+            "line of sight"
+        )
     else:
-        lack = f"the widest angle between two views is {widest:.1f} deg, {START_ANGLE_DEG:g} are needed"
+        problem = f"the widest angle between two views is {widest:.1f} deg, {INITIAL_ANGLE_DEG:g} are needed"
     return (
-        f"{len(ranked)} pairs of frames share {START_MATCHES} matches or more, but {lack}: rotate the object further before the camera, keep a "
+        f"{len(ranked)} pairs of frames share {INITIAL_MATCHES} matches or more, but {problem}: rotate the object further, keep a "
         "longer part of the clip (create.start/create.end), or give the true camera (object_pose.focal_px)"
     )
 
 
 def require_poses(names: Sequence[str], posed: Collection[str], features: Features, min_pct: float) -> None:
-    """Raises HoldprepError when fewer than `min_pct` percent of the frames `names` are `posed`, with what the others lack."""
+    """Raises HoldprepError with the reasons when fewer than `min_pct` percent of the frames `names` are `posed`."""
     if len(posed) < min_pct / 100 * len(names):
         raise HoldprepError(
-            f"object poses: {len(posed)} of {len(names)} frames ({100 * len(posed) / len(names):.0f} %) registered, at least {min_pct:.0f} % "
-            f"are needed: {why_lost(names, posed, features)}"
+            f"object poses: {len(posed)} of {len(names)} frames ({100 * len(posed) / len(names):.0f} %) registered, at least "
+            f"{min_pct:.0f} % are needed: {explain_missing_poses(names, posed, features)}"
         )
 
 
 def require_smooth(num_trusted: int, num_frames: int, min_pct: float) -> None:
-    """Raises HoldprepError when fewer than `min_pct` percent of the frames hang together by plausible rotations."""
+    """Raises HoldprepError when fewer than `min_pct` percent of the frames are free of implausible rotations."""
     if num_trusted < min_pct / 100 * num_frames:
         raise HoldprepError(
-            f"object poses: {num_trusted} of {num_frames} frames ({100 * num_trusted / num_frames:.0f} %) registered without implausible "
-            f"rotations, at least {min_pct:.0f} % are needed: the object flips, it is symmetric, repeats itself or shows one face; put tape "
-            "with a pattern on it, keep more frames (lower create.stride), or try another seed (seed=1)"
+            f"object poses: {num_trusted} of {num_frames} frames ({100 * num_trusted / num_frames:.0f} %) registered without "
+            f"implausible rotations, at least {min_pct:.0f} % are needed: the object's pose flips, because it is symmetric, has a "
+            "repeating pattern or shows only one face; put tape with a pattern on it, keep more frames (lower create.stride), "
+            "or try another seed (seed=1)"
         )
 
 
-def why_lost(names: Sequence[str], posed: Collection[str], features: Features) -> str:
-    """What the frames without a pose lack, counted, and the remedy for the most frequent cause."""
+def explain_missing_poses(names: Sequence[str], posed: Collection[str], features: Features) -> str:
+    """Counts of the causes for frames without a pose, and the remedy for the most frequent one."""
     causes = Counter(_cause(name, posed, features) for name in names if name not in posed)
-    counted = ", ".join(f"{causes[cause]} {_LACK[cause]}" for cause in _LACK if causes[cause])
-    return f"{counted}: {_REMEDY[max(_LACK, key=lambda cause: causes[cause])]}"
+    counted = ", ".join(f"{causes[cause]} {_DESCRIPTION[cause]}" for cause in _DESCRIPTION if causes[cause])
+    return f"{counted}: {_REMEDY[max(_DESCRIPTION, key=lambda cause: causes[cause])]}"
 
 
 def _cause(name: str, posed: Collection[str], features: Features) -> Cause:
@@ -163,5 +173,5 @@ def _cause(name: str, posed: Collection[str], features: Features) -> Cause:
         return "no mask"
     if len(features.keypoints_px[name]) < MIN_MATCHES:
         return "few features"
-    seen = [len(pairs) for other, pairs in features.matches.get(name, {}).items() if other in posed]
-    return "few matches" if max(seen, default=0) < MIN_MATCHES else "no pose fits"
+    counts = [len(pairs) for other, pairs in features.matches.get(name, {}).items() if other in posed]
+    return "few matches" if max(counts, default=0) < MIN_MATCHES else "no pose fits"

@@ -1,4 +1,4 @@
-"""Where features and their matches come from: one class a backend, each of which fills COLMAP's database; all that follows is the same."""
+"""Feature backends: each one extracts and matches features and writes them to COLMAP's database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,28 @@ from holdprep.object.colmap import Crop
 
 
 class FeatureSource(Protocol):
-    """A feature backend: a small picklable object whose methods run in child processes, one after another, on a folder of crops and masks."""
+    """A feature backend: a small picklable object whose methods run in child processes, on a folder of crops and masks."""
 
     def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
-        """Find the features of every crop and write the database: frames, their camera as it begins (`K`, of the full image), keypoints on the masks."""
+        """Detect features on the masks and write frames, the initial camera `K` (3, 3) and keypoints to the database."""
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
-        """Frame name -> descriptors (M, D) float32, by which look-alikes are found."""
+        """Frame name -> descriptors (M, D) float32, for image retrieval."""
 
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
-        """Match pairs of frame names and verify them by epipolar geometry, within `max_error_px` of the enlarged crop."""
+    def match(
+        self,
+        folder: Path,
+        pairs: Sequence[tuple[str, str]],
+        max_error_px: float,
+        seed: int,
+        num_threads: int,
+    ) -> None:
+        """Match pairs of frames and verify the epipolar geometry; `max_error_px` is that of the enlarged crop."""
 
 
 @dataclass(frozen=True)
 class Sift:
-    """COLMAP's SIFT: `max_features` a frame of at least `peak_threshold` contrast."""
+    """COLMAP's SIFT: at most `max_features` per frame with a contrast of at least `peak_threshold`."""
 
     max_features: int = 3000
     peak_threshold: float = 0.0045
@@ -37,5 +44,12 @@ class Sift:
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return colmap.sift_descriptors(folder)
 
-    def match(self, folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+    def match(
+        self,
+        folder: Path,
+        pairs: Sequence[tuple[str, str]],
+        max_error_px: float,
+        seed: int,
+        num_threads: int,
+    ) -> None:
         colmap.match_sift(folder, pairs, max_error_px, seed, num_threads)

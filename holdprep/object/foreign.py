@@ -1,4 +1,4 @@
-"""Object poses that others have found: a COLMAP model (text or binary, hloc's too), HOLD's colmap/ folder, or an .npz of poses."""
+"""Import of object poses from other tools: COLMAP models (text or binary), HOLD's colmap/ folder, .npz files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +11,27 @@ from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import apply
-from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, assemble
-from holdprep.object.views import to_matrix
+from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, RawReconstruction, assemble
+from holdprep.object.single_view import to_matrix
 
-_NO_LENS = ("SIMPLE_PINHOLE", "PINHOLE")
-_MODELS = (*_NO_LENS, "SIMPLE_RADIAL")
+_PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE")
+_MODELS = (*_PINHOLE_MODELS, "SIMPLE_RADIAL")
 
 
-def read_poses(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int = MAX_GAP) -> ObjectReconstruction:
-    """Poses, camera and cloud from `path` for the frames `names` (in order of time) of images of `image_size` (width, height).
+def read_poses(
+    path: Path,
+    names: Sequence[str],
+    image_size: tuple[int, int],
+    max_gap: int = MAX_GAP,
+) -> ObjectReconstruction:
+    """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
-    A folder with COLMAP's cameras, images and points3D; one with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and
-    sparse_points_normalized.obj; or an .npz with T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it has
-    every frame. Images of a COLMAP model are matched by name without folder and suffix, or by number. Frames without a pose are filled.
+    `path` is a folder with COLMAP's cameras, images and points3D; a folder with HOLD's intrinsic.npy, o2w.npy,
+    normalization_mat.npy and sparse_points_normalized.obj; or an .npz with T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3)
+    or focal_px, and names (N,) unless it has every frame. Images of a COLMAP model are matched by name without folder and
+    suffix, or by number. Frames without a pose are filled in.
 
-    Raises HoldprepError for what is missing, unreadable, of another size or seen through a lens other than SIMPLE_RADIAL's.
+    Raises HoldprepError for missing or unreadable files, another image size, or an unsupported camera model.
     """
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path, names, image_size, max_gap)
@@ -33,7 +39,7 @@ def read_poses(path: Path, names: Sequence[str], image_size: tuple[int, int], ma
         return _read_colmap(path, names, image_size, max_gap)
     if (path / "o2w.npy").is_file():
         return _read_hold(path, names, max_gap)
-    raise HoldprepError(f"object_pose=import: {path} is no COLMAP model, no colmap/ folder of HOLD's and no .npz: check object_pose.path")
+    raise HoldprepError(f"object_pose=import: {path} is no COLMAP model, no colmap/ folder of HOLD and no .npz: check object_pose.path")
 
 
 def _read_colmap(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int) -> ObjectReconstruction:
@@ -52,25 +58,25 @@ def _read_colmap(path: Path, names: Sequence[str], image_size: tuple[int, int], 
         if t is None:
             continue
         T[t], known[t] = to_matrix(image.cam_from_world()), True
-        for seen in image.points2D:
-            if seen.has_point3D():
+        for point2D in image.points2D:
+            if point2D.has_point3D():
                 frame.append(t)
-                point.append(index_of[seen.point3D_id])
-                px.append(seen.xy - 0.5)  # COLMAP puts the first pixel's centre at 0.5
+                point.append(index_of[point2D.point3D_id])
+                px.append(point2D.xy - 0.5)  # COLMAP puts the first pixel's centre at 0.5
     xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
     colors = np.array([model.points3D[i].color for i in ids], np.uint8).reshape(-1, 3)
-    sightings = Observations(np.array(frame, int), np.array(point, int), np.array(px).reshape(-1, 2))
-    return assemble(names, K, distortion, T, known, _cloud(path, xyz), colors, sightings, max_gap)
+    observations = Observations(np.array(frame, int), np.array(point, int), np.array(px).reshape(-1, 2))
+    return assemble(RawReconstruction(names, K, T, known, _check_cloud(path, xyz), observations, distortion, colors), max_gap)
 
 
 def _camera(path: Path, cameras: Sequence[pycolmap.Camera], image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """K (3, 3) with pixel centres at whole numbers, and SIMPLE_RADIAL's k (1,) or none (0,), of the one camera that all images share."""
+    """K (3, 3) with pixel centres at integers, and SIMPLE_RADIAL's k (1,) or (0,), of the single camera of all images."""
     first = cameras[0]
     if any(c.model != first.model or not np.allclose(c.params, first.params, rtol=1e-6) for c in cameras):
-        raise HoldprepError(f"object_pose=import: {path} has several cameras, one is needed: map again with a single camera")
+        raise HoldprepError(f"object_pose=import: {path} has several cameras, one is needed: run COLMAP again with a single camera")
     if first.model.name not in _MODELS:
         raise HoldprepError(
-            f"object_pose=import: {path} has a {first.model.name} camera, {', '.join(_MODELS)} are read: undistort the images first"
+            f"object_pose=import: {path} has a {first.model.name} camera, {', '.join(_MODELS)} are supported: undistort the images first"
         )
     if (first.width, first.height) != image_size:
         raise HoldprepError(
@@ -79,7 +85,7 @@ def _camera(path: Path, cameras: Sequence[pycolmap.Camera], image_size: tuple[in
         )
     K = np.asarray(first.calibration_matrix(), np.float64)
     K[:2, 2] -= 0.5
-    return K, np.zeros(0) if first.model.name in _NO_LENS else np.array(first.params[3:], float)
+    return K, np.zeros(0) if first.model.name in _PINHOLE_MODELS else np.array(first.params[3:], float)
 
 
 def _read_hold(path: Path, names: Sequence[str], max_gap: int) -> ObjectReconstruction:
@@ -96,15 +102,18 @@ def _read_hold(path: Path, names: Sequence[str], max_gap: int) -> ObjectReconstr
         raise HoldprepError(f"object_pose=import: {path} lacks {file.name}")
     canonical = np.asarray(trimesh.load(file, process=False).vertices, np.float64)  # type: ignore[attr-defined]
     points = apply(np.linalg.inv(arrays["normalization_mat"]), canonical)
-    return _without_sightings(path, names, arrays["intrinsic"], arrays["o2w"], np.ones(len(names), bool), points, max_gap)
+    raw = RawReconstruction(names, arrays["intrinsic"], arrays["o2w"], np.ones(len(names), bool), points)
+    return assemble(_check_raw(path, raw), max_gap)
 
 
 def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int) -> ObjectReconstruction:
     with np.load(path, allow_pickle=False) as file:
         found = dict(file)
-    lacking = [key for key in ("T_cam_obj", "points_obj") if key not in found] + ["K or focal_px"] * (not {"K", "focal_px"} & set(found))
-    if lacking:
-        raise HoldprepError(f"object_pose=import: {path} lacks {', '.join(lacking)}")
+    missing = [key for key in ("T_cam_obj", "points_obj") if key not in found]
+    if not {"K", "focal_px"} & set(found):
+        missing.append("K or focal_px")
+    if missing:
+        raise HoldprepError(f"object_pose=import: {path} lacks {', '.join(missing)}")
     given = np.asarray(found["T_cam_obj"], np.float64)
     if "names" not in found and len(given) != len(names):
         raise HoldprepError(f"object_pose=import: {path} has {len(given)} poses and no names, images/ has {len(names)} frames")
@@ -116,36 +125,36 @@ def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int], max
             T[t], known[t] = pose, True
     if not known.any():
         raise HoldprepError(f"object_pose=import: {path} has no finite pose")
-    return _without_sightings(path, names, K, T, known, np.asarray(found["points_obj"], np.float64), max_gap)
+    raw = RawReconstruction(names, K, T, known, np.asarray(found["points_obj"], np.float64))
+    return assemble(_check_raw(path, raw), max_gap)
 
 
-def _without_sightings(
-    path: Path, names: Sequence[str], K: np.ndarray, T: np.ndarray, known: np.ndarray, points: np.ndarray, max_gap: int
-) -> ObjectReconstruction:
-    off = np.abs(T[:, :3, :3] @ np.swapaxes(T[:, :3, :3], 1, 2) - np.eye(3)).max(axis=(1, 2))
-    if off.max() > 1e-3:
-        raise HoldprepError(
-            f"object_pose=import: {path}: the pose of frame {names[int(off.argmax())]} is no rotation (off by {off.max():.2g})"
-        )
-    nothing = Observations(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)))
-    grey = np.full((len(points), 3), 128, np.uint8)
-    return assemble(names, K, np.zeros(0), T, known, _cloud(path, points), grey, nothing, max_gap)
+def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
+    """`raw` itself; raises HoldprepError if its poses are not rigid or its cloud is unusable."""
+    R = raw.T_cam_obj[:, :3, :3]
+    error = np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max(axis=(1, 2))
+    if error.max() > 1e-3:
+        name = raw.names[int(error.argmax())]
+        raise HoldprepError(f"object_pose=import: {path}: the pose of frame {name} is no rotation (R R^T - I is {error.max():.2g})")
+    _check_cloud(path, raw.points_obj)
+    return raw
 
 
-def _cloud(path: Path, points: np.ndarray) -> np.ndarray:
+def _check_cloud(path: Path, points: np.ndarray) -> np.ndarray:
+    """`points` itself; raises HoldprepError unless it is (N, 3) with at least 4 finite points."""
     if len(points) < 4 or points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise HoldprepError(f"object_pose=import: {path} has a cloud of shape {points.shape}, 4 finite points or more are needed")
     return points
 
 
 def _frames(path: Path, found: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """Index of the frame that each name stands for: the same name, or the same number; None for those of no frame."""
+    """Frame index of each name in `found`, by equal name or equal number; None if there is no such frame."""
     numbers = {int(name): t for t, name in enumerate(names) if name.isdecimal()}
     index = {name: t for t, name in enumerate(names)}
     frames = [index.get(name, numbers.get(int(name)) if name.isdecimal() else None) for name in found]
     if all(t is None for t in frames):
         raise HoldprepError(
-            f"object_pose=import: none of the {len(found)} poses of {path} is that of a frame of images/ "
+            f"object_pose=import: none of the {len(found)} poses of {path} belongs to a frame of images/ "
             f"(first: {found[0] if found else 'none'}, images/ has {names[0]}): names must agree"
         )
     return frames

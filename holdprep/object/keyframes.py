@@ -1,32 +1,33 @@
-"""Which frames of a long video are mapped: those between are found afterwards, each from a model that is whole already.
+"""Keyframe selection: the frames of a long video that are mapped incrementally.
 
-Mapping costs the more the more frames a model holds, and frames that look like their neighbours add little to it. The others are solved
-against the model as lost frames are, and all are adjusted together.
+The cost of mapping grows with the number of frames, and frames similar to their neighbours add little. The other frames are
+registered by PnP against the finished model, and bundle-adjusted with it.
 """
 
 from collections.abc import Sequence
 
 from holdprep.object.colmap import Features
 
-_WANTED = 200  # frames of a model, where the video allows it
-_MAX_STEP = 4  # frames from one to the next, as far as resection reaches
-_KEEPS, _LEAST = 0.5, 60  # matches with the frame mapped last: of those that its next frame has, and in number
+_TARGET_KEYFRAMES = 200
+_MAX_STEP = 4  # frames between keyframes, at most the neighbour gap of PnP
+_MIN_MATCH_RATIO = 0.5  # matches with the previous keyframe, relative to those of the frame right after it
+_MIN_MATCHES = 60  # matches with the previous keyframe
 
 
-def key_frames(names: Sequence[str], features: Features) -> list[str]:
-    """The frames to map, in the order of `names`, which is that of time: all of a short video, about 200 of a longer one.
+def select_keyframes(names: Sequence[str], features: Features) -> list[str]:
+    """The frames to map, out of `names` in temporal order: all of a short video, about 200 of a longer one.
 
-    Between two of them lie at most three others, and fewer where the picture changes so fast that they would have too few matches.
+    At most three frames are skipped between keyframes, fewer where the image changes so fast that too few matches remain.
     """
-    step = min(-(-len(names) // _WANTED), _MAX_STEP)
-    at = [0]
-    while at[-1] < len(names) - 1:
-        last = at[-1]
-        enough = max(_LEAST, _KEEPS * _matches(names, features, last, last + 1))
-        near = range(last + 2, min(last + step, len(names) - 1) + 1)
-        at.append(next((t for t in reversed(near) if _matches(names, features, last, t) >= enough), last + 1))
-    return [names[t] for t in at]
+    step = min(-(-len(names) // _TARGET_KEYFRAMES), _MAX_STEP)
+    keys = [0]
+    while keys[-1] < len(names) - 1:
+        last = keys[-1]
+        needed = max(_MIN_MATCHES, _MIN_MATCH_RATIO * _num_matches(names, features, last, last + 1))
+        candidates = range(last + 2, min(last + step, len(names) - 1) + 1)
+        keys.append(next((t for t in reversed(candidates) if _num_matches(names, features, last, t) >= needed), last + 1))
+    return [names[t] for t in keys]
 
 
-def _matches(names: Sequence[str], features: Features, a: int, b: int) -> int:
+def _num_matches(names: Sequence[str], features: Features, a: int, b: int) -> int:
     return len(features.matches.get(names[a], {}).get(names[b], ()))

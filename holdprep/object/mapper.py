@@ -1,193 +1,214 @@
-"""Incremental mapping in the order of time: COLMAP's mapper, told which frame comes next and which of a plane's two poses continues the motion.
+"""Incremental mapping in temporal order, which resolves the planar pose ambiguity by continuity of motion.
 
-COLMAP takes the frame that sees most points next, whatever its time, and keeps the pose that a random sample liked best. In a video the
-next frame is the neighbour of one that is known, and its pose is near that one's: where one face shows, this tells a pose from its
-mirror image before the wrong one has drawn others after it.
+COLMAP registers the frame that sees most points next, regardless of its time, and keeps the pose that RANSAC prefers. In
+a video the next frame should be a temporal neighbour of a registered one, with a similar pose. Where one face is visible,
+this rejects the flipped pose before further frames are registered against it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pycolmap
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
-from holdprep.object.colmap import Crop, Model, open_database, read_model
-from holdprep.object.diagnosis import FOCAL_RATIOS, MIN_MATCHES, START_ANGLE_DEG, START_MATCHES, Start
-from holdprep.object.views import to_matrix, turn_cost, views
+from holdprep.object.colmap import Model, open_database, read_model
+from holdprep.object.diagnosis import FOCAL_RATIOS, INITIAL_ANGLE_DEG, INITIAL_MATCHES, MIN_MATCHES, MappingRun
+from holdprep.object.single_view import PoseHypothesis, pose_hypotheses, rotation_cost, to_matrix
+from holdprep.object.workspace import Workspace
 
-_START_ANGLES_DEG = (16.0, START_ANGLE_DEG)  # of triangulation between the first two frames, the wanted one first
-_APART_FRAMES = 0.06  # of all: mappings that begin closer to one another than this fail alike
-_GROWTH = 1.2  # all is adjusted each time that the model has grown by this factor
-_KNOWS_FOCAL = 5  # frames; fewer do not determine a focal length
-_MIN_ANGLE_DEG = 3.0  # points seen under smaller angles have depths that agree with any motion
-_TRIALS = 3
-_ENOUGH = 0.3  # of the frames: a model with fewer came from a bad start
+_INITIAL_ANGLES_DEG = (16.0, INITIAL_ANGLE_DEG)  # triangulation angle of the initial pair, the preferred one first
+_INITIAL_SEPARATION = 0.06  # share of the frames between initial pairs: pairs closer in time tend to fail alike
+_GROWTH = 1.2  # global bundle adjustment each time the model has grown by this factor
+_MIN_FRAMES_FOR_FOCAL = 5  # fewer do not constrain a focal length
+_MIN_TRIANGULATION_DEG = 3.0  # the depth of points with smaller angles is unconstrained
+_MAX_TRIALS = 3  # of registering a frame
+_SUFFICIENT_SHARE = 0.3  # of the keyframes; a smaller model had a bad initial pair
 
 
-def map_in_time(
-    folder: Path, crop: Crop, names: Sequence[str], keys: Sequence[str], number: int, num_mappings: int, seed: int, *, refine_focal: bool
-) -> tuple[list[Model], list[Start]]:
-    """The models of mapping `number` of `num_mappings`, which take turns at the pairs of frames to begin from; it goes on while its models
-    stay small.
+def map_in_temporal_order(
+    workspace: Workspace,
+    num_mappings: int,
+    seed: int,
+    number: int,
+) -> tuple[list[Model], list[MappingRun]]:
+    """Run mapping `number` of `num_mappings` over `workspace.keys`; the mappings share the initial pairs between them.
 
-    `names` is the order of time, `keys` those that are mapped. Of `folder` the database is read, models are written to sparse_<number>. Most
-    frames first, each with points; empty where no pair can be begun from. Beside them what became of every pair that it began from.
+    Further initial pairs are tried while the models stay small. Returns the models, largest first, each with points (none
+    if there is no initial pair), and how mapping ended for every initial pair. Models are written to sparse_<number>.
     Single-threaded, so that the same seed gives the same models.
     """
-    mapping = _Mapping(folder, names, keys, seed, refine_focal)
+    mapping = _Mapping(workspace, seed + number)
     models: list[Model] = []
-    starts: list[Start] = []
-    for i, (a, b) in islice(enumerate(mapping.starts()), number, None, num_mappings):
-        reconstruction, start = mapping.run(a, b)
-        starts.append(start)
-        path = folder / f"sparse_{number}" / str(i)
+    runs: list[MappingRun] = []
+    for i, (a, b) in islice(enumerate(mapping.initial_pairs()), number, None, num_mappings):
+        reconstruction, run = mapping.reconstruct(a, b)
+        runs.append(run)
+        path = workspace.folder / f"sparse_{number}" / str(i)
         path.mkdir(parents=True, exist_ok=True)
         reconstruction.write(path)
-        if start.frames:
-            models.append(read_model(reconstruction, crop, number, path))
-        if start.frames >= _ENOUGH * len(keys):
+        if run.frames:
+            models.append(read_model(reconstruction, workspace.crop, number, path))
+        if run.frames >= _SUFFICIENT_SHARE * len(workspace.keys):
             break
-    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations)), starts
+    return sorted(models, key=lambda model: (-len(model.poses), -model.num_observations)), runs
 
 
 class _Mapping:
-    def __init__(self, folder: Path, names: Sequence[str], keys: Sequence[str], seed: int, refine_focal: bool) -> None:
+    """COLMAP's incremental mapper on the database of a workspace, restricted to its keyframes."""
+
+    def __init__(self, workspace: Workspace, seed: int) -> None:
         self.options = options = pycolmap.IncrementalPipelineOptions()
         options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
         options.num_threads = options.mapper.num_threads = 1
         options.ba_refine_principal_point = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
-        options.ba_refine_extra_params = False  # a lens shows in the whole model only
-        options.mapper.init_min_num_inliers = START_MATCHES
+        options.ba_refine_extra_params = False  # radial distortion is only constrained by the complete model
+        options.mapper.init_min_num_inliers = INITIAL_MATCHES
         options.mapper.abs_pose_min_num_inliers = MIN_MATCHES
         options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RATIOS
         options.ba_global_max_refinements = 2
-        options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_ANGLE_DEG
-        self.refine_focal = refine_focal
-        self.at = options.get_mapper()
-        with open_database(folder) as database:
-            loading = pycolmap.DatabaseCacheOptions()
-            loading.min_num_matches, loading.image_names = MIN_MATCHES, {f"{name}.png" for name in keys}
-            self.cache = pycolmap.DatabaseCache.create(database, loading)
+        options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_TRIANGULATION_DEG
+        self.refine_focal = workspace.refine_focal
+        self.mapper_options = options.get_mapper()
+        with open_database(workspace.folder) as database:
+            cache_options = pycolmap.DatabaseCacheOptions()
+            cache_options.min_num_matches = MIN_MATCHES
+            cache_options.image_names = {f"{name}.png" for name in workspace.keys}
+            self.cache = pycolmap.DatabaseCache.create(database, cache_options)
             geometries = zip(*database.read_two_view_geometries(), strict=True)
         self.geometries = [(*pycolmap.pair_id_to_image_pair(pair), geometry) for pair, geometry in geometries]
         self.mapper = pycolmap.IncrementalMapper(self.cache)
-        time = {f"{name}.png": t for t, name in enumerate(names)}
+        time = {f"{name}.png": t for t, name in enumerate(workspace.names)}
         self.time = {i: time[image.name] for i, image in self.cache.images.items()}
-        self.apart = _APART_FRAMES * len(names)
+        self.min_separation = _INITIAL_SEPARATION * len(workspace.names)
 
-    def starts(self) -> Iterator[tuple[int, int]]:
-        """Pairs of images to begin from, those that see more than one plane first, then by matches; apart from one another in time."""
-        solid = (pycolmap.TwoViewGeometryConfiguration.CALIBRATED, pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED)
+    def initial_pairs(self) -> Iterator[tuple[int, int]]:
+        """Pairs of image ids to initialise from, non-planar geometries first, then by matches; separated in time.
+
+        Sets the mapper's minimal triangulation angle to the one that the pair fulfils.
+        """
+        non_planar = (pycolmap.TwoViewGeometryConfiguration.CALIBRATED, pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED)
         ranked = sorted(
-            (geometry.config not in solid, -len(geometry.inlier_matches), a, b)
+            (geometry.config not in non_planar, -len(geometry.inlier_matches), a, b)
             for a, b, geometry in self.geometries
-            if len(geometry.inlier_matches) >= START_MATCHES and a in self.time and b in self.time
+            if len(geometry.inlier_matches) >= INITIAL_MATCHES and a in self.time and b in self.time
         )
-        taken: list[int] = []
-        for self.at.init_min_tri_angle in _START_ANGLES_DEG:
+        used: list[int] = []
+        for angle_deg in _INITIAL_ANGLES_DEG:
+            self.mapper_options.init_min_tri_angle = angle_deg
             for _, _, a, b in ranked:
-                if all(abs(self.time[a] - t) > self.apart for t in taken) and self._between(a, b) is not None:
-                    taken.append(self.time[a])
+                separated = all(abs(self.time[a] - t) > self.min_separation for t in used)
+                if separated and self._estimate_two_view(a, b) is not None:
+                    used.append(self.time[a])
                     yield a, b
 
-    def _between(self, a: int, b: int) -> pycolmap.Rigid3d | None:
+    def _estimate_two_view(self, a: int, b: int) -> pycolmap.Rigid3d | None:
+        """Relative pose of an initial pair, None if it has too few inliers or too small an angle."""
         self.mapper.begin_reconstruction(pycolmap.Reconstruction())
-        found = self.mapper.estimate_initial_two_view_geometry(self.at, a, b)
+        relative = self.mapper.estimate_initial_two_view_geometry(self.mapper_options, a, b)
         self.mapper.end_reconstruction(True)
-        return found
+        return relative
 
-    def run(self, a: int, b: int) -> tuple[pycolmap.Reconstruction, Start]:
-        """The model that grows from images a and b, and what became of it."""
+    def reconstruct(self, a: int, b: int) -> tuple[pycolmap.Reconstruction, MappingRun]:
+        """Grow a model from the initial pair of images a and b."""
         reconstruction = pycolmap.Reconstruction()
-        between = self._between(a, b)
+        relative = self._estimate_two_view(a, b)
         self.mapper.begin_reconstruction(reconstruction)
-        most_frames, focal_ratio = 0, 1.0
-        if between is None:
-            return reconstruction, Start(0, 0, focal_ratio)
-        self.mapper.register_initial_image_pair(self.at, a, b, between)
-        for first in (a, b):
-            self.mapper.triangulate_image(self.options.get_triangulation(), first)
-        focal_ratio = self._adjust_all(reconstruction)
+        max_frames, focal_ratio = 0, 1.0
+        if relative is None:
+            return reconstruction, MappingRun(0, 0, focal_ratio)
+        self.mapper.register_initial_image_pair(self.mapper_options, a, b, relative)
+        for image in (a, b):
+            self.mapper.triangulate_image(self.options.get_triangulation(), image)
+        focal_ratio = self._refine_globally(reconstruction)
         frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
         trials = dict.fromkeys(self.time, 0)
-        while (image := self._add_next(reconstruction, trials)) is not None:
-            self.mapper.triangulate_image(self.options.get_triangulation(), image)
+        while (next_image := self._register_next(reconstruction, trials)) is not None:
+            self.mapper.triangulate_image(self.options.get_triangulation(), next_image)
             self.mapper.iterative_local_refinement(
                 self.options.ba_local_max_refinements,
                 self.options.ba_local_max_refinement_change,
-                self.at,
+                self.mapper_options,
                 self.options.get_local_bundle_adjustment(),
                 self.options.get_triangulation(),
-                image,
+                next_image,
             )
-            most_frames = max(most_frames, reconstruction.num_reg_frames())
+            max_frames = max(max_frames, reconstruction.num_reg_frames())
             if reconstruction.num_reg_frames() >= _GROWTH * frames or reconstruction.num_points3D() >= _GROWTH * points:
-                focal_ratio = self._adjust_all(reconstruction)
+                focal_ratio = self._refine_globally(reconstruction)
                 frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
         if reconstruction.num_reg_frames():
-            focal_ratio = self._adjust_all(reconstruction)
+            focal_ratio = self._refine_globally(reconstruction)
         self.mapper.end_reconstruction(False)
-        # frames may outlive the last of their points: nothing supports their poses then
-        left = reconstruction.num_reg_frames() if reconstruction.num_points3D() else 0
-        return reconstruction, Start(max(most_frames, 2), left, focal_ratio)
+        # frames can stay registered after all their points were filtered: nothing supports their poses then
+        final = reconstruction.num_reg_frames() if reconstruction.num_points3D() else 0
+        return reconstruction, MappingRun(max(max_frames, 2), final, focal_ratio)
 
-    def _adjust_all(self, reconstruction: pycolmap.Reconstruction) -> float:
-        """Adjust and filter; returns the focal length by which COLMAP judges the camera, over the longer side of its picture."""
-        self.options.ba_refine_focal_length = self.refine_focal and reconstruction.num_reg_frames() >= _KNOWS_FOCAL
+    def _refine_globally(self, reconstruction: pycolmap.Reconstruction) -> float:
+        """Global bundle adjustment and filtering; returns focal length / longer image side, which COLMAP limits."""
+        self.options.ba_refine_focal_length = self.refine_focal and reconstruction.num_reg_frames() >= _MIN_FRAMES_FOR_FOCAL
         self.mapper.iterative_global_refinement(
             self.options.ba_global_max_refinements,
             self.options.ba_global_max_refinement_change,
-            self.at,
+            self.mapper_options,
             self.options.get_global_bundle_adjustment(),
             self.options.get_triangulation(),
         )
         (camera,) = reconstruction.cameras.values()
-        self.mapper.filter_frames(self.at)
+        self.mapper.filter_frames(self.mapper_options)
         return float(camera.mean_focal_length() / max(camera.width, camera.height))
 
-    def _add_next(self, reconstruction: pycolmap.Reconstruction, trials: dict[int, int]) -> int | None:
-        """Register the frame nearest in time to those that are; returns its image, None when no further one can be."""
+    def _register_next(self, reconstruction: pycolmap.Reconstruction, trials: dict[int, int]) -> int | None:
+        """Register the frame nearest in time to the registered ones; returns its image id, None if none can be registered."""
         known = {self.time[i]: to_matrix(reconstruction.image(i).cam_from_world()) for i in reconstruction.reg_image_ids()}
         if not known:
             return None
         times = np.array(sorted(known))
-        seen = {
+        visible = {
             i: self.mapper.observation_manager.num_visible_points3D(i)
             for i, t in self.time.items()
-            if t not in known and trials[i] < _TRIALS
+            if t not in known and trials[i] < _MAX_TRIALS
         }
-        todo = [i for i, count in seen.items() if count >= MIN_MATCHES]
-        for image in sorted(todo, key=lambda i: (int(np.abs(times - self.time[i]).min()), trials[i], -seen[i])):
+        candidates = [i for i, count in visible.items() if count >= MIN_MATCHES]
+        for image in sorted(candidates, key=lambda i: (int(np.abs(times - self.time[i]).min()), trials[i], -visible[i])):
             trials[image] += 1
-            if self.mapper.register_next_image(self.at, image):
-                self._choose(reconstruction, image, known)
+            if self.mapper.register_next_image(self.mapper_options, image):
+                self._select_pose(reconstruction, image, known)
                 return image
         return None
 
-    def _choose(self, reconstruction: pycolmap.Reconstruction, image_id: int, known: dict[int, np.ndarray]) -> None:
-        """Give a newly registered frame the pose that explains its points and continues the motion of the frames `known`."""
+    def _select_pose(self, reconstruction: pycolmap.Reconstruction, image_id: int, known: dict[int, np.ndarray]) -> None:
+        """Set a newly registered image to the pose hypothesis of least cost, given the `known` poses (4, 4) by time."""
         image = reconstruction.image(image_id)
-        seen = [(p.xy, reconstruction.point3D(p.point3D_id).xyz) for p in image.points2D if p.has_point3D()]
-        px, xyz = (np.array(x) for x in zip(*seen, strict=True))
-        gap, expected = continued(known, self.time[image_id])
-        found = views([to_matrix(image.cam_from_world()), *expected], px, xyz, reconstruction.camera(image.camera_id))
-        R = expected[-1][:3, :3]
-        best = min(found, key=lambda view: view.cost + float(turn_cost(rotation_angle_deg(R, view.T_cam_obj[:3, :3]), gap)))
+        observed = [(p.xy, reconstruction.point3D(p.point3D_id).xyz) for p in image.points2D if p.has_point3D()]
+        px, xyz = (np.array(x) for x in zip(*observed, strict=True))
+        gap, priors = predict_pose(known, self.time[image_id])
+        initial = [to_matrix(image.cam_from_world()), *priors]
+        hypotheses = pose_hypotheses(initial, px, xyz, reconstruction.camera(image.camera_id))
+        R = priors[-1][:3, :3]
+
+        def cost(hypothesis: PoseHypothesis) -> float:
+            return hypothesis.cost + float(rotation_cost(rotation_angle_deg(R, hypothesis.T_cam_obj[:3, :3]), gap))
+
+        best = min(hypotheses, key=cost)
         reconstruction.frame(image.frame_id).set_cam_from_world(image.camera_id, pycolmap.Rigid3d(best.T_cam_obj[:3]))
 
 
-def continued(known: dict[int, np.ndarray], t: int) -> tuple[int, list[np.ndarray]]:
-    """Frames from time `t` to the nearest known one, that one's pose, and what it becomes at `t` if the motion before goes on evenly."""
+def predict_pose(known: dict[int, np.ndarray], t: int) -> tuple[int, list[np.ndarray]]:
+    """Prior poses (4, 4) at time `t`: the nearest known one and its extrapolation at constant velocity.
+
+    Returns the gap in frames to the nearest known pose and the priors. There is no extrapolation if no second known pose is
+    near enough on the same side.
+    """
     nearest, *others = sorted(known, key=lambda s: (abs(s - t), s))
-    gap, expected = abs(nearest - t), [known[nearest]]
+    gap, priors = abs(nearest - t), [known[nearest]]
     before = [s for s in others if (s - t) * (nearest - t) > 0 and abs(s - nearest) <= 2 * gap]
     if before:
         share = (t - nearest) / (nearest - before[0])
         a, b = known[before[0]], known[nearest]
-        turn = Rotation.from_matrix(b[:3, :3] @ a[:3, :3].T).as_rotvec()
-        expected.append(from_rt(Rotation.from_rotvec(share * turn).as_matrix() @ b[:3, :3], b[:3, 3] + share * (b[:3, 3] - a[:3, 3])))
-    return gap, expected
+        rotvec = Rotation.from_matrix(b[:3, :3] @ a[:3, :3].T).as_rotvec()
+        R = Rotation.from_rotvec(share * rotvec).as_matrix() @ b[:3, :3]
+        priors.append(from_rt(R, b[:3, 3] + share * (b[:3, 3] - a[:3, 3])))
+    return gap, priors

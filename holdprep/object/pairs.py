@@ -1,4 +1,4 @@
-"""Which frames to match: all of them while that is cheap, else neighbours in time and look-alikes."""
+"""Selection of frame pairs to match: all pairs in short videos, else temporal neighbours and image retrieval."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -12,36 +12,36 @@ _NUM_WORDS = 32
 Frame = TypeVar("Frame")
 
 
-def neighbours(frames: Sequence[Frame], reach: int) -> list[tuple[Frame, Frame]]:
-    """Pairs of frames (names or numbers) at most `reach` apart in `frames`, which is in order of time."""
-    return [(a, b) for i, a in enumerate(frames) for b in frames[i + 1 : i + 1 + reach]]
+def temporal_neighbours(frames: Sequence[Frame], max_distance: int) -> list[tuple[Frame, Frame]]:
+    """Pairs of frames (names or indices) at most `max_distance` apart in `frames`, which are in temporal order."""
+    return [(a, b) for i, a in enumerate(frames) for b in frames[i + 1 : i + 1 + max_distance]]
 
 
-def choose_pairs(
+def select_pairs(
     names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, exhaustive_frames: int, seed: int
 ) -> list[tuple[str, str]]:
-    """Pairs of frame names, `names` being in order of time.
+    """Pairs out of the frames `names`, which are in temporal order.
 
-    Up to `exhaustive_frames` frames: every pair. Beyond: for each frame half of `num_pairs` neighbours in time and as many of the
-    frames most alike by VLAD (Jegou et al. 2010) over the SIFT descriptors (M, 128). Any number of pairs for any number of frames.
+    Up to `exhaustive_frames` frames, every pair. Above, each frame gets about `num_pairs` partners: half of them temporal
+    neighbours, half the most similar frames by VLAD (Jegou et al. 2010) over local descriptors (M, D).
     """
     total = len(names)
     if total <= exhaustive_frames or num_pairs >= total - 1:
         return list(combinations(names, 2))
-    window = max(1, num_pairs // 4)  # each neighbour in time serves both frames
-    chosen = set(neighbours(range(total), window))
-    likeness = 1.0 - cdist(*2 * [_vlad([descriptors[name] for name in names], seed)], "sqeuclidean") / 2
+    window = max(1, num_pairs // 4)  # each pair of temporal neighbours counts for both frames
+    selected = set(temporal_neighbours(range(total), window))
+    similarity = 1.0 - cdist(*2 * [_vlad([descriptors[name] for name in names], seed)], "sqeuclidean") / 2
     for i in range(total):
-        likeness[i, max(i - window, 0) : i + window + 1] = -np.inf
-        best = np.argsort(-likeness[i], kind="stable")[: num_pairs - 2 * window]
-        chosen |= {(min(i, int(j)), max(i, int(j))) for j in best if np.isfinite(likeness[i, j])}
-    return [(names[i], names[j]) for i, j in sorted(chosen)]
+        similarity[i, max(i - window, 0) : i + window + 1] = -np.inf
+        best = np.argsort(-similarity[i], kind="stable")[: num_pairs - 2 * window]
+        selected |= {(min(i, int(j)), max(i, int(j))) for j in best if np.isfinite(similarity[i, j])}
+    return [(names[i], names[j]) for i, j in sorted(selected)]
 
 
 def _vlad(per_frame: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """(T, D) unit descriptors of whole frames: residuals to k-means words, power-normalised."""
-    everything = np.concatenate(per_frame).astype(np.float32)
-    sample = everything[np.random.default_rng(seed).permutation(len(everything))[:20000]]
+    """(T, D) global image descriptors of unit length: residuals to k-means words, power-normalised."""
+    stacked = np.concatenate(per_frame).astype(np.float32)
+    sample = stacked[np.random.default_rng(seed).permutation(len(stacked))[:20000]]
     cv2.setRNGSeed(seed)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1.0)
     labels = np.zeros((len(sample), 1), np.int32)

@@ -1,4 +1,4 @@
-"""What a wrong reconstruction cannot hide: its cloud against the masks, and how its frames hang together."""
+"""Plausibility metrics that reveal a wrong reconstruction: point cloud against masks, field of view, gaps."""
 
 from collections.abc import Sequence
 
@@ -13,46 +13,50 @@ def longest_gap(known: np.ndarray) -> int:
 
 
 def field_of_view_deg(focal_px: float, image_size: tuple[int, int]) -> float:
-    """Angle that the longer side of a picture (width, height) subtends."""
+    """Field of view along the longer side of an image (width, height)."""
     return float(np.degrees(2 * np.arctan(max(image_size) / 2 / focal_px)))
 
 
-def cloud_outside_pct(px: np.ndarray, masks: Sequence[np.ndarray], hidden: Sequence[np.ndarray], margin_px: int = 3) -> float:
-    """Median over frames: share in percent of the cloud's projections px (T, N, 2) that fall neither on the object's mask (H, W) nor on
-    what may hide it, `hidden` (H, W), both bool and widened by `margin_px`.
+def cloud_outside_pct(
+    px: np.ndarray,
+    masks: Sequence[np.ndarray],
+    occluders: Sequence[np.ndarray],
+    margin_px: int = 3,
+) -> float:
+    """Percentage of the projected cloud px (T, N, 2) outside of the object's masks and occluders; median over frames.
 
-    An opaque body projects into its own outline from everywhere: a cloud that does not is not that body's, or its pose is wrong. Points
-    off the picture are not judged, nor are frames without a mask. NaN when none is left.
+    Masks and occluders are (H, W) bool, dilated by `margin_px`. An object projects into its silhouette in every view, so
+    points outside indicate a wrong cloud or pose. Points outside of the image and frames without a mask are ignored; NaN if
+    no frame remains.
     """
     kernel = np.ones((2 * margin_px + 1, 2 * margin_px + 1), np.uint8)
     shares = []
-    for points, mask, other in zip(px, masks, hidden, strict=True):
-        x, y = _seen(points, mask.shape).T
+    for points, mask, occluder in zip(px, masks, occluders, strict=True):
+        x, y = _inside(points, mask.shape).T
         if mask.any() and len(x):
-            allowed = cv2.dilate((mask | other).astype(np.uint8), kernel) > 0
+            allowed = cv2.dilate((mask | occluder).astype(np.uint8), kernel) > 0
             shares.append(100 * float(1 - allowed[y, x].mean()))
     return float(np.median(shares)) if shares else float("nan")
 
 
 def mask_covered_pct(px: np.ndarray, masks: Sequence[np.ndarray]) -> float:
-    """Median over frames: share in percent of the object's mask (H, W) bool inside the convex outline of the cloud's projections px
-    (T, N, 2).
+    """Percentage of the masks (H, W) bool inside the convex hull of the projected cloud px (T, N, 2); median over frames.
 
-    A cloud of one face only, or one squeezed flat, leaves most of the mask bare in some views. NaN when no frame has a mask.
+    A cloud of a single face, or a flattened one, leaves most of the mask uncovered in some views. NaN if no frame has a mask.
     """
     shares = []
     for points, mask in zip(px, masks, strict=True):
-        near = _seen(points, mask.shape)
+        pixels = _inside(points, mask.shape)
         if not mask.any():
             continue
         hull = np.zeros(mask.shape, np.uint8)
-        if len(near) >= 3:
-            cv2.fillConvexPoly(hull, cv2.convexHull(near.astype(np.int32)), 1)
+        if len(pixels) >= 3:
+            cv2.fillConvexPoly(hull, cv2.convexHull(pixels.astype(np.int32)), 1)
         shares.append(100 * float(hull[mask].mean()))
     return float(np.median(shares)) if shares else float("nan")
 
 
-def _seen(points_px: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Whole pixels (x, y) of the points inside a picture of `shape` (H, W)."""
-    whole = np.round(points_px[np.isfinite(points_px).all(axis=1)])
-    return whole[((whole >= 0) & (whole < (shape[1], shape[0]))).all(axis=1)].astype(int)
+def _inside(points_px: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(M, 2) whole pixels (x, y) of the points inside an image of `shape` (H, W)."""
+    rounded = np.round(points_px[np.isfinite(points_px).all(axis=1)])
+    return rounded[((rounded >= 0) & (rounded < (shape[1], shape[0]))).all(axis=1)].astype(int)

@@ -1,13 +1,15 @@
-"""Object poses from a video: COLMAP's incremental SfM on object crops, told what a video knows.
+"""Structure from motion on object crops: object poses and a sparse point cloud from a video.
 
-COLMAP registers every frame of a box at 1 px and still has it flipped where one face shows (a plane has two poses with nearly the
-same picture). So mapping follows time (mapper.py), over some of a long video's frames (keyframes.py); several mappings begin at different
-frames; where they tell different stories the matches decide (evidence.py), and so they do on stretches that all of them may have upside
-down (reversal.py); every frame is then solved anew against the model (repair.py), and what stays undecided is told.
+COLMAP alone registers every frame of a box with 1 px error and still flips it where only one face is visible, because a
+plane has two poses with nearly the same image. Therefore frames are mapped in temporal order (mapper.py), in long videos
+only keyframes (keyframes.py). Several mappings start from different frames; where they disagree, the match cost selects
+(model_selection.py), and it also tests ranges that all of them may have flipped (flip_resolution.py). Finally every frame
+is re-estimated by PnP and bundle-adjusted (refinement.py). Frames that remain ambiguous are reported.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -20,108 +22,85 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, diagnosis, trajectory
 from holdprep.object.child import Children
-from holdprep.object.evidence import alike
-from holdprep.object.features import FeatureSource, Sift
-from holdprep.object.keyframes import key_frames
-from holdprep.object.mapper import map_in_time
-from holdprep.object.pairs import choose_pairs, neighbours
-from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction
-from holdprep.object.repair import rotations, settle
+from holdprep.object.features import FeatureSource
+from holdprep.object.keyframes import select_keyframes
+from holdprep.object.mapper import map_in_temporal_order
+from holdprep.object.model_selection import rotation_agreement
+from holdprep.object.options import SfmOptions
+from holdprep.object.pairs import select_pairs, temporal_neighbours
+from holdprep.object.reconstruction import ObjectReconstruction
+from holdprep.object.refinement import refine_and_assemble
+from holdprep.object.workspace import Workspace
 
-SIFT = Sift()
-_MIN_MASK_PX = 400  # smaller objects carry no features worth the name
-_NEIGHBOURS = 6  # frames in time that each is matched with, whether it is mapped or not
-_FURTHER = 2  # mappings that are made at a time while the first ones disagree
-_SAME_STORY = 0.98  # share of frames; what is left over the matches decide
+_MIN_MASK_PX = 400  # smaller objects have no useful features
+_NEIGHBOURS = 6  # temporal neighbours that every frame is matched with, mapped or not
+_ADDITIONAL_MAPPINGS = 2  # run at a time while the first ones disagree
+_MIN_LARGEST_MODEL = 0.3  # share of the keyframes; if no model reaches it, further mappings do not help
+_MIN_AGREEMENT = 0.98  # share of frames at which two mappings agree; the rest is left to model selection
 
 
 def reconstruct(
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     names: Sequence[str],
-    *,
     work_dir: Path,
-    source: FeatureSource = SIFT,
-    upsample: float = 2.0,
-    erode_px: int = 2,
-    focal_px: float | None = None,
-    focal_guess_px: float | None = None,
-    principal_px: tuple[float, float] | None = None,
-    num_pairs: int = 40,
-    exhaustive_frames: int = 150,
-    min_registered_pct: float = 60.0,
-    max_gap: int = MAX_GAP,
-    seed: int = 0,
-    min_mappings: int = 2,
-    max_mappings: int = 6,
-    num_threads: int = 2,
-    progress: bool = False,
+    options: SfmOptions,
 ) -> ObjectReconstruction:
-    """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique frame names in order of time.
+    """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique names in temporal order.
 
-    `source` finds and matches the features. The focal length is refined from `focal_guess_px`, else from 1.2 times the longer side, unless
-    `focal_px` fixes it; the principal point is the image's centre unless `principal_px` tells it, and is never refined. `min_mappings`
-    mappings are made, then further ones up to `max_mappings` until two of them agree without jumps. Every mapping runs on one thread,
-    `num_threads` of them side by side; their number changes no result. `work_dir` is emptied of an earlier run's files and keeps images,
-    database.db, sparse models and COLMAP's own words, colmap.log. COLMAP runs in child processes: whoever calls this from a script needs
-    its `if __name__ == "__main__"`.
+    Focal length and radial distortion are refined unless `options.focal_px` is given; the principal point is fixed.
+    `options.min_mappings` mappings are run, then more until two of them agree and have no rotation jumps. Missing poses
+    are interpolated across gaps of at most `options.max_gap` frames; in longer gaps the nearest pose is held.
 
-    Frames without a pose are interpolated across gaps of at most `max_gap` frames, held in longer ones.
+    `work_dir` is cleared of earlier results. It keeps images, database.db, sparse models and COLMAP's log, colmap.log.
+    COLMAP runs in child processes, so a calling script needs `if __name__ == "__main__"`. The number of threads does not
+    change the result.
 
-    Raises HoldprepError when masks are unusable, there are no features, no matches or no two frames to begin from, COLMAP rejects the camera
-    or filters all frames again, fewer than `min_registered_pct` percent of the frames register, or COLMAP dies; each for its own reason.
+    Raises HoldprepError, with a message per cause, when masks are unusable, there are no features, no matches or no initial
+    pair, COLMAP rejects the camera or filters all frames, fewer than `options.min_registered_pct` percent of the frames
+    are registered, or COLMAP crashes.
     """
-    _check(images, masks, names)
-    usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, erode_px)) >= _MIN_MASK_PX]
+    _check_inputs(images, masks, names)
+    usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, options.erode_px)) >= _MIN_MASK_PX]
     if len(usable) < 3:
         raise HoldprepError(
-            f"object poses: {len(usable)} of {len(names)} frames have an object mask of {_MIN_MASK_PX} px or more, 3 are needed: "
-            "check the object's masks"
+            f"object poses: {len(usable)} of {len(names)} frames have an object mask of {_MIN_MASK_PX} px or more, "
+            "3 are needed: check the object's masks"
         )
     h, w = images[0].shape[:2]
-    K = pinhole_K(focal_px or focal_guess_px or 1.2 * max(h, w), w, h)
-    K[:2, 2] = K[:2, 2] if principal_px is None else principal_px
-    crop = colmap.Crop.around([masks[t] for t in usable], upsample, principal_px)
-    refine_focal = focal_px is None
-    _prepare(work_dir)
+    K = pinhole_K(options.focal_px or options.focal_guess_px or 1.2 * max(h, w), w, h)
+    K[:2, 2] = K[:2, 2] if options.principal_px is None else options.principal_px
+    crop = colmap.Crop.around([masks[t] for t in usable], options.upsample, options.principal_px)
+    usable_names = [names[t] for t in usable]
+    workspace = Workspace(work_dir, crop, K, (w, h), names, keys=usable_names, refine_focal=options.focal_px is None)
+    _clear(work_dir)
     with (
-        tqdm(total=min_mappings + 3, desc="object poses", unit="step", disable=None if progress else True) as bar,
-        Children(work_dir / "colmap.log", num_threads, bar.set_postfix_str) as children,
+        tqdm(total=options.min_mappings + 3, desc="object poses", unit="step", disable=None if options.progress else True) as bar,
+        Children(work_dir / "colmap.log", options.num_threads, bar.set_postfix_str) as children,
     ):
-        colmap.write_crops(work_dir, crop, *zip(*((images[t], _erode(masks[t], erode_px), names[t]) for t in usable), strict=True))
-        children.call(source.extract, work_dir, crop, K, num_threads)
-        order, max_error_px = [names[t] for t in usable], 2.0 * upsample
-        diagnosis.require_features(order, children.call(colmap.read_features, work_dir, crop))
-        bar.update()
-        near = neighbours(order, _NEIGHBOURS)
-        children.call(source.match, work_dir, near, max_error_px, seed, num_threads)
-        keys = key_frames(order, children.call(colmap.read_features, work_dir, crop))
-        pairs = children.call(_choose_pairs, source, work_dir, keys, num_pairs, exhaustive_frames, seed)
-        if further := sorted(set(pairs) - set(near)):
-            children.call(source.match, work_dir, further, max_error_px, seed, num_threads)
-        features = children.call(colmap.read_features, work_dir, crop)
-        diagnosis.require_matches(features)
-        bar.update()
-        run = partial(_map_one, work_dir, crop, names, keys, seed, max_mappings, refine_focal)
-        models, starts = _map_until_agreed(children, run, names, len(keys), min_mappings, max_mappings, bar)
-        diagnosis.require_starts(starts, work_dir, len(keys), min_registered_pct)
-        found = settle(children, work_dir, crop, K, w, names, keys, features, models, refine_focal, min_registered_pct, max_gap)
+        eroded = [_erode(masks[t], options.erode_px) for t in usable]
+        colmap.write_crops(work_dir, crop, [images[t] for t in usable], eroded, usable_names)
+        features, keys = _extract_and_match(children, workspace, options, bar)
+        workspace = replace(workspace, keys=keys)
+        models, runs = _map_until_agreement(children, workspace, options, bar)
+        diagnosis.require_model(runs, work_dir, len(keys), options.min_registered_pct)
+        found = refine_and_assemble(children, workspace, features, models, options)
         bar.update()
         return found
 
 
-def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
+def _check_inputs(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
     if not len(images) == len(masks) == len(names):
         raise HoldprepError(
-            f"object poses: {len(images)} images, {len(masks)} masks and {len(names)} names: there must be one of each per frame"
+            f"object poses: {len(images)} images, {len(masks)} masks and {len(names)} names: one of each per frame is needed"
         )
     if len(set(names)) != len(names):
-        raise HoldprepError(f"object poses: {len(names) - len(set(names))} frame names are used twice: names must be unique")
+        raise HoldprepError(f"object poses: {len(names) - len(set(names))} frame names are duplicates: names must be unique")
     for image, mask, name in zip(images, masks, names, strict=True):
         if image.shape[:2] != mask.shape or image.shape != images[0].shape:
             raise HoldprepError(
-                f"object poses: frame {name}: image {image.shape[:2]} and mask {mask.shape} must both have the first frame's size "
-                f"{images[0].shape[:2]}"
+                f"object poses: frame {name}: image {image.shape[:2]} and mask {mask.shape} must both have the first frame's "
+                f"size {images[0].shape[:2]}"
             )
 
 
@@ -130,61 +109,66 @@ def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), np.ones((size, size), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
 
-def _prepare(work_dir: Path) -> None:
-    """An empty place: COLMAP would add to an earlier database."""
+def _clear(work_dir: Path) -> None:
+    """Create the folder and delete an earlier run's files: COLMAP would append to an existing database."""
     work_dir.mkdir(parents=True, exist_ok=True)
     for path in [*(work_dir / sub for sub in ("images", "masks", "features")), *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in work_dir.glob("database.db*"):  # SQLite's journals too
+    for path in work_dir.glob("database.db*"):  # including SQLite's journals
         path.unlink()
 
 
-def _choose_pairs(
-    source: FeatureSource, work_dir: Path, names: list[str], num_pairs: int, exhaustive_frames: int, seed: int
-) -> list[tuple[str, str]]:
-    """`choose_pairs` where the descriptors are: they are too many to be sent between processes."""
-    return choose_pairs(names, source.descriptors(work_dir), num_pairs, exhaustive_frames, seed)
-
-
-def _map_until_agreed(
+def _extract_and_match(
     children: Children,
-    run: Callable[[int], tuple[list[colmap.Model], list[diagnosis.Start]]],
-    names: Sequence[str],
-    num_mapped: int,
-    min_mappings: int,
-    max_mappings: int,
+    workspace: Workspace,
+    options: SfmOptions,
     bar: tqdm,
-) -> tuple[list[colmap.Model], list[diagnosis.Start]]:
-    """All models of all mappings of `num_mapped` frames, and what became of every start: the first ones, then more while no two are free of
-    jumps and give the same poses."""
+) -> tuple[colmap.Features, list[str]]:
+    """Features of the frames `workspace.keys` with verified matches, and the keyframes selected among them."""
+    folder, crop, names, source = workspace.folder, workspace.crop, workspace.keys, options.source
+    seed, num_threads, max_error_px = options.seed, options.num_threads, 2.0 * options.upsample
+    children.call(source.extract, folder, crop, workspace.K, num_threads)
+    diagnosis.require_features(names, children.call(colmap.read_features, folder, crop))
+    bar.update()
+    neighbours = temporal_neighbours(names, _NEIGHBOURS)
+    children.call(source.match, folder, neighbours, max_error_px, seed, num_threads)
+    keys = select_keyframes(names, children.call(colmap.read_features, folder, crop))
+    pairs = children.call(_select_pairs, source, folder, keys, options.num_pairs, options.exhaustive_frames, seed)
+    if further := sorted(set(pairs) - set(neighbours)):
+        children.call(source.match, folder, further, max_error_px, seed, num_threads)
+    features = children.call(colmap.read_features, folder, crop)
+    diagnosis.require_matches(features)
+    bar.update()
+    return features, keys
+
+
+def _select_pairs(
+    source: FeatureSource, folder: Path, names: list[str], num_pairs: int, exhaustive_frames: int, seed: int
+) -> list[tuple[str, str]]:
+    """`select_pairs`, run in the child process so that descriptors are not sent between processes."""
+    return select_pairs(names, source.descriptors(folder), num_pairs, exhaustive_frames, seed)
+
+
+def _map_until_agreement(
+    children: Children, workspace: Workspace, options: SfmOptions, bar: tqdm
+) -> tuple[list[colmap.Model], list[diagnosis.MappingRun]]:
+    """Run the first mappings, then more until two of them agree and have no rotation jumps; all models and runs."""
+    run = partial(map_in_temporal_order, workspace, options.max_mappings, options.seed)
     models: list[colmap.Model] = []
-    starts: list[diagnosis.Start] = []
-    todo, wave = list(range(max_mappings)), min_mappings
-    while todo:
-        now, todo = todo[:wave], todo[wave:]
-        for found, begun in children.map(run, now):
-            models += found
-            starts += begun
+    runs: list[diagnosis.MappingRun] = []
+    pending, batch = list(range(options.max_mappings)), options.min_mappings
+    while pending:
+        current, pending = pending[:batch], pending[batch:]
+        for new_models, new_runs in children.map(run, current):
+            models += new_models
+            runs += new_runs
             bar.update()
         largest = max((len(model.poses) for model in models), default=0)
-        whole = [model for model in models if len(model.poses) >= 0.9 * largest]
-        steady = [model for model in whole if not trajectory.rotation_jumps(*rotations(names, model))]
-        # nothing to gain from further mappings where nothing registers
-        if any(alike(a, b) >= _SAME_STORY for a, b in combinations(steady, 2)) or largest < 0.3 * num_mapped:
+        complete = [model for model in models if len(model.poses) >= 0.9 * largest]
+        smooth = [model for model in complete if not trajectory.rotation_jumps(*model.rotations(workspace.names))]
+        agreeing = any(rotation_agreement(a, b) >= _MIN_AGREEMENT for a, b in combinations(smooth, 2))
+        if agreeing or largest < _MIN_LARGEST_MODEL * len(workspace.keys):
             break
-        wave = _FURTHER  # not by the number of threads, which must not decide how many there are
-        bar.total += min(wave, len(todo))
-    return models, starts
-
-
-def _map_one(
-    work_dir: Path,
-    crop: colmap.Crop,
-    names: Sequence[str],
-    keys: Sequence[str],
-    seed: int,
-    num_mappings: int,
-    refine_focal: bool,
-    number: int,
-) -> tuple[list[colmap.Model], list[diagnosis.Start]]:
-    return map_in_time(work_dir, crop, names, keys, number, num_mappings, seed + number, refine_focal=refine_focal)
+        batch = _ADDITIONAL_MAPPINGS  # independent of the number of threads, which must not change the result
+        bar.total += min(batch, len(pending))
+    return models, runs

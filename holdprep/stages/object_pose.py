@@ -14,7 +14,8 @@ from holdprep.object import plausibility
 from holdprep.object.child import Children
 from holdprep.object.features import FeatureSource, Sift
 from holdprep.object.foreign import read_poses
-from holdprep.object.reconstruction import ObjectReconstruction, Observations, given, straightened
+from holdprep.object.options import SfmOptions
+from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
 from holdprep.object.sfm import reconstruct
 from holdprep.object.superpoint import Matcher, SuperPoint
 from holdprep.pipeline import Context, Metrics, Result
@@ -31,19 +32,13 @@ def measure(ctx: Context) -> Result:
     seq, names = ctx.seq, ctx.seq.frame_names()
     files = seq.read_colmap()
     inverse = np.linalg.inv(files["normalization_mat"])
-    seen = None
+    observations = Observations.none()
     if "observation_px" in files:
-        seen = Observations(*(files[f"observation_{k}"] for k in ("frame", "point", "px")))
-    found = given(
-        names,
-        files["intrinsic"],
-        files["o2w"],
-        apply(inverse, files["points_cano"]),
-        seen,
-        registered=files.get("registered"),
-        origin=files.get("origin"),
-        contested=files.get("contested"),
-    )
+        observations = Observations(*(files[f"observation_{k}"] for k in ("frame", "point", "px")))
+    registered = files.get("registered", np.ones(len(names), bool))
+    points = apply(inverse, files["points_cano"])
+    raw = RawReconstruction(names, files["intrinsic"], files["o2w"], registered, points, observations)
+    found = restore(raw, files.get("origin"), files.get("contested"))
     metrics = {name: value for name, value in _metrics(ctx, found).items() if name != "models"}
     return Result(
         metrics, _curves(found), [f"{found.registered.sum()} of {len(names)} frames registered, focal length {found.focal_px:.0f} px"]
@@ -68,7 +63,7 @@ def run(ctx: Context) -> Result:
             f"the lens moves the picture's corner by {lens.corner_shift_px():.1f} px: from here on pictures, masks and keypoints are "
             "undistorted (object_pose.undistort=false leaves them)"
         )
-        found = straightened(found, lens)
+        found = undistort(found, lens)
     _write(ctx, found, lens if cfg.undistort else None)
     return result
 
@@ -99,11 +94,7 @@ def _import(ctx: Context, cfg: ImportObjectPose) -> ObjectReconstruction:
 
 
 def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_dir: Path) -> ObjectReconstruction:
-    return reconstruct(
-        ctx.seq.images(),
-        ctx.seq.masks("object"),
-        ctx.seq.frame_names(),
-        work_dir=work_dir,
+    options = SfmOptions(
         source=_source(ctx, cfg),
         upsample=cfg.upsample,
         erode_px=cfg.erode_px,
@@ -117,6 +108,7 @@ def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_
         num_threads=cfg.threads,
         progress=True,
     )
+    return reconstruct(ctx.seq.images(), ctx.seq.masks("object"), ctx.seq.frame_names(), work_dir, options)
 
 
 def _source(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose) -> FeatureSource:

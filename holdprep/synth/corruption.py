@@ -14,7 +14,7 @@ from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand.model import Side
 from holdprep.hand.trackers import VertexTrack
-from holdprep.object.reconstruction import ObjectReconstruction, Observations, assemble
+from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, assemble
 from holdprep.quality.truth import GroundTruth
 
 Drop = Literal["random", "bursts", "ends"]
@@ -141,7 +141,7 @@ def object_reconstruction(
     K[[0, 1], [0, 1]] *= factor
     lens = np.array([truth.distortion * factor**2]) if truth.distortion else np.zeros(0)
     cloud = SFM_UNITS_PER_M * (points - middle) @ R_sfm_obj.T
-    return assemble(names, K, lens, from_rt(R_cam_sfm, transl), known, cloud, np.full((len(cloud), 3), 128, np.uint8), seen)
+    return assemble(RawReconstruction(names, K, from_rt(R_cam_sfm, transl), known, cloud, seen, lens))
 
 
 def _sightings(

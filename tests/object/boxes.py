@@ -1,4 +1,4 @@
-"""A rendered box with a model of it that is exact: points on its faces, keypoints where they are seen, matches made by hand."""
+"""A rendered box with its exact sparse model: points on its faces, their projections as keypoints, and synthetic matches."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,6 +9,7 @@ import numpy as np
 from holdprep.geometry.cameras import project
 from holdprep.geometry.rigid import apply
 from holdprep.object.colmap import Crop, Features, Model, write_crops
+from holdprep.object.workspace import Workspace
 from tests.synthetic import box_sequence
 
 SIZE = np.array([0.10, 0.08, 0.07])
@@ -21,16 +22,14 @@ class ExactBox:
     K: np.ndarray
     model: Model
     features: Features
-    crop: Crop
-    folder: Path
-
-    @property
-    def principal_px(self) -> tuple[float, float]:
-        return float(self.K[0, 2]), float(self.K[1, 2])
+    workspace: Workspace  # with a fixed focal length
 
 
 def exact_box(folder: Path, num_frames: int, *, noise_px: float, num_points: int = 240) -> ExactBox:
-    """Points seen flatter than 78 degrees count as unseen; their keypoints, `noise_px` off, exist all the same. Crops lie in `folder`."""
+    """Points at an angle of more than 78 degrees count as invisible, but have keypoints, too; keypoint noise is `noise_px`.
+
+    Crops are written to `folder`.
+    """
     images, masks, K, poses = box_sequence(num_frames, degrees=40.0, size=tuple(SIZE))
     names = [f"{t:02d}" for t in range(num_frames)]
     rng = np.random.default_rng(0)
@@ -50,6 +49,8 @@ def exact_box(folder: Path, num_frames: int, *, noise_px: float, num_points: int
         matches[a][b] = matches[b][a] = np.stack([both, both], axis=1)
     crop = Crop.around(masks, 2.0)
     write_crops(folder, crop, images, masks, names)
-    grey = np.full((num_points, 3), 128, np.uint8)
-    model = Model(0, float(K[0, 0]), np.zeros(1), dict(zip(names, poses, strict=True)), points, grey, index, folder)
-    return ExactBox(names, poses, K, model, Features(px, matches), crop, folder)
+    gray = np.full((num_points, 3), 128, np.uint8)
+    model = Model(0, float(K[0, 0]), np.zeros(1), dict(zip(names, poses, strict=True)), points, gray, index, folder)
+    size = (images[0].shape[1], images[0].shape[0])
+    workspace = Workspace(folder, crop, K, size, names, keys=names, refine_focal=False)
+    return ExactBox(names, poses, K, model, Features(px, matches), workspace)

@@ -1,4 +1,4 @@
-"""Features that are known, and a cloud of points that rotates anywhere in a picture: structure from motion without pictures."""
+"""Known features of a rotating point cloud anywhere in the image: structure from motion without rendering."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,16 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop, Model
-from holdprep.object.diagnosis import Start
-from holdprep.object.mapper import map_in_time
+from holdprep.object.diagnosis import MappingRun
+from holdprep.object.mapper import map_in_temporal_order
+from holdprep.object.workspace import Workspace
 
-_MATCHED = (1, 2, 4, 8)  # frames apart, those of which a cloud's features are matched
+_MATCHED_DISTANCES = (1, 2, 4, 8)  # frames apart
 
 
 @dataclass(frozen=True)
-class Given:
-    """Features that are known: `keypoints_px` (K, 2) of the full image by frame, and matches by pair of frames."""
+class KnownFeatures:
+    """Feature source with given `keypoints_px` (K, 2) of the full image by frame, and given matches by pair of frames."""
 
     keypoints_px: Mapping[str, np.ndarray]
     matches: Mapping[str, Mapping[str, np.ndarray]]
@@ -38,13 +39,13 @@ class Given:
 
 @dataclass(frozen=True)
 class Cloud:
-    """T frames of a cloud of N points, all of which are seen in every frame; keypoint i of every frame is point i."""
+    """T frames of a cloud of N points, all visible in every frame; keypoint i of every frame is point i."""
 
     names: list[str]
     masks: list[np.ndarray]  # T of (H, W) bool
     K: np.ndarray
     poses: np.ndarray  # (T, 4, 4)
-    source: Given
+    source: KnownFeatures
 
     @property
     def images(self) -> list[np.ndarray]:
@@ -63,7 +64,7 @@ def cloud(
     num_points: int = 60,
     noise_px: float = 0.05,
 ) -> Cloud:
-    """A cloud of radius 5 cm about the line of sight through `center_px`, at the depth at which it shows `radius_px`; it rotates by `degrees`."""
+    """A cloud of radius 5 cm on the line of sight through `center_px`, with an image radius of `radius_px`, rotating by `degrees`."""
     rng = np.random.default_rng(0)
     cx, cy = ((size[0] - 1) / 2, (size[1] - 1) / 2) if principal_px is None else principal_px
     K = np.array([[focal_px, 0, cx], [0, focal_px, cy], [0, 0, 1.0]])
@@ -79,29 +80,31 @@ def cloud(
     same = np.tile(np.arange(num_points)[:, None], (1, 2))
     matches: dict[str, dict[str, np.ndarray]] = {}
     for t, a in enumerate(names):
-        matches[a] = {names[t + step]: same for step in _MATCHED if t + step < num_frames}
-    return Cloud(names, masks, K, poses, Given(px, matches))
+        matches[a] = {names[t + step]: same for step in _MATCHED_DISTANCES if t + step < num_frames}
+    return Cloud(names, masks, K, poses, KnownFeatures(px, matches))
 
 
 def halves(whole: Cloud, first: int) -> Cloud:
-    """The same without matches between the `first` frames and those after them."""
+    """The same cloud without matches between the `first` frames and the others."""
     before = set(whole.names[:first])
     matches = {a: {b: found for b, found in others.items() if (a in before) == (b in before)} for a, others in whole.source.matches.items()}
-    return replace(whole, source=Given(whole.source.keypoints_px, matches))
+    return replace(whole, source=KnownFeatures(whole.source.keypoints_px, matches))
 
 
-def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[list[Model], list[Start]]:
-    """What one mapping of all frames returns; its files lie in `folder`."""
+def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[list[Model], list[MappingRun]]:
+    """One mapping of all frames; its files are written to `folder`."""
     crop = Crop.around(scene.masks, upsample, (scene.K[0, 2], scene.K[1, 2]))
     colmap.write_crops(folder, crop, scene.images, scene.masks, scene.names)
     scene.source.extract(folder, crop, scene.K, 1)
     pairs = [(a, b) for a, others in scene.source.matches.items() for b in others]
     scene.source.match(folder, pairs, 2.0 * upsample, 0, 1)
-    return map_in_time(folder, crop, scene.names, scene.names, 0, 1, 0, refine_focal=refine_focal)
+    size = scene.masks[0].shape[::-1]
+    workspace = Workspace(folder, crop, scene.K, size, scene.names, keys=scene.names, refine_focal=refine_focal)
+    return map_in_temporal_order(workspace, num_mappings=1, seed=0, number=0)
 
 
 def rotation_errors_deg(found: Mapping[str, np.ndarray], exact: Cloud) -> np.ndarray:
-    """Of the frames found, after the one rotation of the object frame that fits best."""
+    """Rotation errors of the found frames after aligning the object frames."""
     R = np.stack([found[name][:3, :3] for name in exact.names if name in found])
     true = np.stack([T[:3, :3] for name, T in zip(exact.names, exact.poses, strict=True) if name in found])
     between = Rotation.from_matrix(np.swapaxes(R, 1, 2) @ true).mean().as_matrix()

@@ -1,4 +1,4 @@
-"""COLMAP's processes end with the one that started them, whatever ends it; their number changes no result."""
+"""Child processes end with their parent, however it ends; the number of threads does not change the result."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ import sys, os, signal, time
 from pathlib import Path
 from holdprep.object.child import Children
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by background jobs of a shell
     with Children(Path(sys.argv[1]) / "log.txt", 1) as children:
         print(children.call(os.getpid), flush=True)
         children.call(time.sleep, 600)
@@ -36,7 +36,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path, how: signal.Signals):
     script = tmp_path / "parent.py"

@@ -1,4 +1,4 @@
-"""Every cause of failure has its own message: structure from motion on known features from which one thing is missing."""
+"""Every cause of failure has its own message: structure from motion on known features with one defect each."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +9,10 @@ import pytest
 
 from holdprep.errors import HoldprepError
 from holdprep.object.colmap import Features
-from holdprep.object.diagnosis import Start, require_poses, require_smooth, require_starts, why_lost
+from holdprep.object.diagnosis import MappingRun, explain_missing_poses, require_model, require_poses, require_smooth
+from holdprep.object.options import SfmOptions
 from holdprep.object.sfm import reconstruct
-from tests.object.clouds import Cloud, Given, cloud, halves
+from tests.object.clouds import Cloud, KnownFeatures, cloud, halves
 
 PLACE = (200.0, 150.0)
 SMALL = (320, 240)
@@ -22,16 +23,16 @@ def few_features() -> Cloud:
 
 
 def no_matches() -> Cloud:
-    """Ten matches a pair: verification wants more."""
+    """Ten matches per pair: verification needs more."""
     scene = cloud(PLACE, size=SMALL, num_frames=5)
     ten = {a: {b: found[:10] for b, found in others.items()} for a, others in scene.source.matches.items()}
-    return replace(scene, source=Given(scene.source.keypoints_px, ten))
+    return replace(scene, source=KnownFeatures(scene.source.keypoints_px, ten))
 
 
 def few_matches() -> Cloud:
     scene = cloud(PLACE, size=SMALL, num_frames=5)
     thirty = {a: {b: found[:30] for b, found in others.items()} for a, others in scene.source.matches.items()}
-    return replace(scene, source=Given(scene.source.keypoints_px, thirty))
+    return replace(scene, source=KnownFeatures(scene.source.keypoints_px, thirty))
 
 
 def hardly_rotated() -> Cloud:
@@ -39,7 +40,7 @@ def hardly_rotated() -> Cloud:
 
 
 def two_halves() -> Cloud:
-    """Nothing matches across the middle of the clip."""
+    """No matches between the first five frames and the others."""
     return halves(cloud(PLACE, size=SMALL, num_frames=12), 5)
 
 
@@ -60,36 +61,33 @@ def two_halves() -> Cloud:
     ],
 )
 def test_each_cause_has_its_message(scene: Callable[[], Cloud], cause: str, tmp_path: Path) -> None:
-    given = scene()
-    known = [name for name, mask in zip(given.names, given.masks, strict=True) if mask.any()]
-    px = {name: given.source.keypoints_px[name] for name in known}
-    with pytest.raises(HoldprepError, match=f"^object poses: {cause}") as refused:
-        reconstruct(
-            given.images,
-            given.masks,
-            given.names,
-            work_dir=tmp_path,
-            source=Given(px, given.source.matches),
-            upsample=1.0,
-            focal_px=float(given.K[0, 0]),
-            min_mappings=1,
-            max_mappings=1,
-            num_threads=1,
-        )
-    assert "\n" not in str(refused.value)
-    assert ("texture" in str(refused.value)) == (scene is few_features)
+    case = scene()
+    with_mask = [name for name, mask in zip(case.names, case.masks, strict=True) if mask.any()]
+    px = {name: case.source.keypoints_px[name] for name in with_mask}
+    options = SfmOptions(
+        source=KnownFeatures(px, case.source.matches),
+        upsample=1.0,
+        focal_px=float(case.K[0, 0]),
+        min_mappings=1,
+        max_mappings=1,
+        num_threads=1,
+    )
+    with pytest.raises(HoldprepError, match=f"^object poses: {cause}") as error:
+        reconstruct(case.images, case.masks, case.names, tmp_path, options)
+    assert "\n" not in str(error.value)
+    assert ("texture" in str(error.value)) == (scene is few_features)
 
 
-def test_frames_that_were_filtered_again_are_named(tmp_path: Path) -> None:
-    filtered, bad = Start(40, 0, 1.2), Start(3, 3, 1.2)
-    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 2 models had 40 of 50 frames and was left with 0, .*masks"):
-        require_starts([filtered, bad], tmp_path, 50, 60.0)
-    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 1 models had 2 of 50 frames and was left with 0"):
-        require_starts([Start(2, 0, 1.2)], tmp_path, 50, 60.0)
+def test_filtered_frames_and_rejected_cameras_are_reported(tmp_path: Path) -> None:
+    filtered, bad = MappingRun(40, 0, 1.2), MappingRun(3, 3, 1.2)
+    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 2 models had 40 of 50 frames and 0 after filtering, .*masks"):
+        require_model([filtered, bad], tmp_path, 50, 60.0)
+    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 1 models had 2 of 50 frames and 0 after filtering"):
+        require_model([MappingRun(2, 0, 1.2)], tmp_path, 50, 60.0)
     with pytest.raises(HoldprepError, match=r"camera rejected: in 1 of 2 models the focal length became 0\.05 times"):
-        require_starts([Start(40, 0, 0.05), bad], tmp_path, 50, 60.0)
-    require_starts([filtered, Start(45, 45, 1.2)], tmp_path, 50, 60.0)  # another start made it
-    require_starts([bad], tmp_path, 50, 60.0)  # its frames have matches that say more
+        require_model([MappingRun(40, 0, 0.05), bad], tmp_path, 50, 60.0)
+    require_model([filtered, MappingRun(45, 45, 1.2)], tmp_path, 50, 60.0)  # another initial pair succeeded
+    require_model([bad], tmp_path, 50, 60.0)  # the matches of its frames are more informative
 
 
 def features(counts: dict[str, int], matched: dict[tuple[str, str], int]) -> Features:
@@ -99,22 +97,24 @@ def features(counts: dict[str, int], matched: dict[tuple[str, str], int]) -> Fea
     return Features({name: np.zeros((count, 2)) for name, count in counts.items()}, found)
 
 
-def test_what_frames_without_a_pose_lack_is_counted_and_the_commonest_decides() -> None:
+def test_causes_of_missing_poses_are_counted_and_the_most_frequent_decides() -> None:
     known = features(
         {"a": 99, "b": 99, "c": 5, "d": 99, "e": 99, "f": 99}, {("a", "b"): 60, ("a", "d"): 11, ("d", "e"): 60, ("a", "f"): 12}
     )
-    assert why_lost(list("abdf"), {"a", "b", "d"}, known).startswith("1 with matches that fit no pose: check that the masks hold this one")
+    assert explain_missing_poses(list("abdf"), {"a", "b", "d"}, known).startswith(
+        "1 with matches that are consistent with no pose: check that the masks"
+    )
     with pytest.raises(
         HoldprepError,
         match=r"2 of 7 frames \(29 %\) registered, at least 60 % are needed: 1 without a usable mask, 1 with fewer than 12 features, "
-        r"2 with fewer than 12 matches with a registered frame, 1 with matches that fit no pose: keep more frames",
+        r"2 with fewer than 12 matches with a registered frame, 1 with matches that are consistent with no pose: keep more frames",
     ):
         require_poses(list("abcdefg"), {"a", "b"}, known, 60.0)
     require_poses(list("ab"), {"a", "b"}, known, 100.0)
 
 
-def test_an_object_that_flips_is_not_said_to_lack_texture() -> None:
-    with pytest.raises(HoldprepError, match=r"20 of 50 frames \(40 %\) registered without implausible rotations.*symmetric") as refused:
+def test_flips_are_not_attributed_to_missing_texture() -> None:
+    with pytest.raises(HoldprepError, match=r"20 of 50 frames \(40 %\) registered without implausible rotations.*symmetric") as error:
         require_smooth(20, 50, 60.0)
-    assert "texture" not in str(refused.value)
+    assert "texture" not in str(error.value)
     require_smooth(30, 50, 60.0)

@@ -1,4 +1,4 @@
-"""Other tools' poses: a scene of three frames and six points, written by hand in every format that is read."""
+"""Import of poses from other tools: a scene of three frames and six points, written in every supported format."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ POINTS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1,
 POSES = np.stack([from_rt(Rotation.from_euler("y", 10 * t, degrees=True).as_matrix(), np.array([0.1 * t, -0.2, 5.0])) for t in range(4)])
 
 
-def seen(t: int) -> np.ndarray:
+def projected(t: int) -> np.ndarray:
     return project(distort(apply(POSES[t], POINTS), LENS), K)
 
 
 def write_text_model(folder: Path) -> Path:
-    """COLMAP's text files as every version before 3.12 wrote them: no rigs, no frames; pixels count from the corner."""
+    """COLMAP's text files as written before version 3.12: without rigs and frames; the centre of the first pixel is at 0.5."""
     folder.mkdir()
     (folder / "cameras.txt").write_text(f"1 SIMPLE_RADIAL 640 480 600 320 240 {LENS}\n")
     lines, tracks = [], {n: [] for n in range(len(POINTS))}
@@ -34,7 +34,7 @@ def write_text_model(folder: Path) -> Path:
         x, y, z, w = Rotation.from_matrix(POSES[t, :3, :3]).as_quat()
         numbers = " ".join(f"{v!r}" for v in map(float, (w, x, y, z, *POSES[t, :3, 3])))
         lines.append(f"{image} {numbers} 1 images/{int(NAMES[t]):05d}.jpg")
-        lines.append(" ".join(f"{float(u)!r} {float(v)!r} {n + 7}" for n, (u, v) in enumerate(seen(t) + 0.5)))
+        lines.append(" ".join(f"{float(u)!r} {float(v)!r} {n + 7}" for n, (u, v) in enumerate(projected(t) + 0.5)))
         for n in tracks:
             tracks[n].append(f"{image} {n}")
     (folder / "images.txt").write_text("\n".join(lines) + "\n")
@@ -54,7 +54,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return binary
 
 
-def test_a_colmap_model_is_read_as_it_is(model: Path) -> None:
+def test_a_colmap_model_is_read_unchanged(model: Path) -> None:
     found = read_poses(model, NAMES, SIZE)
     assert found.K.ravel() == pytest.approx(K.ravel())
     assert found.distortion == pytest.approx([LENS])
@@ -65,10 +65,10 @@ def test_a_colmap_model_is_read_as_it_is(model: Path) -> None:
     assert sorted(found.colors[:, 0].tolist()) == [0, 10, 20, 30, 40, 50]
     assert found.inliers.tolist() == [6, 6, 0, 6]
     assert found.reprojection_px == pytest.approx(0, abs=1e-6)
-    assert found.observation_px[found.observation_frame == 1] == pytest.approx(seen(1))
+    assert found.observation_px[found.observation_frame == 1] == pytest.approx(projected(1))
 
 
-def test_holds_own_folder(tmp_path: Path) -> None:
+def test_a_colmap_folder_of_hold_is_read(tmp_path: Path) -> None:
     scale = np.diag([0.5, 0.5, 0.5, 1.0])
     scale[:3, 3] = -0.25
     np.save(tmp_path / "intrinsic.npy", K)
@@ -95,7 +95,7 @@ def test_poses_of_an_npz_are_matched_by_name(tmp_path: Path) -> None:
     assert found.K.ravel() == pytest.approx(K.ravel())
 
 
-def test_what_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> None:
+def test_unusable_input_is_reported_in_one_line(tmp_path: Path) -> None:
     text = write_text_model(tmp_path / "text")
     wrong: list[tuple[Path, list[str], tuple[int, int], str]] = [
         (text, NAMES, (320, 240), "640 x 480, images/ has 320 x 240"),
@@ -108,16 +108,16 @@ def test_what_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> None:
     (several / "images.txt").write_text(lines.replace(" 1 images/00002", " 2 images/00002"))
     (fisheye / "cameras.txt").write_text("1 OPENCV_FISHEYE 640 480 600 600 320 240 0 0 0 0\n")
     wrong.append((several, NAMES, SIZE, "several cameras"))
-    wrong.append((fisheye, NAMES, SIZE, "OPENCV_FISHEYE camera, SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL are read"))
-    for name, arrays, words in (
+    wrong.append((fisheye, NAMES, SIZE, "OPENCV_FISHEYE camera, SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL are supported"))
+    for name, arrays, message in (
         ("few", {"T_cam_obj": POSES}, "lacks points_obj, K or focal_px"),
         ("short", {"T_cam_obj": POSES[:2], "points_obj": POINTS, "K": K}, "2 poses and no names, images/ has 4 frames"),
         ("bent", {"T_cam_obj": 2 * POSES, "points_obj": POINTS, "K": K}, "is no rotation"),
         ("empty", {"T_cam_obj": POSES, "points_obj": POINTS[:2], "K": K}, "4 finite points or more"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        wrong.append((tmp_path / f"{name}.npz", NAMES, SIZE, words))
-    for path, names, size, words in wrong:
-        with pytest.raises(HoldprepError, match=words) as told:
+        wrong.append((tmp_path / f"{name}.npz", NAMES, SIZE, message))
+    for path, names, size, message in wrong:
+        with pytest.raises(HoldprepError, match=message) as error:
             read_poses(path, names, size)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)

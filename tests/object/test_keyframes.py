@@ -1,4 +1,4 @@
-"""Which frames of a long video are mapped."""
+"""Keyframe selection in long videos."""
 
 from itertools import combinations
 from pathlib import Path
@@ -8,57 +8,58 @@ import pytest
 
 from holdprep.object import keyframes
 from holdprep.object.colmap import Features
-from holdprep.object.keyframes import key_frames
-from holdprep.object.pairs import neighbours
+from holdprep.object.keyframes import select_keyframes
+from holdprep.object.options import SfmOptions
+from holdprep.object.pairs import temporal_neighbours
 from holdprep.object.sfm import reconstruct
 from tests.object.test_sfm import rotation_errors_deg
 from tests.synthetic import box_sequence
 
 
-def features(names: list[str], lost_a_frame: np.ndarray) -> Features:
-    """Frames of 400 features, of which the t-th loses a share on the way to the next."""
+def features(names: list[str], lost_share: np.ndarray) -> Features:
+    """Frames with 400 features, a share of which is lost from each frame to the next."""
     matches: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
     for a, b in combinations(range(len(names)), 2):
         if b - a <= 6:
-            count = int(400 * np.prod(1 - lost_a_frame[a:b]))
+            count = int(400 * np.prod(1 - lost_share[a:b]))
             matches[names[a]][names[b]] = matches[names[b]][names[a]] = np.zeros((count, 2), int)
     return Features({}, matches)
 
 
-def test_short_videos_are_mapped_whole_and_long_ones_at_two_hundred_frames() -> None:
+def test_short_videos_are_mapped_completely_and_long_ones_with_two_hundred_keyframes() -> None:
     for total, step in ((3, 1), (200, 1), (300, 2), (600, 3), (2000, 4)):
         names = [f"{t:04d}" for t in range(total)]
-        keys = key_frames(names, features(names, np.full(total, 0.05)))
+        keys = select_keyframes(names, features(names, np.full(total, 0.05)))
         assert keys == [*names[:-1:step], names[-1]]
 
 
-def test_where_the_picture_changes_fast_no_frame_is_left_out() -> None:
+def test_no_frame_is_skipped_where_the_image_changes_fast() -> None:
     names = [f"{t:04d}" for t in range(600)]
     lost = np.where((np.arange(600) > 300) & (np.arange(600) < 340), 0.6, 0.05)
-    at = np.array([int(name) for name in key_frames(names, features(names, lost))])
+    at = np.array([int(name) for name in select_keyframes(names, features(names, lost))])
     assert np.diff(at[(at > 301) & (at < 340)]).tolist() == [1] * 37
     assert set(np.diff(at[at < 300]).tolist()) == {3}
 
 
-def test_frames_without_matches_are_no_end() -> None:
+def test_frames_without_matches_do_not_end_the_selection() -> None:
     names = [f"{t:04d}" for t in range(210)]
-    assert key_frames(names, Features({}, {})) == names
+    assert select_keyframes(names, Features({}, {})) == names
 
 
-def test_neighbours_in_time_are_paired_once() -> None:
-    assert neighbours(["c", "a", "b", "d"], 2) == [("c", "a"), ("c", "b"), ("a", "b"), ("a", "d"), ("b", "d")]
+def test_temporal_neighbours_are_paired_once() -> None:
+    assert temporal_neighbours(["c", "a", "b", "d"], 2) == [("c", "a"), ("c", "b"), ("a", "b"), ("a", "d"), ("b", "d")]
 
 
-def test_frames_between_are_found_as_exactly_as_those_that_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyframes, "_WANTED", 18)
+def test_frames_between_keyframes_are_as_accurate_as_keyframes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyframes, "_TARGET_KEYFRAMES", 18)
     images, masks, K, poses = box_sequence(36)
     names = [f"{t:03d}" for t in range(36)]
-    found = reconstruct(images, masks, names, work_dir=tmp_path, num_threads=1)
+    found = reconstruct(images, masks, names, tmp_path, SfmOptions(num_threads=1))
     assert [m.num_registered for m in found.models] == [19] * len(found.models)
     assert found.registered.all() and set(found.origin) == {"sfm"}
     errors = rotation_errors_deg(found.T_cam_obj[:, :3, :3], poses[:, :3, :3])
-    mapped = np.arange(36) % 2 == 0
-    assert np.median(errors[~mapped]) < 1.2 * np.median(errors[mapped]) < 0.4
+    is_key = np.arange(36) % 2 == 0
+    assert np.median(errors[~is_key]) < 1.2 * np.median(errors[is_key]) < 0.4
     assert errors.max() < 1.0
     assert abs(found.focal_px / K[0, 0] - 1) < 0.02
     assert found.warnings == []

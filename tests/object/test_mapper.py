@@ -1,4 +1,4 @@
-"""What is expected of the next frame, against a motion known in closed form; what counts as a model."""
+"""Pose prediction against a motion known in closed form; models without points are dropped."""
 
 from pathlib import Path
 
@@ -7,33 +7,33 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt
-from holdprep.object.mapper import continued
+from holdprep.object.mapper import predict_pose
 from tests.object.clouds import cloud, halves, map_cloud
 
 
 def steady(t: float) -> np.ndarray:
-    """A turn of 7 degrees and a step of 1 cm a frame."""
+    """Constant velocity: 7 degrees and 1 cm per frame."""
     R = Rotation.from_rotvec(np.radians(7.0 * t) * np.array([0.6, 0.0, 0.8])).as_matrix()
     return from_rt(R, np.array([0.01 * t, 0.0, 0.5]))
 
 
 @pytest.mark.parametrize(("known", "t"), [((3, 4), 5), ((3, 4), 6), ((8, 6), 4), ((2, 4), 6)])
-def test_an_even_motion_goes_on_evenly(known: tuple[int, ...], t: int) -> None:
-    gap, poses = continued({s: steady(s) for s in known}, t)
+def test_constant_velocity_is_extrapolated(known: tuple[int, ...], t: int) -> None:
+    gap, poses = predict_pose({s: steady(s) for s in known}, t)
     assert gap == min(abs(s - t) for s in known)
     assert poses[0] == pytest.approx(steady(min(known, key=lambda s: abs(s - t))))
     assert poses[-1] == pytest.approx(steady(t), abs=1e-12)
 
 
-def test_frames_far_before_or_on_the_other_side_tell_no_speed() -> None:
-    assert len(continued({4: steady(4), 0: steady(0)}, 5)[1]) == 1
-    assert len(continued({4: steady(4), 6: steady(6)}, 5)[1]) == 1
+def test_distant_frames_and_frames_on_the_other_side_give_no_velocity() -> None:
+    assert len(predict_pose({4: steady(4), 0: steady(0)}, 5)[1]) == 1
+    assert len(predict_pose({4: steady(4), 6: steady(6)}, 5)[1]) == 1
 
 
-def test_frames_whose_points_were_all_filtered_are_no_model(tmp_path: Path) -> None:
-    """Mappings that begin from a wrong pair; without points a model has no reprojection errors to be compared by."""
+def test_frames_without_points_are_no_model(tmp_path: Path) -> None:
+    """Mappings from a bad initial pair; without points a model has no reprojection errors to compare."""
     scene = halves(cloud((200.0, 150.0), size=(320, 240), num_frames=12, num_points=70), 5)
-    models, starts = map_cloud(tmp_path, scene, 1.0, refine_focal=False)
-    assert any(start.most_frames > 2 and start.frames == 0 for start in starts)
-    assert len(models) == sum(start.frames > 0 for start in starts)
+    models, runs = map_cloud(tmp_path, scene, 1.0, refine_focal=False)
+    assert any(run.max_frames > 2 and run.frames == 0 for run in runs)
+    assert len(models) == sum(run.frames > 0 for run in runs)
     assert all(len(model.points) for model in models)

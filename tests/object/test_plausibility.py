@@ -1,4 +1,4 @@
-"""Signs of a wrong reconstruction, on pictures small enough to count by hand."""
+"""Plausibility metrics on small images with known counts."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def test_the_longest_gap_is_counted_at_both_ends_and_inside() -> None:
     assert plausibility.longest_gap(np.array([True, True])) == 0
 
 
-def test_the_field_of_view_is_that_of_the_longer_side() -> None:
+def test_the_field_of_view_is_along_the_longer_side() -> None:
     assert plausibility.field_of_view_deg(320, (640, 480)) == pytest.approx(90)
     assert plausibility.field_of_view_deg(320 * np.sqrt(3), (480, 640)) == pytest.approx(60)
 
@@ -24,16 +24,16 @@ def square(x0: int, x1: int) -> np.ndarray:
     return mask
 
 
-def test_points_on_the_object_or_behind_a_hand_are_inside() -> None:
+def test_points_on_the_object_or_an_occluder_are_inside() -> None:
     points = np.array([[20, 20], [30, 30], [55, 30], [90, 30], [500, 30], [np.nan, 0]], float)
-    told = [
-        plausibility.cloud_outside_pct(points[None], [square(10, 40)], [hidden], 3)
-        for hidden in (square(50, 60), np.zeros((60, 100), bool))
+    found = [
+        plausibility.cloud_outside_pct(points[None], [square(10, 40)], [occluder], 3)
+        for occluder in (square(50, 60), np.zeros((60, 100), bool))
     ]
-    assert told == pytest.approx([25, 50])  # of the four points in the picture
+    assert found == pytest.approx([25, 50])  # of the four points in the image
 
 
-def test_the_outside_share_allows_a_margin_and_is_the_frames_median() -> None:
+def test_the_outside_percentage_has_a_margin_and_is_a_median_over_frames() -> None:
     none = np.zeros((60, 100), bool)
     px = np.array([[[43, 30], [20, 20]], [[44, 30], [20, 20]], [[44, 30], [45, 30]]], float)
     assert plausibility.cloud_outside_pct(px, 3 * [square(10, 40)], 3 * [none], 3) == pytest.approx(50)
