@@ -1,7 +1,7 @@
 """Clicks: prompts.yaml says, for a few key frames, where each entity is."""
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import yaml
 
 from holdprep.atomic import write_bytes_atomic
 from holdprep.errors import HoldprepError
+from holdprep.segmenters import ENTITIES
 
-ENTITIES = ("right", "left", "object")
 SAME_ASPECT = 0.01
 FIELDS = ("polygon", "polygons", "mask", "positive", "negative", "box")
 
@@ -90,6 +90,15 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+def read_indexed_prompts(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> dict[int, dict[str, EntityPrompt]]:
+    """prompts.yaml by the index of each frame in `names`. Raises HoldprepError as `read_prompts` does, and for a frame of another name."""
+    prompts = read_prompts(path, image_size=image_size)
+    unknown = [frame for frame in prompts if frame not in names]
+    if unknown:
+        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
+    return {names.index(frame): entities for frame, entities in prompts.items()}
 
 
 def mask_files(path: Path) -> dict[str, Path]:

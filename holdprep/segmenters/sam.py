@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from holdprep import pretrained
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
+from holdprep.segmenters import ENTITIES
+from holdprep.segmenters.prompts import EntityPrompt, anchors
 
 Family = Literal["sam2", "sam3"]
 _Features = dict[int, Any]  # of one picture, by frame

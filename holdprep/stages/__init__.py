@@ -13,7 +13,8 @@ TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
 
 
 def _click(ctx: Context) -> None:
-    if getattr(ctx.cfg.segmenter, "ui", False) or getattr(ctx.cfg.segmenter, "fix", False):
+    clicked = ctx.cfg.segmenter.clicked()
+    if clicked is not None and (clicked.ui or clicked.fix):
         deferred("holdprep.stages.segment", "click")(ctx)
 
 

@@ -3,26 +3,26 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from holdprep import safeio
-from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
+from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Tracks, Weights, contact_frames
 from holdprep.align.run import align, evaluated
 from holdprep.align.state import load_state, save_state
-from holdprep.config import Config, HoldAlign, LmAlign
+from holdprep.config import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
+from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict, read_aligned
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
@@ -78,21 +78,11 @@ def aligner(cfg: Config) -> Callable[..., Alignment]:
         align,
         method=cfg.align.method,
         weights=Weights(**cfg.weights.model_dump()),
-        **_freedom(cfg.align),
+        **cfg.align.freedom(),
         max_iterations=cfg.align.max_iterations,
         seed=cfg.seed,
         device=cfg.device,
     )
-
-
-def _freedom(node: LmAlign | HoldAlign) -> dict[str, Any]:
-    """What the second order may change, and by which estimator it finds the scale; HOLD's methods have their own."""
-    if isinstance(node, HoldAlign):
-        return {}
-    return {
-        "refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}),
-        "scale_estimator": node.scale,
-    }
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
@@ -100,7 +90,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem,
     names = seq.frame_names()
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
-    track = hamer.read(seq.path("j2d").parent, names)
+    track = trackfile.read(seq.path("j2d").parent, names)
     lens = seq.lens()
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}

@@ -30,7 +30,7 @@ VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
 
 def run(ctx: Context) -> Result:
     node = ctx.cfg.source
-    return _render(ctx, node) if isinstance(node, SyntheticSource) else _read(ctx)
+    return _render(ctx, node) if node.name == "synthetic" else _read(ctx)
 
 
 def measure(ctx: Context) -> Result:

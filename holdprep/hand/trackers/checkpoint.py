@@ -1,4 +1,4 @@
-"""Published weights into this project's networks: tensors by their published names, and whose weights a file holds if not these."""
+"""Loads published weights into this project's networks: tensors by their published names, and whose weights a file holds if not these."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -63,6 +63,18 @@ def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path
         parts = [published[s].float() for s in sources]
         filled[own] = parts[0] if len(parts) == 1 else torch.cat(parts)
     network.load_state_dict(filled, assign=True)
+
+
+def move(network: nn.Module, backbone: nn.Module, device: str, dtype: str) -> None:
+    """Move a network to its device, and its backbone to the precision `dtype` ("auto": bfloat16 on CUDA, else float32).
+
+    Raises HoldprepError where CUDA is asked for and torch has none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
+    automatic = "bfloat16" if device == "cuda" else "float32"
+    network.to(device)
+    backbone.to(getattr(torch, automatic if dtype == "auto" else dtype))
 
 
 def published_names(own: str, names: Names) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from holdprep.errors import HoldprepError
 from holdprep.hand.joints import BONES_MANO21, MIDDLE_FINGER, to_mano21
 from holdprep.hand.model import SIDES, Side
 from holdprep.hand.targets import MIN_JOINTS
-from holdprep.hand.trackers import KeypointTrack, given
+from holdprep.hand.trackers import conversion
+from holdprep.hand.trackers.tracks import KeypointTrack
 from holdprep.safeio import load_npz_array
 
 ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as the README says"
@@ -34,7 +35,7 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
     Raises HoldprepError where it is none of the above, no frame matches, no hand is there, or keypoints are not in the picture.
     """
     rows, stems = _rows(path, names)
-    notes = given.match_notes(path, path.name, stems, names)
+    notes = conversion.match_notes(path, path.name, stems, names)
     tracks = {}
     for side, own in rows.items():
         track, told = _track(path, own, names, image_size)
@@ -49,7 +50,7 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
 
 
 def _track(path: Path, rows: Rows, names: Sequence[str], image_size: tuple[int, int]) -> tuple[KeypointTrack, list[str]]:
-    j2d, j3d = (given.by_name(_stack(rows, k), list(rows), names) for k in ("j2d", "j3d"))
+    j2d, j3d = (conversion.rows_by_name(_stack(rows, k), list(rows), names) for k in ("j2d", "j3d"))
     confidence = np.clip(np.nan_to_num(j2d[..., 2]), 0, 1)
     j2d = np.where(confidence[..., None] > 0, j2d[..., :2], np.nan)
     few = (confidence > 0).sum(axis=1) < MIN_JOINTS
@@ -90,11 +91,11 @@ def _in_space(path: Path, j3d: np.ndarray, j2d_px: np.ndarray) -> tuple[np.ndarr
     chain = np.linalg.norm(np.diff(j3d[:, list(MIDDLE_FINGER)], axis=1), axis=-1).sum(axis=1)
     if np.isnan(chain).all():
         return j3d, []
-    unit, notes = given.unit_m(path, float(np.nanmedian(chain)))
+    unit, notes = conversion.unit_m(path, float(np.nanmedian(chain)))
     j3d = (j3d - j3d[:, :1]) * unit
     flat, up = (x - np.nanmean(x, axis=1, keepdims=True) for x in (j2d_px[..., 1], j3d[..., 1]))
     if np.nansum(flat * up) < 0:
-        return j3d * given.TO_OPENCV, [*notes, "OpenGL's axes in 3D, made OpenCV's"]
+        return j3d * conversion.TO_OPENCV, [*notes, "OpenGL's axes in 3D, made OpenCV's"]
     return j3d, notes
 
 

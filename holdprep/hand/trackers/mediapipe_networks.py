@@ -1,8 +1,8 @@
-"""MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of what they say.
+"""MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of their outputs.
 
 As in MediaPipe's hand tracking (Zhang et al., "MediaPipe Hands", 2020, and the graph files of version 0.10.21): palms from anchors, weighted
-non-maximum suppression, a turned square crop, landmarks, and the next frame's crop from this frame's landmarks. Beyond it, an estimate is a
-mean over mirrored and turned crops, whose spread tells how far it can be trusted.
+non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. Beyond it, an estimate is a
+mean over mirrored and rotated crops, whose spread says how far it can be trusted.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ class Crop:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]])
 
-    def turned(self, degrees: float, factor: float = 1.0) -> "Crop":
-        """The same square turned about its centre and resized."""
+    def rotated(self, degrees: float, factor: float = 1.0) -> "Crop":
+        """The same square rotated about its centre and resized."""
         return Crop(self.center, self.side * factor, self.angle + np.radians(degrees))
 
     def to_image(self, unit: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class Estimate:
 
     @property
     def xyz_m(self) -> np.ndarray:
-        """`xyz_px` at an average adult's size, in metres: a picture tells no size."""
+        """`xyz_px` at an average adult's size, in metres: a picture does not show it."""
         return self.xyz_px * (SKELETON_M / self.skeleton_px)
 
     def next_crop(self) -> Crop:
@@ -135,7 +135,7 @@ class Estimate:
 
 
 def _upright_angle(wrist: np.ndarray, fingers: np.ndarray) -> float:
-    """Angle by which a crop is turned so that wrist to fingers points up in it."""
+    """Angle by which a crop is rotated so that wrist to fingers points up in it."""
     dx, dy = fingers - wrist
     return float(np.arctan2(dx, -dy))
 

@@ -18,7 +18,8 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.targets import lengths_m
-from holdprep.hand.trackers import VertexTrack, crops, given
+from holdprep.hand.trackers import conversion, crops
+from holdprep.hand.trackers.tracks import VertexTrack
 
 SUFFIXES = (".obj", ".ply")
 CLOSED = 779  # with one more vertex, in the open wrist
@@ -44,18 +45,18 @@ def read(
     stems = [f.frame for f in found]
     if not found:
         raise HoldprepError(f"{folder} holds no {' or '.join(SUFFIXES)} files: hand.folder is a folder with a mesh for each frame")
-    notes = given.match_notes(folder, folder.name, stems, names)
+    notes = conversion.match_notes(folder, folder.name, stems, names)
     used = [f for f in found if f.frame in set(names)]
     vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
-    sides = given.sides_of(vertices, models["right"], folder)
+    sides = conversion.sides_of(vertices, models["right"], folder)
     _check_sides(folder, used, sides)
-    unit, told = given.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
+    unit, told = conversion.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
     vertices_m, axes = _ahead(vertices * unit, folder)
     K = crops.long_lens(*image_size, focal_px)
     _check_picture(vertices_m, K, image_size, folder)
     frame_of = {name: t for t, name in enumerate(names)}
-    hands = [given.Hand(frame_of[f.frame], side, v) for f, side, v in zip(used, sides, vertices_m, strict=True)]
-    return given.gather(hands, K, names, models, [*notes, *told, *axes])
+    hands = [conversion.DetectedHand(frame_of[f.frame], side, v) for f, side, v in zip(used, sides, vertices_m, strict=True)]
+    return conversion.collect_tracks(hands, K, names, models, [*notes, *told, *axes])
 
 
 def list_files(folder: Path, names: Sequence[str]) -> list[File]:
@@ -106,7 +107,7 @@ def _ahead(vertices_m: np.ndarray, source: Path) -> tuple[np.ndarray, list[str]]
         raise HoldprepError(
             f"{source}: its hands lie about the camera's own place ({depth_m:.3f} m deep); add the tracker's translation to the vertices"
         )
-    return (vertices_m, []) if depth_m > 0 else (vertices_m * given.TO_OPENCV, [f"{source.name}: OpenGL's axes, made OpenCV's"])
+    return (vertices_m, []) if depth_m > 0 else (vertices_m * conversion.TO_OPENCV, [f"{source.name}: OpenGL's axes, made OpenCV's"])
 
 
 def _check_picture(vertices_m: np.ndarray, K: np.ndarray, image_size: tuple[int, int], source: Path) -> None:

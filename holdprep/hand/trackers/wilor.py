@@ -19,7 +19,8 @@ import torch
 from holdprep.errors import HoldprepError
 from holdprep.hand.joints import to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops, given, meshes
+from holdprep.hand.trackers import conversion, crops, meshes
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.safeio import load_npy
 
 SHAPES = {
@@ -42,7 +43,7 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     files = {p.stem: p for p in folder.glob("*.npy")}
     if not files:
         return meshes.read(folder, names, image_size, models)
-    notes = given.match_notes(folder, "WiLoR", list(files), names)
+    notes = conversion.match_notes(folder, "WiLoR", list(files), names)
     hands = []
     for t, name in enumerate(names):
         if name in files:
@@ -50,10 +51,10 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
             hands += [_hand(files[name], t, one, models) for one in (content if isinstance(content, list | np.ndarray) else [content])]
     if not hands:
         raise HoldprepError(f"{folder}: no hand in its {len(files)} frames; the tracker found none")
-    return given.gather(hands, crops.long_lens(*image_size), names, models, notes)
+    return conversion.collect_tracks(hands, crops.long_lens(*image_size), names, models, notes)
 
 
-def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]) -> given.Hand:
+def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]) -> conversion.DetectedHand:
     predicted = content.get("wilor_preds") if isinstance(content, Mapping) else None
     if not isinstance(predicted, Mapping):
         raise HoldprepError(f"{path} holds no 'wilor_preds': it must be np.save of what wilor_mini's predict() gives")
@@ -67,7 +68,7 @@ def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]
     side: Side = "right" if float(np.asarray(content["is_right"]).ravel()[0]) > 0.5 else "left"
     vertices_m = (arrays["pred_vertices"] + arrays["pred_cam_t_full"][:, None])[0].astype(np.float64)
     params = _params({k: a.astype(np.float64) for k, a in arrays.items()}, side, models)
-    return given.Hand(frame, side, vertices_m, to_mano21(arrays["pred_keypoints_2d"][0].astype(np.float64)), params)
+    return conversion.DetectedHand(frame, side, vertices_m, to_mano21(arrays["pred_keypoints_2d"][0].astype(np.float64)), params)
 
 
 def _params(arrays: Mapping[str, np.ndarray], side: Side, models: Mapping[Side, HandModel]) -> ManoParams:
@@ -80,4 +81,4 @@ def _params(arrays: Mapping[str, np.ndarray], side: Side, models: Mapping[Side, 
         arrays["betas"],
         arrays["pred_cam_t_full"] * flip,
     )
-    return given.of_side(ManoParams(*(torch.as_tensor(x) for x in as_right)), side, models)[0]
+    return conversion.to_side(ManoParams(*(torch.as_tensor(x) for x in as_right)), side, models)[0]

@@ -104,7 +104,7 @@ def test_crops_come_in_order_and_each_frame_is_read_once():
     def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
         return np.array([image[0, 0, 0], box_px[0], mirror], np.float32)[:, None, None]
 
-    batches = list(crops.batches(Images([0] * 7), todo, cut, size=4, threads=3, device=torch.device("cpu")))
+    batches = list(crops.batches(Images([0] * 7), todo, cut, crops.Feed(batch=4, threads=3), torch.device("cpu")))
     assert [len(b) for b in batches] == [4, 4, 4, 1]
     mean, std = (255 * torch.tensor(x) for x in (crops.IMAGE_MEAN, crops.IMAGE_STD))
     rows = torch.cat(batches)[:, :, 0, 0] * std + mean
