@@ -284,5 +284,5 @@ def test_anchors_and_weighted_nms():
 
 
 def test_black_crop_holds_no_palm():
-    networks = HandNetworks(settings=Settings(threads=1))
+    networks = HandNetworks(threads=1)
     assert networks.palms(np.zeros((100, 100, 3), np.uint8), Crop(np.array([49.5, 49.5]), 100.0, 0.0)) == []
