@@ -45,16 +45,16 @@ class VideoSource(Node):
 class SyntheticSource(Node):
     name: Literal["synthetic"]
     object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="what is held")
-    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, turned in the fingers, or gripped anew")
+    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, rotated in the fingers, or gripped anew")
     hands: Literal["right", "left", "both"] = Field(description="which hands hold it")
     frames: int = Field(ge=3, le=2000, description="frames that are rendered")
     width: int = Field(ge=160, le=4096, description="width of the pictures (px)")
     height: int = Field(ge=120, le=4096, description="height of the pictures (px)")
     focal_px: float | None = Field(gt=0, description="focal length (px); null = a phone's, 0.95 x the longer side")
-    degrees: Positive = Field(description="how far the object turns before the camera, over the whole film (degrees)")
+    degrees: Positive = Field(description="how far the object rotates before the camera, over the whole film (degrees)")
     depth_m: Positive = Field(description="distance of the object from the camera (m)")
     distortion: float = Field(ge=-0.5, le=0.5, description="lens: k of COLMAP's SIMPLE_RADIAL")
-    shake_deg: Weight = Field(description="hand-held camera: standard deviation of its turning (degrees)")
+    shake_deg: Weight = Field(description="hand-held camera: standard deviation of its rotation (degrees)")
     blur: float = Field(ge=0, le=1, description="exposure as a share of the time between frames (motion blur)")
     noise: Weight = Field(description="sensor noise: standard deviation in grey levels of 255")
     seed: int = Field(ge=0, description="seed of hand shape, grasp, motion, textures and noise")
@@ -126,7 +126,9 @@ class Weights(Node):
         ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
     )
     grasp: float | None = Field(
-        ge=0, allow_inf_nan=False, description="how a still hand's middle wanders on the object, mode ho (px^2 per m^2); null = as measured"
+        ge=0,
+        allow_inf_nan=False,
+        description="how far a static hand's centroid moves on the object, mode ho (px^2 per m^2); null = as measured",
     )
     grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
     z_min: Weight = Field(description="points behind the camera (px^2 per m)")
@@ -171,7 +173,7 @@ class Logger(Node):
 
 
 class Config(Node):
-    """Everything `launch.py` can be told."""
+    """Every key of a run of `launch.py`."""
 
     stage: Literal[
         "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"

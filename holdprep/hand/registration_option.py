@@ -143,4 +143,4 @@ class DirectRegistration(Registration):
         side, track = hand.model.side, hand.track
         if side not in track.params:
             raise HoldprepError(f"{hand.source} has no MANO parameters of the {side} hand (hand=hamer writes them): use registration=lm")
-        return direct.take(hand.model, track.params[side], torch.as_tensor(track.vertices_m[side]), self.shared_shape), None
+        return direct.register_direct(hand.model, track.params[side], torch.as_tensor(track.vertices_m[side]), self.shared_shape), None

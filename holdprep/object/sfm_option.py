@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class SfmObjectPose(ObjectPoseNode):
-    """Structure from motion; a subclass says where features come from."""
+    """Structure from motion; a subclass has the source of features."""
 
     focal_px: float | None = Field(
         gt=0,
-        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if it tells one",
+        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if that has one",
     )
     principal_px: tuple[float, float] | None = Field(
         description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"

@@ -2,10 +2,10 @@
 
 Between two key frames labels are carried forward from the one and backward from the other, and blended by distance. Per pixel, the
 label's probability comes from its nearest neighbours in (place, colour) among the previous frame's labelled pixels, moved by
-optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size tells where the
-background is; the second adds what that teaches about the whole clip: the background's plate, where the camera stands still or only
-turns, each label's colours, and where a key frame may have left a finger out. The bare arm is a label of its own; its border with the
-hand is a line that goes with the skin about it.
+optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size finds the
+background; the second adds what that shows about the whole clip: the background's plate, where the camera is static or only
+rotates, each label's colours, and where a key frame may have left a finger out. The bare arm is a label of its own; its border with the
+hand is a line that moves with the skin about it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,7 +83,7 @@ def _label_frames(
 def _label_key_frames(
     clip: Clip, label_set: LabelSet, prompts: Mapping[int, Mapping[str, EntityPrompt]], scale: float
 ) -> dict[int, np.ndarray]:
-    """Every key frame's labels: first those that say all by themselves, then the others with what is carried to them."""
+    """Every key frame's labels: first those that outline every entity, then the others with what is carried to them."""
     sure = {e: anchors(prompts, e) for e in label_set.entities}
     own = {t: {e: p for e, p in prompts[t].items() if e in sure and t in sure[e]} for t in sorted(prompts)}
     keys = {t: key_frame_labels(clip, t, label_set, p, scale) for t, p in own.items() if any(not each.absent for each in p.values())}

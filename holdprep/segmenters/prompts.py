@@ -1,4 +1,4 @@
-"""Clicks: prompts.yaml says, for a few key frames, where each entity is."""
+"""Prompts: prompts.yaml holds, for a few key frames, where each entity is."""
 
 import difflib
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,12 +33,12 @@ class EntityPrompt:
 
     @property
     def is_outline(self) -> bool:
-        """True if it says by itself where the entity is; clicks alone may only correct what another key frame says."""
+        """True if it outlines the entity by itself; clicks alone may only correct what another key frame outlines."""
         return bool(self.polygons) or self.box is not None or self.absent
 
 
 def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> list[int]:
-    """Key frames that say by themselves where `entity` is; all others with clicks correct what is carried there from these.
+    """Key frames that outline `entity` by themselves; all others with clicks correct what is carried there from these.
 
     Without any outline or box, the key frame with the most positive clicks is the one (the first of several).
     """
@@ -71,7 +71,7 @@ def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]],
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
     """prompts.yaml as {frame name: {entity: EntityPrompt}}.
 
-    `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. A mask file (beside prompts.yaml,
+    `image_size` (width, height) is that of images/; where the file has another, coordinates are scaled. A mask file (beside prompts.yaml,
     0 is background) is read as its outlines, without holes. Raises HoldprepError in one line naming file, frame and entity.
     """
     tree = _tree(path)
@@ -140,11 +140,11 @@ class _TextKeys(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
 
-def _scale(path: Path, told: Any, image_size: tuple[int, int] | None) -> np.ndarray:
+def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndarray:
     """From the file's pictures to images/; both have the same proportions."""
-    if told is None or image_size is None:
+    if size is None or image_size is None:
         return np.ones(2)
-    size = _numbers(told, (2,), f"{path}: image_size")
+    size = _numbers(size, (2,), f"{path}: image_size")
     if not (size > 0).all() or abs(size[0] * image_size[1] / (size[1] * image_size[0]) - 1) > SAME_ASPECT:
         raise HoldprepError(
             f"{path}: image_size is {size.tolist()}, width and height in the proportions of images/ ({image_size}) are needed"

@@ -1,6 +1,6 @@
 """The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere.
 
-Stages are imported when they run. A stage's own order is that of `GRAPH`; each says by `needs` and `uses` what it reads of the others.
+Stages are imported when they run. A stage's own order is that of `GRAPH`; `needs` and `uses` list what each reads of the others.
 """
 
 from holdprep.config import Config

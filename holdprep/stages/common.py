@@ -15,7 +15,7 @@ from holdprep.pipeline import Context
 from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausibility
 from holdprep.sequence import ENTITIES, Sequence
 
-JITTER_STEP = 10  # every so many vertices tell the jitter
+JITTER_STEP = 10  # jitter is measured on every so many vertices
 
 
 def hand_model(cfg: Config, side: Side) -> HandModel:

@@ -38,7 +38,7 @@ def inspect(ctx: Context) -> None:
 
 
 def _frame(track: VertexTrack, sides: list[Side]) -> int:
-    """The frame with most hands that is nearest to the clip's middle."""
+    """The frame with most hands that is nearest to the middle of the clip."""
     hands = np.sum([np.isfinite(track.vertices_m[s]).all(axis=(1, 2)) for s in sides], axis=0)
     best = np.flatnonzero(hands == hands.max())
     return int(best[np.argmin(np.abs(best - len(hands) / 2))])

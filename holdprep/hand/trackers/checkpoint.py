@@ -13,7 +13,7 @@ from holdprep.errors import HoldprepError
 # (pattern of an own name, the published one; several where the own tensor is theirs one upon the other)
 Names = Sequence[tuple[str, str | tuple[str, ...]]]
 
-# What only this model's tensors are called: the first that is found tells whose checkpoint a file is.
+# Names of tensors that one model alone has: the first that is found identifies a checkpoint's model.
 _MODELS = (
     ("WiLoR", r"^refine_net\."),
     ("HaWoR", r"^(motion_module|st_module)\."),
@@ -31,7 +31,7 @@ _MODELS = (
 def read(path: Path, advice: str) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, whether bare or under Lightning's 'state_dict'.
 
-    `advice` says where the file is to be had. Raises HoldprepError where it is not there, cut short or not a checkpoint.
+    `advice` states where the file can be obtained. Raises HoldprepError where it is not there, cut short or not a checkpoint.
     """
     if not path.is_file():
         raise HoldprepError(f"{path} is not there: {advice}")

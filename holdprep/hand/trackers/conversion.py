@@ -61,12 +61,12 @@ def to_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> t
     mesh = lbs.HandMesh(mesh.vertices * flip, mesh.joints * flip)
     params = mirrored(hand, models["right"], models["left"])
     off_mm = 1e3 * float((lbs.forward(models["left"], params).vertices - mesh.vertices).norm(dim=-1).nanmean())
-    told = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off the mesh"
-    return params, mesh, [told] if off_mm > MAX_MIRROR_ERROR_MM else []
+    note = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off the mesh"
+    return params, mesh, [note] if off_mm > MAX_MIRROR_ERROR_MM else []
 
 
 def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
-    """What a unit of `source` is in metres, by the length of its hand from wrist to middle fingertip. Raises HoldprepError where no unit fits."""
+    """The size in metres of a unit of `source`, by the length of its hand from wrist to middle fingertip. Raises HoldprepError where no unit fits."""
     for name, size in UNITS_M.items():
         if LENGTH_RANGE_M[0] <= length * size <= LENGTH_RANGE_M[1]:
             return size, [] if size == 1 else [f"{source.name}: {name}, a hand of {length:.0f}, made metres"]
@@ -85,14 +85,14 @@ def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]
     bad = int((errors.amin(dim=0) > MAX_PALM_ERROR).sum())
     if bad > 0.5 * len(vertices):
         standin = "the stand-in hand, which has other vertices than MANO's: set hand_model.path"
-        told = standin if model.name == "standin" else "MANO's, or their order is another"
-        raise HoldprepError(f"{source}: in {bad} of {len(vertices)} meshes the palm is not that of {told}")
+        expected = standin if model.name == "standin" else "MANO's, or their order is another"
+        raise HoldprepError(f"{source}: in {bad} of {len(vertices)} meshes the palm is not that of {expected}")
     return ["right" if own <= mirror else "left" for own, mirror in errors.T.tolist()]
 
 
 @dataclass(frozen=True)
 class DetectedHand:
-    """One mesh in one frame: `vertices_m` (778, 3) in the camera frame, `j2d_px` (21, 2) in MANO-21 order where the tracker tells it,
+    """One mesh in one frame: `vertices_m` (778, 3) in the camera frame, `j2d_px` (21, 2) in MANO-21 order where the tracker reports it,
     MANO parameters (rows of 1) where it has them."""
 
     frame: int

@@ -121,7 +121,7 @@ def progress_of(todo: Sequence[Job], frames: int) -> tuple[int, int]:
 
 
 def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Output]:
-    """What a network says to batches of crops; `bar` = (crops, frames without a hand) shows progress.
+    """A network's outputs for batches of crops; `bar` = (crops, frames without a hand) shows progress.
 
     Raises HoldprepError where a batch does not fit into the device's memory.
     """

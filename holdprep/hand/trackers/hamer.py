@@ -33,7 +33,7 @@ def track(
 ) -> VertexTrack:
     """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
 
-    `models` are the hand models of both sides (the network speaks the right one's parameters). `focal_px` replaces HaMeR's invented
+    `models` are the hand models of both sides (the network predicts parameters of the right one). `focal_px` replaces HaMeR's invented
     focal length where the true one is known. The network runs on the device and in the
     precision that it is in.
     Raises HoldprepError where boxes and images do not fit.
@@ -78,7 +78,7 @@ def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
     scale = CROP_HEIGHT / side_px
     reduction = 1 / scale / 2
     sigma = (reduction - 1) / 2 if reduction > 1.1 else 0.0
-    part, corner = _seen(image, center, side_px, sigma)
+    part, corner = _visible_part(image, center, side_px, sigma)
     x, y = center - corner
     if mirror:
         part, x = cv2.flip(part, 1), part.shape[1] - 1 - x
@@ -99,14 +99,14 @@ def square(boxes_px: np.ndarray) -> np.ndarray:
     return np.concatenate([center - half, center + half], axis=1)
 
 
-def box_of(squares_px: np.ndarray) -> np.ndarray:
-    """(T, 4) boxes whose crops are given squares (T, 4)."""
+def boxes_of_squares(squares_px: np.ndarray) -> np.ndarray:
+    """(T, 4) boxes whose crops are the squares (T, 4)."""
     center, side = (squares_px[:, :2] + squares_px[:, 2:]) / 2, squares_px[:, 2:] - squares_px[:, :2]
     half = side / (2 * RESCALE) * [CROP_WIDTH / CROP_HEIGHT, 1.0]
     return np.concatenate([center - half, center + half], axis=1)
 
 
-def _seen(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def _visible_part(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that a crop sees, smoothed if sigma > 0 (float32 then), and the place of its corner (2,)."""
     radius = int(4 * sigma + 0.5)
     reach = side_px / 2 + radius + 2

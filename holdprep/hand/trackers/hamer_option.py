@@ -33,7 +33,7 @@ class HamerHand(NetworkHand):
         checkpoint.move(network, network.backbone, task.device, self.dtype)
         boxes, notes = hand_boxes(task, self)
         if self.crop == "100doh":
-            boxes = {side: hamer.box_of(crops.doh_squares(own)) for side, own in boxes.items()}
+            boxes = {side: hamer.boxes_of_squares(crops.doh_squares(own)) for side, own in boxes.items()}
         models = {side: task.model(side) for side in dict.fromkeys(("right", *boxes))}
         notes += stand_in_notes("HaMeR", models["right"])
         names = task.seq.frame_names()

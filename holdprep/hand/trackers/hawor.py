@@ -2,7 +2,7 @@
 
 Each holds a stretch of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
 `init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes before a camera of the focal length in `est_focal.txt` and the centre
-(w / 2, h / 2). Turns and places of left hands are mirrored back; their shape is the right model's, as HaWoR mends MANO's left model.
+(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's, as HaWoR corrects MANO's left model.
 Frames count the pictures of `extracted_images/`, 30 a second of the video. world_space_res.pth, with invented hands in the gaps, is not read.
 """
 
@@ -43,8 +43,8 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
         frames, hand = _as_right(found, side, models["right"])
         own = [pictures[f].stem if pictures and f < len(pictures) else f"{f:04d}" for f in frames.tolist()]
         stems += own
-        params[side], mesh, told = conversion.to_side(hand, side, models)
-        notes += told
+        params[side], mesh, remarks = conversion.to_side(hand, side, models)
+        notes += remarks
         vertices[side], joints[side] = (conversion.rows_by_name(x.numpy(), own, names) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
         params[side] = ManoParams(

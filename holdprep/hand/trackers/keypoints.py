@@ -1,4 +1,4 @@
-"""21 keypoints a hand, of whatever tracker: OpenPose's .json files, one .json of all frames, or a .npz.
+"""21 keypoints a hand, of any tracker: OpenPose's .json files, one .json of all frames, or a .npz.
 
 - a folder of `<frame>_keypoints.json` (OpenPose and what writes like it): `people[0].hand_right_keypoints_2d`, 63 numbers x, y, confidence;
 - a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or in place of a list `{"j2d": .., "j3d": [[x, y, z], ..]}`;
@@ -38,8 +38,8 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
     notes = conversion.match_notes(path, path.name, stems, names)
     tracks = {}
     for side, own in rows.items():
-        track, told = _track(path, own, names, image_size)
-        notes += [f"{side} hand: {text}" for text in told]
+        track, remarks = _track(path, own, names, image_size)
+        notes += [f"{side} hand: {text}" for text in remarks]
         if np.isfinite(track.j2d_px).any():
             tracks[side] = track
     if not tracks:
@@ -61,8 +61,8 @@ def _track(path: Path, rows: Rows, names: Sequence[str], image_size: tuple[int, 
     else:
         j2d, j3d, confidence = to_mano21(j2d), to_mano21(j3d), to_mano21(confidence[..., None])[..., 0]
     _check_picture(path, j2d, image_size)
-    j3d, told = _in_space(path, j3d, j2d)
-    return KeypointTrack(j2d, j3d, confidence, _boxes(j2d)), notes + told
+    j3d, remarks = _in_space(path, j3d, j2d)
+    return KeypointTrack(j2d, j3d, confidence, _boxes(j2d)), notes + remarks
 
 
 def _skeleton(joints: np.ndarray) -> float:
@@ -79,8 +79,8 @@ def _check_picture(path: Path, j2d_px: np.ndarray, image_size: tuple[int, int]) 
     seen = j2d_px[np.isfinite(j2d_px).any(axis=(1, 2))]
     if not len(seen):
         return
-    middle = np.nanmedian(seen, axis=1)
-    outside = int(((middle < 0) | (middle > np.array(image_size) - 1)).any(axis=1).sum())
+    centroid = np.nanmedian(seen, axis=1)
+    outside = int(((centroid < 0) | (centroid > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(seen) or np.nanmax(np.abs(seen)) <= 2:
         why = "they lie within 2 px" if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside"
         raise HoldprepError(f"{path}: keypoints are not pixels of the picture of {image_size[0]} x {image_size[1]}: {why}")
@@ -187,7 +187,7 @@ def _hand(path: Path, frame: str, content: Any) -> dict[str, np.ndarray]:
             raise HoldprepError(f"{path}, frame {frame}: {key} is no array of numbers ({error})") from error
         if array.shape not in ((21, 2), (21, 3)) or (key == "j3d" and array.shape[1] == 2):
             raise HoldprepError(f"{path}, frame {frame}: {key} has shape {array.shape}, 21 keypoints of 2 or 3 numbers are needed")
-        if array.shape[1] == 2:  # no confidence told: 1 where there is a number
+        if array.shape[1] == 2:  # no confidence given: 1 where there is a number
             array = np.concatenate([array, np.isfinite(array).all(axis=1, keepdims=True)], axis=1)
         row[key] = array
     return row

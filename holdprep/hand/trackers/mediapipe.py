@@ -58,7 +58,7 @@ def track_hand(
 ) -> KeypointTrack:
     """One hand through a clip of T BGR images (each is read three times).
 
-    `masks` are (H, W) bool of that hand's visible pixels: one of less than some pixels says that the hand is not in the frame, None that
+    `masks` are (H, W) bool of that hand's visible pixels: a mask of only a few pixels means that the hand is not in the frame, None that
     nothing is known; `hiding` are pixels of what may be before it. Without masks the network's own handedness picks the hand.
     Frames in which the hand is not found are NaN. 3D has an average adult's size. The network sees a crop, as if the hand were on the
     optical axis: with the camera's `K` (3, 3) 3D is rotated into the camera's axes, without it 3D stays as seen.
@@ -99,7 +99,7 @@ def _track_one_way(finder: Finder, frames: Frames, step: int, bar: ProgressBar) 
 
 def _reconcile(finder: Finder, frames: Frames, t: int, ways: Sequence[Candidate | None]) -> Candidate | None:
     """What both ways found where they agree, from more crops where they do so roughly, and the better of them where they do not; None where
-    it does not stand up to more crops."""
+    further crops refuse it."""
     estimates = [f.estimate for f in ways if f is not None]
     view = frames[t] if estimates else None
     if view is None:
@@ -108,23 +108,23 @@ def _reconcile(finder: Finder, frames: Frames, t: int, ways: Sequence[Candidate 
     apart = np.abs(estimates[0].j2d_px - estimates[-1].j2d_px).max() / size_px  # 0 where only one is there
     deep = np.abs(estimates[0].depth_px - estimates[-1].depth_px).max() / size_px
     if apart and max(apart, deep) < ONE:
-        return best([finder.judged(mean_of(estimates), view)])
+        return best([finder.scored(mean_of(estimates), view)])
     if 0 < apart < SAME:
-        return finder.settle(view, mean_of(estimates).next_crop(), estimates)
-    return best(finder.settle(view, e.next_crop(), [e]) for e in (estimates if apart else estimates[:1]))
+        return finder.average_crops(view, mean_of(estimates).next_crop(), estimates)
+    return best(finder.average_crops(view, e.next_crop(), [e]) for e in (estimates if apart else estimates[:1]))
 
 
 def _fill_from_neighbours(finder: Finder, frames: Frames, found: Sequence[Candidate | None]) -> list[Candidate | None]:
-    """Frames in which the hand is lost or hardly there, looked at once more in the crops that the settled frames beside them give."""
-    mended = list(found)
+    """Frames in which the hand is lost or hardly there, looked at once more in the crops that the frames beside them give."""
+    filled = list(found)
     for step in (1, -1):
         for t in range(len(found))[::step]:
-            beside, own = mended[t - step] if 0 <= t - step < len(found) else None, found[t]
+            beside, own = filled[t - step] if 0 <= t - step < len(found) else None, found[t]
             if beside is not None and (own is None or own.estimate.presence < SURE):
                 view = frames[t]
                 if view is not None:
-                    mended[t] = best([mended[t], finder.settle(view, beside.estimate.next_crop())])
-    return mended
+                    filled[t] = best([filled[t], finder.average_crops(view, beside.estimate.next_crop())])
+    return filled
 
 
 def distinct(tracks: Mapping[Side, KeypointTrack]) -> dict[Side, KeypointTrack]:

@@ -12,7 +12,7 @@ from holdprep.hand.model import Side
 from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, mean_of
 
 NEAR, MIN_SHARE_NEAR_MASK, MIN_JOINTS_NEAR = 0.1, 0.4, 4  # a joint is near the mask within a tenth of the hand's size
-MIN_SIDE_SEEN, MIN_SIDE_TOLD = 0.5, 0.2  # handedness: where it alone picks the hand; where a mask or the frame before does
+MIN_SIDE_SEEN, MIN_SIDE_KNOWN = 0.5, 0.2  # handedness: where it alone picks the hand; where a mask or the frame before does
 FOLLOWED = 0.5  # of the least presence: enough where the frames about it show where the hand is
 SURE, GONE = 0.8, 0.1  # presence below which a followed crop is looked at again, and below which there is no hand
 # Further crops of an estimate, of a right hand: rotation in degrees, size factor, mirrored. The first two go with what was found already.
@@ -44,17 +44,17 @@ class Finder:
 
     def follow(self, view: View, crop: Crop, mirrored: bool) -> Candidate | None:
         """The estimate in a crop that the frame before gives; None where it is refused."""
-        found = self._look(view, crop, mirrored)
+        found = self._scored_estimate(view, crop, mirrored)
         if found.estimate.presence >= SURE and found.score:
             return found
         if found.estimate.presence < GONE:
             return None
-        return best([found, self._look(view, found.estimate.next_crop(), mirrored)])
+        return best([found, self._scored_estimate(view, found.estimate.next_crop(), mirrored)])
 
     def search(self, view: View, first: int = 0, at_most: int | None = None) -> Candidate | None:
         """The best hand from scratch, in the first place that holds any: palms, then crops straight from the mask.
 
-        Places are looked at in turn, over and over, from the `first` on; `at_most` so many, else each once.
+        Places are searched one after the other, cyclically, from the number `first` on: `at_most` so many, else each once.
         """
         regions = _search_regions(view.image.shape, view.mask)
         places: list[tuple[str, Crop]] = [*(("inside", r) for r in regions), *(("beyond", r) for r in regions)]
@@ -63,36 +63,36 @@ class Finder:
         for kind, region in itertools.islice(itertools.cycle(places), first, first + (at_most or len(places))):
             straight = kind == "straight"
             found = [region] if straight else [p.hand_crop() for p in self.nets.palms(view.image, region, repeat_edge=kind == "beyond")]
-            if candidate := best(self._centred(view, crop) for crop in found):
+            if candidate := best(self._estimate_uncentred(view, crop) for crop in found):
                 return candidate
         return None
 
-    def settle(self, view: View, crop: Crop, looks: Sequence[Estimate] = ()) -> Candidate | None:
-        """The mean over several crops, less where there are `looks` already; None where they hold no hand or it does not stand up to them."""
+    def average_crops(self, view: View, crop: Crop, looks: Sequence[Estimate] = ()) -> Candidate | None:
+        """The mean over several crops, less where there are `looks` already; None where they hold no hand or the mean is refused."""
         seen = list(looks)
         for degrees, size, mirrored in VIEWS[: 2 if looks else None]:
-            seen.append(self._seen(view, crop.rotated(-degrees if self.side == "left" else degrees, size), mirrored))
+            seen.append(self._estimate(view, crop.rotated(-degrees if self.side == "left" else degrees, size), mirrored))
             if seen[0].presence < GONE:
                 return None
-        return best([self.judged(mean_of(seen), view)])
+        return best([self.scored(mean_of(seen), view)])
 
-    def _centred(self, view: View, crop: Crop) -> Candidate:
-        """A crop that was not made from landmarks is centred by its own first; alone, it must tell the side."""
-        first = self._seen(view, crop, False)
+    def _estimate_uncentred(self, view: View, crop: Crop) -> Candidate:
+        """The estimate in a crop that was not made from landmarks: its own landmarks centre it first; without a mask it must show the side."""
+        first = self._estimate(view, crop, False)
         if first.presence < GONE:
             return Candidate(first, 0.0)
-        estimate = mean_of([self._seen(view, first.next_crop(), mirrored) for mirrored in (False, True)])
-        return self.judged(estimate, view, MIN_SIDE_SEEN if view.mask is None else MIN_SIDE_TOLD, 1.0)
+        estimate = mean_of([self._estimate(view, first.next_crop(), mirrored) for mirrored in (False, True)])
+        return self.scored(estimate, view, MIN_SIDE_SEEN if view.mask is None else MIN_SIDE_KNOWN, 1.0)
 
-    def _look(self, view: View, crop: Crop, mirrored: bool) -> Candidate:
-        return self.judged(self._seen(view, crop, mirrored), view)
+    def _scored_estimate(self, view: View, crop: Crop, mirrored: bool) -> Candidate:
+        return self.scored(self._estimate(view, crop, mirrored), view)
 
-    def _seen(self, view: View, crop: Crop, mirrored: bool) -> Estimate:
-        """Left hands are seen in the mirror where right ones are not, so that a mirrored clip gives the mirrored hand."""
+    def _estimate(self, view: View, crop: Crop, mirrored: bool) -> Estimate:
+        """The estimate in one crop; left hands are mirrored where right ones are not, so that a mirrored clip gives the mirrored hand."""
         return self.nets.look(view.image, crop, mirrored != (self.side == "left"))
 
-    def judged(self, estimate: Estimate, view: View, min_side: float = MIN_SIDE_TOLD, share: float = FOLLOWED) -> Candidate:
-        """An estimate with its score, by the measure for one whose place the frame before gave, unless other limits are given."""
+    def scored(self, estimate: Estimate, view: View, min_side: float = MIN_SIDE_KNOWN, share: float = FOLLOWED) -> Candidate:
+        """An estimate with its score; by default the limits are those for a place that the frame before gave."""
         of_side = estimate.handedness if self.side == "right" else 1 - estimate.handedness
         near = 1.0 if view.mask is None else _share_near_mask(estimate, view.mask, view.hiding)
         if estimate.presence < share * self.min_presence or of_side < min_side or near < MIN_SHARE_NEAR_MASK:

@@ -1,7 +1,7 @@
 """METRO: the network run on a clip, and its results as HOLD's fork writes them (wrist-relative right-hand vertices, keypoints in 224-pixel
 crops, the crops' boxes).
 
-It knows right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
+The network takes right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
 pinhole camera in which wrist and fingertips project to the keypoints.
 """
 

@@ -44,7 +44,7 @@ class MetroHand(NetworkHand):
         K = crops.long_lens(*task.seq.image_size(), self.focal_px)
         track = metro.place(raw, K, names, notes + stand_in_notes("METRO", regressor.model))
         files = {}
-        if "right" in raw:  # METRO's own files know no left hand
+        if "right" in raw:  # METRO's own files have no left hand
             arrays = (raw["right"].v3d_ra_m.astype(np.float32), raw["right"].j2d_crop_px.astype(np.float32), raw["right"].boxes_px)
             files = dict(zip(METRO_FILES, arrays, strict=True))
         return TrackedHands(track, {side: hand.boxes_px for side, hand in raw.items()}, files)

@@ -66,7 +66,7 @@ class Tracker(Backend):
 
     # what only shows a result is not recorded
     check: bool = Field(
-        exclude=True, description="show one frame's hands: a picture and the numbers that tell conventions (side, unit, camera)"
+        exclude=True, description="show one frame's hands: a picture and the numbers that show conventions (side, unit, camera)"
     )
 
     @property

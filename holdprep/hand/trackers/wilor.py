@@ -6,7 +6,7 @@ demo.py writes `<frame>_<number>.obj` for each hand it detects: vertices in metr
 wilor_mini's `predict(image)` gives a list of dicts, kept here by `np.save(f"{frame}.npy", result)`: `is_right`, and `wilor_preds` with
 `pred_vertices` (1, 778, 3) about the origin and `pred_cam_t_full` (1, 3) in OpenCV's axes, left hands mirrored back; `pred_keypoints_2d`
 (1, 21, 2) in OpenPose's order; `global_orient` (1, 1, 3) and `hand_pose` (1, 15, 3), hand mean INCLUDED, and `betas` (1, 10) of the right
-model, turns of left hands mirrored back, but not their shape.
+model, rotations of left hands mirrored back, but not their shape.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ SHAPES = {
     "betas": (1, 10),
 }
 FLIP = np.array([-1.0, 1.0, 1.0])
-MIRRORED_TURN = np.array([1.0, -1.0, -1.0])
+MIRRORED_ROTATION = np.array([1.0, -1.0, -1.0])
 
 
 def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models: Mapping[Side, HandModel]) -> VertexTrack:
@@ -73,11 +73,11 @@ def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]
 
 def _params(arrays: Mapping[str, np.ndarray], side: Side, models: Mapping[Side, HandModel]) -> ManoParams:
     """MANO's, hand mean taken off; a left hand's by way of the right hand that is its mirror image."""
-    turn, flip = (MIRRORED_TURN, FLIP) if side == "left" else (np.ones(3), np.ones(3))
+    mirror, flip = (MIRRORED_ROTATION, FLIP) if side == "left" else (np.ones(3), np.ones(3))
     mean = models["right"].hand_mean.double().numpy()
     as_right = (
-        (arrays["global_orient"] * turn).reshape(1, 3),
-        (arrays["hand_pose"] * turn).reshape(1, 45) - mean,
+        (arrays["global_orient"] * mirror).reshape(1, 3),
+        (arrays["hand_pose"] * mirror).reshape(1, 45) - mean,
         arrays["betas"],
         arrays["pred_cam_t_full"] * flip,
     )

@@ -50,7 +50,7 @@ def test_squares_follow_the_rule_for_100doh():
     np.testing.assert_array_equal(sides, [500, 300, 500, 500, 256, 700])
     np.testing.assert_array_equal(found[:, 3] - found[:, 1], sides)
     np.testing.assert_array_equal((found[:, :2] + found[:, 2:]) / 2, [[200, 160], [200, 160], [200, 160], [200, 160], [110, 120], [300, 5]])
-    np.testing.assert_allclose(hamer.square(hamer.box_of(found)), found)
+    np.testing.assert_allclose(hamer.square(hamer.boxes_of_squares(found)), found)
 
 
 def test_boxes_that_cannot_be_are_refused_in_one_line():

@@ -223,7 +223,7 @@ def test_lost_frames_are_looked_at_in_the_crops_of_their_neighbours():
     places = [0.0, 20.0, 40.0, 500.0, 60.0]
 
     class Finder:
-        def settle(self, view: View, crop: Crop) -> Candidate | None:
+        def average_crops(self, view: View, crop: Crop) -> Candidate | None:
             x = float(view.image[0, 0, 0])
             seen = abs(crop.center[0] - estimate(x, 1.0).next_crop().center[0]) < 30
             return Candidate(estimate(x, 0.6), 0.6) if seen else None
