@@ -11,7 +11,8 @@ Weight = Annotated[float, Field(ge=0)]
 class Node(BaseModel):
     """A part of the configuration; keys that it does not name are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # validators are built when first used: importing the configuration must be fast, and most options are never chosen
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     def recorded(self, *without: str) -> dict[str, Any]:
         """The values as a stage's record keeps them, except the keys `without` and those that never change a result."""
