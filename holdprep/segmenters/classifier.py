@@ -7,16 +7,16 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
-SAMPLE_STEP = 2  # every second pixel in both directions teaches and is classified
+SAMPLE_STEP = 2  # every second pixel in both directions is a sample, and is classified
 NEIGHBOURS = 8
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Which label is what: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background.
+    """The labels of a clip: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background.
 
-    What is `unknown` is on key frames alone, and teaches nothing.
+    The label `unknown` occurs on key frames alone, and no sample has it.
     """
 
     entities: tuple[str, ...]
@@ -42,7 +42,7 @@ class LabelSet:
         return self.count
 
     def min_part_px(self, label: int, largest: float) -> float:
-        """Pixels that a part of a label needs, beside the label's `largest`: hands come apart where fingers do."""
+        """Least size of a connected part of a label, whose largest part has `largest` pixels: fingers may be separate parts."""
         if label in (0, self.arm):
             return 60
         return (0.1 if self.entities[label - 1] == "object" else 0.03) * largest
@@ -50,9 +50,10 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Of the entities' and arm's labels in a region of a picture, 255 for 1, (h, w, L - 1) uint8; the rest, and all else, is background.
+    """Probabilities of the entities' and arm's labels in a region of a picture, (h, w, L - 1) uint8, 255 for 1; the rest, and all else, is
+    background.
 
-    A long clip has room for no more than that.
+    One byte each: a long clip's probabilities must fit into memory.
     """
 
     of_labels: np.ndarray
@@ -73,7 +74,7 @@ class Probabilities:
 
 @dataclass
 class Samples:
-    """Labelled pixels that teach the classifier: place (N, 2), colour (N, 3), label probabilities (N, L)."""
+    """Labelled pixels that the classifier uses: place (N, 2), colour (N, 3), label probabilities (N, L)."""
 
     place: np.ndarray
     color: np.ndarray
@@ -94,7 +95,7 @@ class Samples:
 def classify(
     samples: Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, asked: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour; alike where not `asked` (H, W)."""
+    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour; equal probabilities where not `asked` (H, W)."""
     tree = cKDTree(np.c_[samples.place / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
     ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
     wanted = np.ones(ys.shape, bool) if asked is None else asked[ys, xs]
@@ -119,7 +120,7 @@ def smooth_in_edges(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
 
 
 def clean_labels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
-    """Specks go to what surrounds them."""
+    """Labels without specks: each small part gets the label that surrounds it."""
     out = labels.copy()
     for k in range(label_set.count):
         _, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)

@@ -77,7 +77,7 @@ def _refine_edges(
 
 
 def _without_edge(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) without its edge, whose place is not sure; parts too thin for that stay nearly whole."""
+    """A mask (H, W) without its uncertain edge; parts too thin for that stay nearly whole."""
     core = cv2.erode(mask.astype(np.uint8), np.ones((CORE_PX, CORE_PX), np.uint8), borderValue=1) > 0
     _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     thin = mask & ~np.isin(parts, np.unique(parts[core]))
@@ -85,7 +85,7 @@ def _without_edge(mask: np.ndarray) -> np.ndarray:
 
 
 def _click_discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """What clicks cover, (H, W) bool."""
+    """Discs about clicks, (H, W) bool."""
     mask = np.zeros(shape, np.uint8)
     for x, y in points:
         cv2.circle(mask, (round(x), round(y)), max(shape) // 80, 1, -1)
@@ -97,7 +97,7 @@ def _mask_of_prompt(
 ) -> np.ndarray:
     """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the mask `before` them.
 
-    What is `taken` (H, W) belongs to others.
+    Pixels `taken` (H, W) belong to other entities.
     """
     mask = np.zeros(image.shape[:2], np.uint8)
     for polygon in prompt.polygons:

@@ -31,7 +31,7 @@ def _propagate_between(
 ) -> dict[int, np.ndarray]:
     """Labels of the frames between key frames `a` and `b`, by frame; None is the clip's end, from which nothing is carried.
 
-    What the one way brings to a frame waits for the other, which comes by when both have gone half-way.
+    A frame's probabilities from one direction are kept until the other direction reaches the frame.
     """
     inner = range((a if a is not None else -1) + 1, b if b is not None else len(clip.bgr))
     waiting: dict[int, Probabilities] = {}
@@ -50,7 +50,7 @@ def _propagate_between(
             bar.update()
 
     ways = [(start, order) for start, order in ((a, inner), (b, inner[::-1])) if start is not None]
-    with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which let go of Python's lock
+    with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which release Python's lock
         list(pool.map(follow, *zip(*ways, strict=True)))
     return labels
 
@@ -74,7 +74,7 @@ def _least_probability(labels: np.ndarray, label_set: LabelSet, region: tuple[sl
 def _propagate_from(
     clip: Clip, start: int, labels: np.ndarray, order: Iterable[int], label_set: LabelSet, knowledge: Knowledge | None
 ) -> Iterator[tuple[int, Probabilities]]:
-    """(frame, label probabilities) along `order`, each from the frame before it."""
+    """Yields (frame, label probabilities) along `order`, each from the frame before it."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey, lab, wrists = clip.grey(start), clip.lab(start), {k: Wrist.of(labels, k, label_set.arm) for k in label_set.hands}
     for t in order:

@@ -1,4 +1,4 @@
-"""Where the hands of a sequence are: MediaPipe's keypoint tracks, and the boxes that crop-based trackers start from."""
+"""Locates the hands of a sequence: MediaPipe's keypoint tracks, and the boxes that crop-based trackers start from."""
 
 from collections.abc import Mapping
 from pathlib import Path
