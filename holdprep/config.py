@@ -1,22 +1,30 @@
 """The typed configuration: every key with its meaning, unit and range. `conf/*.yaml` holds values, this file says what is allowed.
 
-`validation.py` reads a configuration and a command line against it.
+Nodes of hand trackers, segmenters, sources of object poses and ways of registration stand beside their implementations; the unions of
+`Config` list them. `validation.py` reads a configuration and a command line against it.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
+from holdprep.hand.registration_option import AdamRegistration, DirectRegistration, LmRegistration
+from holdprep.hand.trackers.hamer_option import HamerHand
+from holdprep.hand.trackers.import_option import ImportHand
+from holdprep.hand.trackers.mediapipe_option import MediapipeHand
+from holdprep.hand.trackers.metro_option import MetroHand
+from holdprep.hand.trackers.truth_option import TruthHand
+from holdprep.node import Node, Positive, Weight
+from holdprep.object.import_option import ImportObjectPose
+from holdprep.object.sfm_option import AutoObjectPose, SiftObjectPose, SuperPointObjectPose
+from holdprep.object.truth_option import TruthObjectPose
+from holdprep.segmenters.classical_option import ClassicalSegmenter
+from holdprep.segmenters.import_option import ImportSegmenter
+from holdprep.segmenters.sam_option import SamSegmenter
+from holdprep.segmenters.truth_option import TruthSegmenter
+
 Threshold = float | tuple[float, float] | None
-
-
-class Node(BaseModel):
-    """A part of the configuration; keys that it does not name are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Create(Node):
@@ -37,259 +45,48 @@ class VideoSource(Node):
 class SyntheticSource(Node):
     name: Literal["synthetic"]
     object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="what is held")
-    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, turned in the fingers, or gripped anew")
+    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, rotated in the fingers, or gripped anew")
     hands: Literal["right", "left", "both"] = Field(description="which hands hold it")
     frames: int = Field(ge=3, le=2000, description="frames that are rendered")
     width: int = Field(ge=160, le=4096, description="width of the pictures (px)")
     height: int = Field(ge=120, le=4096, description="height of the pictures (px)")
     focal_px: float | None = Field(gt=0, description="focal length (px); null = a phone's, 0.95 x the longer side")
-    degrees: Positive = Field(description="how far the object turns before the camera, over the whole film (degrees)")
+    degrees: Positive = Field(description="how far the object rotates before the camera, over the whole film (degrees)")
     depth_m: Positive = Field(description="distance of the object from the camera (m)")
     distortion: float = Field(ge=-0.5, le=0.5, description="lens: k of COLMAP's SIMPLE_RADIAL")
-    shake_deg: Weight = Field(description="hand-held camera: standard deviation of its turning (degrees)")
+    shake_deg: Weight = Field(description="hand-held camera: standard deviation of its rotation (degrees)")
     blur: float = Field(ge=0, le=1, description="exposure as a share of the time between frames (motion blur)")
     noise: Weight = Field(description="sensor noise: standard deviation in grey levels of 255")
     seed: int = Field(ge=0, description="seed of hand shape, grasp, motion, textures and noise")
-
-
-class TruthSegmenter(Node):
-    name: Literal["truth"]
-    erode_px: int = Field(ge=0, description="true masks are eroded by this (px)")
-    dilate_px: int = Field(ge=0, description="true masks are dilated by this (px)")
-    leak_pct: Weight = Field(description="true masks leak at their edge by this much of their area (%)")
-
-
-class ClickedSegmenter(Node):
-    prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
-    # what opens the page changes no result by itself: it is not recorded
-    ui: bool = Field(exclude=True, description="open the click page first: local, its address is printed")
-    fix: bool = Field(exclude=True, description="open the click page on the frames whose masks look wrong")
-    port: int = Field(exclude=True, ge=0, le=65535, description="the click page's port on 127.0.0.1; 0 = any free one")
-
-
-class ClassicalSegmenter(ClickedSegmenter):
-    name: Literal["classical"]
-    work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
-
-
-class SamSegmenter(ClickedSegmenter):
-    name: Literal["sam2", "sam3"]
-    weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
-
-
-class MaskValues(Node):
-    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
-    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks hold one entity, everything over 0")
-    object: int | None = Field(ge=0, le=65535, description="the object's label")
-
-
-class ImportSegmenter(Node):
-    name: Literal["import"]
-    right: Path | None = Field(
-        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
-    )
-    left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
-    object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")
-    values: MaskValues
 
 
 class Hands(Node):
     which: Literal["auto", "right", "left", "both"] = Field(description="hands in the sequence; auto = those that have masks or tracks")
     length_mm: float | None = Field(ge=100, le=300, description="wrist to middle fingertip, measured; null = the model's average")
 
-
-class Tracker(Node):
-    # what only shows a result is not recorded
-    check: bool = Field(
-        exclude=True, description="show one frame's hands: a picture and the numbers that tell conventions (side, unit, camera)"
-    )
-
-
-class MediapipeHand(Tracker):
-    name: Literal["mediapipe"]
-    min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
-    focal_px: float | None = Field(
-        gt=0, description="focal length in pixels of images/, by default object_pose.focal_px; null = 1.2 x the longer side"
-    )
-    smooth: bool = Field(description="take the jitter that the keypoints themselves show off their paths, without lag")
-    threads: int = Field(exclude=True, ge=1, description="networks that work at once; changes no result")
-
-
-class NetworkHand(Tracker):
-    """A tracker that runs a published network on crops."""
-
-    boxes: Literal["masks", "mediapipe", "file"] = Field(
-        description="where crops are: about the hand masks, MediaPipe's keypoints, or a file's"
-    )
-    boxes_file: Path | None = Field(
-        description="boxes=file: .npy of x1, y1, x2, y2 per frame (px), NaN = none; or a dict {right: .., left: ..}"
-    )
-    crop: Literal["own", "100doh"] = Field(
-        description="own = as published (HaMeR: 2 boxes; METRO: 1.5), frames with a box; 100doh = 1.5 boxes within 256 and 700 px, a "
-        "frame without a box gets the last one at 2.5"
-    )
-    focal_px: float | None = Field(
-        gt=0,
-        description="focal length in pixels of images/, by default object_pose.focal_px; null = 5000/256 x the longer side, as published",
-    )
-    batch: int = Field(ge=1, description="crops that go through the network at once")
-    threads: int = Field(ge=1, description="threads that read and cut pictures ahead of the network")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        description="precision of the backbone; auto = bfloat16 on CUDA, else float32"
-    )
-
-
-class HamerHand(NetworkHand):
-    name: Literal["hamer"]
-    checkpoint: Path = Field(description="hamer.ckpt as published, model_config.yaml beside it or one folder up; also $HAMER_CHECKPOINT")
-
-
-class MetroHand(NetworkHand):
-    name: Literal["metro"]
-    checkpoint: Path = Field(description="metro_hand_state_dict.bin; also $METRO_CHECKPOINT")
-    backbone: Path | None = Field(
-        description="hrnetv2_w64_imagenet_pretrained.pth, only for a checkpoint without its backbone; null = none"
-    )
-    sampling: Path = Field(description="mano_downsampling.npz of METRO's repository")
-
-
-class ImportHand(Tracker):
-    name: Literal["import"]
-    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
-        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
-    )
-    folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
-    focal_px: float | None = Field(
-        gt=0,
-        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
-    )
-
-
-class TruthHand(Tracker):
-    name: Literal["truth"]
-    noise_px: Weight = Field(description="noise of each true keypoint: standard deviation (px)")
-    depth_noise_pct: Weight = Field(description="noise of the true hand's distance: standard deviation (%)")
-    drop_pct: float = Field(ge=0, le=100, description="frames in which the true hand is withheld (%)")
-    drop: Literal["random", "bursts", "ends"] = Field(description="which frames those are")
-    size_error_pct: float = Field(gt=-90, le=900, description="error of the hand's size (%)")
-    swap: bool = Field(description="left hands are called right and right hands left")
+    @property
+    def sides(self) -> tuple[Literal["right", "left"], ...]:
+        """The hands that a sequence may have."""
+        return (self.which,) if self.which in ("right", "left") else ("right", "left")
 
 
 class HandModelNode(Node):
     path: Path | None = Field(description="folder with MANO_RIGHT.pkl / MANO_LEFT.pkl; null = $MANO_DIR, else the CC0 stand-in")
 
 
-class Registration(Node):
-    outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
-    save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
-
-
-class LmRegistration(Registration):
-    method: Literal["lm"] = Field(description="second order over all frames at once")
-    max_iterations: int = Field(ge=1, le=1000, description="Levenberg-Marquardt iterations at most")
-    shared_shape: bool = Field(description="one shape per hand for the whole sequence")
-    robust: Literal["none", "huber", "geman_mcclure"] = Field(description="loss of the distance to the tracker's mesh")
-    robust_mm: Positive = Field(description="width of that loss (mm); farther points count less")
-    smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, as large as the clip shows them")
-    outline: Weight = Field(description="weight of the mask's outline, in its own evidence; 0 = keypoints and meshes alone")
-    fingers_apart: bool = Field(description="keep fingers from passing through each other")
-    shared_errors: bool = Field(description="let frames whose errors are alike count as fewer when the shape is estimated")
-
-
-class AdamRegistration(Registration):
-    method: Literal["adam"] = Field(description="HOLD's published losses and schedule")
-    max_iterations: int = Field(ge=1, le=100_000, description="Adam's iterations at most, of the coarse and of the fine part")
-    shape_loss: bool = Field(description="hold the shape to the mean (HOLD's use_beta_loss)")
-
-
-class DirectRegistration(Registration):
-    method: Literal["direct"] = Field(description="the tracker's own MANO parameters (hand=hamer)")
-    shared_shape: bool = Field(description="one shape per hand for the whole sequence")
-
-
-class SfmObjectPose(Node):
-    focal_px: float | None = Field(
-        gt=0,
-        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if it tells one",
-    )
-    principal_px: tuple[float, float] | None = Field(
-        description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"
-    )
-    upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
-    erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
-    max_features: int = Field(ge=100, description="features per frame at most")
-    num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
-    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
-    undistort: bool = Field(
-        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
-    )
-    min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
-    threads: int = Field(exclude=True, ge=1, le=64, description="processes of COLMAP that work at once; changes no result")
-
-
-class SiftFeatures(SfmObjectPose):
-    peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
-
-
-class SiftObjectPose(SiftFeatures):
-    name: Literal["sift"]
-
-
-class SuperPointObjectPose(SfmObjectPose):
-    name: Literal["superpoint_superglue", "superpoint_lightglue"]
-    weights: Path | None = Field(
-        description="folder with the matcher's config.json and .safetensors, as Hugging Face has them (SuperPoint is in it)"
-    )
-
-
-Change = Literal["upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
-
-
-class AutoObjectPose(SiftFeatures):
-    name: Literal["auto"]
-    attempts: tuple[dict[Change, float], ...] = Field(description="what to change, in turn, when the settings as given fail the gates")
-
-    def settings(self) -> list[tuple[str, SiftObjectPose]]:
-        """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
-        given = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift", "threads": self.threads}
-        unchanged: dict[Change, float] = {}
-        return [
-            (", ".join(f"{k}={v:g}" for k, v in change.items()) or "as given", SiftObjectPose.model_validate(given | dict(change)))
-            for change in (unchanged, *self.attempts)
-        ]
-
-    @model_validator(mode="after")
-    def _changes_are_allowed(self) -> "AutoObjectPose":
-        self.settings()
-        return self
-
-
-class ImportObjectPose(Node):
-    name: Literal["import"]
-    path: Path | None = Field(
-        description="a COLMAP model's folder, HOLD's colmap/ folder, or .npz with T_cam_obj, points_obj, K or focal_px"
-    )
-    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
-    undistort: bool = Field(
-        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
-    )
-
-
-class TruthObjectPose(Node):
-    name: Literal["truth"]
-    drop_pct: float = Field(ge=0, le=100, description="frames whose true pose is withheld (%)")
-    focal_error_pct: float = Field(gt=-90, le=900, description="error of the focal length; depths follow it (%)")
-    undistort: bool = Field(
-        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
-    )
-
-
 class Align(Node):
     max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
+
+    def freedom(self) -> dict[str, Any]:
+        """Arguments of `align.run.align`: what the method may change, and by which estimator it finds the scale; empty = its own choice."""
+        raise NotImplementedError
 
 
 class HoldAlign(Align):
     method: Literal["hold", "hold_arctic"] = Field(description="HOLD's published Adam objective and schedule, generic or ARCTIC's")
+
+    def freedom(self) -> dict[str, Any]:
+        return {}
 
 
 class LmAlign(Align):
@@ -302,6 +99,14 @@ class LmAlign(Align):
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
     refine_obj_pose: bool = Field(description="mode ho also corrects the object's poses, as far as SfM's observations allow")
     refine_focal: bool = Field(description="mode ho also corrects the focal length, about SfM's; wants a hand of known shape")
+
+    def freedom(self) -> dict[str, Any]:
+        from holdprep.align.problem import Refine
+
+        return {
+            "refine": Refine(**{free: getattr(self, f"refine_{free}") for free in vars(Refine())}),
+            "scale_estimator": self.scale,
+        }
 
 
 class Weights(Node):
@@ -321,7 +126,9 @@ class Weights(Node):
         ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
     )
     grasp: float | None = Field(
-        ge=0, allow_inf_nan=False, description="how a still hand's middle wanders on the object, mode ho (px^2 per m^2); null = as measured"
+        ge=0,
+        allow_inf_nan=False,
+        description="how far a static hand's centroid moves on the object, mode ho (px^2 per m^2); null = as measured",
     )
     grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
     z_min: Weight = Field(description="points behind the camera (px^2 per m)")
@@ -404,7 +211,7 @@ class Callbacks(Node):
 
 
 class Config(Node):
-    """Everything `launch.py` can be told."""
+    """Every key of a run of `launch.py`."""
 
     stage: Literal[
         "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from holdprep.geometry import rigid
 from holdprep.geometry.cameras import project
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 from tests.synthetic import SyntheticSequence, make_sequence, write_tracker_files
 
 FRAMES = 4
@@ -79,7 +79,7 @@ def test_the_seed_decides():
 def test_tracker_files_are_read_by_the_adapter(tmp_path: Path):
     seq = make_sequence(("right",), frames=FRAMES)
     write_tracker_files(seq, tmp_path / "clip", lost={"right": [1]})
-    track = hamer.read(tmp_path / "clip" / "processed", seq.names)
+    track = trackfile.read(tmp_path / "clip" / "processed", seq.names)
     assert set(track.vertices_m) == {"right"}
     found = np.isfinite(track.vertices_m["right"]).all(axis=(1, 2))
     assert found.tolist() == [True, False, True, True]

@@ -1,4 +1,4 @@
-"""A tracker's own MANO parameters, taken over as they are: nothing is fitted but the one shape."""
+"""Registration by a tracker's own MANO parameters as they are: only the shape is made one for the clip."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from holdprep.hand.registration import Registration
 from holdprep.hand.targets import Targets, check
 
 
-def take(model: HandModel, params: ManoParams, vertices_m: Tensor, shared_shape: bool = True) -> Registration:
+def register_direct(model: HandModel, params: ManoParams, vertices_m: Tensor, shared_shape: bool = True) -> Registration:
     """`params` of T frames (`betas` (T, 10), NaN where no hand was found) in this model's conventions; `vertices_m` (T, 778, 3) are the
     tracker's meshes, against which they are measured.
 

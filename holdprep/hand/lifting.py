@@ -1,13 +1,19 @@
 """From a tracker's keypoints to a hand mesh in the camera frame: what a mesh tracker would have given."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.hand.model import HandModel, ManoParams
+from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.hand import lbs
+from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets
-from holdprep.hand.trackers import KeypointTrack
+from holdprep.hand.trackers.tracks import KeypointTrack, VertexTrack
+
+FOCAL_RATIO = 1.2  # focal length / longest image side of the keypoints' camera, where neither is known
 
 
 def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length_mm: float | None) -> ManoParams:
@@ -23,3 +29,26 @@ def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length
     targets = Targets(j3d_m=j3d, j2d_px=tensor(track.j2d_px), K=tensor(K), confidence=tensor(track.confidence), relative=True)
     length_m = None if length_mm is None else length_mm / 1e3
     return register(model, targets, Options(hand_length_m=length_m)).params
+
+
+def lift_tracks(
+    tracks: Mapping[Side, KeypointTrack],
+    models: Mapping[Side, HandModel],
+    K: np.ndarray,
+    length_mm: float | None,
+    names: Sequence[str],
+    notes: Iterable[str] = (),
+) -> VertexTrack:
+    """Keypoints with the meshes that explain them under the camera `K` (3, 3); a joint that was not seen is the mesh's, of confidence 0."""
+    vertices, joints, j2d = {}, {}, {}
+    for side, track in tracks.items():
+        mesh = lbs.forward(models[side], lift_keypoints(models[side], track, K, length_mm))
+        vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
+        j2d[side] = np.where(np.isfinite(track.j2d_px), track.j2d_px, project(joints[side], K))
+    confidence, keypoints_m = {s: t.confidence for s, t in tracks.items()}, {s: t.j3d_m for s, t in tracks.items()}
+    return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, confidence=confidence, keypoints_m=keypoints_m)
+
+
+def usual_camera(image_size: tuple[int, int], focal_px: float | None) -> np.ndarray:
+    """K (3, 3) of a camera for pictures of `image_size` (width, height): of the focal length if known, else of a phone's usual one."""
+    return pinhole_K(focal_px or FOCAL_RATIO * max(image_size), *image_size)

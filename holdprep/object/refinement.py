@@ -13,9 +13,9 @@ from holdprep.object.colmap import Features, Model
 from holdprep.object.diagnosis import explain_missing_poses, require_poses, require_smooth
 from holdprep.object.flip_resolution import resolve_flips
 from holdprep.object.model_selection import ModelScores, contested_frames, rotation_agreement, score_models, select_per_frame
-from holdprep.object.options import SfmOptions
 from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, RawReconstruction, assemble
 from holdprep.object.resection import resect_frames
+from holdprep.object.sfm_options import SfmOptions
 from holdprep.object.workspace import Workspace
 
 _MAX_ROUNDS = 4  # of PnP and bundle adjustment; newly triangulated points allow further frames to be registered

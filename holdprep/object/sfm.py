@@ -26,10 +26,10 @@ from holdprep.object.features import FeatureSource
 from holdprep.object.keyframes import select_keyframes
 from holdprep.object.mapper import map_in_temporal_order
 from holdprep.object.model_selection import rotation_agreement
-from holdprep.object.options import SfmOptions
 from holdprep.object.pairs import select_pairs, temporal_neighbours
 from holdprep.object.reconstruction import ObjectReconstruction
 from holdprep.object.refinement import refine_and_assemble
+from holdprep.object.sfm_options import SfmOptions
 from holdprep.object.workspace import Workspace
 
 _MIN_MASK_PX = 400  # smaller objects have no useful features

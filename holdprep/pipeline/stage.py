@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdprep.backend import External, Values
 from holdprep.config import Config
 from holdprep.sequence import Sequence
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdprep")
 
 Metrics = dict[str, float | int | str | bool]
-External = dict[str, Path | None]
-NAMED = "named "  # an external file that another one at hand names, and that must be there with it
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Stage:
     outputs: tuple[str, ...] = ()
     optional: Callable[[Config], tuple[str, ...]] = lambda cfg: ()
     previews: tuple[str, ...] = ()
-    settings: Callable[[Config], Mapping[str, Any]] = lambda cfg: {}
+    settings: Callable[[Config], Values] = lambda cfg: {}
     remembers: tuple[str, ...] = ()
     external: Callable[[Config, Sequence], External] = lambda cfg, seq: {}
     measure: Callable[[Context], Result] | None = None

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from holdprep import __version__
+from holdprep.backend import NAMED
 from holdprep.config import Config
 from holdprep.pipeline import exchange, records
-from holdprep.pipeline.stage import NAMED, Stage
+from holdprep.pipeline.stage import Stage
 from holdprep.sequence import ARTEFACTS, Sequence
 
 Kind = Literal["fresh", "stale", "missing", "foreign", "half-written", "running"]

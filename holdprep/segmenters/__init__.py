@@ -1,20 +1,6 @@
-"""From clicks, or from another tool's files, to masks; one file a segmenter."""
+"""Segmenters: `<name>_option.py` is the configuration node of `segmenter=<name>`, the modules that it imports are its implementation.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+Nothing is imported here: `config.py` imports the nodes.
+"""
 
-import numpy as np
-
-Masks = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Segmenter:
-    """A segmenter with its settings bound.
-
-    `outline(image, prompts, known)` gives one BGR picture's masks (H, W) bool by entity, from its prompts and from known masks where
-    they leave things open; `propagate(images, prompts, progress=None)` every frame's (T, H, W), from prompts by frame index.
-    """
-
-    outline: Callable[..., Masks]
-    propagate: Callable[..., Masks]
+ENTITIES = ("right", "left", "object")

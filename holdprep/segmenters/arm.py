@@ -34,7 +34,7 @@ def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarra
 
 
 def keep_near(labels: np.ndarray, arm: int, hands: list[int]) -> np.ndarray:
-    """Label pictures whose arm ends where it says nothing more about a hand's border; without any hand in sight it stays."""
+    """Label pictures whose arm ends where it no longer helps to place a hand's border; without any hand in sight it stays."""
     hand = np.isin(labels, hands)
     return np.where((labels == arm) & ~_near(hand, KEPT_PX), 0, labels).astype(labels.dtype) if hand.any() else labels
 

@@ -1,4 +1,4 @@
-"""How the background moves under a turning camera: each frame's homography to one of them."""
+"""The motion of the background under a rotating camera: each frame's homography to one of them."""
 
 from collections.abc import Callable
 

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from holdprep.segmenters.camera import homographies
 
 HISTOGRAM_BINS = 24
-COLOR_WEIGHT, LEAST_LIKELY = 1.0, 8.0  # of a label's colours beside place, and the log-ratio beyond which a colour says no more
+COLOR_WEIGHT, LEAST_LIKELY = 1.0, 8.0  # of a label's colours beside place, and the log-ratio beyond which a colour counts no further
 MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-ratios by which a colour is likelier a hand's than the object's or the background's
 BESIDE_PX, LEAST_SURE = 50, 0.3  # so far from an entity a finger may be missed; share of a pixel's views that do without its like
 IQR_TO_STD = 0.74  # of a normal distribution
@@ -86,7 +86,7 @@ class _Plate:
 
 
 class Knowledge:
-    """What a first pass tells about the whole clip: each label's colours, and the background's plate, brought to where the camera looks.
+    """What a first pass shows about the whole clip: each label's colours, and the background's plate, moved to where the camera looks.
 
     `keys` are label pictures of the key frames, `labels` of all frames; label `arm` has the colours of `hands`.
     """

@@ -1,7 +1,7 @@
-"""Clicks: prompts.yaml says, for a few key frames, where each entity is."""
+"""Prompts: prompts.yaml holds, for a few key frames, where each entity is."""
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import yaml
 
 from holdprep.atomic import write_bytes_atomic
 from holdprep.errors import HoldprepError
+from holdprep.segmenters import ENTITIES
 
-ENTITIES = ("right", "left", "object")
 SAME_ASPECT = 0.01
 FIELDS = ("polygon", "polygons", "mask", "positive", "negative", "box")
 
@@ -33,12 +33,12 @@ class EntityPrompt:
 
     @property
     def is_outline(self) -> bool:
-        """True if it says by itself where the entity is; clicks alone may only correct what another key frame says."""
+        """True if it outlines the entity by itself; clicks alone may only correct what another key frame outlines."""
         return bool(self.polygons) or self.box is not None or self.absent
 
 
 def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> list[int]:
-    """Key frames that say by themselves where `entity` is; all others with clicks correct what is carried there from these.
+    """Key frames that outline `entity` by themselves; all others with clicks correct what is carried there from these.
 
     Without any outline or box, the key frame with the most positive clicks is the one (the first of several).
     """
@@ -71,7 +71,7 @@ def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]],
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
     """prompts.yaml as {frame name: {entity: EntityPrompt}}.
 
-    `image_size` (width, height) is that of images/; where the file says another, coordinates are scaled. A mask file (beside prompts.yaml,
+    `image_size` (width, height) is that of images/; where the file has another, coordinates are scaled. A mask file (beside prompts.yaml,
     0 is background) is read as its outlines, without holes. Raises HoldprepError in one line naming file, frame and entity.
     """
     tree = _tree(path)
@@ -90,6 +90,15 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
             for entity, prompt in entities.items():
                 _check_inside(prompt, image_size, f"{path}: frame {frame}, {entity}")
     return found
+
+
+def read_indexed_prompts(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> dict[int, dict[str, EntityPrompt]]:
+    """prompts.yaml by the index of each frame in `names`. Raises HoldprepError as `read_prompts` does, and for a frame of another name."""
+    prompts = read_prompts(path, image_size=image_size)
+    unknown = [frame for frame in prompts if frame not in names]
+    if unknown:
+        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
+    return {names.index(frame): entities for frame, entities in prompts.items()}
 
 
 def mask_files(path: Path) -> dict[str, Path]:
@@ -131,11 +140,11 @@ class _TextKeys(yaml.SafeLoader):
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
 
-def _scale(path: Path, told: Any, image_size: tuple[int, int] | None) -> np.ndarray:
+def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndarray:
     """From the file's pictures to images/; both have the same proportions."""
-    if told is None or image_size is None:
+    if size is None or image_size is None:
         return np.ones(2)
-    size = _numbers(told, (2,), f"{path}: image_size")
+    size = _numbers(size, (2,), f"{path}: image_size")
     if not (size > 0).all() or abs(size[0] * image_size[1] / (size[1] * image_size[0]) - 1) > SAME_ASPECT:
         raise HoldprepError(
             f"{path}: image_size is {size.tolist()}, width and height in the proportions of images/ ({image_size}) are needed"

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from holdprep import pretrained
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt, anchors
+from holdprep.segmenters import ENTITIES
+from holdprep.segmenters.prompts import EntityPrompt, anchors
 
 Family = Literal["sam2", "sam3"]
 _Features = dict[int, Any]  # of one picture, by frame
@@ -104,8 +105,8 @@ def outline(
         steps: list[tuple[int, np.ndarray | None]] = [(1, None)] if entity in prompts else []
         if not steps or (mask.any() and not prompts[entity].is_outline):
             steps.insert(0, (0, mask))
-        for t, told in steps:
-            track.condition(t, pixels, shared, told)
+        for t, outlined in steps:
+            track.condition(t, pixels, shared, outlined)
             shared[0] = shared[1] = next(iter(shared.values()))  # one picture stands for both frames
         logits.append(track.logits(1 if entity in prompts else 0))
     labels = _labels(logits, size)
@@ -174,7 +175,7 @@ class _Track:
         self.session = self.predictor.session(self.size)
 
     def condition(self, t: int, pixels: torch.Tensor, shared: _Features, mask: np.ndarray | None = None) -> None:
-        """Ask the model with a key frame's prompt, or tell it the mask (H, W) there."""
+        """Give the model a key frame's prompt, or the mask (H, W) there."""
         prompt = self.prompts[t]
         outputs = self.session.output_dict_per_obj[0]
         corrects = bool(outputs["cond_frame_outputs"]) and t not in self.anchors

@@ -1,15 +1,15 @@
-"""The wrist: the line between a hand and its bare arm, where the picture has no edge. It goes with the flow of the skin about it."""
+"""The wrist: the line between a hand and its bare arm, where the picture has no edge. It moves with the flow of the skin about it."""
 
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-MIN_BORDER_PX, MIN_SKIN_PX = 10, 40  # border that shows a line, and skin that tells how it moves
+MIN_BORDER_PX, MIN_SKIN_PX = 10, 40  # border that shows a line, and skin that shows how it moves
 EDGE_PX = 7  # flow nearer than half of that to the skin's edge is partly that of what is behind
 WITHIN = 0.35  # of the hand's size: skin about the wrist that moves as it does
-ARM_PX = 12  # behind the line, whose middle is the limb's
-REACH, LIMB = 0.6, 1.2  # of the hand's size, and of the line's length: the line says nothing farther off, where a thumb may be
+ARM_PX = 12  # behind the line, whose centre is the limb's
+REACH, LIMB = 0.6, 1.2  # of the hand's size, and of the line's length: the line decides nothing farther off, where a thumb may be
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Wrist:
     def moved(self, flow: np.ndarray, skin: np.ndarray) -> "Wrist | None":
         """In the next frame, to which `flow` (H, W, 2) leads from the pixels `skin` (H, W) bool of hand and arm; None where too few are near.
 
-        Skin that turns about the limb runs along the line, which stays in the limb's middle.
+        Skin that rotates about the limb moves along the line, which stays in the limb's centre.
         """
         inner = cv2.erode(skin.astype(np.uint8), np.ones((EDGE_PX, EDGE_PX), np.uint8))
         ys, xs = np.nonzero(inner)
@@ -53,7 +53,7 @@ class Wrist:
         design = np.stack([np.ones(len(along)), along, beyond], axis=1) * np.sqrt(weight)[:, None]
         step = flow[ys, xs] @ np.stack([self.line, self.to_hand], axis=1)
         (run, across), by_along, by_beyond = np.linalg.lstsq(design, step * np.sqrt(weight)[:, None], rcond=None)[0]
-        to_hand = self.to_hand + (by_beyond[0] - by_along[1]) / 2 * self.line  # either alone is mostly the limb's turning about itself
+        to_hand = self.to_hand + (by_beyond[0] - by_along[1]) / 2 * self.line  # either alone is mostly the limb's rotation about itself
         limb = along[(beyond < 0) & (beyond > -ARM_PX)]
         run = (limb.min() + limb.max()) / 2 if len(limb) else run
         return replace(self, at_px=self.at_px + across * self.to_hand + run * self.line, to_hand=to_hand / np.linalg.norm(to_hand))

@@ -1,6 +1,6 @@
 """The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere.
 
-Stages are imported when they run. A stage's own order is that of `GRAPH`; each says by `needs` and `uses` what it reads of the others.
+Stages are imported when they run. A stage's own order is that of `GRAPH`; `needs` and `uses` list what each reads of the others.
 """
 
 from holdprep.config import Config
@@ -13,7 +13,8 @@ TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
 
 
 def _click(ctx: Context) -> None:
-    if getattr(ctx.cfg.segmenter, "ui", False) or getattr(ctx.cfg.segmenter, "fix", False):
+    clicked = ctx.cfg.segmenter.clicked()
+    if clicked is not None and (clicked.ui or clicked.fix):
         deferred("holdprep.stages.segment", "click")(ctx)
 
 

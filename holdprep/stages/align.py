@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from holdprep import safeio
-from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Refine, Tracks, Weights, contact_frames
+from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Tracks, Weights, contact_frames
 from holdprep.align.run import Options, align, evaluated
 from holdprep.align.state import load_state, save_state
 from holdprep.config import Config
@@ -16,12 +15,13 @@ from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
+from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, params_from_dict, read_aligned
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # whose masks tell what lies before what
@@ -73,11 +73,8 @@ def _aligned(ctx: Context) -> Alignment:
 
 def options_of(cfg: Config) -> Options:
     """What `align`, `weights` and `seed` say. HOLD's methods have their own freedom and scale."""
-    node, own = cfg.align, dict[str, Any]()
-    if node.method == "lm":
-        own = {"refine": Refine(**{free: getattr(node, f"refine_{free}") for free in vars(Refine())}), "scale_estimator": node.scale}
     weights = Weights.from_dict(cfg.weights.model_dump())
-    return Options(node.method, weights, max_iterations=node.max_iterations, seed=cfg.seed, **own)
+    return Options(cfg.align.method, weights, max_iterations=cfg.align.max_iterations, seed=cfg.seed, **cfg.align.freedom())
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
@@ -85,7 +82,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem,
     names = seq.frame_names()
     cloud = seq.read_colmap()
     fits = seq.read_npy("fit_slerp")
-    track = hamer.read(seq.path("j2d").parent, names)
+    track = trackfile.read(seq.path("j2d").parent, names)
     lens = seq.lens()
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}

@@ -30,7 +30,7 @@ VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
 
 def run(ctx: Context) -> Result:
     node = ctx.cfg.source
-    return _render(ctx, node) if isinstance(node, SyntheticSource) else _read(ctx)
+    return _render(ctx, node) if node.name == "synthetic" else _read(ctx)
 
 
 def measure(ctx: Context) -> Result:
@@ -50,8 +50,8 @@ def _render(ctx: Context, node: SyntheticSource) -> Result:
     from holdprep.synth.scene import make_scene  # an extra: videos do not need its packages
 
     seq = ctx.seq
-    told = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
-    truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **told)
+    values = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
+    truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **values)
     write_rendered(seq, truth, tqdm(shots, total=node.frames, desc="create", unit="frame", leave=False, disable=None))
     metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
     return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])

@@ -9,13 +9,14 @@ from holdprep.config import Config
 from holdprep.errors import MissingArtefact
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand import lbs
+from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, Side
 from holdprep.pipeline import Context, Result
 from holdprep.quality import truth as ground_truth
 from holdprep.quality.evaluation import Estimate, HandEstimate, evaluate
 from holdprep.quality.gates import show
 from holdprep.sequence import ENTITIES, Sequence
-from holdprep.stages.common import hand_model, params_from_dict, pose_aligned, read_aligned
+from holdprep.stages.common import hand_model, pose_aligned, read_aligned
 
 
 def run(ctx: Context) -> Result:

@@ -1,13 +1,14 @@
-"""hand.check=true: one frame's hands drawn on its picture (processed/hand_check.png), and what they tell of the tracker's conventions."""
+"""hand.check=true: draws one frame's hands on its picture (processed/hand_check.png) and reports the tracker's conventions."""
 
 import numpy as np
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.conventions import examine, mesh_joints
 from holdprep.hand.model import ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, hamer
+from holdprep.hand.trackers import trackfile
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.pipeline import Context
-from holdprep.stages.common import hand_model, wanted_sides
+from holdprep.stages.common import hand_model
 from holdprep.viz.hand_check import hand_panels
 
 
@@ -16,8 +17,8 @@ def inspect(ctx: Context) -> None:
     if not ctx.cfg.hand.check:
         return
     names = ctx.seq.frame_names()
-    track = hamer.read(ctx.seq.path("v3d").parent, names)
-    sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m]
+    track = trackfile.read(ctx.seq.path("v3d").parent, names)
+    sides = [s for s in ctx.cfg.hands.sides if s in track.vertices_m]
     if not sides:
         raise HoldprepError(
             f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
@@ -37,7 +38,7 @@ def inspect(ctx: Context) -> None:
 
 
 def _frame(track: VertexTrack, sides: list[Side]) -> int:
-    """The frame with most hands that is nearest to the clip's middle."""
+    """The frame with most hands that is nearest to the middle of the clip."""
     hands = np.sum([np.isfinite(track.vertices_m[s]).all(axis=(1, 2)) for s in sides], axis=0)
     best = np.flatnonzero(hands == hands.max())
     return int(best[np.argmin(np.abs(best - len(hands) / 2))])

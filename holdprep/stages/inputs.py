@@ -3,39 +3,16 @@
 Nothing heavy is imported here: whether a stage is up to date must be known at once.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-
-from holdprep.config import (
-    ClassicalSegmenter,
-    Config,
-    HamerHand,
-    ImportHand,
-    ImportObjectPose,
-    ImportSegmenter,
-    MediapipeHand,
-    MetroHand,
-    NetworkHand,
-    SamSegmenter,
-    SuperPointObjectPose,
-    SyntheticSource,
-    TruthHand,
-    TruthObjectPose,
-    TruthSegmenter,
-)
+from holdprep.backend import BackendOption, External, Values
+from holdprep.config import Config
 from holdprep.hand import STANDIN_FILE
-from holdprep.pipeline.stage import NAMED, External
-from holdprep.sequence import ENTITIES, RECORDS, Sequence
-
-Values = Mapping[str, Any]
-METRO_FILES = ("v3d_metro", "j2d_metro", "boxes")  # which hand=import reads where hand=metro writes them
+from holdprep.sequence import RECORDS, Sequence
 
 
-def _values(node: BaseModel, *without: str) -> dict[str, Any]:
-    return node.model_dump(mode="json", exclude=set(without))
+def _seed(cfg: Config, backend: BackendOption) -> dict[str, int]:
+    return {"seed": cfg.seed} if backend.uses_seed else {}
 
 
 def source(cfg: Config, seq: Sequence) -> Path | None:
@@ -50,46 +27,30 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
 
 def create_files(cfg: Config, seq: Sequence) -> External:
     """The video, where the sequence is not rendered."""
-    return {} if isinstance(cfg.source, SyntheticSource) else {"video": source(cfg, seq)}
+    return {} if cfg.source.name == "synthetic" else {"video": source(cfg, seq)}
 
 
 def create_settings(cfg: Config) -> Values:
     """A rendered scene by its own values, a video by what is cut out of it; whether raw pictures are kept changes no output."""
-    if isinstance(cfg.source, SyntheticSource):
-        return {"source": _values(cfg.source)}
-    return {"source": _values(cfg.source), "create": _values(cfg.create, "raw_images")}
-
-
-def prompts_path(cfg: Config, seq: Sequence) -> Path:
-    """prompts.yaml of a segmenter that is clicked."""
-    return getattr(cfg.segmenter, "prompts", None) or seq.path("prompts")
+    if cfg.source.name == "synthetic":
+        return {"source": cfg.source.recorded()}
+    return {"source": cfg.source.recorded(), "create": cfg.create.recorded("raw_images")}
 
 
 def segment_files(cfg: Config, seq: Sequence) -> External:
-    """The prompts with the mask pictures that they name, or each entity's folder of masks."""
-    node = cfg.segmenter
-    if isinstance(node, ClassicalSegmenter | SamSegmenter):
-        from holdprep.segmenters.prompts import mask_files
-
-        path = prompts_path(cfg, seq)
-        named = mask_files(path) if path.is_file() else {}
-        found: External = {**{NAMED + name: file for name, file in named.items()}, "prompts": path}
-        return found | {"weights": node.weights and node.weights / "config.json"} if isinstance(node, SamSegmenter) else found
-    if isinstance(node, TruthSegmenter):
-        return {entity: seq.path(f"truth_masks_{entity}") for entity in ENTITIES}
-    return {entity: getattr(node, entity) or seq.path(f"sam_{entity}") for entity in ENTITIES}
+    """What the segmenter reads outside the graph: prompts, weights, another tool's masks, the ground truth."""
+    return cfg.segmenter.files(seq)
 
 
 def segment_outputs(cfg: Config) -> tuple[str, ...]:
-    """Masks of either hand, and of each entity as the segmenter had it, which another tool's masks are already."""
-    hands = ("masks_right", "masks_left")
-    return hands if isinstance(cfg.segmenter, ImportSegmenter) else (*hands, *(f"sam_{entity}" for entity in ENTITIES))
+    """Masks that the segmenter writes where there are such hands or entities."""
+    return cfg.segmenter.outputs()
 
 
 def segment_settings(cfg: Config) -> Values:
-    """The segmenter without the files that it reads, which count by their content."""
-    found = {"segmenter": _values(cfg.segmenter, "prompts", "weights", *ENTITIES), "hands": {"which": cfg.hands.which}}
-    return found | ({"seed": cfg.seed} if isinstance(cfg.segmenter, TruthSegmenter) else {})
+    """The segmenter's own values, the hands asked for, and the seed where masks depend on it."""
+    found = {"segmenter": cfg.segmenter.settings(), "hands": {"which": cfg.hands.which}}
+    return found | _seed(cfg, cfg.segmenter)
 
 
 def hand_model_files(cfg: Config, seq: Sequence) -> External:
@@ -98,83 +59,44 @@ def hand_model_files(cfg: Config, seq: Sequence) -> External:
 
 
 def hand_pose_files(cfg: Config, seq: Sequence) -> External:
-    """What a tracker reads outside the graph: another's files, the ground truth, a network's weights, given boxes, the hand model."""
-    node, model = cfg.hand, hand_model_files(cfg, seq)
-    if isinstance(node, TruthHand):
-        return {"truth": seq.path("truth")} | model
-    if isinstance(node, ImportHand):
-        return _tracker_files(node, seq) | model
-    if isinstance(node, NetworkHand):
-        return _weights(node) | {"given boxes": node.boxes_file} | model
-    return model
-
-
-def _tracker_files(node: ImportHand, seq: Sequence) -> External:
-    """A tracker's folder; in the sequence's own, where outputs lie too, the files of its format alone."""
-    own = seq.path("v3d").parent
-    if node.folder is not None and node.folder.resolve() != own.resolve():
-        return {"tracker": node.folder}
-    return {artefact: seq.path(artefact) for artefact in METRO_FILES} if node.format == "metro" else {}
-
-
-def _weights(node: NetworkHand) -> External:
-    if isinstance(node, HamerHand):
-        from holdprep.hand.trackers.hamer_network import settings_file
-
-        return {"checkpoint": node.checkpoint, "settings": settings_file(node.checkpoint)}
-    if isinstance(node, MetroHand):
-        return {"checkpoint": node.checkpoint, "backbone": node.backbone, "sampling": node.sampling}
-    return {}
+    """What the tracker reads outside the graph, and the hand model."""
+    return cfg.hand.files(seq) | hand_model_files(cfg, seq)
 
 
 def hand_pose_outputs(cfg: Config) -> tuple[str, ...]:
-    """Boxes where this project's own trackers ran, METRO's own files where METRO did."""
-    if isinstance(cfg.hand, MetroHand):
-        return METRO_FILES
-    return ("boxes",) if isinstance(cfg.hand, HamerHand | MediapipeHand) else ()
+    """Files that only some trackers write."""
+    return cfg.hand.outputs()
 
 
 def hand_pose_settings(cfg: Config) -> Values:
-    """The tracker without its files and threads; the hand's length where keypoints are lifted to meshes of that size."""
-    node = cfg.hand
-    found: dict[str, Any] = {
-        "hand": _values(node, "threads", "folder", "checkpoint", "backbone", "sampling", "boxes_file"),
-        "hands": {"which": cfg.hands.which},
-    }
-    if isinstance(node, MediapipeHand) or (isinstance(node, ImportHand) and node.format == "keypoints"):
-        found["hands"]["length_mm"] = cfg.hands.length_mm
-    return found | ({"seed": cfg.seed} if isinstance(node, TruthHand) else {})
+    """The tracker's own values, the hands asked for, and the hand's length and the seed where the track depends on them."""
+    hands = {"which": cfg.hands.which} | ({"length_mm": cfg.hands.length_mm} if cfg.hand.uses_length else {})
+    return {"hand": cfg.hand.settings(), "hands": hands} | _seed(cfg, cfg.hand)
 
 
 def register_settings(cfg: Config) -> Values:
     """The method, and the hand's length, which some methods refuse."""
-    return {"registration": _values(cfg.registration, "save_mesh"), "hands": _values(cfg.hands)}
+    return {"registration": cfg.registration.recorded("save_mesh"), "hands": cfg.hands.recorded()}
 
 
 def object_pose_files(cfg: Config, seq: Sequence) -> External:
-    """The ground truth or another tool's result, where they stand in for SfM; the weights of networks."""
-    node = cfg.object_pose
-    if isinstance(node, SuperPointObjectPose):
-        return {"weights": node.weights and node.weights / "config.json"}
-    if isinstance(node, ImportObjectPose):
-        return {"poses": node.path}
-    return {"truth": seq.path("truth")} if isinstance(node, TruthObjectPose) else {}
+    """What the source of poses reads outside the graph: the ground truth, another tool's result, the weights of networks."""
+    return cfg.object_pose.files(seq)
 
 
 def object_pose_settings(cfg: Config) -> Values:
-    """The source of poses without its files, and the seed of what is drawn."""
-    found = {"object_pose": _values(cfg.object_pose, "weights", "path")}
-    return found if isinstance(cfg.object_pose, ImportObjectPose) else found | {"seed": cfg.seed}
+    """The source's own values, and the seed where poses depend on it."""
+    return {"object_pose": cfg.object_pose.settings()} | _seed(cfg, cfg.object_pose)
 
 
 def align_settings(cfg: Config) -> Values:
     """The method, its weights, and the seed of the scale's estimators."""
-    return {"align": _values(cfg.align), "weights": _values(cfg.weights), "seed": cfg.seed}
+    return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed}
 
 
 def build_settings(cfg: Config) -> Values:
     """Where the object is put, and whether the build is packed."""
-    return {"build": _values(cfg.build)}
+    return {"build": cfg.build.recorded()}
 
 
 def build_outputs(cfg: Config) -> tuple[str, ...]:

@@ -1,27 +1,17 @@
 """images/ and object masks -> processed/colmap/ (intrinsics, poses, cloud) and processed/colmap_2d/."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import AutoObjectPose, ImportObjectPose, SiftObjectPose, SuperPointObjectPose, TruthObjectPose
-from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, llff_poses, project
 from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import plausibility
-from holdprep.object.child import Children
-from holdprep.object.features import FeatureSource, Sift
-from holdprep.object.foreign import read_poses
-from holdprep.object.options import SfmOptions
+from holdprep.object.option import ObjectPoseSource, PoseTask
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
-from holdprep.object.sfm import reconstruct
-from holdprep.object.superpoint import Matcher, SuperPoint
 from holdprep.pipeline import Context, Metrics, Result
-from holdprep.quality.gates import judge, overall, show
-from holdprep.quality.truth import load_truth
-from holdprep.synth import corruption
+from holdprep.quality.gates import Gate, judge, show
 from holdprep.viz.overlay import draw_axes, draw_points
 
 LENS_MATTERS_PX = 1.0  # at the corner
@@ -46,16 +36,14 @@ def measure(ctx: Context) -> Result:
 
 
 def run(ctx: Context) -> Result:
-    cfg = ctx.cfg.object_pose
-    tried: Metrics = {}
-    if isinstance(cfg, TruthObjectPose):
-        found = _truth(ctx, cfg)
-    elif isinstance(cfg, ImportObjectPose):
-        found = _import(ctx, cfg)
-    elif isinstance(cfg, AutoObjectPose):
-        found, tried["tried"] = _best_attempt(ctx, cfg)
-    else:
-        found = _reconstruct(ctx, cfg, ctx.seq.work_dir("object_pose"))
+    cfg: ObjectPoseSource = ctx.cfg.object_pose
+
+    def gates(found: ObjectReconstruction) -> list[Gate]:
+        return judge(ctx.stage, _metrics(ctx, found), ctx.cfg.gates)
+
+    sourced = cfg.find_poses(PoseTask(ctx.seq, ctx.cfg.device, ctx.cfg.seed, gates, ctx.note))
+    found = sourced.reconstruction
+    tried: Metrics = {} if sourced.tried is None else {"tried": sourced.tried}
     result = _result(ctx, found, tried)
     lens = _lens(ctx, found)
     if lens is not None and cfg.undistort:
@@ -72,76 +60,6 @@ def _lens(ctx: Context, found: ObjectReconstruction) -> Lens | None:
     """The lens, if it matters."""
     lens = Lens(found.K, float(found.distortion[0]), ctx.seq.image_size()) if len(found.distortion) else None
     return lens if lens is not None and lens.corner_shift_px() > LENS_MATTERS_PX else None
-
-
-def _truth(ctx: Context, cfg: TruthObjectPose) -> ObjectReconstruction:
-    return corruption.object_reconstruction(
-        load_truth(ctx.seq.path("truth")),
-        ctx.seq.frame_names(),
-        ctx.seq.masks("object"),
-        drop_pct=cfg.drop_pct,
-        focal_error_pct=cfg.focal_error_pct,
-        seed=ctx.cfg.seed,
-    )
-
-
-def _import(ctx: Context, cfg: ImportObjectPose) -> ObjectReconstruction:
-    """In a child process: what is wrong with a model's files may end the one that reads them."""
-    if cfg.path is None:
-        raise HoldprepError("object_pose=import: say where the poses are: object_pose.path=<folder or .npz>")
-    with Children(ctx.seq.work_dir("object_pose") / "colmap.log", 1) as children:
-        return children.call(read_poses, cfg.path, ctx.seq.frame_names(), ctx.seq.image_size(), cfg.max_gap)
-
-
-def _reconstruct(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose, work_dir: Path) -> ObjectReconstruction:
-    options = SfmOptions(
-        source=_source(ctx, cfg),
-        upsample=cfg.upsample,
-        erode_px=cfg.erode_px,
-        focal_px=cfg.focal_px,
-        focal_guess_px=ctx.seq.read_frames().get("focal_px"),
-        principal_px=cfg.principal_px,
-        num_pairs=cfg.num_pairs,
-        min_registered_pct=cfg.min_registered_pct,
-        max_gap=cfg.max_gap,
-        seed=ctx.cfg.seed,
-        num_threads=cfg.threads,
-        progress=True,
-    )
-    return reconstruct(ctx.seq.images(), ctx.seq.masks("object"), ctx.seq.frame_names(), work_dir, options)
-
-
-def _source(ctx: Context, cfg: SiftObjectPose | SuperPointObjectPose) -> FeatureSource:
-    if isinstance(cfg, SiftObjectPose):
-        return Sift(cfg.max_features, cfg.peak_threshold)
-    matcher: Matcher = "superglue" if cfg.name == "superpoint_superglue" else "lightglue"
-    return SuperPoint(matcher, cfg.weights, cfg.max_features, ctx.cfg.device)
-
-
-def _best_attempt(ctx: Context, cfg: AutoObjectPose) -> tuple[ObjectReconstruction, str]:
-    """The first attempt that fails no gate, else the one that fails fewest; and what was tried, in words.
-
-    Each attempt leaves COLMAP's files in a folder of its own. Raises HoldprepError when none gives any poses.
-    """
-    ranked: list[tuple[tuple[int, int, float], ObjectReconstruction]] = []
-    settings, told = cfg.settings(), []
-    for i, (what, each) in enumerate(settings, start=1):
-        try:
-            found = _reconstruct(ctx, each, ctx.seq.work_dir("object_pose") / f"attempt_{i}")
-        except HoldprepError as error:
-            failed, outcome = 1, str(error)
-        else:
-            gates = judge(ctx.stage, _metrics(ctx, found), ctx.cfg.gates)
-            failed, warned = (sum(gate.status == status for gate in gates) for status in ("fail", "warn"))
-            ranked.append(((failed, warned, -float(found.registered.mean())), found))
-            outcome = next((gate.line() for gate in gates if gate.status == "fail"), f"{overall(gates)}, kept")
-        told.append(what)
-        ctx.note(f"attempt {i} of {len(settings)} ({what}): {outcome}")
-        if not failed:
-            break
-    if not ranked:
-        raise HoldprepError(f"{outcome} (tried: {'; '.join(told)})")
-    return min(ranked, key=lambda entry: entry[0])[1], "; ".join(told)
 
 
 def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None:

@@ -7,36 +7,42 @@ import numpy as np
 import torch
 import trimesh
 
-from holdprep.config import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import between_cameras
 from holdprep.geometry.lens import Lens
-from holdprep.hand import adam, direct, infill, lbs, registration
+from holdprep.hand import infill, lbs, registration
+from holdprep.hand.hold_params import params_from_dict, params_to_dict
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
+from holdprep.hand.registration_option import HandToRegister, RegistrationMethod
 from holdprep.hand.targets import Targets, vertex_trust
-from holdprep.hand.trackers import VertexTrack, hamer
+from holdprep.hand.trackers import trackfile
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.hand.validity import valid_frames
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality, params_from_dict, params_to_dict, wanted_sides
+from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality
 
 
 def run(ctx: Context) -> Result:
     names = ctx.seq.frame_names()
-    track = hamer.read(ctx.seq.path("v3d").parent, names)
-    sides = [s for s in wanted_sides(ctx.cfg) if s in track.vertices_m and np.isfinite(track.vertices_m[s]).any()]
+    track = trackfile.read(ctx.seq.path("v3d").parent, names)
+    sides = [s for s in ctx.cfg.hands.sides if s in track.vertices_m and np.isfinite(track.vertices_m[s]).any()]
     if not sides:
         raise HoldprepError(
             f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
         )
     result = Result(metrics={"frames": len(names)}, notes=list(track.notes))
-    K, lens = camera(ctx.seq, track.K) if isinstance(ctx.cfg.registration, LmRegistration) else (track.K, None)
+    method: RegistrationMethod = ctx.cfg.registration
+    K, lens = camera(ctx.seq, track.K) if method.uses_measured_camera else (track.K, None)
     initial, filled = {}, {}
     for side in sides:
         model = hand_model(ctx.cfg, side)
         outlines = hand_outlines(ctx.seq, side, model, lens)
-        fit, coarse = _fit(ctx, side, model, track, outlines)
+        targets = _targets(side, model, track, K, lens)
+        length_mm, source = ctx.cfg.hands.length_mm, ctx.seq.path("v3d")
+        hand = HandToRegister(model, track, source, targets, outlines, length_mm, ctx.training())
+        fit, coarse = method.fit(hand)
         agreement = _agreement(outlines, lbs.forward(model, fit.params).vertices.numpy(), K)
         is_valid = valid_frames(model, fit, *agreement, z=ctx.cfg.registration.outlier_z)
         complete = infill.infill(fit.params, is_valid)
@@ -53,7 +59,7 @@ def run(ctx: Context) -> Result:
 def measure(ctx: Context) -> Result:
     """Of hold_fit.slerp.npy, whoever made it, in the frames that it does not mark as filled: under its own camera, else the tracker's."""
     names, path = ctx.seq.frame_names(), ctx.seq.path("fit_slerp")
-    track, fits = hamer.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
+    track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
     result = Result(metrics={"frames": len(names)})
     (known_K, lens), K = camera(ctx.seq, track.K), np.asarray(fits.get("K", track.K), np.float64)
     if not np.allclose(K, known_K):  # another camera than the one whose lens is known
@@ -75,37 +81,6 @@ def measure(ctx: Context) -> Result:
         fit = registration.Registration(params, is_valid, error_m)
         _report(result, side, model, fit, is_valid, K, hand_outlines(ctx.seq, side, model, lens))
     return result
-
-
-def _fit(
-    ctx: Context, side: Side, model: HandModel, track: VertexTrack, outlines: Outlines | None
-) -> tuple[registration.Registration, ManoParams | None]:
-    """The fit, and that of a coarse part where there is one."""
-    cfg, length_mm = ctx.cfg.registration, ctx.cfg.hands.length_mm
-    vertices_m = torch.as_tensor(track.vertices_m[side])
-    if length_mm is not None and not isinstance(cfg, LmRegistration):
-        raise HoldprepError(f"registration={cfg.method} keeps the tracker's hand size: hands.length_mm needs registration=lm")
-    if isinstance(cfg, AdamRegistration):
-        schedule = adam.Schedule(cfg.max_iterations, cfg.shape_loss)
-        return adam.register_adam(model, vertices_m, schedule, training=ctx.training(), prefix=f"register/{side}")
-    if isinstance(cfg, DirectRegistration):
-        if side not in track.params:
-            path = ctx.seq.path("v3d")
-            raise HoldprepError(f"{path} has no MANO parameters of the {side} hand (hand=hamer writes them): use registration=lm")
-        return direct.take(model, track.params[side], vertices_m, cfg.shared_shape), None
-    options = registration.Options(
-        shared_shape=cfg.shared_shape,
-        robust=cfg.robust,
-        robust_m=cfg.robust_mm / 1e3,
-        hand_length_m=None if length_mm is None else length_mm / 1e3,
-        smooth=cfg.smooth,
-        outline_weight=cfg.outline,
-        fingers_apart=cfg.fingers_apart,
-        shared_errors=cfg.shared_errors,
-        max_iterations=cfg.max_iterations,
-    )
-    targets = _targets(side, model, track, *camera(ctx.seq, track.K))
-    return registration.register(model, targets, options, outlines=outlines, training=ctx.training(), prefix=f"register/{side}"), None
 
 
 def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, lens: Lens | None) -> Targets:

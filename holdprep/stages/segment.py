@@ -3,40 +3,33 @@
 import asyncio
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from holdprep.config import ClassicalSegmenter, ImportSegmenter, SamSegmenter, TruthSegmenter
+from holdprep.backend import Task
 from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
 from holdprep.quality import suspects
-from holdprep.segmenters import Masks, Segmenter, classical, foreign, sam
+from holdprep.segmenters.option import Masks, Segmenter
 from holdprep.segmenters.prompts import EntityPrompt, read_prompts, write_prompts
-from holdprep.sequence import ENTITIES
 from holdprep.sequence import Masks as MasksOnDisk
-from holdprep.stages.inputs import prompts_path, segment_files
-from holdprep.synth import corruption
 from holdprep.ui.clicks import ClickSession
 from holdprep.ui.server import ClickServer
-
-SIDES_OF = {"auto": ("right", "left"), "right": ("right",), "left": ("left",), "both": ("right", "left")}
 
 
 def click(ctx: Context) -> None:
     """Before the stage, where it is asked for: the page that makes prompts.yaml, until the user is done with it."""
-    node = ctx.cfg.segmenter
-    if not isinstance(node, ClassicalSegmenter | SamSegmenter) or not (node.ui or node.fix):
+    node = ctx.cfg.segmenter.clicked()
+    if node is None or not (node.ui or node.fix):
         return
-    names, images, path = ctx.seq.frame_names(), ctx.seq.images(), prompts_path(ctx.cfg, ctx.seq)
+    names, images, path = ctx.seq.frame_names(), ctx.seq.images(), node.prompts_path(ctx.seq)
     prompts = _usable_prompts(ctx, path, names)
     masks = _usable_masks(ctx)
     again = suspects.reclick(suspects.suspects(masks, images)) if node.fix and masks else {}
-    session = ClickSession(images, _segmenter(ctx, node), prompts, masks)
+    session = ClickSession(images, node.load(ctx.cfg.device), prompts, masks)
 
     def save() -> Path:
         if path.is_file() and not path.with_suffix(".before.yaml").exists() and _unknown(path, ctx, names):
@@ -85,20 +78,13 @@ def measure(ctx: Context) -> Result:
 
 
 def run(ctx: Context) -> Result:
-    names = ctx.seq.frame_names()
-    wanted = (*SIDES_OF[ctx.cfg.hands.which], "object")
-    node = ctx.cfg.segmenter
-    notes: list[str] = []
-    if isinstance(node, ImportSegmenter):
-        masks, notes = _import(ctx, node, names)
-    elif isinstance(node, TruthSegmenter):
-        masks = _truth(ctx, node)
-    else:
-        masks = dict(_propagate(ctx, node, names))
-    masks = {entity: m for entity, m in masks.items() if entity in wanted}
+    wanted = (*ctx.cfg.hands.sides, "object")
+    segmenter: Segmenter = ctx.cfg.segmenter
+    segmented = segmenter.segment(Task(ctx.seq, ctx.cfg.device, ctx.cfg.seed))
+    masks = {entity: m for entity, m in segmented.masks.items() if entity in wanted}
     _require(ctx, masks, wanted)
-    _write(ctx, names, masks, keep_tool_output=isinstance(node, ImportSegmenter))
-    return _measured(ctx, {entity: list(m) for entity, m in masks.items()}, notes)
+    _write(ctx, masks)
+    return _measured(ctx, {entity: list(m) for entity, m in masks.items()}, segmented.notes)
 
 
 def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str]) -> Result:
@@ -116,66 +102,20 @@ def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str
     return Result(metrics, curves, notes)
 
 
-def _require(ctx: Context, masks: dict[str, np.ndarray], wanted: tuple[str, ...]) -> None:
+def _require(ctx: Context, masks: Masks, wanted: tuple[str, ...]) -> None:
     """The object and every hand asked for (auto: one at least) have masks in some frame."""
     seen = [entity for entity, m in masks.items() if m.any()]
     needed = wanted if ctx.cfg.hands.which != "auto" else ("object", *(("right",) if {"right", "left"}.isdisjoint(seen) else ()))
     lacking = [entity for entity in needed if entity not in seen]
     if not lacking:
         return
-    if isinstance(ctx.cfg.segmenter, ImportSegmenter):
-        folder = getattr(ctx.cfg.segmenter, lacking[0]) or ctx.seq.path(f"sam_{lacking[0]}")
-        raise HoldprepError(f"no mask of {' or '.join(lacking)}: looked in {folder}; set segmenter.{lacking[0]}=<folder>, or hands=")
-    raise HoldprepError(f"no mask of {' or '.join(lacking)}: outline it on a key frame of {ctx.seq.path('prompts')}, or set hands=")
+    raise HoldprepError(f"no mask of {' or '.join(lacking)}: {ctx.cfg.segmenter.advice(lacking[0], ctx.seq)}")
 
 
-def _read_prompts(ctx: Context, path: Path, names: list[str]) -> dict[int, dict[str, EntityPrompt]]:
-    prompts = read_prompts(path, image_size=ctx.seq.image_size())
-    unknown = [frame for frame in prompts if frame not in names]
-    if unknown:
-        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
-    return {names.index(frame): entities for frame, entities in prompts.items()}
+def _write(ctx: Context, masks: Masks) -> None:
+    """Masks by entity (sam/ where the segmenter made them), merged into one label picture a frame, and the object's pictures."""
+    names, outputs = ctx.seq.frame_names(), ctx.cfg.segmenter.outputs()
 
-
-def _segmenter(ctx: Context, node: ClassicalSegmenter | SamSegmenter) -> Segmenter:
-    if isinstance(node, ClassicalSegmenter):
-        return Segmenter(partial(classical.outline, work_side=node.work_side), partial(classical.propagate, work_side=node.work_side))
-    predictor = sam.Predictor.load(node.name, node.weights, ctx.cfg.device)
-    return Segmenter(partial(sam.outline, predictor=predictor), partial(sam.propagate, predictor=predictor))
-
-
-def _propagate(ctx: Context, node: ClassicalSegmenter | SamSegmenter, names: list[str]) -> Masks:
-    path = prompts_path(ctx.cfg, ctx.seq)
-    if not path.is_file():
-        raise HoldprepError(
-            f"{path} is not there: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
-        )
-    prompts = _read_prompts(ctx, path, names)
-    return _segmenter(ctx, node).propagate(ctx.seq.images(), prompts, progress=partial(tqdm, disable=None))
-
-
-def _truth(ctx: Context, node: TruthSegmenter) -> dict[str, np.ndarray]:
-    there = [e for e in ENTITIES if ctx.seq.has(f"truth_masks_{e}")]
-    if not there:
-        raise HoldprepError(f"{ctx.seq.path('truth').parent} holds no true masks: segmenter=truth needs a sequence of source=synthetic")
-    masks = {e: np.stack(list(ctx.seq.masks(e, "truth_masks"))) for e in there}
-    return corruption.corrupt_masks(masks, node.erode_px, node.dilate_px, node.leak_pct, ctx.cfg.seed)
-
-
-def _import(ctx: Context, node: ImportSegmenter, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    width, height = ctx.seq.image_size()
-    masks: dict[str, np.ndarray] = {}
-    notes: list[str] = []
-    for entity, path in segment_files(ctx.cfg, ctx.seq).items():
-        asked = getattr(node, entity) is not None
-        if path is None or not (path.exists() or asked):
-            continue
-        masks[entity], said = foreign.read_masks(path, names, (height, width), getattr(node.values, entity))
-        notes += said
-    return masks, notes
-
-
-def _write(ctx: Context, names: list[str], masks: dict[str, np.ndarray], keep_tool_output: bool) -> None:
     def pictures(entity: str) -> Iterator[tuple[str, np.ndarray]]:
         for name, mask in zip(names, masks[entity], strict=True):
             yield f"{name}.png", mask.astype(np.uint8) * 255
@@ -189,7 +129,7 @@ def _write(ctx: Context, names: list[str], masks: dict[str, np.ndarray], keep_to
             yield f"{name}.png", np.where(mask[..., None], image, 255).astype(np.uint8)
 
     for entity in masks:
-        if not keep_tool_output:
+        if f"sam_{entity}" in outputs:
             ctx.seq.write_images(f"sam_{entity}", pictures(entity))
         ctx.seq.write_images(f"masks_{entity}", pictures(entity))
     ctx.seq.write_images("masks", labels())

@@ -13,7 +13,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand.model import Side
-from holdprep.hand.trackers import VertexTrack
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, assemble
 from holdprep.quality.truth import GroundTruth
 

@@ -12,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters import Segmenter
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt
+from holdprep.segmenters import ENTITIES
+from holdprep.segmenters.option import PromptedSegmenter
+from holdprep.segmenters.prompts import EntityPrompt
 from holdprep.viz.overlay import COLORS
 
 Action = Literal["positive", "negative", "box", "absent", "clear"]
@@ -40,7 +41,7 @@ class ClickSession:
     def __init__(
         self,
         images: Sequence[np.ndarray],
-        segmenter: Segmenter,
+        segmenter: PromptedSegmenter,
         prompts: Mapping[int, Mapping[str, EntityPrompt]],
         masks: Mapping[str, Sequence[np.ndarray]],
     ) -> None:

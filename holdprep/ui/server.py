@@ -11,7 +11,8 @@ import numpy as np
 from aiohttp import web
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.prompts import ENTITIES, EntityPrompt
+from holdprep.segmenters import ENTITIES
+from holdprep.segmenters.prompts import EntityPrompt
 from holdprep.ui.clicks import ClickSession
 from holdprep.viz.overlay import COLORS
 

@@ -14,11 +14,11 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
+from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import Side, load_hand_model
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 from holdprep.sequence import Sequence
 from holdprep.stages import GRAPH
-from holdprep.stages.common import params_from_dict
 from tests.benchmarks.measure import Row, row
 from tests.outlines import Outline, keypoints_off, mask_iou, posed_iou, read_outlines
 from tests.running import run
@@ -134,7 +134,7 @@ def _posed(seq: Sequence, vertices_m: np.ndarray, faces: np.ndarray, K: np.ndarr
 def _keypoints_off_pct(seq: Sequence, side: Side, is_valid: np.ndarray) -> float:
     """Share of the valid outlined frames in which a keypoint is off (%); NaN where no outlined frame is valid."""
     names, objects = seq.frame_names(), seq.masks("object")
-    points_px = hamer.read(seq.path("j2d").parent, names).j2d_px[side]
+    points_px = trackfile.read(seq.path("j2d").parent, names).j2d_px[side]
     judged = [(names.index(name), hand) for name, hand in _outlines(seq).items() if is_valid[names.index(name)]]
     off = [keypoints_off(points_px[t], objects[t], hand).any() for t, hand in judged]
     return 100 * float(np.mean(off)) if off else float("nan")

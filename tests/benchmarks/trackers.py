@@ -16,7 +16,6 @@ from holdprep.hand.model import SIDES, load_hand_model
 from holdprep.hand.trackers import checkpoint, crops, hamer, hamer_network, mediapipe
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence, write_image
-from holdprep.stages.hand_pose import bring
 from tests.benchmarks.measure import Row, row
 from tests.running import run
 
@@ -50,7 +49,7 @@ def _hamer(scratch: Path, device: str, many: int, batch: int) -> Iterator[Row]:
     write_random_hamer(weights)
     started = time.perf_counter()
     network = hamer_network.load(weights)
-    bring(network, network.backbone, device, "auto")
+    checkpoint.move(network, network.backbone, device, "auto")
     yield row(case, "hand_pose", "load_time_s", time.perf_counter() - started)
     seq = write_phone_clip(scratch, many)
     names, size = seq.frame_names(), seq.image_size()
@@ -60,12 +59,12 @@ def _hamer(scratch: Path, device: str, many: int, batch: int) -> Iterator[Row]:
     yield row(case, "hand_pose", "boxes_per_s", many / (time.perf_counter() - started))
     started = time.perf_counter()
     todo = crops.jobs(boxes)
-    for _ in crops.batches(seq.images(), todo, hamer.cut, size=batch, threads=THREADS, device=torch.device(device)):
+    for _ in crops.batches(seq.images(), todo, hamer.cut, crops.Feed(batch, THREADS), torch.device(device)):
         pass
     yield row(case, "hand_pose", "input_crops_per_s", len(todo) / (time.perf_counter() - started))
     models = {side: load_hand_model(side, dtype=torch.float64) for side in SIDES}
     started = time.perf_counter()
-    hamer.track(seq.images(), boxes, network, models, names, batch=batch, threads=THREADS)
+    hamer.track(seq.images(), boxes, network, models, names, feed=crops.Feed(batch, THREADS))
     yield row(case, "hand_pose", "crops_per_s", len(todo) / (time.perf_counter() - started))
     del network
     told = ["seq=phone", "stage=hand_pose", "hand=hamer", "on_fail=warn", f"device={device}"]

@@ -5,7 +5,7 @@ import torch
 
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
-from holdprep.hand.direct import take
+from holdprep.hand.direct import register_direct
 from holdprep.hand.model import ManoParams, load_hand_model
 
 
@@ -23,7 +23,7 @@ def test_one_shape_and_the_wrist_stays():
     model, params = load_hand_model("right", dtype=torch.float64), tracked()
     params.transl[2] = float("nan")
     mesh = lbs.forward(model, params)
-    found = take(model, params, mesh.vertices)
+    found = register_direct(model, params, mesh.vertices)
     assert found.is_valid.tolist() == [True, True, False, True, True, True]
     assert found.params.betas.shape == (10,)
     wrists = lbs.forward(model, found.params).joints[:, 0]
@@ -33,7 +33,7 @@ def test_one_shape_and_the_wrist_stays():
 
 def test_a_shape_a_frame_is_the_trackers_own():
     model, params = load_hand_model("left", dtype=torch.float64), tracked()
-    found = take(model, params, lbs.forward(model, params).vertices, shared_shape=False)
+    found = register_direct(model, params, lbs.forward(model, params).vertices, shared_shape=False)
     assert found.params is params
     assert float(found.error_m.max()) < 1e-12
 
@@ -42,4 +42,4 @@ def test_no_parameters_are_said():
     model, params = load_hand_model("right", dtype=torch.float64), tracked(2)
     empty = ManoParams(*(torch.full_like(x, float("nan")) for x in (params.global_orient, params.hand_pose, params.betas, params.transl)))
     with pytest.raises(HoldprepError, match="no MANO parameters in any of 2 frames"):
-        take(model, empty, lbs.forward(model, params).vertices)
+        register_direct(model, empty, lbs.forward(model, params).vertices)

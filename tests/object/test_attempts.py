@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.object.options import SfmOptions
+from holdprep.object import sfm
 from holdprep.object.reconstruction import ObjectReconstruction
+from holdprep.object.sfm_options import SfmOptions
 from holdprep.quality.truth import load_truth
-from holdprep.stages import object_pose
 from holdprep.synth import corruption
 from tests.running import run
 from tests.synthetic import make_sequence, write_truth
@@ -38,7 +38,7 @@ def tried(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         truth = load_truth(root / "box" / "ground_truth" / "truth.npz")
         return corruption.object_reconstruction(truth, names, masks, drop_pct=lost, focal_error_pct=0, seed=0)
 
-    monkeypatch.setattr(object_pose, "reconstruct", reconstruct)
+    monkeypatch.setattr(sfm, "reconstruct", reconstruct)
     return upsamples
 
 

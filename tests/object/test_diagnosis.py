@@ -10,8 +10,8 @@ import pytest
 from holdprep.errors import HoldprepError
 from holdprep.object.colmap import Features
 from holdprep.object.diagnosis import MappingRun, explain_missing_poses, require_model, require_poses, require_smooth
-from holdprep.object.options import SfmOptions
 from holdprep.object.sfm import reconstruct
+from holdprep.object.sfm_options import SfmOptions
 from tests.object.clouds import Cloud, KnownFeatures, cloud, halves
 
 PLACE = (200.0, 150.0)

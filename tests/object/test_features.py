@@ -15,8 +15,8 @@ from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop, write_crops
-from holdprep.object.options import SfmOptions
 from holdprep.object.sfm import reconstruct
+from holdprep.object.sfm_options import SfmOptions
 from holdprep.object.superpoint import Matcher, SuperPoint
 from tests.object.boxes import exact_box
 from tests.object.clouds import KnownFeatures

@@ -9,9 +9,9 @@ import pytest
 from holdprep.object import keyframes
 from holdprep.object.colmap import Features
 from holdprep.object.keyframes import select_keyframes
-from holdprep.object.options import SfmOptions
 from holdprep.object.pairs import temporal_neighbours
 from holdprep.object.sfm import reconstruct
+from holdprep.object.sfm_options import SfmOptions
 from tests.object.test_sfm import rotation_errors_deg
 from tests.synthetic import box_sequence
 

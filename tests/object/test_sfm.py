@@ -13,9 +13,9 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object.child import Children
 from holdprep.object.features import Sift
-from holdprep.object.options import SfmOptions
 from holdprep.object.reconstruction import ObjectReconstruction, reproject
 from holdprep.object.sfm import reconstruct
+from holdprep.object.sfm_options import SfmOptions
 from tests.synthetic import box_sequence
 
 NUM_FRAMES = 24

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.classical import _enlarge, _Probabilities, propagate
+from holdprep.segmenters.classical import _enlarge, propagate
 from holdprep.segmenters.classical import outline as outline_one
+from holdprep.segmenters.classifier import Probabilities
 from holdprep.segmenters.prompts import EntityPrompt
 from tests.synthetic import make_sequence
 
@@ -202,7 +203,7 @@ def test_a_long_clip_keeps_little_of_each_frame():
 def test_probabilities_take_a_byte_a_label_within_their_region():
     region = (slice(5, 25), slice(10, 40))
     given = np.random.default_rng(0).dirichlet(np.ones(4), (20, 30))
-    kept = _Probabilities.of(given, region)
+    kept = Probabilities.of(given, region)
     assert kept.of_labels.nbytes == 20 * 30 * 3
     whole = kept.whole((60, 80))
     np.testing.assert_allclose(whole[region], given, atol=1.5 / 255 + 1e-6)

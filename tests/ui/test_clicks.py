@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters import Segmenter
+from holdprep.segmenters.option import PromptedSegmenter
 from holdprep.segmenters.prompts import EntityPrompt
 from holdprep.ui.clicks import ClickSession
 from holdprep.viz.overlay import COLORS
@@ -47,7 +47,7 @@ def propagate(images, prompts, progress) -> dict[str, np.ndarray]:
 def session() -> ClickSession:
     images = [np.full((*SIZE, 3), t, np.uint8) for t in range(FRAMES)]
     hand = np.stack([fill((50, 0, 59, 9))] * FRAMES)
-    return ClickSession(images, Segmenter(outline, propagate), {}, {"right": hand})
+    return ClickSession(images, PromptedSegmenter(outline, propagate), {}, {"right": hand})
 
 
 def area(session: ClickSession, t: int, label: int) -> int:
@@ -109,7 +109,7 @@ def test_what_is_clicked_during_propagation_stays(session):
         go.wait(10)
         return propagate(images, prompts, progress)
 
-    session._segmenter = Segmenter(outline, slow)
+    session._segmenter = PromptedSegmenter(outline, slow)
     session.edit(0, "object", "box", (10, 5, 19, 14))
     session.propagate()
     assert started.wait(10) and session.progress.running
@@ -125,7 +125,7 @@ def test_a_failed_propagation_says_why_and_changes_nothing(session):
     def broken(images, prompts, progress):
         raise HoldprepError("too dark")
 
-    session._segmenter = Segmenter(outline, broken)
+    session._segmenter = PromptedSegmenter(outline, broken)
     with pytest.raises(HoldprepError, match="nothing has been clicked"):
         session.propagate()
     session.edit(0, "object", "box", (10, 5, 19, 14))
@@ -156,7 +156,7 @@ def test_an_edit_that_the_segmenter_refuses_is_taken_back(session):
     def refuses(image, prompts, known):
         raise HoldprepError("covers nothing")
 
-    session._segmenter = Segmenter(refuses, propagate)
+    session._segmenter = PromptedSegmenter(refuses, propagate)
     with pytest.raises(HoldprepError, match="covers nothing"):
         session.edit(2, "object", "box", (10, 5, 19, 14))
     assert session.prompts == {} and area(session, 2, 1) == 100

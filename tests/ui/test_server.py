@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from holdprep.segmenters import Segmenter, classical
+from holdprep.segmenters import classical
+from holdprep.segmenters.option import PromptedSegmenter
 from holdprep.segmenters.prompts import read_prompts, write_prompts
 from holdprep.ui.clicks import ClickSession
 from holdprep.ui.server import ClickServer
@@ -39,7 +40,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 async def serving(seq: SyntheticSequence, path: Path):
     """(session, address, task) of a page over the classical segmenter that reads and saves `path`; frame 3 is to click again."""
     prompts = {NAMES.index(n): p for n, p in read_prompts(path, SIZE).items()} if path.is_file() else {}
-    session = ClickSession(seq.images, Segmenter(classical.outline, classical.propagate), prompts, {})
+    session = ClickSession(seq.images, PromptedSegmenter(classical.outline, classical.propagate), prompts, {})
 
     def save() -> Path:
         write_prompts(path, {NAMES[t]: p for t, p in session.prompts.items()}, SIZE)

@@ -1,4 +1,4 @@
-"""Published weights into this project's networks: tensors by their published names, and whose weights a file holds if not these."""
+"""Loads published weights into this project's networks: tensors by their published names, and whose weights a file holds if not these."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from holdprep.errors import HoldprepError
 # (pattern of an own name, the published one; several where the own tensor is theirs one upon the other)
 Names = Sequence[tuple[str, str | tuple[str, ...]]]
 
-# What only this model's tensors are called: the first that is found tells whose checkpoint a file is.
+# Names of tensors that one model alone has: the first that is found identifies a checkpoint's model.
 _MODELS = (
     ("WiLoR", r"^refine_net\."),
     ("HaWoR", r"^(motion_module|st_module)\."),
@@ -31,7 +31,7 @@ _MODELS = (
 def read(path: Path, advice: str) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, whether bare or under Lightning's 'state_dict'.
 
-    `advice` says where the file is to be had. Raises HoldprepError where it is not there, cut short or not a checkpoint.
+    `advice` states where the file can be obtained. Raises HoldprepError where it is not there, cut short or not a checkpoint.
     """
     if not path.is_file():
         raise HoldprepError(f"{path} is not there: {advice}")
@@ -63,6 +63,18 @@ def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path
         parts = [published[s].float() for s in sources]
         filled[own] = parts[0] if len(parts) == 1 else torch.cat(parts)
     network.load_state_dict(filled, assign=True)
+
+
+def move(network: nn.Module, backbone: nn.Module, device: str, dtype: str) -> None:
+    """Move a network to its device, and its backbone to the precision `dtype` ("auto": bfloat16 on CUDA, else float32).
+
+    Raises HoldprepError where CUDA is asked for and torch has none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
+    automatic = "bfloat16" if device == "cuda" else "float32"
+    network.to(device)
+    backbone.to(getattr(torch, automatic if dtype == "auto" else dtype))
 
 
 def published_names(own: str, names: Names) -> tuple[str, ...]:

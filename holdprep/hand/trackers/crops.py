@@ -1,8 +1,9 @@
-"""Where a hand is in each frame, and the crops of it that a network is fed."""
+"""Boxes about a hand in each frame, and the crops of it that a network is fed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
@@ -31,7 +32,17 @@ class Job(NamedTuple):
     box_px: np.ndarray
 
 
-Found = TypeVar("Found")
+@dataclass(frozen=True)
+class Feed:
+    """How crops are fed to a network: `batch` crops at once, pictures read and cut ahead by `threads`, with a progress bar or without."""
+
+    batch: int = 32
+    threads: int = 4
+    progress: bool = False
+
+
+DEFAULT_FEED = Feed()
+Output = TypeVar("Output")
 Cut = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]  # image, box, mirrored -> (3, H, W) float32 RGB, 0..255
 
 
@@ -104,12 +115,17 @@ def jobs(boxes_px: Mapping[Side, np.ndarray]) -> list[Job]:
     return sorted(found, key=lambda job: job.frame)
 
 
-def forward(network: Callable[[Tensor], Found], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Found]:
-    """What a network says to batches of crops; `bar` = (crops, frames without a hand) shows progress.
+def progress_of(todo: Sequence[Job], frames: int) -> tuple[int, int]:
+    """What a progress bar shows: the number of crops, and of the clip's frames without any."""
+    return len(todo), frames - len({job.frame for job in todo})
+
+
+def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Output]:
+    """A network's outputs for batches of crops; `bar` = (crops, frames without a hand) shows progress.
 
     Raises HoldprepError where a batch does not fit into the device's memory.
     """
-    found: list[Found] = []
+    found: list[Output] = []
     total, lost = bar or (0, 0)
     note = {"frames without a hand": lost} if lost else None
     with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=True if bar is None else None, postfix=note) as shown:
@@ -137,13 +153,11 @@ def long_lens(width: float, height: float, focal_px: float | None = None) -> np.
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
-def batches(
-    images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, *, size: int, threads: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Crops (N, 3, H, W) in the order of `todo`, normalised as ImageNet's, on `device`; `threads` read and cut pictures ahead."""
+def batches(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, feed: Feed, device: torch.device) -> Iterator[Tensor]:
+    """Crops (N, 3, H, W) in the order of `todo`, normalised as ImageNet's, on `device`; N is `feed.batch` except in the last batch."""
     mean, std = (255 * torch.tensor(x, device=device)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
-    found = _cut_ahead(images, todo, cut, threads, ahead=2 * size)
-    while batch := list(islice(found, size)):
+    crops = _cut_ahead(images, todo, cut, feed.threads, ahead=2 * feed.batch)
+    while batch := list(islice(crops, feed.batch)):
         raw = torch.from_numpy(np.stack(batch))
         raw = raw.pin_memory() if device.type == "cuda" else raw
         yield (raw.to(device, non_blocking=True) - mean) / std

@@ -1,26 +1,22 @@
-"""HaMeR: the network run on a clip, and its results as HOLD's fork writes them (v3d.npy and j2d.full.npy, frames keyed by their picture's
-name).
+"""HaMeR's network run on a clip. Files of its script in HOLD are read by `trackfile`.
 
 Around the network everything is as published: the crop, the mirrored left hand, the invented focal length of 5000 / 256 longer image sides
 and the principal point (w / 2, h / 2), half a pixel beside this project's own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops, given
+from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
-from holdprep.safeio import load_npy
+from holdprep.hand.trackers.tracks import VertexTrack
 
 RESCALE = 2.0  # crop to box about the hand's keypoints
 
@@ -33,14 +29,13 @@ def track(
     names: Sequence[str],
     *,
     focal_px: float | None = None,
-    batch: int = 32,
-    threads: int = 4,
-    progress: bool = False,
+    feed: crops.Feed = crops.DEFAULT_FEED,
 ) -> VertexTrack:
     """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
 
-    `models` are the hand models of both sides (the network speaks the right one's parameters). `focal_px` replaces HaMeR's invented
-    focal length where the true one is known. `batch` crops go through the network at once, where and in the precision it is in.
+    `models` are the hand models of both sides (the network predicts parameters of the right one). `focal_px` replaces HaMeR's invented
+    focal length where the true one is known. The network runs on the device and in the
+    precision that it is in.
     Raises HoldprepError where boxes and images do not fit.
     """
     height, width = images[0].shape[:2]
@@ -48,19 +43,21 @@ def track(
         crops.check_boxes(boxes, (width, height), names, side)
     todo = crops.jobs(boxes_px)
     device = network.head.position.device
-    pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
-    found = predict(network, pictures, (len(todo), len(names) - len({job.frame for job in todo})) if progress else None)
+    pictures = crops.batches(images, todo, cut, feed, device)
+    found = predict(network, pictures, crops.progress_of(todo, len(names)) if feed.progress else None)
     K = crops.long_lens(width, height, focal_px)
     vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
     for side in (s for s in SIDES if any(job.side == s for job in todo)):
         rows = [i for i, job in enumerate(todo) if job.side == side]
         as_right = _right_hand(found, rows, np.stack([todo[i].box_px for i in rows]), K, side, models["right"])
-        hand, mesh, note = given.of_side(as_right, side, models)
+        hand, mesh, note = conversion.to_side(as_right, side, models)
         notes += note
         at = np.array([todo[i].frame for i in rows])
-        vertices[side], joints[side] = (given.spread(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
+        vertices[side], joints[side] = (conversion.place_rows(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
-        params[side] = ManoParams(*(torch.as_tensor(given.spread(getattr(hand, k).numpy(), at, len(names))) for k in given.PARAM_SHAPES))
+        params[side] = ManoParams(
+            *(torch.as_tensor(conversion.place_rows(getattr(hand, k).numpy(), at, len(names))) for k in conversion.PARAM_SHAPES)
+        )
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
@@ -81,7 +78,7 @@ def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
     scale = CROP_HEIGHT / side_px
     reduction = 1 / scale / 2
     sigma = (reduction - 1) / 2 if reduction > 1.1 else 0.0
-    part, corner = _seen(image, center, side_px, sigma)
+    part, corner = _visible_part(image, center, side_px, sigma)
     x, y = center - corner
     if mirror:
         part, x = cv2.flip(part, 1), part.shape[1] - 1 - x
@@ -102,14 +99,14 @@ def square(boxes_px: np.ndarray) -> np.ndarray:
     return np.concatenate([center - half, center + half], axis=1)
 
 
-def box_of(squares_px: np.ndarray) -> np.ndarray:
-    """(T, 4) boxes whose crops are given squares (T, 4)."""
+def boxes_of_squares(squares_px: np.ndarray) -> np.ndarray:
+    """(T, 4) boxes whose crops are the squares (T, 4)."""
     center, side = (squares_px[:, :2] + squares_px[:, 2:]) / 2, squares_px[:, 2:] - squares_px[:, :2]
     half = side / (2 * RESCALE) * [CROP_WIDTH / CROP_HEIGHT, 1.0]
     return np.concatenate([center - half, center + half], axis=1)
 
 
-def _seen(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def _visible_part(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that a crop sees, smoothed if sigma > 0 (float32 then), and the place of its corner (2,)."""
     radius = int(4 * sigma + 0.5)
     reach = side_px / 2 + radius + 2
@@ -133,75 +130,3 @@ def _right_hand(found: Prediction, rows: list[int], boxes_px: np.ndarray, K: np.
         off_axis_m[:, 0] *= -1
     transl = torch.as_tensor(np.concatenate([off_axis_m + shift_m, (2 * focal / size)[:, None]], axis=1))
     return lbs.to_params(model, lbs.HandState(found.rotations[rows], found.betas[rows], transl))
-
-
-def read(folder: Path, names: Sequence[str]) -> VertexTrack:
-    """`folder`/v3d.npy and `folder`/j2d.full.npy, aligned with the frames `names` (stems of the pictures).
-
-    Rows are matched by name, never by position: the tracker leaves out frames in which it saw nothing; those become NaN. A side that
-    is NaN throughout is left out. MANO parameters and confidences are there if this project wrote the files.
-    Raises HoldprepError where a file has not the published layout, no frame matches, or no hand is there.
-    """
-    vertices_file, keypoints_file = folder / "v3d.npy", folder / "j2d.full.npy"
-    v3d, j2d = _read_dict(vertices_file), _read_dict(keypoints_file)
-    K = _array(vertices_file, v3d, "K", (3, 3))
-    stems = _stems(vertices_file, v3d)
-    j2d_stems = _stems(keypoints_file, j2d) if "im_paths" in j2d else stems
-    vertices, keypoints, confidence = {}, {}, {}
-    for side in SIDES:
-        if f"v3d.{side}" in v3d:
-            found = given.by_name(_array(vertices_file, v3d, f"v3d.{side}", (len(stems), 778, 3)), stems, names)
-            if np.isfinite(found).any():
-                vertices[side] = found
-                keypoints[side] = given.by_name(_array(keypoints_file, j2d, f"j2d.{side}", (len(j2d_stems), 21, 2)), j2d_stems, names)
-                if f"confidence.{side}" in j2d:
-                    trust = _array(keypoints_file, j2d, f"confidence.{side}", (len(j2d_stems), 21))
-                    confidence[side] = np.nan_to_num(given.by_name(trust, j2d_stems, names))
-    params = {side: _params(vertices_file, v3d[f"params.{side}"], stems, names) for side in vertices if f"params.{side}" in v3d}
-    shape = (len(stems), 21, 3)
-    own = {s: k for s in vertices if (k := f"keypoints.{s}") in v3d}
-    keypoints_m = {s: given.by_name(_array(vertices_file, v3d, key, shape), stems, names) for s, key in own.items()}
-    notes = _notes(vertices_file, stems, names, vertices)
-    return VertexTrack(vertices, keypoints, K, tuple(names), notes, params=params, confidence=confidence, keypoints_m=keypoints_m)
-
-
-def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:
-    if not isinstance(content, Mapping):
-        raise HoldprepError(f"{path}: its MANO parameters are a {type(content).__name__}, a dict is needed; run stage=hand_pose again")
-    arrays = {k: given.by_name(_array(path, content, k, (len(stems), n)), stems, names) for k, n in given.PARAM_SHAPES.items()}
-    return ManoParams(**{k: torch.as_tensor(a) for k, a in arrays.items()})
-
-
-def _read_dict(path: Path) -> dict[str, Any]:
-    content = load_npy(path)
-    if not isinstance(content, dict):
-        raise HoldprepError(f"{path} holds a {type(content).__name__}, HaMeR's files hold a dict; is it METRO's? try hand.format=metro")
-    return content
-
-
-def _array(path: Path, content: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    if key not in content:
-        raise HoldprepError(f"{path} has no {key!r}, only {', '.join(sorted(map(str, content)))}; is it a file of HaMeR's script in HOLD?")
-    array = np.asarray(content[key])
-    if array.shape != shape or array.dtype.kind not in "fiu":
-        raise HoldprepError(f"{path}: {key} is {array.dtype} {array.shape}, {shape} numbers are needed; rerun the tracker")
-    return array.astype(np.float64)
-
-
-def _stems(path: Path, content: Mapping[str, Any]) -> list[str]:
-    """The frame name of every row."""
-    if "im_paths" not in content:
-        raise HoldprepError(f"{path} has no 'im_paths', which alone tells which frame a row belongs to; rerun the tracker")
-    stems = [PurePath(str(p)).stem for p in content["im_paths"]]
-    if len(set(stems)) < len(stems):
-        twice = next(s for s in stems if stems.count(s) > 1)
-        raise HoldprepError(f"{path}: im_paths names frame {twice!r} {stems.count(twice)} times among {len(stems)} rows; rerun the tracker")
-    return stems
-
-
-def _notes(path: Path, stems: Sequence[str], names: Sequence[str], vertices: Mapping[Side, np.ndarray]) -> tuple[str, ...]:
-    """One-line remarks; raises where nothing can be used."""
-    notes = given.match_notes(path, "HaMeR", stems, names)
-    if not vertices:
-        raise HoldprepError(f"{path}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
-    return tuple(notes)

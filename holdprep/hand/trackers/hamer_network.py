@@ -1,6 +1,6 @@
 """HaMeR's network (Pavlakos et al., "Reconstructing Hands in 3D with Transformers", CVPR 2024): a picture of a right hand to MANO.
 
-A plain vision transformer (ViT-H, Dosovitskiy et al. 2021, as ViTPose trains it) turns a crop into 16 x 12 tokens; one query token
+A plain vision transformer (ViT-H, Dosovitskiy et al. 2021, as ViTPose trains it) converts a crop into 16 x 12 tokens; one query token
 reads them by cross-attention and is read out as corrections to a mean hand: 16 rotations of six numbers (Zhou et al. 2019), ten shape
 coefficients and a weak-perspective camera. Same arithmetic and weights as the published model; the code is this project's own.
 """
@@ -183,7 +183,7 @@ def settings_file(path: Path) -> Path:
 
 
 def _sizes(path: Path) -> Sizes:
-    """What model_config.yaml says. The published one is silent about the backbone, whose sizes are then ViT-H's."""
+    """The sizes in model_config.yaml. The published file has none for the backbone, whose sizes are then ViT-H's."""
     if not path.is_file():
         raise HoldprepError(f"{path} is not there: it comes with HaMeR's checkpoint, in the folder above; copy it beside it")
     try:

@@ -2,7 +2,7 @@
 
 Each holds a stretch of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
 `init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes before a camera of the focal length in `est_focal.txt` and the centre
-(w / 2, h / 2). Turns and places of left hands are mirrored back; their shape is the right model's, as HaWoR mends MANO's left model.
+(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's, as HaWoR corrects MANO's left model.
 Frames count the pictures of `extracted_images/`, 30 a second of the video. world_space_res.pth, with invented hands in the gaps, is not read.
 """
 
@@ -21,7 +21,8 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops, given
+from holdprep.hand.trackers import conversion, crops
+from holdprep.hand.trackers.tracks import VertexTrack
 
 HANDS: dict[Side, str] = {"right": "1", "left": "0"}
 SHAPES = {"init_root_orient": (3, 3), "init_hand_pose": (15, 3, 3), "init_trans": (3,), "init_betas": (10,)}
@@ -42,18 +43,18 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
         frames, hand = _as_right(found, side, models["right"])
         own = [pictures[f].stem if pictures and f < len(pictures) else f"{f:04d}" for f in frames.tolist()]
         stems += own
-        params[side], mesh, told = given.of_side(hand, side, models)
-        notes += told
-        vertices[side], joints[side] = (given.by_name(x.numpy(), own, names) for x in (mesh.vertices, mesh.joints))
+        params[side], mesh, remarks = conversion.to_side(hand, side, models)
+        notes += remarks
+        vertices[side], joints[side] = (conversion.rows_by_name(x.numpy(), own, names) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
         params[side] = ManoParams(
-            **{k: torch.as_tensor(given.by_name(getattr(params[side], k).numpy(), own, names)) for k in given.PARAM_SHAPES}
+            **{k: torch.as_tensor(conversion.rows_by_name(getattr(params[side], k).numpy(), own, names)) for k in conversion.PARAM_SHAPES}
         )
     if not stems:
         raise HoldprepError(
             f"{folder / 'cam_space'} holds no <first>_<last>.json of any hand: is hand.folder HaWoR's folder beside the video?"
         )
-    notes += given.match_notes(folder, "HaWoR", sorted(set(stems)), names)
+    notes += conversion.match_notes(folder, "HaWoR", sorted(set(stems)), names)
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 

@@ -1,4 +1,4 @@
-"""21 keypoints a hand, of whatever tracker: OpenPose's .json files, one .json of all frames, or a .npz.
+"""21 keypoints a hand, of any tracker: OpenPose's .json files, one .json of all frames, or a .npz.
 
 - a folder of `<frame>_keypoints.json` (OpenPose and what writes like it): `people[0].hand_right_keypoints_2d`, 63 numbers x, y, confidence;
 - a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or in place of a list `{"j2d": .., "j3d": [[x, y, z], ..]}`;
@@ -21,7 +21,8 @@ from holdprep.errors import HoldprepError
 from holdprep.hand.joints import BONES_MANO21, MIDDLE_FINGER, to_mano21
 from holdprep.hand.model import SIDES, Side
 from holdprep.hand.targets import MIN_JOINTS
-from holdprep.hand.trackers import KeypointTrack, given
+from holdprep.hand.trackers import conversion
+from holdprep.hand.trackers.tracks import KeypointTrack
 from holdprep.safeio import load_npz_array
 
 ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as the README says"
@@ -34,11 +35,11 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
     Raises HoldprepError where it is none of the above, no frame matches, no hand is there, or keypoints are not in the picture.
     """
     rows, stems = _rows(path, names)
-    notes = given.match_notes(path, path.name, stems, names)
+    notes = conversion.match_notes(path, path.name, stems, names)
     tracks = {}
     for side, own in rows.items():
-        track, told = _track(path, own, names, image_size)
-        notes += [f"{side} hand: {text}" for text in told]
+        track, remarks = _track(path, own, names, image_size)
+        notes += [f"{side} hand: {text}" for text in remarks]
         if np.isfinite(track.j2d_px).any():
             tracks[side] = track
     if not tracks:
@@ -49,7 +50,7 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
 
 
 def _track(path: Path, rows: Rows, names: Sequence[str], image_size: tuple[int, int]) -> tuple[KeypointTrack, list[str]]:
-    j2d, j3d = (given.by_name(_stack(rows, k), list(rows), names) for k in ("j2d", "j3d"))
+    j2d, j3d = (conversion.rows_by_name(_stack(rows, k), list(rows), names) for k in ("j2d", "j3d"))
     confidence = np.clip(np.nan_to_num(j2d[..., 2]), 0, 1)
     j2d = np.where(confidence[..., None] > 0, j2d[..., :2], np.nan)
     few = (confidence > 0).sum(axis=1) < MIN_JOINTS
@@ -60,8 +61,8 @@ def _track(path: Path, rows: Rows, names: Sequence[str], image_size: tuple[int, 
     else:
         j2d, j3d, confidence = to_mano21(j2d), to_mano21(j3d), to_mano21(confidence[..., None])[..., 0]
     _check_picture(path, j2d, image_size)
-    j3d, told = _in_space(path, j3d, j2d)
-    return KeypointTrack(j2d, j3d, confidence, _boxes(j2d)), notes + told
+    j3d, remarks = _in_space(path, j3d, j2d)
+    return KeypointTrack(j2d, j3d, confidence, _boxes(j2d)), notes + remarks
 
 
 def _skeleton(joints: np.ndarray) -> float:
@@ -78,8 +79,8 @@ def _check_picture(path: Path, j2d_px: np.ndarray, image_size: tuple[int, int]) 
     seen = j2d_px[np.isfinite(j2d_px).any(axis=(1, 2))]
     if not len(seen):
         return
-    middle = np.nanmedian(seen, axis=1)
-    outside = int(((middle < 0) | (middle > np.array(image_size) - 1)).any(axis=1).sum())
+    centroid = np.nanmedian(seen, axis=1)
+    outside = int(((centroid < 0) | (centroid > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(seen) or np.nanmax(np.abs(seen)) <= 2:
         why = "they lie within 2 px" if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside"
         raise HoldprepError(f"{path}: keypoints are not pixels of the picture of {image_size[0]} x {image_size[1]}: {why}")
@@ -90,11 +91,11 @@ def _in_space(path: Path, j3d: np.ndarray, j2d_px: np.ndarray) -> tuple[np.ndarr
     chain = np.linalg.norm(np.diff(j3d[:, list(MIDDLE_FINGER)], axis=1), axis=-1).sum(axis=1)
     if np.isnan(chain).all():
         return j3d, []
-    unit, notes = given.unit_m(path, float(np.nanmedian(chain)))
+    unit, notes = conversion.unit_m(path, float(np.nanmedian(chain)))
     j3d = (j3d - j3d[:, :1]) * unit
     flat, up = (x - np.nanmean(x, axis=1, keepdims=True) for x in (j2d_px[..., 1], j3d[..., 1]))
     if np.nansum(flat * up) < 0:
-        return j3d * given.TO_OPENCV, [*notes, "OpenGL's axes in 3D, made OpenCV's"]
+        return j3d * conversion.TO_OPENCV, [*notes, "OpenGL's axes in 3D, made OpenCV's"]
     return j3d, notes
 
 
@@ -186,7 +187,7 @@ def _hand(path: Path, frame: str, content: Any) -> dict[str, np.ndarray]:
             raise HoldprepError(f"{path}, frame {frame}: {key} is no array of numbers ({error})") from error
         if array.shape not in ((21, 2), (21, 3)) or (key == "j3d" and array.shape[1] == 2):
             raise HoldprepError(f"{path}, frame {frame}: {key} has shape {array.shape}, 21 keypoints of 2 or 3 numbers are needed")
-        if array.shape[1] == 2:  # no confidence told: 1 where there is a number
+        if array.shape[1] == 2:  # no confidence given: 1 where there is a number
             array = np.concatenate([array, np.isfinite(array).all(axis=1, keepdims=True)], axis=1)
         row[key] = array
     return row

@@ -1,8 +1,8 @@
-"""MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of what they say.
+"""MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of their outputs.
 
 As in MediaPipe's hand tracking (Zhang et al., "MediaPipe Hands", 2020, and the graph files of version 0.10.21): palms from anchors, weighted
-non-maximum suppression, a turned square crop, landmarks, and the next frame's crop from this frame's landmarks. Beyond it, an estimate is a
-mean over mirrored and turned crops, whose spread tells how far it can be trusted.
+non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. Beyond it, an estimate is a
+mean over mirrored and rotated crops, whose spread says how far it can be trusted.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PARENT = [0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19]
 SKELETON_M = 0.78  # sum of the 20 bones from wrist to MediaPipe's fingertips in an average adult hand; 0.80 to the ends of the fingers
 DEPTH_GAIN = 1.25  # the networks flatten hands: with this, bones keep their lengths best over real clips
 STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # joints whose extent makes the next crop: no fingertips
-AGREEING = 0.1  # of the hand's size: crops that differ by this say little
+AGREEING = 0.1  # of the hand's size: crops that differ by this count little
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Crop:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.array([[cos, -sin], [sin, cos]])
 
-    def turned(self, degrees: float, factor: float = 1.0) -> "Crop":
-        """The same square turned about its centre and resized."""
+    def rotated(self, degrees: float, factor: float = 1.0) -> "Crop":
+        """The same square rotated about its centre and resized."""
         return Crop(self.center, self.side * factor, self.angle + np.radians(degrees))
 
     def to_image(self, unit: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ class Estimate:
 
     @property
     def agreement(self) -> np.ndarray:
-        """(21,) in 0..1: 1 where all crops say the same."""
+        """(21,) in 0..1: 1 where all crops agree."""
         return np.exp(-((self.spread_px / (AGREEING * self.size_px)) ** 2))
 
     @property
@@ -119,23 +119,23 @@ class Estimate:
 
     @property
     def xyz_m(self) -> np.ndarray:
-        """`xyz_px` at an average adult's size, in metres: a picture tells no size."""
+        """`xyz_px` at an average adult's size, in metres: a picture does not show it."""
         return self.xyz_px * (SKELETON_M / self.skeleton_px)
 
     def next_crop(self) -> Crop:
         """MediaPipe's crop for the following frame: twice the box of the stable joints, a tenth of it towards the fingers."""
         p = self.j2d_px
         knuckles = (p[INDEX] + p[RING]) / 4 + p[MIDDLE] / 2
-        turn = Crop(p[WRIST], 1.0, _upright_angle(p[WRIST], knuckles)).rotation
-        box = p[STABLE] @ turn  # in the hand's own axes
+        rotation = Crop(p[WRIST], 1.0, _upright_angle(p[WRIST], knuckles)).rotation
+        box = p[STABLE] @ rotation  # in the hand's own axes
         low, high = box.min(axis=0), box.max(axis=0)
         side = float((high - low).max())
-        center = turn @ ((low + high) / 2 + (0.0, -0.1 * (high - low)[1]))
-        return Crop(center, 2.0 * side, float(np.arctan2(turn[1, 0], turn[0, 0])))
+        center = rotation @ ((low + high) / 2 + (0.0, -0.1 * (high - low)[1]))
+        return Crop(center, 2.0 * side, float(np.arctan2(rotation[1, 0], rotation[0, 0])))
 
 
 def _upright_angle(wrist: np.ndarray, fingers: np.ndarray) -> float:
-    """Angle by which a crop is turned so that wrist to fingers points up in it."""
+    """Angle by which a crop is rotated so that wrist to fingers points up in it."""
     dx, dy = fingers - wrist
     return float(np.arctan2(dx, -dy))
 
@@ -202,7 +202,7 @@ class HandNetworks:
         return found
 
     def look(self, image: np.ndarray, crop: Crop, mirrored: bool = False) -> Estimate:
-        """What the network says to one crop, or to its mirror image; always in the image's own pixels."""
+        """The network's estimate from one crop, or from its mirror image; always in the image's own pixels."""
         patch = crop.cut(image, LANDMARK_INPUT_PX, cv2.BORDER_REPLICATE)
         out = self._landmarks(patch[:, ::-1] if mirrored else patch)
         unit = out["Identity"].reshape(21, 3).astype(np.float64) / LANDMARK_INPUT_PX

@@ -2,7 +2,7 @@
 
 `<frame>.obj` or `.ply`, `<frame>_right`, `<frame>_left`, `right/<frame>`, or `<frame>_<number>` as HaMeR's and WiLoR's demos number what they
 detect. They lie before the camera, in OpenCV's axes or in OpenGL's (as those demos write them: y up, z back), in metres, centimetres or
-millimetres: the hand says which. Its palm says which side it is.
+millimetres: the hand's length shows which. Its palm shows which side it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,16 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.targets import lengths_m
-from holdprep.hand.trackers import VertexTrack, crops, given
+from holdprep.hand.trackers import conversion, crops
+from holdprep.hand.trackers.tracks import VertexTrack
 
 SUFFIXES = (".obj", ".ply")
 CLOSED = 779  # with one more vertex, in the open wrist
-PART_TOLD_WRONG = 0.5
+MAX_WRONG_SIDES = 0.5
 
 
 class File(NamedTuple):
-    """A mesh's file, its frame's name, and the side that its name tells."""
+    """A mesh's file, its frame's name, and the side in its name."""
 
     path: Path
     frame: str
@@ -38,24 +39,24 @@ def read(
 ) -> VertexTrack:
     """Meshes of the frames `names`; NaN where there is none. `focal_px` of the camera they lie before, null = HaMeR's invented one.
 
-    Raises HoldprepError where a file holds no hand, one of the side that its name does not tell, or hands are not in the picture.
+    Raises HoldprepError where a file holds no hand, one of another side than its name has, or hands are not in the picture.
     """
     found = list_files(folder, names)
     stems = [f.frame for f in found]
     if not found:
         raise HoldprepError(f"{folder} holds no {' or '.join(SUFFIXES)} files: hand.folder is a folder with a mesh for each frame")
-    notes = given.match_notes(folder, folder.name, stems, names)
+    notes = conversion.match_notes(folder, folder.name, stems, names)
     used = [f for f in found if f.frame in set(names)]
     vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
-    sides = given.sides_of(vertices, models["right"], folder)
+    sides = conversion.sides_of(vertices, models["right"], folder)
     _check_sides(folder, used, sides)
-    unit, told = given.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
+    unit, remarks = conversion.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
     vertices_m, axes = _ahead(vertices * unit, folder)
     K = crops.long_lens(*image_size, focal_px)
     _check_picture(vertices_m, K, image_size, folder)
     frame_of = {name: t for t, name in enumerate(names)}
-    hands = [given.Hand(frame_of[f.frame], side, v) for f, side, v in zip(used, sides, vertices_m, strict=True)]
-    return given.gather(hands, K, names, models, [*notes, *told, *axes])
+    hands = [conversion.DetectedHand(frame_of[f.frame], side, v) for f, side, v in zip(used, sides, vertices_m, strict=True)]
+    return conversion.collect_tracks(hands, K, names, models, [*notes, *remarks, *axes])
 
 
 def list_files(folder: Path, names: Sequence[str]) -> list[File]:
@@ -91,7 +92,7 @@ def _vertices(path: Path) -> np.ndarray:
 def _check_sides(folder: Path, files: Sequence[File], sides: Sequence[Side]) -> None:
     named = [(f, side) for f, side in zip(files, sides, strict=True) if f.side is not None]
     wrong = [(f, side) for f, side in named if f.side != side]
-    if len(wrong) > PART_TOLD_WRONG * len(named):
+    if len(wrong) > MAX_WRONG_SIDES * len(named):
         first, side = wrong[0]
         raise HoldprepError(
             f"{folder}: {len(wrong)} of {len(named)} meshes that are called {first.side} are {side} hands (first: {first.path.name}): "
@@ -106,12 +107,12 @@ def _ahead(vertices_m: np.ndarray, source: Path) -> tuple[np.ndarray, list[str]]
         raise HoldprepError(
             f"{source}: its hands lie about the camera's own place ({depth_m:.3f} m deep); add the tracker's translation to the vertices"
         )
-    return (vertices_m, []) if depth_m > 0 else (vertices_m * given.TO_OPENCV, [f"{source.name}: OpenGL's axes, made OpenCV's"])
+    return (vertices_m, []) if depth_m > 0 else (vertices_m * conversion.TO_OPENCV, [f"{source.name}: OpenGL's axes, made OpenCV's"])
 
 
 def _check_picture(vertices_m: np.ndarray, K: np.ndarray, image_size: tuple[int, int], source: Path) -> None:
-    middle_px = project(vertices_m.mean(axis=1), K)
-    outside = int(((middle_px < 0) | (middle_px > np.array(image_size) - 1)).any(axis=1).sum())
+    centroid_px = project(vertices_m.mean(axis=1), K)
+    outside = int(((centroid_px < 0) | (centroid_px > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(vertices_m):
         raise HoldprepError(
             f"{source}: {outside} of {len(vertices_m)} hands are outside the picture of {image_size[0]} x {image_size[1]} under a focal length "

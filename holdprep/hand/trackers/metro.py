@@ -1,7 +1,7 @@
 """METRO: the network run on a clip, and its results as HOLD's fork writes them (wrist-relative right-hand vertices, keypoints in 224-pixel
 crops, the crops' boxes).
 
-It knows right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
+The network takes right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
 pinhole camera in which wrist and fingertips project to the keypoints.
 """
 
@@ -19,8 +19,9 @@ from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
 from holdprep.hand.joints import MANO21_TIP_VERTICES, OPENPOSE_FROM_MANO21, to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops
+from holdprep.hand.trackers import crops
 from holdprep.hand.trackers.metro_network import COARSE, CROP_PX, Metro
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.safeio import load_npy, load_npz_array
 
 # METRO's own fingertips, from thumb to little finger; its template and its output differ by one vertex.
@@ -38,25 +39,30 @@ class Raw:
     boxes_px: np.ndarray
 
 
+@dataclass(frozen=True)
+class Regressor:
+    """METRO's network with what its tokens stand for: the right hand's `model`, and which of its vertices are `kept` (195,)."""
+
+    network: Metro
+    model: HandModel
+    kept: np.ndarray
+
+
 def track(
     images: Sequence[np.ndarray],
     boxes_px: Mapping[Side, np.ndarray],
-    network: Metro,
-    model: HandModel,
-    kept: np.ndarray,
+    regressor: Regressor,
     names: Sequence[str],
     *,
     reuse_boxes: bool = False,
-    batch: int = 32,
-    threads: int = 4,
-    progress: bool = False,
+    feed: crops.Feed = crops.DEFAULT_FEED,
 ) -> dict[Side, Raw]:
     """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
 
-    `model` is the right hand's, `kept` (195,) the vertices that METRO's tokens stand for. `reuse_boxes` also looks into frames without
-    a box, around the last one. `batch` crops go through the network at once, where and in the precision it is in.
-    Raises HoldprepError where boxes and images do not fit.
+    `reuse_boxes` also looks into frames without a box, around the last one. The network runs on the device and in the precision that it is
+    in. Raises HoldprepError where boxes and images do not fit.
     """
+    network, model = regressor.network, regressor.model
     height, width = images[0].shape[:2]
     for side, boxes in boxes_px.items():
         crops.check_boxes(boxes, (width, height), names, side)
@@ -64,11 +70,11 @@ def track(
     asked = {s: squares[s] if reuse_boxes else np.where(np.isfinite(b), squares[s], np.nan) for s, b in boxes_px.items()}
     todo = crops.jobs(asked)
     device = network.upsample.weight.device
-    resting = template(model, kept).to(device, network.upsample.weight.dtype)
-    pictures = crops.batches(images, todo, cut, size=batch, threads=threads, device=device)
-    bar = (len(todo), len(names) - len({job.frame for job in todo})) if progress else None
-    found = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", bar)
-    about_wrist = [_about_wrist(f.vertices_m.double().cpu(), f.camera.double().cpu(), model) for f in found]
+    resting = template(model, regressor.kept).to(device, network.upsample.weight.dtype)
+    pictures = crops.batches(images, todo, cut, feed, device)
+    progress = crops.progress_of(todo, len(names)) if feed.progress else None
+    predictions = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", progress)
+    about_wrist = [_about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
     vertices_m, j2d_px = (torch.cat(x) for x in zip(*about_wrist, strict=True))
     crops.check_finite(vertices_m, "METRO")
     hands = {}

@@ -2,7 +2,7 @@
 
 HRNet (Wang et al., "Deep High-Resolution Representation Learning", 2020) sums a crop up in 2048 numbers. Each of 21 joints and 195
 vertices of a resting hand is a token: its place and those numbers. Three transformer encoders, each narrower than the one before (Devlin
-et al., BERT, 2018), turn the tokens into places; a linear layer makes 778 vertices of the 195. Same arithmetic and weights as the
+et al., BERT, 2018), convert the tokens into positions; a linear layer makes 778 vertices of the 195. Same arithmetic and weights as the
 published model; the code is this project's own (timm has this HRNet too, but does not import without torchvision).
 """
 
@@ -50,7 +50,7 @@ class Prediction:
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, relu: bool = True, bias: bool = False) -> nn.Sequential:
-    """Convolution, batch normalisation, and a rectifier unless told otherwise."""
+    """Convolution, batch normalisation, and by default a rectifier."""
     parts: list[nn.Module] = [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*parts, *([nn.ReLU()] if relu else []))
 

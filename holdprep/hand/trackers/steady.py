@@ -1,22 +1,22 @@
-"""Keypoints through time without jitter: every frame is judged from both sides, so nothing lags behind."""
+"""Smooths keypoints through time: every frame is smoothed with frames before and after it, without lag."""
 
 import numpy as np
 from scipy.linalg import solveh_banded
 
 ROUNDS = 4  # of reweighting
-NU = 4.0  # of Student's t, by which sudden motion is told from noise
+NU = 4.0  # of Student's t, by which sudden motion is distinguished from noise
 NORMAL_MAD = 0.6745  # median of |x| for a normal x of standard deviation 1
 CLIP = 3.0  # standard deviations beyond which a second difference is an outlier of the variances
 STILL = 0.1  # accelerations are not taken to be smaller than this share of the noise
-LEAST = 12  # pairs of second differences that tell noise from motion
+LEAST = 12  # pairs of second differences that are needed to distinguish noise from motion
 GONE = 1e-12  # weight of a frame without a measurement
 
 
 def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Points (T, J, C), smoothed where they are noisy; NaN stays NaN. `trust` (T, J) is the noise's expected size, its unit of no account.
+    """Points (T, J, C), smoothed where they are noisy; NaN stays NaN. `trust` (T, J) is the noise's expected size, its unit does not matter.
 
     Each joint minimises its squared misfit by the noise's variance plus its second differences by the motion's (Whittaker 1923); Student's t
-    lets the few large ones of sudden motion be. Both variances are told from the points themselves: independent noise makes second
+    lets the few large ones of sudden motion be. Both variances are estimated from the points themselves: independent noise makes second
     differences that alternate, by -4 times its variance, motion does not. A path without noise stays as it is.
     """
     out = points.copy()
@@ -32,7 +32,7 @@ def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
 
 
 def _variances(path: np.ndarray) -> tuple[float, float]:
-    """Of the noise and of the motion's second differences, for a path (T, C) with gaps; (0, 0) where there are too few to tell."""
+    """Of the noise and of the motion's second differences, for a path (T, C) with gaps; (0, 0) where there are too few."""
     bends = np.diff(path, 2, axis=0)
     whole = bends[np.isfinite(bends).all(axis=1)]
     if np.isfinite(bends[1:] * bends[:-1]).all(axis=1).sum() < LEAST:

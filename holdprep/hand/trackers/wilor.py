@@ -6,7 +6,7 @@ demo.py writes `<frame>_<number>.obj` for each hand it detects: vertices in metr
 wilor_mini's `predict(image)` gives a list of dicts, kept here by `np.save(f"{frame}.npy", result)`: `is_right`, and `wilor_preds` with
 `pred_vertices` (1, 778, 3) about the origin and `pred_cam_t_full` (1, 3) in OpenCV's axes, left hands mirrored back; `pred_keypoints_2d`
 (1, 21, 2) in OpenPose's order; `global_orient` (1, 1, 3) and `hand_pose` (1, 15, 3), hand mean INCLUDED, and `betas` (1, 10) of the right
-model, turns of left hands mirrored back, but not their shape.
+model, rotations of left hands mirrored back, but not their shape.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ import torch
 from holdprep.errors import HoldprepError
 from holdprep.hand.joints import to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, crops, given, meshes
+from holdprep.hand.trackers import conversion, crops, meshes
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.safeio import load_npy
 
 SHAPES = {
@@ -31,7 +32,7 @@ SHAPES = {
     "betas": (1, 10),
 }
 FLIP = np.array([-1.0, 1.0, 1.0])
-MIRRORED_TURN = np.array([1.0, -1.0, -1.0])
+MIRRORED_ROTATION = np.array([1.0, -1.0, -1.0])
 
 
 def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models: Mapping[Side, HandModel]) -> VertexTrack:
@@ -42,7 +43,7 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     files = {p.stem: p for p in folder.glob("*.npy")}
     if not files:
         return meshes.read(folder, names, image_size, models)
-    notes = given.match_notes(folder, "WiLoR", list(files), names)
+    notes = conversion.match_notes(folder, "WiLoR", list(files), names)
     hands = []
     for t, name in enumerate(names):
         if name in files:
@@ -50,10 +51,10 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
             hands += [_hand(files[name], t, one, models) for one in (content if isinstance(content, list | np.ndarray) else [content])]
     if not hands:
         raise HoldprepError(f"{folder}: no hand in its {len(files)} frames; the tracker found none")
-    return given.gather(hands, crops.long_lens(*image_size), names, models, notes)
+    return conversion.collect_tracks(hands, crops.long_lens(*image_size), names, models, notes)
 
 
-def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]) -> given.Hand:
+def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]) -> conversion.DetectedHand:
     predicted = content.get("wilor_preds") if isinstance(content, Mapping) else None
     if not isinstance(predicted, Mapping):
         raise HoldprepError(f"{path} holds no 'wilor_preds': it must be np.save of what wilor_mini's predict() gives")
@@ -67,17 +68,17 @@ def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]
     side: Side = "right" if float(np.asarray(content["is_right"]).ravel()[0]) > 0.5 else "left"
     vertices_m = (arrays["pred_vertices"] + arrays["pred_cam_t_full"][:, None])[0].astype(np.float64)
     params = _params({k: a.astype(np.float64) for k, a in arrays.items()}, side, models)
-    return given.Hand(frame, side, vertices_m, to_mano21(arrays["pred_keypoints_2d"][0].astype(np.float64)), params)
+    return conversion.DetectedHand(frame, side, vertices_m, to_mano21(arrays["pred_keypoints_2d"][0].astype(np.float64)), params)
 
 
 def _params(arrays: Mapping[str, np.ndarray], side: Side, models: Mapping[Side, HandModel]) -> ManoParams:
     """MANO's, hand mean taken off; a left hand's by way of the right hand that is its mirror image."""
-    turn, flip = (MIRRORED_TURN, FLIP) if side == "left" else (np.ones(3), np.ones(3))
+    mirror, flip = (MIRRORED_ROTATION, FLIP) if side == "left" else (np.ones(3), np.ones(3))
     mean = models["right"].hand_mean.double().numpy()
     as_right = (
-        (arrays["global_orient"] * turn).reshape(1, 3),
-        (arrays["hand_pose"] * turn).reshape(1, 45) - mean,
+        (arrays["global_orient"] * mirror).reshape(1, 3),
+        (arrays["hand_pose"] * mirror).reshape(1, 45) - mean,
         arrays["betas"],
         arrays["pred_cam_t_full"] * flip,
     )
-    return given.of_side(ManoParams(*(torch.as_tensor(x) for x in as_right)), side, models)[0]
+    return conversion.to_side(ManoParams(*(torch.as_tensor(x) for x in as_right)), side, models)[0]

@@ -50,7 +50,7 @@ def test_squares_follow_the_rule_for_100doh():
     np.testing.assert_array_equal(sides, [500, 300, 500, 500, 256, 700])
     np.testing.assert_array_equal(found[:, 3] - found[:, 1], sides)
     np.testing.assert_array_equal((found[:, :2] + found[:, 2:]) / 2, [[200, 160], [200, 160], [200, 160], [200, 160], [110, 120], [300, 5]])
-    np.testing.assert_allclose(hamer.square(hamer.box_of(found)), found)
+    np.testing.assert_allclose(hamer.square(hamer.boxes_of_squares(found)), found)
 
 
 def test_boxes_that_cannot_be_are_refused_in_one_line():
@@ -104,7 +104,7 @@ def test_crops_come_in_order_and_each_frame_is_read_once():
     def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
         return np.array([image[0, 0, 0], box_px[0], mirror], np.float32)[:, None, None]
 
-    batches = list(crops.batches(Images([0] * 7), todo, cut, size=4, threads=3, device=torch.device("cpu")))
+    batches = list(crops.batches(Images([0] * 7), todo, cut, crops.Feed(batch=4, threads=3), torch.device("cpu")))
     assert [len(b) for b in batches] == [4, 4, 4, 1]
     mean, std = (255 * torch.tensor(x) for x in (crops.IMAGE_MEAN, crops.IMAGE_STD))
     rows = torch.cat(batches)[:, :, 0, 0] * std + mean

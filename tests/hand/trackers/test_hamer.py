@@ -8,7 +8,7 @@ import torch
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 
 K = np.array([[900.0, 0, 319.5], [0, 900, 239.5], [0, 0, 1]])
 
@@ -39,7 +39,7 @@ def write_hamer(folder: Path, frames: list[str], rng: np.random.Generator, torch
 def test_hamer_rows_follow_the_names_not_the_order(tmp_path: Path, torch_tensors: bool):
     frames = ["0004", "0000", "0006"]  # 0002 was left out by the tracker
     written = write_hamer(tmp_path, frames, np.random.default_rng(0), torch_tensors)
-    track = hamer.read(tmp_path, ["0000", "0002", "0004", "0006"])
+    track = trackfile.read(tmp_path, ["0000", "0002", "0004", "0006"])
     assert list(track.vertices_m) == ["right"]
     np.testing.assert_array_equal(track.vertices_m["right"][[0, 3]], written["v"][[1, 2]])
     np.testing.assert_array_equal(track.j2d_px["right"][[0, 3]], written["j2d"][[1, 2]])
@@ -52,21 +52,21 @@ def test_hamer_says_what_is_wrong_in_one_line(tmp_path: Path):
     names = ["0000", "0002"]
     write_hamer(tmp_path, names, np.random.default_rng(0))
     with pytest.raises(HoldprepError, match=r"none of its 2 frames is among the 2 images \('0000' there, 'a' here\)"):
-        hamer.read(tmp_path, ["a", "b"])
+        trackfile.read(tmp_path, ["a", "b"])
     keypoints = {"j2d.right": np.zeros((2, 20, 2)), "im_paths": names}
     save_pickled(tmp_path / "j2d.full.npy", keypoints)
     with pytest.raises(HoldprepError, match=r"j2d.right is float64 \(2, 20, 2\), \(2, 21, 2\) numbers are needed"):
-        hamer.read(tmp_path, names)
+        trackfile.read(tmp_path, names)
     save_pickled(tmp_path / "v3d.npy", {"v3d.right": np.zeros((2, 778, 3)), "K": K})
     with pytest.raises(HoldprepError, match="has no 'im_paths'"):
-        hamer.read(tmp_path, names)
+        trackfile.read(tmp_path, names)
     save_pickled(tmp_path / "v3d.npy", {"v3d.right": np.zeros((2, 778, 3)), "K": K, "im_paths": ["a/0000.jpg", "b/0000.png"]})
     with pytest.raises(HoldprepError, match="names frame '0000' 2 times among 2 rows"):
-        hamer.read(tmp_path, names)
+        trackfile.read(tmp_path, names)
     save_pickled(tmp_path / "v3d.npy", {"v3d.left": np.full((2, 778, 3), np.nan), "K": K, "im_paths": names})
     with pytest.raises(HoldprepError, match="both hands are NaN in all 2 frames"):
-        hamer.read(tmp_path, names)
+        trackfile.read(tmp_path, names)
     np.save(tmp_path / "v3d.npy", np.zeros((2, 778, 3)))
     with pytest.raises(HoldprepError, match=r"try hand.format=metro") as error:
-        hamer.read(tmp_path, names)
+        trackfile.read(tmp_path, names)
     assert "\n" not in str(error.value)

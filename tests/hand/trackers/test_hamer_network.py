@@ -14,7 +14,7 @@ from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.joints import to_mano21
 from holdprep.hand.model import Side, load_hand_model
-from holdprep.hand.trackers import crops, given, hamer, hamer_network
+from holdprep.hand.trackers import conversion, crops, hamer, hamer_network
 from tests.hand.trackers.networks import (
     DEMO_BOX,
     DEMO_J2D,
@@ -106,8 +106,8 @@ def test_frames_without_a_box_are_nan_and_batches_and_threads_change_nothing(net
     box = np.array([[60.0, 40, 120, 110]]).repeat(5, axis=0) + np.arange(5)[:, None]
     boxes = {"right": np.where([[True], [False], [True], [True], [False]], box, np.nan), "left": box}
     names = [f"{t:04d}" for t in range(5)]
-    whole = hamer.track(images, boxes, network, MODELS, names, batch=32)
-    pieces = hamer.track(images, boxes, network, MODELS, names, batch=3, threads=3)
+    whole = hamer.track(images, boxes, network, MODELS, names, feed=crops.Feed(batch=32))
+    pieces = hamer.track(images, boxes, network, MODELS, names, feed=crops.Feed(batch=3, threads=3))
     np.testing.assert_array_equal(np.isfinite(whole.vertices_m["right"]).all(axis=(1, 2)), [True, False, True, True, False])
     assert np.isnan(whole.params["right"].hand_pose[1]).all()
     for side in ("right", "left"):
@@ -130,7 +130,7 @@ def test_left_shapes_that_are_no_mirror_images_are_remarked_upon(case: Case, net
     track = hamer.track([case["image"]], boxes, network, {"right": MODELS["right"], "left": wrong_sign}, ["0000"])
     mesh = lbs.forward(wrong_sign, track.params["left"])
     off_mm = 1e3 * np.linalg.norm(mesh.vertices.numpy() - track.vertices_m["left"], axis=-1).mean()
-    assert off_mm > given.MAX_MIRROR_ERROR_MM
+    assert off_mm > conversion.MAX_MIRROR_ERROR_MM
     assert track.notes[0].endswith(f"its parameters are {off_mm:.1f} mm off the mesh")
 
 

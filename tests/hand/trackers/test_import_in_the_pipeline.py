@@ -10,7 +10,7 @@ import trimesh
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
-from holdprep.hand.trackers import hamer
+from holdprep.hand.trackers import trackfile
 from tests.hand.trackers.known import MODELS, NAMES, SIZE, mesh
 from tests.hand.trackers.test_wilor_hawor import write_hawor, write_wilor
 from tests.running import run
@@ -42,7 +42,7 @@ def test_meshes_and_parameters_are_taken_as_they_are(tmp_path: Path, processed: 
     frames = [0, 2] if name == "wilor" else [0, 1, 2]
     stages = take(tmp_path, f"hand.format={name}", *(["hand.focal_px=600"] if name == "meshes" else []))
     assert stages["hand_pose"]["metrics"]["left.detected_pct"] == pytest.approx(100 * len(frames) / 3)
-    track = hamer.read(processed, NAMES)
+    track = trackfile.read(processed, NAMES)
     assert list(track.vertices_m) == ["left"] and ("left" in track.params) == (name != "meshes")
     np.testing.assert_allclose(track.vertices_m["left"][frames], expected[frames], atol=2e-6)
     take(tmp_path, stage="register")
@@ -61,7 +61,7 @@ def test_keypoints_are_lifted_with_their_confidence(tmp_path: Path, processed: P
         content[frame] = {"right": rows.tolist()}
     (tmp_path / "given" / "hands.json").write_text(json.dumps(content))
     take(tmp_path, "hand.format=keypoints", f"hand.folder={tmp_path / 'given' / 'hands.json'}", "hand.focal_px=600")
-    track = hamer.read(processed, NAMES)
+    track = trackfile.read(processed, NAMES)
     np.testing.assert_allclose(track.j2d_px["right"][:, :20], px[:, :20], atol=1e-3)
     assert np.isfinite(track.j2d_px["right"]).all()
     np.testing.assert_allclose(track.confidence["right"], 0.5 * (np.arange(21) < 20) * np.ones((3, 1)))

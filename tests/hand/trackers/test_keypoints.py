@@ -12,7 +12,8 @@ from holdprep.hand import lbs
 from holdprep.hand.joints import OPENPOSE_FROM_MANO21
 from holdprep.hand.lifting import lift_keypoints
 from holdprep.hand.model import SIDES, Side
-from holdprep.hand.trackers import KeypointTrack, keypoints
+from holdprep.hand.trackers import keypoints
+from holdprep.hand.trackers.tracks import KeypointTrack
 from tests.hand.trackers.known import MODELS, NAMES, SIZE, mesh
 
 K = pinhole_K(600, *SIZE)

@@ -12,7 +12,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers import metro, metro_network
+from holdprep.hand.trackers import crops, metro, metro_network
 from tests.hand.trackers.networks import (
     DEMO_BOX,
     DEMO_J2D,
@@ -80,14 +80,14 @@ def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_picture(network:
     box = np.array([[100.0, 120, 200, 260], [np.nan] * 4, [140, 120, 241, 260]])
     flipped = np.stack([640 - box[:, 2], box[:, 1], 640 - box[:, 0], box[:, 3]], axis=1)
     names = ["a", "b", "c"]
-    right = metro.track(images, {"right": box}, network, MODEL, parity["kept"], names, batch=2)["right"]
-    left = metro.track(mirrored, {"left": flipped}, network, MODEL, parity["kept"], names)["left"]
+    right = metro.track(images, {"right": box}, metro.Regressor(network, MODEL, parity["kept"]), names, feed=crops.Feed(batch=2))["right"]
+    left = metro.track(mirrored, {"left": flipped}, metro.Regressor(network, MODEL, parity["kept"]), names)["left"]
     np.testing.assert_array_equal(np.isnan(right.v3d_ra_m).all(axis=(1, 2)), [False, True, False])
     assert np.isfinite(right.boxes_px).all()
     whole = [0]  # the other box has odd sides: its mirrored square is rounded to another pixel
     np.testing.assert_allclose(left.v3d_ra_m[whole], (right.v3d_ra_m * [-1, 1, 1])[whole], atol=1e-5)
     np.testing.assert_allclose(left.j2d_crop_px[whole], ([224, 0] + right.j2d_crop_px * [-1, 1])[whole], atol=1e-3)
-    everywhere = metro.track(images, {"right": box}, network, MODEL, parity["kept"], names, reuse_boxes=True)["right"]
+    everywhere = metro.track(images, {"right": box}, metro.Regressor(network, MODEL, parity["kept"]), names, reuse_boxes=True)["right"]
     assert np.isfinite(everywhere.v3d_ra_m).all()
     np.testing.assert_allclose(everywhere.v3d_ra_m[[0, 2]], right.v3d_ra_m[[0, 2]], atol=1e-5)
 
@@ -149,7 +149,9 @@ def test_half_precision_stays_near(checkpoint: Path, network: metro_network.Metr
     halved = metro_network.load(checkpoint, sizes=METRO_SIZES)
     halved.backbone.to(torch.bfloat16)
     box = {"right": np.array([[100.0, 120, 200, 260]])}
-    exact, rough = (metro.track([picture(640, 480, 0)], box, n, MODEL, parity["kept"], ["a"])["right"] for n in (network, halved))
+    exact, rough = (
+        metro.track([picture(640, 480, 0)], box, metro.Regressor(n, MODEL, parity["kept"]), ["a"])["right"] for n in (network, halved)
+    )
     off_m = np.abs(exact.v3d_ra_m - rough.v3d_ra_m).max()
     assert 0 < off_m < 0.05 * np.abs(exact.v3d_ra_m).max()
 
@@ -163,7 +165,7 @@ def test_published_weights_see_the_hand_of_the_demo():
     mano = Path(os.environ["MANO_DIR"]) if "MANO_DIR" in os.environ else None
     model = load_hand_model("right", mano, dtype=torch.float64)
     kept = metro.read_kept(Path(os.environ["METRO_SAMPLING"]))
-    found = metro.track([demo_picture()], {"right": DEMO_BOX}, network, model, kept, ["0000"])
+    found = metro.track([demo_picture()], {"right": DEMO_BOX}, metro.Regressor(network, model, kept), ["0000"])
     track = metro.place(found, K, ["0000"])
     off_px = np.linalg.norm(track.j2d_px["right"][0, DEMO_JOINTS] - DEMO_J2D, axis=1)
     assert off_px.max() < 40

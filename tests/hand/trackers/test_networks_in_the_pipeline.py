@@ -11,7 +11,7 @@ from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.hand import lbs
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers import hamer, metro, metro_network
+from holdprep.hand.trackers import metro, metro_network, trackfile
 from tests.hand.trackers.networks import DEMO_J2D, METRO_SIZES, demo_picture, metro_weights, picture, write_hamer_checkpoint, write_sampling
 from tests.running import run
 
@@ -73,7 +73,7 @@ def test_both_hands_are_written_as_hamers_files_with_their_parameters(tmp_path: 
         "betas": (3, 10),
         "transl": (3, 3),
     }
-    found = hamer.read(folder / "processed", FRAMES)
+    found = trackfile.read(folder / "processed", FRAMES)
     np.testing.assert_array_equal(np.isnan(found.vertices_m["right"]).all(axis=(1, 2)), [False, True, False])
     for side in ("right", "left"):
         mesh = lbs.forward(load_hand_model(side).to(found.params[side].betas.dtype), found.params[side])
@@ -90,12 +90,12 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     np.save(tmp_path / "boxes.npy", np.array([[100.0, 100, 199, 219], [np.nan] * 4, [110, 100, 199, 219]]))
     options = ("hand.boxes=file", f"hand.boxes_file={tmp_path / 'boxes.npy'}", "hands.which=left")
     track(tmp_path, checkpoint, *options)
-    given = hamer.read(folder / "processed", FRAMES)
+    given = trackfile.read(folder / "processed", FRAMES)
     assert list(given.vertices_m) == ["left"]
     square = np.load(folder / "processed" / "boxes.npy")
     np.testing.assert_allclose(square[0], [149.5 - 132, 159.5 - 132, 149.5 + 132, 159.5 + 132], atol=0.01)
     track(tmp_path, checkpoint, *options, "hand.crop=100doh")
-    assert np.isfinite(hamer.read(folder / "processed", FRAMES).vertices_m["left"]).all()
+    assert np.isfinite(trackfile.read(folder / "processed", FRAMES).vertices_m["left"]).all()
     square = np.load(folder / "processed" / "boxes.npy")
     np.testing.assert_allclose(square[:, 2] - square[:, 0], [256, 298, 256], atol=0.01)
     np.save(tmp_path / "boxes.npy", np.array([[100.0, 100, 199, 219], [640, 100, 700, 200], [np.nan] * 4]))
@@ -127,7 +127,7 @@ def test_metro_writes_its_own_files_and_those_of_the_pipeline(tmp_path: Path, mo
         "j2d.crop": (3, 21, 2),
         "boxes": (3, 4),
     }
-    written = hamer.read(processed, FRAMES)
+    written = trackfile.read(processed, FRAMES)
     assert sorted(written.vertices_m) == ["left", "right"]
     again = metro.read(processed, FRAMES, written.K)
     np.testing.assert_array_equal(np.isnan(again.vertices_m["right"]).all(axis=(1, 2)), [False, True, False])
@@ -145,7 +145,7 @@ def test_mediapipe_finds_hands_where_there_are_no_masks(tmp_path: Path, checkpoi
     box = np.load(folder / "processed" / "boxes.npy")[0]
     for x, y in DEMO_J2D:
         assert box[0] < x < box[2] and box[1] < y < box[3]
-    assert np.isfinite(hamer.read(folder / "processed", FRAMES).vertices_m["right"]).all()
+    assert np.isfinite(trackfile.read(folder / "processed", FRAMES).vertices_m["right"]).all()
 
 
 def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):

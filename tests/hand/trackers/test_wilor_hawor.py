@@ -14,7 +14,8 @@ from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.joints import OPENPOSE_FROM_MANO21
 from holdprep.hand.model import SIDES, ManoParams, Side
-from holdprep.hand.trackers import VertexTrack, hawor, wilor
+from holdprep.hand.trackers import hawor, wilor
+from holdprep.hand.trackers.tracks import VertexTrack
 from tests.hand.trackers.known import MODELS, NAMES, SIZE, mesh, params
 
 FLIP = np.array([-1.0, 1.0, 1.0])

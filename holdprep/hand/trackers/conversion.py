@@ -1,4 +1,4 @@
-"""What others' results are brought into: rows in the order of the frames, meshes in metres before an OpenCV camera, hands of the side they are."""
+"""Converts other trackers' results: rows into the order of the frames, meshes into metres in OpenCV's camera frame, hands to their own side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from holdprep.hand.conventions import mesh_joints
 from holdprep.hand.mirror import mirrored
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.targets import LENGTH_RANGE_M, lengths_m, palm_errors_m
-from holdprep.hand.trackers import VertexTrack
+from holdprep.hand.trackers.tracks import VertexTrack
 
 PARAM_SHAPES = {"global_orient": 3, "hand_pose": 45, "betas": 10, "transl": 3}
 MAX_MIRROR_ERROR_MM = 0.1
@@ -23,18 +23,18 @@ TO_OPENCV = np.array([1.0, -1.0, -1.0])  # from OpenGL's axes: y up, z back
 MAX_PALM_ERROR = 0.35  # of the palm's radius; shapes differ by 0.15, mirror images by 0.7, other orders of vertices by more
 
 
-def spread(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:
+def place_rows(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:
     """Rows put at their frames, NaN elsewhere."""
     out = np.full((frames, *rows.shape[1:]), np.nan)
     out[at] = rows
     return out
 
 
-def by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def rows_by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Rows in the order of `names`; NaN where a name has none."""
     row_of = {stem: i for i, stem in enumerate(stems)}
     at = [t for t, name in enumerate(names) if name in row_of]
-    return spread(rows[[row_of[names[t]] for t in at]], np.array(at, int), len(names))
+    return place_rows(rows[[row_of[names[t]] for t in at]], np.array(at, int), len(names))
 
 
 def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -49,7 +49,7 @@ def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequenc
     return notes
 
 
-def of_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:
+def to_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:
     """Parameters of the right model, which for a left hand describe its mirror image, as those of the side's own model; the mesh; remarks.
 
     A remark is made where the left model cannot have the shape: then its parameters are near and the mesh is exact.
@@ -61,12 +61,12 @@ def of_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> t
     mesh = lbs.HandMesh(mesh.vertices * flip, mesh.joints * flip)
     params = mirrored(hand, models["right"], models["left"])
     off_mm = 1e3 * float((lbs.forward(models["left"], params).vertices - mesh.vertices).norm(dim=-1).nanmean())
-    told = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off the mesh"
-    return params, mesh, [told] if off_mm > MAX_MIRROR_ERROR_MM else []
+    note = f"left hand: the model's left shapes are no mirror images of its right ones; its parameters are {off_mm:.1f} mm off the mesh"
+    return params, mesh, [note] if off_mm > MAX_MIRROR_ERROR_MM else []
 
 
 def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
-    """What a unit of `source` is in metres, by the length of its hand from wrist to middle fingertip. Raises HoldprepError where no unit fits."""
+    """The size in metres of a unit of `source`, by the length of its hand from wrist to middle fingertip. Raises HoldprepError where no unit fits."""
     for name, size in UNITS_M.items():
         if LENGTH_RANGE_M[0] <= length * size <= LENGTH_RANGE_M[1]:
             return size, [] if size == 1 else [f"{source.name}: {name}, a hand of {length:.0f}, made metres"]
@@ -85,14 +85,14 @@ def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]
     bad = int((errors.amin(dim=0) > MAX_PALM_ERROR).sum())
     if bad > 0.5 * len(vertices):
         standin = "the stand-in hand, which has other vertices than MANO's: set hand_model.path"
-        told = standin if model.name == "standin" else "MANO's, or their order is another"
-        raise HoldprepError(f"{source}: in {bad} of {len(vertices)} meshes the palm is not that of {told}")
+        expected = standin if model.name == "standin" else "MANO's, or their order is another"
+        raise HoldprepError(f"{source}: in {bad} of {len(vertices)} meshes the palm is not that of {expected}")
     return ["right" if own <= mirror else "left" for own, mirror in errors.T.tolist()]
 
 
 @dataclass(frozen=True)
-class Hand:
-    """One mesh in one frame: `vertices_m` (778, 3) in the camera frame, `j2d_px` (21, 2) in MANO-21 order where the tracker tells it,
+class DetectedHand:
+    """One mesh in one frame: `vertices_m` (778, 3) in the camera frame, `j2d_px` (21, 2) in MANO-21 order where the tracker reports it,
     MANO parameters (rows of 1) where it has them."""
 
     frame: int
@@ -102,11 +102,11 @@ class Hand:
     params: ManoParams | None = None
 
 
-def gather(
-    hands: Sequence[Hand], K: np.ndarray, names: Sequence[str], models: Mapping[Side, HandModel], notes: Sequence[str]
+def collect_tracks(
+    hands: Sequence[DetectedHand], K: np.ndarray, names: Sequence[str], models: Mapping[Side, HandModel], notes: Sequence[str]
 ) -> VertexTrack:
     """Single hands as tracks; of several of a side in a frame, the one that is largest in the picture."""
-    best: dict[tuple[Side, int], Hand] = {}
+    best: dict[tuple[Side, int], DetectedHand] = {}
     for hand in sorted(hands, key=lambda h: float(h.vertices_m[:, 2].mean())):
         best.setdefault((hand.side, hand.frame), hand)
     dropped = (
@@ -116,11 +116,11 @@ def gather(
     for side in (s for s in SIDES if any(of == s for of, _ in best)):
         own = [hand for (of, _), hand in best.items() if of == side]
         at = np.array([h.frame for h in own])
-        vertices[side] = spread(np.stack([h.vertices_m for h in own]), at, len(names))
+        vertices[side] = place_rows(np.stack([h.vertices_m for h in own]), at, len(names))
         seen = [project(mesh_joints(models[side], h.vertices_m), K) if h.j2d_px is None else h.j2d_px for h in own]
-        j2d[side] = spread(np.stack(seen), at, len(names))
+        j2d[side] = place_rows(np.stack(seen), at, len(names))
         with_params = [h.params for h in own if h.params is not None]
         if len(with_params) == len(own):
             rows = {k: torch.cat([getattr(p, k) for p in with_params]).numpy() for k in PARAM_SHAPES}
-            params[side] = ManoParams(**{k: torch.as_tensor(spread(rows[k], at, len(names))) for k in PARAM_SHAPES})
+            params[side] = ManoParams(**{k: torch.as_tensor(place_rows(rows[k], at, len(names))) for k in PARAM_SHAPES})
     return VertexTrack(vertices, j2d, K, tuple(names), (*notes, *dropped), params=params)

@@ -1,0 +1,77 @@
+"""hand=import: the results of another tracker, read from its files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from holdprep.backend import External, Values
+from holdprep.hand.trackers.metro_option import METRO_FILES
+from holdprep.hand.trackers.option import HandTask, TrackedHands, Tracker, select_hands
+
+if TYPE_CHECKING:
+    from holdprep.hand.trackers.tracks import VertexTrack
+    from holdprep.sequence import Sequence
+
+
+class ImportHand(Tracker):
+    """Another tracker's files, in one of several formats."""
+
+    name: Literal["import"]
+    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
+        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
+    )
+    folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
+    focal_px: float | None = Field(
+        gt=0,
+        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
+    )
+
+    def files(self, seq: "Sequence") -> External:
+        """The tracker's folder; in the sequence's own, where outputs are too, the files of its format alone."""
+        own = seq.path("v3d").parent
+        if self.folder is not None and self.folder.resolve() != own.resolve():
+            return {"tracker": self.folder}
+        return {artefact: seq.path(artefact) for artefact in METRO_FILES} if self.format == "metro" else {}
+
+    def settings(self) -> Values:
+        return self.recorded("folder")
+
+    @property
+    def uses_length(self) -> bool:
+        return self.format == "keypoints"
+
+    def track(self, task: HandTask) -> TrackedHands:
+        from holdprep.errors import HoldprepError
+
+        folder = self.folder or task.seq.path("v3d").parent
+        if not folder.exists():
+            raise HoldprepError(f"{folder} is not there: hand.folder is where the tracker's files are")
+        return TrackedHands(select_hands(self._read(task, folder), task, folder))
+
+    def _read(self, task: HandTask, folder: Path) -> "VertexTrack":
+        from holdprep.hand.model import SIDES
+        from holdprep.hand.trackers import hawor, meshes, metro, trackfile, wilor
+
+        names = task.seq.frame_names()
+        if self.format == "hamer":
+            return trackfile.read(folder, names)
+        if self.format == "metro":
+            return metro.read(folder, names)
+        size = task.seq.image_size()
+        if self.format == "keypoints":
+            return self._read_keypoints(task, folder, size)
+        models = {side: task.model(side) for side in SIDES}
+        if self.format == "meshes":
+            return meshes.read(folder, names, size, models, self.focal_px)
+        return (wilor if self.format == "wilor" else hawor).read(folder, names, size, models)
+
+    def _read_keypoints(self, task: HandTask, path: Path, size: tuple[int, int]) -> "VertexTrack":
+        from holdprep.hand.lifting import lift_tracks, usual_camera
+        from holdprep.hand.trackers import keypoints
+
+        names = task.seq.frame_names()
+        tracks, notes = keypoints.read(path, names, size)
+        tracks = {side: track for side, track in tracks.items() if side in task.sides}
+        models = {side: task.model(side) for side in tracks}
+        return lift_tracks(tracks, models, usual_camera(size, self.focal_px), task.hands.length_mm, names, notes)

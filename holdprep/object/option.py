@@ -1,0 +1,46 @@
+"""What every option of `object_pose` is: the Protocol that stage object_pose relies on, the base of its nodes, and its task."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from holdprep.backend import Backend, BackendOption, Task
+
+if TYPE_CHECKING:
+    from holdprep.object.reconstruction import ObjectReconstruction
+    from holdprep.quality.gates import Gate
+
+
+@dataclass(frozen=True)
+class PoseTask(Task):
+    """A sequence whose object is to be reconstructed; `judge` gives a reconstruction's quality gates, `note` writes a line to the log."""
+
+    judge: "Callable[[ObjectReconstruction], Sequence[Gate]]"
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SourcedPoses:
+    """A source's result: the reconstruction, and which settings were tried, in words, where there were several."""
+
+    reconstruction: "ObjectReconstruction"
+    tried: str | None = None
+
+
+@runtime_checkable
+class ObjectPoseSource(BackendOption, Protocol):
+    """An option of `object_pose`, as stage object_pose uses it."""
+
+    @property
+    def undistort(self) -> bool:
+        """True if what follows is to see pictures, masks and keypoints without the lens's distortion."""
+
+    def find_poses(self, task: PoseTask) -> SourcedPoses:
+        """The object's poses, cloud and camera. Raises HoldprepError where there are none."""
+
+
+class ObjectPoseNode(Backend):
+    """The base of nodes of `object_pose`."""
+
+    def find_poses(self, task: PoseTask) -> SourcedPoses:
+        raise NotImplementedError

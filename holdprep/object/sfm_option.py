@@ -1,0 +1,160 @@
+"""object_pose=sift, superpoint_superglue, superpoint_lightglue and auto: structure from motion on the object's features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from holdprep.backend import External, Values
+from holdprep.node import Positive
+from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
+
+if TYPE_CHECKING:
+    from holdprep.object.features import FeatureSource
+    from holdprep.object.reconstruction import ObjectReconstruction
+    from holdprep.object.superpoint import Matcher
+    from holdprep.sequence import Sequence
+
+
+class SfmObjectPose(ObjectPoseNode):
+    """Structure from motion; a subclass has the source of features."""
+
+    focal_px: float | None = Field(
+        gt=0,
+        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if that has one",
+    )
+    principal_px: tuple[float, float] | None = Field(
+        description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"
+    )
+    upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
+    erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
+    max_features: int = Field(ge=100, description="features per frame at most")
+    num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
+    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
+    undistort: bool = Field(
+        description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
+    )
+    min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
+    threads: int = Field(exclude=True, ge=1, le=64, description="processes of COLMAP that work at once; changes no result")
+
+    @property
+    def uses_seed(self) -> bool:
+        return True
+
+    def features(self, device: str) -> "FeatureSource":
+        """The source of features with these settings."""
+        raise NotImplementedError
+
+    def find_poses(self, task: PoseTask) -> SourcedPoses:
+        return SourcedPoses(self.reconstruct(task, task.seq.work_dir("object_pose")))
+
+    def reconstruct(self, task: PoseTask, work_dir: Path) -> "ObjectReconstruction":
+        """Structure from motion with these settings; COLMAP's files are kept in `work_dir`."""
+        from holdprep.object import sfm
+        from holdprep.object.sfm_options import SfmOptions
+
+        options = SfmOptions(
+            source=self.features(task.device),
+            upsample=self.upsample,
+            erode_px=self.erode_px,
+            focal_px=self.focal_px,
+            focal_guess_px=task.seq.read_frames().get("focal_px"),
+            principal_px=self.principal_px,
+            num_pairs=self.num_pairs,
+            min_registered_pct=self.min_registered_pct,
+            max_gap=self.max_gap,
+            seed=task.seed,
+            num_threads=self.threads,
+            progress=True,
+        )
+        return sfm.reconstruct(task.seq.images(), task.seq.masks("object"), task.seq.frame_names(), work_dir, options)
+
+
+class SiftFeatures(SfmObjectPose):
+    """Structure from motion on COLMAP's SIFT features."""
+
+    peak_threshold: Positive = Field(description="contrast (of 1) below which a SIFT feature is left out")
+
+    def features(self, device: str) -> "FeatureSource":
+        from holdprep.object.features import Sift
+
+        return Sift(self.max_features, self.peak_threshold)
+
+
+class SiftObjectPose(SiftFeatures):
+    """One reconstruction from SIFT features."""
+
+    name: Literal["sift"]
+
+
+class SuperPointObjectPose(SfmObjectPose):
+    """One reconstruction from SuperPoint features, matched by SuperGlue or LightGlue."""
+
+    name: Literal["superpoint_superglue", "superpoint_lightglue"]
+    weights: Path | None = Field(
+        description="folder with the matcher's config.json and .safetensors, as Hugging Face has them (SuperPoint is in it)"
+    )
+
+    def files(self, seq: "Sequence") -> External:
+        return {"weights": self.weights and self.weights / "config.json"}
+
+    def settings(self) -> Values:
+        return self.recorded("weights")
+
+    def features(self, device: str) -> "FeatureSource":
+        from holdprep.object.superpoint import SuperPoint
+
+        matcher: Matcher = "superglue" if self.name == "superpoint_superglue" else "lightglue"
+        return SuperPoint(matcher, self.weights, self.max_features, device)
+
+
+Change = Literal["upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
+
+
+class AutoObjectPose(SiftFeatures):
+    """Reconstructions from SIFT features with several settings in turn, until one passes the gates."""
+
+    name: Literal["auto"]
+    attempts: tuple[dict[Change, float], ...] = Field(description="what to change, in turn, when the settings as given fail the gates")
+
+    def variants(self) -> list[tuple[str, SiftObjectPose]]:
+        """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
+        own = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift", "threads": self.threads}
+        unchanged: dict[Change, float] = {}
+        return [
+            (", ".join(f"{k}={v:g}" for k, v in change.items()) or "as given", SiftObjectPose.model_validate(own | dict(change)))
+            for change in (unchanged, *self.attempts)
+        ]
+
+    @model_validator(mode="after")
+    def _changes_are_allowed(self) -> "AutoObjectPose":
+        self.variants()
+        return self
+
+    def find_poses(self, task: PoseTask) -> SourcedPoses:
+        """The first attempt that fails no gate, else the one that fails fewest; and what was tried, in words.
+
+        Each attempt leaves COLMAP's files in a folder of its own. Raises HoldprepError when none gives any poses.
+        """
+        from holdprep.errors import HoldprepError
+        from holdprep.quality.gates import overall
+
+        ranked: list[tuple[tuple[int, int, float], ObjectReconstruction]] = []
+        variants, tried = self.variants(), []
+        for i, (description, settings) in enumerate(variants, start=1):
+            try:
+                found = settings.reconstruct(task, task.seq.work_dir("object_pose") / f"attempt_{i}")
+            except HoldprepError as error:
+                failed, outcome = 1, str(error)
+            else:
+                gates = task.judge(found)
+                failed, warned = (sum(gate.status == status for gate in gates) for status in ("fail", "warn"))
+                ranked.append(((failed, warned, -float(found.registered.mean())), found))
+                outcome = next((gate.line() for gate in gates if gate.status == "fail"), f"{overall(gates)}, kept")
+            tried.append(description)
+            task.note(f"attempt {i} of {len(variants)} ({description}): {outcome}")
+            if not failed:
+                break
+        if not ranked:
+            raise HoldprepError(f"{outcome} (tried: {'; '.join(tried)})")
+        return SourcedPoses(min(ranked, key=lambda entry: entry[0])[1], "; ".join(tried))

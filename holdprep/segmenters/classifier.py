@@ -1,0 +1,147 @@
+"""The classical segmenter's classifier: label probabilities of pixels from labelled ones near in place and colour."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.spatial import cKDTree
+
+SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
+SAMPLE_STEP = 2  # every second pixel in both directions is a sample, and is classified
+NEIGHBOURS = 8
+SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a clip: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background.
+
+    The label `unknown` occurs on key frames alone, and no sample has it.
+    """
+
+    entities: tuple[str, ...]
+
+    @property
+    def hands(self) -> list[int]:
+        return [k for k, e in enumerate(self.entities, start=1) if e != "object"]
+
+    @property
+    def arm(self) -> int:
+        return len(self.entities) + 1
+
+    @property
+    def skin(self) -> list[int]:
+        return [*self.hands, self.arm]
+
+    @property
+    def count(self) -> int:
+        return len(self.entities) + 2
+
+    @property
+    def unknown(self) -> int:
+        return self.count
+
+    def min_part_px(self, label: int, largest: float) -> float:
+        """Least size of a connected part of a label, whose largest part has `largest` pixels: fingers may be separate parts."""
+        if label in (0, self.arm):
+            return 60
+        return (0.1 if self.entities[label - 1] == "object" else 0.03) * largest
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Probabilities of the entities' and arm's labels in a region of a picture, (h, w, L - 1) uint8, 255 for 1; the rest, and all else, is
+    background.
+
+    One byte each: a long clip's probabilities must fit into memory.
+    """
+
+    of_labels: np.ndarray
+    region: tuple[slice, slice]
+
+    @staticmethod
+    def of(probability: np.ndarray, region: tuple[slice, slice]) -> "Probabilities":
+        """From those of all labels (h, w, L) in a region."""
+        return Probabilities(np.round(255 * probability[..., 1:]).astype(np.uint8), region)
+
+    def whole(self, shape: tuple[int, int]) -> np.ndarray:
+        """(H, W, L) float32, in a picture of `shape`."""
+        full = np.zeros((*shape, self.of_labels.shape[-1] + 1), np.float32)
+        full[self.region][..., 1:] = self.of_labels / np.float32(255)
+        full[..., 0] = 1 - full[..., 1:].sum(axis=-1)
+        return full
+
+
+@dataclass
+class Samples:
+    """Labelled pixels that the classifier uses: place (N, 2), colour (N, 3), label probabilities (N, L)."""
+
+    place: np.ndarray
+    color: np.ndarray
+    probability: np.ndarray
+
+    @staticmethod
+    def of(lab: np.ndarray, probability: np.ndarray, flow: np.ndarray | None, region: tuple[slice, slice]) -> "Samples":
+        ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
+        place = np.stack([xs, ys], axis=-1).astype(np.float32)
+        if flow is not None:
+            place += flow[ys, xs]
+        return Samples(place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1))
+
+    def where(self, keep: np.ndarray) -> "Samples":
+        return Samples(self.place[keep], self.color[keep], self.probability[keep])
+
+
+def classify(
+    samples: Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, asked: np.ndarray | None = None
+) -> np.ndarray:
+    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour; equal probabilities where not `asked` (H, W)."""
+    tree = cKDTree(np.c_[samples.place / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
+    ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
+    wanted = np.ones(ys.shape, bool) if asked is None else asked[ys, xs]
+    query = np.c_[xs[wanted] / SIGMA_PX, ys[wanted] / SIGMA_PX, lab[ys, xs][wanted] / SIGMA_LAB]
+    distance, index = tree.query(query, k=neighbours, eps=0.3, distance_upper_bound=6, workers=-1)
+    found = index < len(samples.place)
+    weight = np.where(found, np.exp(-0.5 * np.minimum(distance, 6) ** 2), 0)
+    count = samples.probability.shape[1]
+    votes = np.full((*ys.shape, count), 0.02 / count, np.float32)
+    votes[wanted] += np.einsum("nk,nkl->nl", weight, samples.probability[np.where(found, index, 0)])
+    votes /= votes.sum(axis=-1, keepdims=True)
+    size = (region[1].stop - region[1].start, region[0].stop - region[0].start)
+    return cv2.resize(votes, size, interpolation=cv2.INTER_LINEAR)
+
+
+def smooth_in_edges(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """Probabilities smoothed within the edges of the picture `guide`, normalised."""
+    smoother = cv2.ximgproc.createFastGlobalSmootherFilter(guide, SMOOTH_LAMBDA, SMOOTH_SIGMA)
+    planes = [smoother.filter(np.ascontiguousarray(probability[..., k])) for k in range(probability.shape[2])]
+    smooth = np.clip(np.stack(planes, axis=-1), 1e-4, None)
+    return smooth / smooth.sum(axis=-1, keepdims=True)
+
+
+def clean_labels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """Labels without specks: each small part gets the label that surrounds it."""
+    out = labels.copy()
+    for k in range(label_set.count):
+        _, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        for part in np.flatnonzero(areas < label_set.min_part_px(k, max(areas, default=0))) + 1:
+            speck = index == part
+            ring = (cv2.dilate(speck.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~speck
+            out[speck] = np.bincount(out[ring], minlength=label_set.count).argmax() if ring.any() else 0
+    return out
+
+
+def one_hot(labels: np.ndarray, count: int) -> np.ndarray:
+    return (labels[..., None] == np.arange(count)).astype(np.float32)
+
+
+def region_of(labels: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """The foreground's bounding box with a margin; the whole picture where there is none."""
+    ys, xs = np.nonzero(labels)
+    if len(ys) == 0:
+        return slice(0, labels.shape[0]), slice(0, labels.shape[1])
+    return (
+        slice(max(int(ys.min()) - margin, 0), min(int(ys.max()) + margin, labels.shape[0])),
+        slice(max(int(xs.min()) - margin, 0), min(int(xs.max()) + margin, labels.shape[1])),
+    )

@@ -1,0 +1,66 @@
+"""segmenter=import: masks that another tool has made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from holdprep.backend import External, Task, Values
+from holdprep.node import Node
+from holdprep.segmenters import ENTITIES
+from holdprep.segmenters.option import HAND_MASKS, SegmentedMasks, SegmenterNode
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from holdprep.sequence import Sequence
+
+
+class MaskValues(Node):
+    """The label of each entity in masks that hold several."""
+
+    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
+    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks hold one entity, everything over 0")
+    object: int | None = Field(ge=0, le=65535, description="the object's label")
+
+
+class ImportSegmenter(SegmenterNode):
+    """Another tool's folders, json files or videos of masks."""
+
+    name: Literal["import"]
+    right: Path | None = Field(
+        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
+    )
+    left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
+    object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")
+    values: MaskValues
+
+    def files(self, seq: "Sequence") -> External:
+        return {entity: self._path(entity, seq) for entity in ENTITIES}
+
+    def settings(self) -> Values:
+        return self.recorded(*ENTITIES)
+
+    def outputs(self) -> tuple[str, ...]:
+        """Masks of either hand; those of each entity as the tool made them are there already."""
+        return HAND_MASKS
+
+    def advice(self, entity: str, seq: "Sequence") -> str:
+        return f"looked in {self._path(entity, seq)}; set segmenter.{entity}=<folder>, or hands="
+
+    def segment(self, task: Task) -> SegmentedMasks:
+        from holdprep.segmenters import foreign
+
+        width, height = task.seq.image_size()
+        masks: dict[str, np.ndarray] = {}
+        notes: list[str] = []
+        for entity in ENTITIES:
+            path = self._path(entity, task.seq)
+            if path.exists() or getattr(self, entity) is not None:
+                value = getattr(self.values, entity)
+                masks[entity], remarks = foreign.read_masks(path, task.seq.frame_names(), (height, width), value)
+                notes += remarks
+        return SegmentedMasks(masks, notes)
+
+    def _path(self, entity: str, seq: "Sequence") -> Path:
+        return getattr(self, entity) or seq.path(f"sam_{entity}")

@@ -1,0 +1,99 @@
+"""The classical segmenter's propagation: key frames' labels carried from frame to frame by optical flow and the classifier."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from holdprep.segmenters.arm import KEPT_PX, keep_near
+from holdprep.segmenters.classifier import LabelSet, Probabilities, Samples, classify, clean_labels, one_hot, region_of, smooth_in_edges
+from holdprep.segmenters.knowledge import Clip, Knowledge
+from holdprep.segmenters.wrist import Wrist
+
+NEWCOMER = 0.01  # probability of a label that no neighbour has
+
+
+def propagate_all(
+    clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet, knowledge: Knowledge | None, bar: tqdm
+) -> list[np.ndarray]:
+    """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
+    at, labels = sorted(keys), dict(keys)
+    bar.update(len(at))
+    for a, b in zip([None, *at], [*at, None], strict=True):
+        labels |= _propagate_between(clip, keys, a, b, label_set, knowledge, bar)
+    return [labels[t] for t in range(len(clip.bgr))]
+
+
+def _propagate_between(
+    clip: Clip, keys: Mapping[int, np.ndarray], a: int | None, b: int | None, label_set: LabelSet, knowledge: Knowledge | None, bar: tqdm
+) -> dict[int, np.ndarray]:
+    """Labels of the frames between key frames `a` and `b`, by frame; None is the clip's end, from which nothing is carried.
+
+    A frame's probabilities from one direction are kept until the other direction reaches the frame.
+    """
+    inner = range((a if a is not None else -1) + 1, b if b is not None else len(clip.bgr))
+    waiting: dict[int, Probabilities] = {}
+    labels: dict[int, np.ndarray] = {}
+
+    def follow(start: int, order: range) -> None:
+        for t, here in _propagate_from(clip, start, keys[start], order, label_set, knowledge):
+            if a is None or b is None:
+                probability = here.whole(clip.shape)
+            elif waiting.setdefault(t, here) is here:
+                continue
+            else:
+                share = 1 - abs(t - start) / (b - a)
+                probability = share * here.whole(clip.shape) + (1 - share) * waiting.pop(t).whole(clip.shape)
+            labels[t] = clean_labels(probability.argmax(axis=-1).astype(np.uint8), label_set)
+            bar.update()
+
+    ways = [(start, order) for start, order in ((a, inner), (b, inner[::-1])) if start is not None]
+    with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which release Python's lock
+        list(pool.map(follow, *zip(*ways, strict=True)))
+    return labels
+
+
+def labels_at(clip: Clip, source: int, labels: np.ndarray, t: int, label_set: LabelSet) -> np.ndarray:
+    """Labels of frame `t` carried from the key frame `source`."""
+    step = 1 if t > source else -1
+    for _, probabilities in _propagate_from(clip, source, labels, range(source + step, t + step, step), label_set, None):
+        last = probabilities
+    return last.whole(clip.shape).argmax(axis=-1).astype(np.uint8)
+
+
+def _least_probability(labels: np.ndarray, label_set: LabelSet, region: tuple[slice, slice]) -> np.ndarray:
+    """Least probability (h, w, L) of each label, for what comes into sight: new skin is that of the hand or arm it is nearer to."""
+    least = np.full((*labels[region].shape, label_set.count), NEWCOMER, np.float32)
+    near = cv2.GaussianBlur(one_hot(labels[region], label_set.count), (0, 0), KEPT_PX / 2)[..., label_set.skin] + 1e-6
+    least[..., label_set.skin] *= near / near.max(axis=-1, keepdims=True)
+    return least
+
+
+def _propagate_from(
+    clip: Clip, start: int, labels: np.ndarray, order: Iterable[int], label_set: LabelSet, knowledge: Knowledge | None
+) -> Iterator[tuple[int, Probabilities]]:
+    """Yields (frame, label probabilities) along `order`, each from the frame before it."""
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey, lab, wrists = clip.grey(start), clip.lab(start), {k: Wrist.of(labels, k, label_set.arm) for k in label_set.hands}
+    for t in order:
+        before, grey = grey, clip.grey(t)
+        flow = flow_of.calc(before, grey, None)  # type: ignore[call-overload]
+        wrists = {k: w and w.moved(flow, np.isin(labels, (k, label_set.arm))) for k, w in wrists.items()}
+        samples = Samples.of(lab, one_hot(labels, label_set.count), flow, region_of(labels, 30))
+        samples = samples.where(samples.probability.sum(axis=-1) > 0)
+        moved = np.abs(flow[labels > 0])
+        region = region_of(labels, 36 + int(min(moved.max() if moved.size else 0, 40)))
+        lab = clip.lab(t)
+        probability = classify(samples, lab, region)
+        if knowledge is not None:
+            probability = np.exp(np.log(probability + _least_probability(labels, label_set, region)) + knowledge.evidence(t, region))
+            probability /= probability.sum(axis=-1, keepdims=True)
+        probability = smooth_in_edges(probability, clip.bgr[t][region])
+        for k, wrist in wrists.items():
+            probability = wrist.split(probability, region, k, label_set.arm) if wrist else probability
+        labels = np.zeros(clip.shape, np.uint8)
+        labels[region] = probability.argmax(axis=-1)
+        labels = keep_near(clean_labels(labels, label_set), label_set.arm, label_set.hands)
+        yield t, Probabilities.of(probability, region)
