@@ -21,8 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdprep import ownfile, validation
-from holdprep.config import Config
+from holdprep.config import memory, validation
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -67,7 +67,7 @@ class Configured:
     """A run's configuration, where its settings come from, and the command line."""
 
     cfg: Config
-    settings: ownfile.Settings
+    settings: memory.Settings
     told: Sequence[str]
 
 
@@ -79,14 +79,14 @@ def main() -> None:
         listed = "\n".join(f"  {name:14s} {', '.join(options)}" for name, options in groups.items())
         print(HELP.format(groups=listed, keys=validation.describe()))
         return
-    from holdprep import commandline
+    from holdprep.config import commandline
 
     try:
-        arguments = commandline.resolved([part for argument in arguments for part in ownfile.expanded(argument)], CONF_DIR)
+        arguments = commandline.resolved([part for argument in arguments for part in memory.expanded(argument)], CONF_DIR)
         sys.argv[1:] = arguments  # which Hydra reads
         validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
         if commandline.is_query(arguments):
-            from holdprep import status
+            from holdprep.pipeline import status
 
             status.show(arguments, CONF_DIR)
             return
@@ -147,7 +147,7 @@ def configure(cfg: DictConfig, told: list[str], unpack: bool = True) -> Configur
     config = validation.validate(cfg)
 
     if config.stage == "score":
-        return Configured(config, ownfile.settings(Path(), (), told, CONF_DIR), told)
+        return Configured(config, memory.settings(Path(), (), told, CONF_DIR), told)
     if unpack and config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
     found, settings = _of_sequence(config.data_root, config.seq, told, config)
@@ -159,14 +159,14 @@ def for_sequence(data_root: Path, name: str, told: Sequence[str]) -> Config:
     return _of_sequence(data_root, name, told)[0]
 
 
-def _of_sequence(data_root: Path, name: str, told: Sequence[str], composed: Config | None = None) -> tuple[Config, ownfile.Settings]:
+def _of_sequence(data_root: Path, name: str, told: Sequence[str], composed: Config | None = None) -> tuple[Config, memory.Settings]:
     """Its configuration and where that comes from; `composed` is what the command line alone gives."""
     from holdprep.pipeline import records
     from holdprep.sequence import Sequence as SequenceFolder
 
     seq = SequenceFolder(data_root, name)
     own = seq.path("overrides")
-    settings = ownfile.settings(own, records.of_sequence(seq), told, CONF_DIR)
+    settings = memory.settings(own, records.of_sequence(seq), told, CONF_DIR)
     lines = [*settings.own.values(), *settings.remembered.values()]
     try:
         plain = composed is not None and not lines
@@ -177,7 +177,7 @@ def _of_sequence(data_root: Path, name: str, told: Sequence[str], composed: Conf
     return config, settings
 
 
-def _check_hand_model(config: Config, settings: ownfile.Settings) -> None:
+def _check_hand_model(config: Config, settings: memory.Settings) -> None:
     """The hand model that a sequence was made with stays: a shell without $MANO_DIR, or another computer, does not change it unasked."""
     path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
     if is_kept and path is not None and not path.exists():
@@ -199,7 +199,7 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
         if not torch.cuda.is_available():
             raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
     if cfg.stage == "score":
-        from holdprep import trial
+        from holdprep.sweeps import trial
 
         return trial.run(cfg, partial(for_sequence, cfg.data_root, told=configured.told), run_dir)
     from holdprep import stages
@@ -215,7 +215,7 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     selected = stages.select(cfg)
     check_objective(cfg, [stage.name for stage in selected])
     _say_what_is_kept(settings)
-    context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - ownfile.transient(), settings.file)
+    context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - memory.transient(), settings.file)
     ending = "failed"
     try:
         outcomes = runner.run(selected, stages.GRAPH, context)
@@ -225,15 +225,15 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
 
 
-def _given(cfg: Config, settings: ownfile.Settings) -> dict[str, str]:
+def _given(cfg: Config, settings: memory.Settings) -> dict[str, str]:
     """What is to be remembered: all that a person gave, and the hand model in use, which an environment variable may have named."""
-    given = {key: text for key, text in settings.given.items() if key not in ownfile.transient()}
+    given = {key: text for key, text in settings.given.items() if key not in memory.transient()}
     path = cfg.hand_model.path
     given["hand_model.path"] = "hand_model.path=null" if path is None else f"hand_model.path={path}"
-    return ownfile.absolute(given)
+    return memory.absolute(given)
 
 
-def _say_what_is_kept(settings: ownfile.Settings) -> None:
+def _say_what_is_kept(settings: memory.Settings) -> None:
     kept = [text for key, text in settings.remembered.items() if text != "hand_model.path=null"]
     if kept:
         log.info("%-12s kept from earlier runs: %s (a key named on the command line changes it)", "settings", ", ".join(kept))
@@ -268,7 +268,7 @@ def _unpack_demo(folder: Path) -> None:
     """The demo is an ordinary sequence folder: a video, its clicks and its own settings. It appears whole or not at all."""
     if folder.exists():
         return
-    from holdprep.atomic import atomic_dir
+    from holdprep.io.atomic import atomic_dir
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with resources.as_file(resources.files("holdprep") / "assets" / "demo") as assets, atomic_dir(folder) as unpacked:

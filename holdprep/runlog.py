@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdprep.config import Loggers
+from holdprep.config.schema import Loggers
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger

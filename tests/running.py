@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from holdprep import cli, validation
-from holdprep.config import Config
+from holdprep import cli
+from holdprep.config import validation
+from holdprep.config.schema import Config
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, create_model
 
 from holdprep.backend import Backend
-from holdprep.config import Config, Logger
+from holdprep.config.schema import Config, Loggers
 from holdprep.hand.registration_option import RegistrationMethod
 from holdprep.hand.trackers import trackfile
 from holdprep.hand.trackers.option import HandTracker
@@ -123,7 +123,7 @@ def run(root: Path, added: list[Example], **changed: dict[str, Any]) -> dict[str
     tree |= {"data_root": str(root), "seq": "s"}
     tree |= {example.group: example.values | changed.get(example.group, {}) for example in added}
     cfg = widened(*added).model_validate(tree)
-    log = RunLog(Logger(name="none", project="", entity=None, group=None), "s", root, None, {})
+    log = RunLog(Loggers(), "s", root, None, {})
     context = Context(cfg, Sequence(root, "s"), log, root / "run")
     return runner.run([stage for stage in GRAPH if stage.name in STAGES], GRAPH, context)
 

@@ -7,9 +7,12 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from holdprep import batch, cli, commandline, status, trial
+from holdprep import batch, cli
+from holdprep.config import commandline
 from holdprep.errors import ConfigError
+from holdprep.pipeline import status
 from holdprep.quality.evaluation import direction
+from holdprep.sweeps import trial
 from tests.running import CONF, composed
 
 

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from holdprep import validation
-from holdprep.config import Config
+from holdprep.config import validation
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"

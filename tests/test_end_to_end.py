@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdprep import safeio
-from holdprep.config import Loggers
+from holdprep.config.schema import Loggers
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.geometry import rigid
+from holdprep.io import safeio
 from holdprep.pipeline import Context
 from holdprep.runlog import RunLog
 from holdprep.sequence import Sequence

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.model import ManoParams, load_hand_model
+from holdprep.io import safeio
 from tests.running import run
 
 FRAMES = ["0000", "0002", "0004"]

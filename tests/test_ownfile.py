@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from holdprep import ownfile, validation
-from holdprep.config import Config
+from holdprep.config import memory, validation
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -16,7 +16,7 @@ def merged(tmp_path: Path, text: str, *told: str) -> Config:
     path = tmp_path / "holdprep.yaml"
     path.write_text(text)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validation.validate(compose("config", [*ownfile.overrides(path, told, CONF), *told]))
+        return validation.validate(compose("config", [*memory.overrides(path, told, CONF), *told]))
 
 
 def test_keys_and_options_of_the_file_hold(tmp_path: Path):
@@ -80,7 +80,7 @@ def test_mistakes_are_named_with_the_file(tmp_path: Path, text: str, words: list
 def test_another_encoding_is_named(tmp_path: Path):
     (tmp_path / "holdprep.yaml").write_bytes("seq: é".encode("latin-1"))
     with pytest.raises(ConfigError, match="UTF-8"):
-        ownfile.overrides(tmp_path / "holdprep.yaml", [], CONF)
+        memory.overrides(tmp_path / "holdprep.yaml", [], CONF)
 
 
 RECORDS = [
@@ -102,7 +102,7 @@ RECORDS = [
     ],
 )
 def test_what_is_named_hides_what_was_given_before(tmp_path: Path, told: tuple[str, ...], gone: tuple[str, ...]):
-    found = ownfile.settings(tmp_path / "holdprep.yaml", RECORDS, told, CONF)
+    found = memory.settings(tmp_path / "holdprep.yaml", RECORDS, told, CONF)
     every = {"source", "source.object", "create.max_side", "hand", "hand.batch", "align", "hands"}  # what is no key any more is dropped
     assert set(found.remembered) == every - set(gone)
     assert set(found.named) == {t.lstrip("+").partition("=")[0] for t in told}
@@ -110,5 +110,5 @@ def test_what_is_named_hides_what_was_given_before(tmp_path: Path, told: tuple[s
 
 def test_paths_that_are_remembered_begin_at_the_root():
     given = {"segmenter.weights": "segmenter.weights=weights/sam2", "hands.length_mm": "hands.length_mm=185"}
-    found = ownfile.absolute(given)
+    found = memory.absolute(given)
     assert found == given | {"segmenter.weights": f'segmenter.weights="{Path("weights/sam2").absolute()}"'}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.mirror import mirrored
 from holdprep.hand.model import ManoParams, Side, export_mano_pkl, load_hand_model
+from holdprep.io import safeio
 from holdprep.stages import align as align_stage
 from tests.running import run
 from tests.synthetic import make_sequence, write_truth

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from holdprep.align.score import label_free_mm
+from holdprep.config.memory import expanded
 from holdprep.errors import ConfigError
-from holdprep.ownfile import expanded
 from tests.running import run
 from tests.synthetic import make_sequence, write_truth
 

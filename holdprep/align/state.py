@@ -16,7 +16,7 @@ from torch import Tensor
 from holdprep.align.problem import MODES, Alignment, Mode
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import SIDES, ManoParams
-from holdprep.safeio import load_checkpoint
+from holdprep.io.safeio import load_checkpoint
 
 FORMAT = 1
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.hand import STANDIN_FILE
 from holdprep.hand.joints import PARENTS
+from holdprep.io import safeio
 
 Side = Literal["right", "left"]
 SIDES: tuple[Side, ...] = ("right", "left")

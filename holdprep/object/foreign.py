@@ -7,10 +7,10 @@ import numpy as np
 import pycolmap
 import trimesh
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import apply
+from holdprep.io import safeio
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, RawReconstruction, assemble
 from holdprep.object.single_view import to_matrix
 

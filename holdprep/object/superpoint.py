@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from holdprep import pretrained
+from holdprep.io import pretrained
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop
 

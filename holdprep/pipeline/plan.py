@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import records
 from holdprep.pipeline.stage import Stage

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from holdprep.atomic import write_bytes_atomic
 from holdprep.errors import HoldprepError
+from holdprep.io.atomic import write_bytes_atomic
 from holdprep.sequence import RECORDS, Sequence
 
 Kind = Literal["json", "measured.json", "failed.json", "exchange.json"]

@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from holdprep.atomic import write_bytes_atomic
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.errors import HoldprepError, MissingArtefact
+from holdprep.io.atomic import write_bytes_atomic
 from holdprep.pipeline import exchange, records
 from holdprep.pipeline.plan import announce, plan, refuse
 from holdprep.pipeline.stage import Context, Metrics, Result, Stage, Standing

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdprep.backend import External, Values
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.sequence import Sequence
 
 if TYPE_CHECKING:

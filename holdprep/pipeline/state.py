@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from holdprep import __version__
 from holdprep.backend import NAMED
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.pipeline import exchange, records
 from holdprep.pipeline.stage import Stage
 from holdprep.sequence import ARTEFACTS, Sequence

@@ -14,11 +14,11 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import from_rt, invert
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
+from holdprep.io import safeio
 
 _FLIP = np.diag([1.0, -1.0, -1.0])  # OpenGL's camera axes to OpenCV's and back
 _HAND_FIELDS = ("vertices_m", "joints_m")

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from holdprep import frames
 from holdprep.errors import HoldprepError
+from holdprep.io import video
 from holdprep.segmenters.coco import read_coco
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -97,9 +97,9 @@ def _read_picture(path: Path, value: int | None) -> np.ndarray:
 def _read_video(path: Path, names: Sequence[str], size: tuple[int, int], value: int | None) -> list[np.ndarray]:
     if value is not None:
         raise HoldprepError(f"{path}: a video is lossy and has no labels: leave segmenter.values out, one video an entity")
-    frames.probe_video(path)
+    video.probe_video(path)
     masks = []
-    for frame in frames.read_video(path):
+    for frame in video.read_video(path):
         if isinstance(frame, str):
             raise HoldprepError(f"{path}: frame {frame} cannot be decoded: export the video again")
         masks.append(_fitting(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY) > 127, size, f"{path}: frame {frame.name}"))

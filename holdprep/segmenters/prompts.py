@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import yaml
 
-from holdprep.atomic import write_bytes_atomic
 from holdprep.errors import HoldprepError
+from holdprep.io.atomic import write_bytes_atomic
 from holdprep.segmenters import ENTITIES
 
 SAME_ASPECT = 0.01

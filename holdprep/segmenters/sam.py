@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from holdprep import pretrained
 from holdprep.errors import HoldprepError
+from holdprep.io import pretrained
 from holdprep.segmenters import ENTITIES
 from holdprep.segmenters.prompts import EntityPrompt, anchors
 

@@ -3,7 +3,7 @@
 Stages are imported when they run. A stage's own order is that of `GRAPH`; `needs` and `uses` list what each reads of the others.
 """
 
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.pipeline.stage import Context, Stage, deferred
 from holdprep.sequence import ENTITIES, MODES
 from holdprep.stages import inputs

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from holdprep import safeio
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Tracks, Weights, contact_frames
 from holdprep.align.run import Options, align, evaluated
 from holdprep.align.state import load_state, save_state
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -18,9 +17,11 @@ from holdprep.hand import lbs
 from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import trackfile
+from holdprep.io import safeio
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
+from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
@@ -80,10 +81,10 @@ def options_of(cfg: Config) -> Options:
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
     """The alignment problem from the sequence's artefacts, matched by frame name; and what colmap/ holds."""
     names = seq.frame_names()
-    cloud = seq.read_colmap()
+    cloud = colmap_files.read_colmap(seq)
     fits = seq.read_npy("fit_slerp")
     track = trackfile.read(seq.path("j2d").parent, names)
-    lens = seq.lens()
+    lens = colmap_files.lens_of(seq)
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
@@ -131,7 +132,7 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), ORDER_FRAMES)).round().astype(int))] if len(at) else at
     if len(at) == 0:
         return None
-    lens = seq.lens()
+    lens = colmap_files.lens_of(seq)
     some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity, lens=lens))}
     return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
 
@@ -170,7 +171,7 @@ def _seen(problem: Problem, side: Side) -> np.ndarray:
 def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, obj: hold.AlignedObject, K: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     px, faces = project(obj.points_cam_m, K), {side: hand.model.faces.numpy() for side, hand in problem.hands.items()}
     seen = {side: _seen(problem, side) for side in problem.hands}
-    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens()), strict=True)):
+    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq)), strict=True)):
         meshes = {side: (vertices[t], faces[side]) for side, (vertices, _) in meshes_m.items()}
         infilled = [side for side in meshes if not seen[side][t]]
         yield f"{name}.jpg", draw_hands(draw_points(image, px[t], COLORS["object"]), meshes, K, infilled)

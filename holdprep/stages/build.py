@@ -6,16 +6,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from holdprep import safeio
-from holdprep.atomic import atomic_dir
 from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.outline import arm_pixels
+from holdprep.io import safeio
+from holdprep.io.atomic import atomic_dir
 from holdprep.pipeline import Context, Metrics, Result
-from holdprep.sequence import image_files, read_image, write_image
+from holdprep.sequence import colmap as colmap_files
+from holdprep.sequence import image_files, packing, read_image, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points, side_view
 
@@ -30,7 +31,7 @@ def run(ctx: Context) -> Result:
     report = hold.rays_report(points, shift_m)
     notes = hold.check_rays(report, shift, float(np.median(obj.points_cam_m[..., 2])))
     data = hold.assemble(seq.name, K, hands, obj, shift_m)
-    lens = seq.lens()
+    lens = colmap_files.lens_of(seq)
     px: dict[Side, np.ndarray] = {side: project(points[side], K) for side in models}
     labels = _without_arms(seq.label_images(lens), px, models)
     present = []  # labels of each frame
@@ -48,7 +49,7 @@ def run(ctx: Context) -> Result:
         for name, picture in _pictures(ctx, points, models, K):
             write_image(folder / "vis" / name, picture)
     if ctx.cfg.build.zip:
-        notes.append(f"packed as {seq.pack()}")
+        notes.append(f"packed as {packing.pack(seq)}")
     return Result(_metrics(ctx, present, report, roundtrip, models), {}, notes)
 
 
@@ -115,7 +116,7 @@ def _pictures(
     ctx: Context, points_cam_m: dict[str, np.ndarray], models: dict[Side, HandModel], K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Overlays and side views of some frames, evenly over the clip."""
-    names, images = ctx.seq.frame_names(), ctx.seq.images(ctx.seq.lens())
+    names, images = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq))
     fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
     seen = {side: np.asarray(fits.get(side, {}).get("is_valid", np.ones(len(names)))) > 0 for side in models}
     for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
@@ -14,6 +14,7 @@ from holdprep.hand.outline import MaskEdge, Outlines
 from holdprep.pipeline import Context
 from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausibility
 from holdprep.sequence import ENTITIES, Sequence
+from holdprep.sequence import colmap as colmap_files
 
 JITTER_STEP = 10  # jitter is measured on every so many vertices
 
@@ -27,7 +28,7 @@ def camera(seq: Sequence, K: np.ndarray) -> tuple[np.ndarray, Lens | None]:
     """Intrinsics (3, 3) and lens as object_pose measured them; before that `K`, a tracker's, and no lens."""
     if not seq.has("colmap"):
         return K, None
-    return np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), seq.lens()
+    return np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), colmap_files.lens_of(seq)
 
 
 def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None) -> Outlines | None:
@@ -68,7 +69,7 @@ def read_aligned(ctx: Context) -> tuple[np.ndarray, dict[Side, hold.AlignedHand]
     """K, hands, object and hand models as alignment left them, whoever ran it (hold_fit.aligned.npy)."""
     frames = len(ctx.seq.frame_names())
     path = ctx.seq.path("fit_aligned")
-    fit, cloud = ctx.seq.read_npy("fit_aligned"), ctx.seq.read_colmap()
+    fit, cloud = ctx.seq.read_npy("fit_aligned"), colmap_files.read_colmap(ctx.seq)
     sides = [s for s in SIDES if s in fit]
     if not sides or "object" not in fit:
         raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")

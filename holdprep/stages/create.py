@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from holdprep import frames, safeio
-from holdprep.atomic import atomic_dir
-from holdprep.config import SyntheticSource
+from holdprep.config.schema import SyntheticSource
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
+from holdprep.io import safeio, video
+from holdprep.io.atomic import atomic_dir
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.truth import GroundTruth, save_truth
-from holdprep.sequence import Sequence, image_files, read_image, write_image
+from holdprep.sequence import Sequence, image_files, packing, read_image, write_image
 from holdprep.stages.inputs import source
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def write_rendered(seq: Sequence, truth: GroundTruth, shots: "Iterable[Shot]") -
             for entity, folder in masks.items():
                 write_image(folder / f"{name}.png", shot.masks[entity].astype(np.uint8) * 255)
     save_truth(seq.target("truth"), truth)
-    seq.write_images_zip()
+    packing.write_images_zip(seq)
 
 
 def _read(ctx: Context) -> Result:
@@ -86,9 +86,9 @@ def _read(ctx: Context) -> Result:
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise HoldprepError(f"{path} holds several pictures named {twice}: frames are known by their names, rename or remove one")
-    info = frames.VideoInfo(0.0, len(files)) if is_folder else frames.probe_video(path)
+    info = video.VideoInfo(0.0, len(files)) if is_folder else video.probe_video(path)
     stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
-    stream = islice(frames.read_folder(files) if is_folder else frames.read_video(path), cfg.start, cfg.end)
+    stream = islice(video.read_folder(files) if is_folder else video.read_video(path), cfg.start, cfg.end)
     times, unreadable, size = _write(
         ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False, disable=None), stride
     )
@@ -100,16 +100,16 @@ def _read(ctx: Context) -> Result:
         ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is cut short or damaged")
     content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
     if is_folder:
-        content["focal_px"] = frames.focal_px(files[0], cfg.crop, size)
+        content["focal_px"] = video.focal_px(files[0], cfg.crop, size)
     safeio.write_bytes_atomic(seq.target("frames"), json.dumps(content, indent=1).encode())
-    seq.write_images_zip()
+    packing.write_images_zip(seq)
     for name in unreadable[:5]:
         ctx.warn(f"frame {name} of {path.name} cannot be decoded and is left out ({len(unreadable)} such frames)")
     metrics: Metrics = {"frames": len(times), "width": size[0], "height": size[1], "fps": info.fps, "unreadable_frames": len(unreadable)}
     return Result(metrics, notes=[f"{len(times)} frames of {size[0]} x {size[1]} (every {stride}. of {path.name})"])
 
 
-def _write(ctx: Context, stream: Iterable[frames.Frame | str], stride: int) -> tuple[dict[str, float | None], list[str], tuple[int, int]]:
+def _write(ctx: Context, stream: Iterable[video.Frame | str], stride: int) -> tuple[dict[str, float | None], list[str], tuple[int, int]]:
     """Write images/ and raw_images/; returns the kept frames' times, the undecodable frames' names and the images' size."""
     cfg, seq = ctx.cfg.create, ctx.seq
     times: dict[str, float | None] = {}
@@ -126,7 +126,7 @@ def _write(ctx: Context, stream: Iterable[frames.Frame | str], stride: int) -> t
                 write_image(raw / f"{frame.name}.jpg", frame.image)
             if index % stride:
                 continue
-            image = frames.fit(frame.image, cfg.crop, cfg.max_side)
+            image = video.fit(frame.image, cfg.crop, cfg.max_side)
             found = (image.shape[1], image.shape[0])
             size = size or found
             if found != size:

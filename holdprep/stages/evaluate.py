@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.errors import MissingArtefact
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand import lbs
@@ -16,6 +16,7 @@ from holdprep.quality import truth as ground_truth
 from holdprep.quality.evaluation import Estimate, HandEstimate, evaluate
 from holdprep.quality.gates import show
 from holdprep.sequence import ENTITIES, Sequence
+from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, pose_aligned, read_aligned
 
 
@@ -56,7 +57,7 @@ def _estimate(ctx: Context) -> Estimate:
         seq.frame_names(), image_size=seq.image_size(), masks={e: list(seq.masks(e)) for e in seq.entities()}, is_metric=False
     )
     if seq.has("colmap"):
-        cloud = seq.read_colmap()
+        cloud = colmap_files.read_colmap(seq)
         points = apply(np.linalg.inv(cloud["normalization_mat"]), cloud["points_cano"])
         estimate = replace(estimate, K=cloud["intrinsic"], T_cam_obj=cloud["o2w"], object_points=points, registered=cloud.get("registered"))
     if not seq.has("fit_aligned"):

@@ -6,7 +6,7 @@ Nothing heavy is imported here: whether a stage is up to date must be known at o
 from pathlib import Path
 
 from holdprep.backend import BackendOption, External, Values
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.hand import STANDIN_FILE
 from holdprep.sequence import RECORDS, Sequence
 

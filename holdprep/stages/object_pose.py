@@ -12,6 +12,7 @@ from holdprep.object.option import ObjectPoseSource, PoseTask
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.gates import Gate, judge, show
+from holdprep.sequence import colmap as colmap_files
 from holdprep.viz.overlay import draw_axes, draw_points
 
 LENS_MATTERS_PX = 1.0  # at the corner
@@ -20,7 +21,7 @@ LENS_MATTERS_PX = 1.0  # at the corner
 def measure(ctx: Context) -> Result:
     """Of processed/colmap/, whoever made it: what there is no file of is left out."""
     seq, names = ctx.seq, ctx.seq.frame_names()
-    files = seq.read_colmap()
+    files = colmap_files.read_colmap(seq)
     inverse = np.linalg.inv(files["normalization_mat"])
     observations = Observations.none()
     if "observation_px" in files:
@@ -65,7 +66,8 @@ def _lens(ctx: Context, found: ObjectReconstruction) -> Lens | None:
 def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None:
     seq = ctx.seq
     px = project(apply(found.T_cam_obj, found.trimmed_points_obj), found.K)
-    seq.write_colmap(
+    colmap_files.write_colmap(
+        seq,
         arrays={
             "intrinsic": found.K,
             "o2w": found.T_cam_obj,
@@ -89,7 +91,7 @@ def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None
             **_observations_of_kept_points(found),
         },
     )
-    seq.write_colmap_2d(px.astype(np.float32), _overlays(ctx, found, px))
+    colmap_files.write_colmap_2d(seq, px.astype(np.float32), _overlays(ctx, found, px))
 
 
 def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.ndarray]:
@@ -102,7 +104,7 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
     T_cam_centre[:, :3, 3] = apply(found.T_cam_obj, np.median(found.trimmed_points_obj, axis=0)[None])[:, 0]
     length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
     colors = found.colors[found.kept_points][:, ::-1]
-    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(ctx.seq.lens()), strict=True)):
+    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(colmap_files.lens_of(ctx.seq)), strict=True)):
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import yaml
 
-from holdprep import __version__, safeio
+from holdprep import __version__
+from holdprep.io import safeio
 from holdprep.pipeline import Context, Result
 from holdprep.pipeline.runner import outcomes_so_far
 from holdprep.quality.chart import Curve

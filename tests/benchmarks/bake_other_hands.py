@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from holdprep.hand.bake_standin import (
+from holdprep.hand.joints import WRIST_RING
+from holdprep.io.safeio import atomic_path
+from tests.benchmarks.bake_standin import (
     PHALANX_MM,
     WRIST_TO_MIDDLE_TIP_M,
     Decimation,
@@ -25,8 +27,6 @@ from holdprep.hand.bake_standin import (
     mano_numbering,
     to_mano_rest,
 )
-from holdprep.hand.joints import WRIST_RING
-from holdprep.safeio import atomic_path
 
 ASSET = Path(__file__).parent.parent / "data" / "other_hands.npz"
 UNIT_M = 1e-5  # of the stored vertices

@@ -18,6 +18,7 @@ from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import Side, load_hand_model
 from holdprep.hand.trackers import trackfile
 from holdprep.sequence import Sequence
+from holdprep.sequence import colmap as colmap_files
 from holdprep.stages import GRAPH
 from tests.benchmarks.measure import Row, row
 from tests.outlines import Outline, keypoints_off, mask_iou, posed_iou, read_outlines
@@ -122,7 +123,7 @@ JUDGES: dict[str, Callable[[Sequence, Side, dict[str, Any]], dict[str, float]]] 
 
 def _posed(seq: Sequence, vertices_m: np.ndarray, faces: np.ndarray, K: np.ndarray, is_undistorted: bool) -> list[float]:
     """IoU of a posed hand (T, V, 3) with each outline; a hand in the pinhole camera's picture is drawn as the lens shows it."""
-    names, objects, lens = seq.frame_names(), seq.masks("object"), seq.lens() if is_undistorted else None
+    names, objects, lens = seq.frame_names(), seq.masks("object"), colmap_files.lens_of(seq) if is_undistorted else None
     found = []
     for name, hand in _outlines(seq).items():
         t = names.index(name)

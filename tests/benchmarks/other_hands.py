@@ -11,7 +11,6 @@ import torch
 
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.bake_standin import mean_pose
 from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.joints import PARENTS
 from holdprep.hand.model import HandModel, load_hand_model
@@ -20,6 +19,7 @@ from holdprep.sequence import Sequence
 from holdprep.stages.create import write_rendered
 from holdprep.synth.scene import make_scene
 from tests.benchmarks.bake_other_hands import ASSET, UNIT_M
+from tests.benchmarks.bake_standin import mean_pose
 from tests.benchmarks.measure import Row, row, worst
 from tests.running import run
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from holdprep import safeio
 from holdprep.dataset import hold
 from holdprep.dataset.trainer import decompose, project_build
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, ManoParams, load_hand_model
+from holdprep.io import safeio
 
 FRAMES = 6
 K = pinhole_K(900.0, 1280, 720)

@@ -9,10 +9,10 @@ import smplx
 import torch
 from torch import Tensor
 
-from holdprep import safeio
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, ManoParams, export_mano_pkl, load_hand_model
 from holdprep.hand.priors import left_jacobian_inverse
+from holdprep.io import safeio
 
 FRAMES, VERTICES = 2, torch.arange(0, 778, 11)
 

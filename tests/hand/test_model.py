@@ -9,11 +9,11 @@ import pytest
 import smplx
 import torch
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
 from holdprep.hand.joints import MANO21_TIP_VERTICES, WRIST_RING
 from holdprep.hand.model import SIDES, ManoParams, export_mano_pkl, load_hand_model
+from holdprep.io import safeio
 
 
 def params(frames: int, seed: int = 0) -> ManoParams:

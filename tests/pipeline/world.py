@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from holdprep import cli, ownfile
-from holdprep.config import Config, Loggers
+from holdprep import cli
+from holdprep.config import memory
+from holdprep.config.schema import Config, Loggers
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result, Stage, records, runner
 from holdprep.pipeline.plan import Step, plan
@@ -150,10 +151,10 @@ class World:
     def context(self, *told: str, job: str | None = None) -> Context:
         """As the command has it, with what earlier runs were given."""
         lines = [f"seq={NAME}", "logger=none", *told]
-        settings = ownfile.settings(self.folder / "holdprep.yaml", records.of_sequence(self.seq()), lines, cli.CONF_DIR)
+        settings = memory.settings(self.folder / "holdprep.yaml", records.of_sequence(self.seq()), lines, cli.CONF_DIR)
         cfg = overridden(*settings.own.values(), *settings.remembered.values(), *lines, f"data_root={self.root / 'data'}")
         runlog = RunLog(Loggers(), NAME, self.root, None, {})
-        given = {key: text for key, text in settings.given.items() if key not in ownfile.transient()}
+        given = {key: text for key, text in settings.given.items() if key not in memory.transient()}
         return Context(cfg, self.seq(job), runlog, self.root / "run", "", given, frozenset(settings.named), settings.file)
 
     def run(self, *told: str, only: str | None = None, job: str | None = None) -> list[str]:

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from holdprep.config.validation import fields
 from holdprep.quality.gates import RULES, Rule, judge, overall, show
-from holdprep.validation import fields
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from holdprep.hand.trackers import crops, mediapipe
 from holdprep.hand.trackers.network_option import NetworkHand
 from holdprep.hand.trackers.option import HandTask
 from holdprep.hand.trackers.tracks import KeypointTrack
-from holdprep.safeio import load_npy
+from holdprep.io.safeio import load_npy
 
 
 def keypoint_tracks(task: HandTask, K: np.ndarray | None, settings: mediapipe.Settings) -> dict[Side, KeypointTrack]:

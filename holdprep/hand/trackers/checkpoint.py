@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError
+from holdprep.io import safeio
 
 # (pattern of an own name, the published one; several where the own tensor is theirs one upon the other)
 Names = Sequence[tuple[str, str | tuple[str, ...]]]

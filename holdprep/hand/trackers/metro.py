@@ -22,7 +22,7 @@ from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.trackers import crops
 from holdprep.hand.trackers.metro_network import COARSE, CROP_PX, Metro
 from holdprep.hand.trackers.tracks import VertexTrack
-from holdprep.safeio import load_npy, load_npz_array
+from holdprep.io.safeio import load_npy, load_npz_array
 
 # METRO's own fingertips, from thumb to little finger; its template and its output differ by one vertex.
 TEMPLATE_TIPS, OUTPUT_TIPS = (745, 317, 444, 556, 673), (745, 317, 445, 556, 673)

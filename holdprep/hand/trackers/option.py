@@ -12,7 +12,7 @@ from holdprep.backend import Backend, BackendOption, Task
 if TYPE_CHECKING:
     import numpy as np
 
-    from holdprep.config import Hands
+    from holdprep.config.schema import Hands
     from holdprep.hand.model import HandModel, Side
     from holdprep.hand.trackers.tracks import VertexTrack
 

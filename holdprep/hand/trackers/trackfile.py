@@ -17,7 +17,7 @@ from holdprep.hand.hold_params import params_to_dict
 from holdprep.hand.model import SIDES, ManoParams, Side
 from holdprep.hand.trackers import conversion
 from holdprep.hand.trackers.tracks import VertexTrack
-from holdprep.safeio import load_npy, save_npy
+from holdprep.io.safeio import load_npy, save_npy
 
 VERTICES, KEYPOINTS = "v3d.npy", "j2d.full.npy"
 

@@ -21,7 +21,7 @@ from holdprep.hand.joints import to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.trackers import conversion, crops, meshes
 from holdprep.hand.trackers.tracks import VertexTrack
-from holdprep.safeio import load_npy
+from holdprep.io.safeio import load_npy
 
 SHAPES = {
     "pred_vertices": (1, 778, 3),

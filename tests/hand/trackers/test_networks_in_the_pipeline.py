@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from holdprep import safeio
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.hand import lbs
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import metro, metro_network, trackfile
+from holdprep.io import safeio
 from tests.hand.trackers.networks import DEMO_J2D, METRO_SIZES, demo_picture, metro_weights, picture, write_hamer_checkpoint, write_sampling
 from tests.running import run
 

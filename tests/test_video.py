@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from holdprep import frames
 from holdprep.errors import HoldprepError
+from holdprep.io import video
 from holdprep.sequence import Sequence
 from tests.running import run
 
@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
 def test_crop_and_reduction():
     image = np.zeros((100, 200, 3), np.uint8)
     image[10:20, 30:50] = 255
-    assert frames.fit(image, (30, 10, 20, 10), 2000).min() == 255
-    assert frames.fit(image, None, 100).shape == (50, 100, 3)
+    assert video.fit(image, (30, 10, 20, 10), 2000).min() == 255
+    assert video.fit(image, None, 100).shape == (50, 100, 3)
     with pytest.raises(HoldprepError, match="200 x 100"):
-        frames.fit(image, (190, 0, 20, 10), 2000)
+        video.fit(image, (190, 0, 20, 10), 2000)

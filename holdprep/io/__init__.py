@@ -1,0 +1,1 @@
+"""Files: reading without executing, writing all or nothing, videos, networks from a local folder."""

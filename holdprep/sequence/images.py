@@ -1,0 +1,81 @@
+"""Pictures on disk: folders of them as sequences that are read when asked for, and their codecs."""
+
+import re
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from holdprep.errors import HoldprepError
+from holdprep.sequence.layout import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from holdprep.geometry.lens import Lens
+
+
+class Images(Seq[np.ndarray]):
+    """Pictures on disk as a sequence: read when asked for, the last one kept; seen past `lens` where there is one."""
+
+    def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR, lens: "Lens | None" = None) -> None:
+        self.files = files
+        self._flags = flags
+        self._lens = lens
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self.files))[index]
+        last = self._last  # threads may read at once
+        if last is None or last[0] != index:
+            self._last = last = (index, self._read(self.files[index]))
+        return last[1]
+
+    def _read(self, path: Path) -> np.ndarray:
+        return self._straight(read_image(path, self._flags), cv2.INTER_LINEAR if self._flags == cv2.IMREAD_COLOR else cv2.INTER_NEAREST)
+
+    def _straight(self, picture: np.ndarray, interpolation: int) -> np.ndarray:
+        return picture if self._lens is None else self._lens.picture(picture, interpolation)
+
+
+class Masks(Images):
+    """Binary masks on disk as a sequence of bool arrays."""
+
+    def _read(self, path: Path) -> np.ndarray:
+        return self._straight(read_image(path, cv2.IMREAD_GRAYSCALE), cv2.INTER_NEAREST) > 0
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures of a folder, numbers in their names in numeric order; hidden files are passed over."""
+
+    def key(path: Path) -> list[tuple[int, int | str]]:
+        return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.stem) if part]
+
+    found = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    return sorted(found, key=key)
+
+
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """A picture as BGR (or as `flags` say); raises HoldprepError naming the file if it cannot be decoded."""
+    data = np.fromfile(path, dtype=np.uint8)
+    picture = cv2.imdecode(data, flags) if len(data) else None
+    if picture is None:
+        raise HoldprepError(f"{path} is not a readable picture ({len(data)} bytes): replace or remove it")
+    return picture
+
+
+def write_image(path: Path, picture: np.ndarray) -> None:
+    """A picture, encoded by its suffix; JPEG at quality 97."""
+    path.write_bytes(encode(path, picture))
+
+
+def encode(path: Path, picture: np.ndarray) -> bytes:
+    ok, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, 97] if path.suffix == ".jpg" else [])
+    if not ok:
+        raise HoldprepError(f"cannot encode {path}: shape {picture.shape}, dtype {picture.dtype}")
+    return data.tobytes()
