@@ -1,6 +1,7 @@
 """A wrong command line is refused by the key's full name, in one line, before anything runs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_keys_of_a_chosen_logger_are_known(logger: str):
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with one more term of the alignment and a line for it in conf/weights/generic.yaml; the rest are links."""
+    """A checkout with the new term of holdprep/README.md and its line of yaml; the rest are links."""
     root = CONF.parent
     links = [p for p in (root / "holdprep").iterdir() if p.name not in ("align", "__pycache__", "cli.py", "config")]
     for folder in ("conf", "holdprep/align", "holdprep/config"):
@@ -131,10 +132,12 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / path.relative_to(root)).symlink_to(path)
     for path in ("launch.py", "holdprep/cli.py"):  # Python and holdprep.cli look beside the file, not beside the link
         shutil.copy(root / path, tmp_path / path)
-    term = '"""Distance of the hand from the table."""\n\nfrom holdprep.align.terms.base import HandTerm\n\n\nclass Table(HandTerm):\n    pass\n'
-    (tmp_path / "holdprep" / "align" / "terms" / "table.py").write_text(term)
-    with (tmp_path / "conf" / "weights" / "generic.yaml").open("a") as file:
-        file.write("table: 2.0\n")
+    (module, _, code), (option, _, line) = re.findall(
+        r"^`(\S+)`:\n\n```(python|yaml)\n(.*?)^```$", (root / "holdprep" / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / module).write_text(code)
+    with (tmp_path / option).open("a") as file:
+        file.write(line)
     return tmp_path
 
 
@@ -145,8 +148,11 @@ def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[st
 
 def test_a_new_terms_weight_is_a_key(checkout: Path):
     listed = in_checkout(checkout, "launch.py", "--help").stdout
-    assert "  weights.table                Distance of the hand from the table.  [float >= 0 or null]" in listed
-    told = ("-m", "holdprep.cli_of_test", "stage=create", "weights.table=3")
+    assert (
+        "  weights.far                  Depth by which the hand's centroid is nearer than half a metre (px^2 per m^2).  [float >= 0 or null]"
+        in listed
+    )
+    told = ("-m", "holdprep.cli_of_test", "stage=create", "weights.far=3")
     (checkout / "holdprep" / "cli_of_test.py").write_text(
         "import sys\nfrom hydra import compose, initialize_config_dir\nfrom holdprep import cli\nfrom holdprep.align.problem import Weights\n"
         "from holdprep.align.terms import every\nfrom holdprep.config import validation\n"
@@ -154,18 +160,18 @@ def test_a_new_terms_weight_is_a_key(checkout: Path):
         "with initialize_config_dir(str(cli.CONF_DIR), version_base='1.3'):\n"
         "    told, untold, other = (validation.validate(compose('config', x)) for x in (sys.argv[1:], [], ['weights=arctic']))\n"
         "found = [Weights.from_dict(x.weights.model_dump()) for x in (told, untold, other)]\n"
-        "print([x.of('table') for x in found], 'table' in found[2].with_open({n: 1.0 for n in vars(found[2])}), [c.name for c in every()])\n"
+        "print([x.of('far') for x in found], 'far' in found[2].with_open({n: 1.0 for n in vars(found[2])}), [c.name for c in every()])\n"
     )
     done = in_checkout(checkout, *told)
-    assert "[3.0, 2.0, None] False" in done.stdout and "'table'" in done.stdout, done.stderr
-    for value, words in (("weights.table=-1", "weights.table=-1: not allowed"), ("weights.tabel=1", "did you mean 'weights.table'?")):
+    assert "[3.0, 2.0, None] False" in done.stdout and "'far'" in done.stdout, done.stderr
+    for value, words in (("weights.far=-1", "weights.far=-1: not allowed"), ("weights.farr=1", "did you mean 'weights.far'?")):
         refused = in_checkout(checkout, "launch.py", value)
         assert refused.returncode == 1 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
 def test_without_the_terms_file_its_weight_is_no_key():
-    with pytest.raises(ConfigError, match=r"unknown key 'weights.table'"):
-        validation.check_overrides(["weights.table=3"], CONF)
+    with pytest.raises(ConfigError, match=r"unknown key 'weights.far'"):
+        validation.check_overrides(["weights.far=3"], CONF)
 
 
 def test_terms_are_found_without_importing_them():
