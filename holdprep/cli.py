@@ -53,6 +53,7 @@ Groups (group=option; option's values are in conf/<group>/<option>.yaml):
 Keys (key=value):
 {keys}
 
+How to use them: conf/README.md. What the stages do, file formats, troubleshooting: holdprep/README.md.
 Results: the sequence in <data_root>/<seq>/, the run's log, metrics.json and losses in outputs/. A file holdprep.yaml in the
 sequence's folder overrides any key for that sequence; the command line overrides both.
 Hydra's own flags: --cfg job (show the composed configuration), -m (sweep), --hydra-help."""

@@ -1,13 +1,19 @@
 """A wrong command line is refused by the key's full name, in one line, before anything runs."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from holdprep.align import term_files, terms
 from holdprep.config import validation
-from holdprep.config.schema import Config
+from holdprep.config.schema import Config, Weights
 from holdprep.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -90,6 +96,87 @@ def test_wrong_overrides_are_refused_in_one_line(override: str, words: list[str]
 )
 def test_right_overrides_pass(override: str):
     validation.check_overrides([override.replace("a b", "ab")], CONF)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["logger.wandb.project=x"], "'logger.wandb.project' with logger=csv; it belongs to logger=wandb"),
+        (["logger=[csv,tensorboard]", "logger.wandb.project=x"], "with logger=csv,tensorboard; it belongs to logger=wandb"),
+        (["callbacks.early_stopping.patience=5"], "with callbacks=none; it belongs to callbacks=early_stopping"),
+        (["hand.folder=x"], "'hand.folder' with hand=mediapipe; it belongs to hand=import"),
+        (["segmenter.weights=x"], "with segmenter=classical; it belongs to segmenter=sam2 or segmenter=sam3"),
+    ],
+)
+def test_a_key_of_another_option_is_refused_with_the_option_that_has_it(overrides: list[str], words: str):
+    with pytest.raises(ConfigError) as error:
+        validation.check_overrides(overrides, CONF)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("logger", ["logger=wandb", "logger=[csv,wandb]"])
+def test_keys_of_a_chosen_logger_are_known(logger: str):
+    validation.check_overrides([logger, "logger.wandb.project=x"], CONF)
+    node = composed(logger, "logger.wandb.project=x").logger.wandb
+    assert node is not None and node.project == "x"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the new term of holdprep/README.md and its line of yaml; the rest are links."""
+    root = CONF.parent
+    links = [p for p in (root / "holdprep").iterdir() if p.name not in ("align", "__pycache__", "cli.py", "config")]
+    for folder in ("conf", "holdprep/align", "holdprep/config"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in links:
+        (tmp_path / path.relative_to(root)).symlink_to(path)
+    for path in ("launch.py", "holdprep/cli.py"):  # Python and holdprep.cli look beside the file, not beside the link
+        shutil.copy(root / path, tmp_path / path)
+    (module, _, code), (option, _, line) = re.findall(
+        r"^`(\S+)`:\n\n```(python|yaml)\n(.*?)^```$", (root / "holdprep" / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / module).write_text(code)
+    with (tmp_path / option).open("a") as file:
+        file.write(line)
+    return tmp_path
+
+
+def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=checkout, env=environment)
+
+
+def test_a_new_terms_weight_is_a_key(checkout: Path):
+    listed = in_checkout(checkout, "launch.py", "--help").stdout
+    assert (
+        "  weights.far                  Depth by which the hand's centroid is nearer than half a metre (px^2 per m^2).  [float >= 0 or null]"
+        in listed
+    )
+    told = ("-m", "holdprep.cli_of_test", "stage=create", "weights.far=3")
+    (checkout / "holdprep" / "cli_of_test.py").write_text(
+        "import sys\nfrom hydra import compose, initialize_config_dir\nfrom holdprep import cli\nfrom holdprep.align.problem import Weights\n"
+        "from holdprep.align.terms import every\nfrom holdprep.config import validation\n"
+        "validation.check_overrides(sys.argv[1:], cli.CONF_DIR)\n"
+        "with initialize_config_dir(str(cli.CONF_DIR), version_base='1.3'):\n"
+        "    told, untold, other = (validation.validate(compose('config', x)) for x in (sys.argv[1:], [], ['weights=arctic']))\n"
+        "found = [Weights.from_dict(x.weights.model_dump()) for x in (told, untold, other)]\n"
+        "print([x.of('far') for x in found], 'far' in found[2].with_open({n: 1.0 for n in vars(found[2])}), [c.name for c in every()])\n"
+    )
+    done = in_checkout(checkout, *told)
+    assert "[3.0, 2.0, None] False" in done.stdout and "'far'" in done.stdout, done.stderr
+    for value, words in (("weights.far=-1", "weights.far=-1: not allowed"), ("weights.farr=1", "did you mean 'weights.far'?")):
+        refused = in_checkout(checkout, "launch.py", value)
+        assert refused.returncode == 1 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+def test_without_the_terms_file_its_weight_is_no_key():
+    with pytest.raises(ConfigError, match=r"unknown key 'weights.far'"):
+        validation.check_overrides(["weights.far=3"], CONF)
+
+
+def test_terms_are_found_without_importing_them():
+    assert list(term_files.files()) == terms.names() == [term.name for term in terms.every()]
+    assert set(term_files.files()) < set(Weights.model_fields)
 
 
 def test_keys_of_a_chosen_option_are_known():

@@ -119,7 +119,8 @@ class Weights:
 
     def with_open(self, values: Mapping[str, float]) -> dict[str, float]:
         """Every number, with `values` for those left open, of which none may be missing."""
-        own = {name: value for name, value in vars(self).items() if name != "others"} | dict(self.others)
+        own = {name: value for name, value in vars(self).items() if name != "others"}
+        own |= {name: value for name, value in self.others.items() if value is not None}  # method "hold" has no such terms
         return {name: values[name] if value is None else value for name, value in own.items()}
 
 

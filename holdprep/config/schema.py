@@ -5,10 +5,11 @@ Nodes of hand trackers, segmenters, sources of object poses and ways of registra
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from holdprep.align import term_files
 from holdprep.config.node import Node, Positive, Weight
 from holdprep.hand.registration_option import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.hand.trackers.hamer_option import HamerHand
@@ -25,6 +26,7 @@ from holdprep.segmenters.sam_option import SamSegmenter
 from holdprep.segmenters.truth_option import TruthSegmenter
 
 Threshold = float | tuple[float, float] | None
+Weighting = TypeVar("Weighting", bound=Node)
 
 
 class Create(Node):
@@ -113,7 +115,21 @@ class LmAlign(Align):
         }
 
 
+def with_new_terms(node: type[Weighting]) -> type[Weighting]:
+    """`node` with a key for every term of the alignment that it does not declare itself; null = the weight that the term starts with or
+    measures. Their meaning is the first line of the file's docstring."""
+    added: dict[str, Any] = {
+        name: (float | None, Field(default=None, ge=0, allow_inf_nan=False, description=term_files.meaning(path)))
+        for name, path in term_files.files().items()
+        if name not in node.model_fields
+    }
+    return create_model(node.__name__, __base__=node, __module__=node.__module__, __doc__=node.__doc__, **added) if added else node
+
+
+@with_new_terms
 class Weights(Node):
+    """A key of a term's name is the weight of that term (holdprep/align/terms/); a term without a key here gets one from its file."""
+
     j2d: Weight = Field(description="hand keypoint reprojection (per px^2)")
     j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
     outline: float | None = Field(
@@ -135,7 +151,7 @@ class Weights(Node):
         description="how far a static hand's centroid moves on the object, mode ho (px^2 per m^2); null = as measured",
     )
     grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
-    z_min: Weight = Field(description="points behind the camera (px^2 per m)")
+    z_min: Weight = Field(description="joints nearer than 5 cm, or behind the camera (px^2 per m^2; align=hold: per m)")
     smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
     obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")
     rotation: float | None = Field(
@@ -165,7 +181,9 @@ class Evaluate(Node):
     format: Literal["holdprep", "ho3d", "arctic"] = Field(description="what kind of ground truth that is")
     view: int = Field(ge=0, le=8, description="ARCTIC's camera: 0 the egocentric one, 1 to 8 the fixed ones")
     first: int = Field(ge=0, description="ARCTIC: number of the sequence's first picture (the subject's ioi_offset)")
-    image_size: tuple[int, int] | None = Field(description="ARCTIC: width, height of the view's original pictures; null = those of images/")
+    image_size: tuple[int, int] | None = Field(
+        description="ARCTIC: width, height of the view's original pictures (px); null = those of images/"
+    )
     ycb: Path | None = Field(description="folder of the YCB models, for HO-3D's objects")
 
 

@@ -1,10 +1,10 @@
-"""Configurations and command lines against the keys of `config.py`.
+"""Configurations and command lines against the keys of `schema.py`.
 
 Unknown keys, wrong types and values out of range are refused by the key's full name, in one line, before anything runs.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -47,7 +47,8 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
-    known_fields = dict(_fields(Config, _chosen(parsed, conf_dir)))
+    chosen = _chosen(parsed, conf_dir)
+    known_fields = dict(fields(chosen))
     for override in parsed:
         key = override.key_or_group
         if key.split(".")[0] == "hydra" or key.startswith("hydra/") or override.is_delete():
@@ -57,8 +58,12 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
             _check_options(key, values, known[key])
         elif key in known_fields:
             _check_values(key, values, known_fields[key])
+        elif override.is_add() and is_key(key):  # +key=value: Hydra adds it, and `validate` judges the whole
+            continue
         else:
-            raise ConfigError(f"unknown key '{key}'{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys")
+            elsewhere = _elsewhere(key, chosen, known)
+            near = elsewhere or f"{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys"
+            raise ConfigError(f"unknown key '{key}'{near}")
 
 
 def describe() -> str:
@@ -66,13 +71,13 @@ def describe() -> str:
     lines = []
     for key, field in fields():
         if field.description:
-            lines.append(f"  {key:28s} {field.description}  [{_allowed(field)}]")
+            lines.append(f"  {key:28s} {field.description}  [{allowed(field)}]")
     return "\n".join(dict.fromkeys(lines))
 
 
-def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Full name and field of every key that some option has."""
-    return _fields(Config, None)
+def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
+    """Full name and field of every key that some option has; with `chosen`, options by group, of those that these have."""
+    return _fields(Config, chosen)
 
 
 def is_key(name: str) -> bool:
@@ -96,8 +101,18 @@ def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
             defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
     for override in overrides:
         if override.key_or_group in defaults:
-            defaults[override.key_or_group] = {str(v) for v in _values(override)}
+            values = [v for value in _values(override) for v in (value if isinstance(value, list) else [value])]
+            defaults[override.key_or_group] = {str(v) for v in values}
     return defaults
+
+
+def _elsewhere(key: str, chosen: Mapping[str, set[str]], groups: Mapping[str, list[str]]) -> str:
+    """Which options of its group have a key that the chosen ones lack; empty where none has."""
+    group = key.split(".")[0]
+    having = [option for option in groups.get(group, []) if key in dict(fields({group: {option}}))]
+    if not having or group not in chosen:
+        return ""
+    return f" with {group}={','.join(sorted(chosen[group]))}; it belongs to {' or '.join(f'{group}={option}' for option in having)}"
 
 
 def _values(override: Override) -> Iterator[Any]:
@@ -113,9 +128,12 @@ def _models(field: FieldInfo) -> list[type[Node]]:
     return [c for c in candidates if isinstance(c, type) and issubclass(c, Node)]
 
 
-def _fields(model: type[Node], chosen: dict[str, set[str]] | None, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def _fields(model: type[Node], chosen: Mapping[str, set[str]] | None, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         variants = _models(field)
+        is_option = bool(variants) and type(None) in get_args(field.annotation)  # logger.wandb is there with logger=wandb
+        if is_option and chosen is not None and name not in chosen.get(prefix.removesuffix("."), {name}):
+            continue
         if not variants:
             yield prefix + name, field
         for variant in variants:
@@ -142,7 +160,7 @@ def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {_allowed(field)}") from None
+            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}") from None
 
 
 def _explain(error: Any) -> str:
@@ -153,8 +171,8 @@ def _explain(error: Any) -> str:
         return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
-    allowed = _allowed(field) if field else ", ".join(names)
-    return f"{key}={error.get('input')}: not allowed; allowed: {allowed}"
+    allowing = allowed(field) if field else ", ".join(names)
+    return f"{key}={error.get('input')}: not allowed; allowed: {allowing}"
 
 
 def _is_tag(loc: list[str], index: int) -> bool:
@@ -176,7 +194,8 @@ def _literals(field: FieldInfo) -> list[str]:
     return found
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
+    """Type and range of a key's values, for reading: `float >= 0 or null`."""
     literals = list(dict.fromkeys(_literals(field)))
     nullable = type(None) in get_args(field.annotation)
     if literals:

@@ -112,7 +112,7 @@ class ClickedSegmenter(SegmenterNode):
         path = self.prompts_path(task.seq)
         if not path.is_file():
             raise HoldprepError(
-                f"{path} is not there: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
+                f"{path} is not there: click with segmenter.ui=true, write it (holdprep/README.md, 'Clicks'), or segmenter=import with a tool's masks"
             )
         prompts = read_indexed_prompts(path, task.seq.frame_names(), task.seq.image_size())
         masks = self.load(task.device).propagate(task.seq.images(), prompts, progress=partial(tqdm, disable=None))

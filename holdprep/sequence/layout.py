@@ -1,4 +1,4 @@
-"""Where every artefact lies in the sequence folder (the layout is HOLD's; see README, "The sequence folder")."""
+"""Where every artefact lies in the sequence folder (the layout is HOLD's; see holdprep/README.md, "The sequence folder")."""
 
 from pathlib import Path
 

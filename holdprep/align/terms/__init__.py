@@ -6,8 +6,8 @@ A term's weight is `weights.<name>`; its file and one line in conf/weights/*.yam
 from functools import cache
 from importlib import import_module
 from inspect import getmembers, isclass
-from pathlib import Path
 
+from holdprep.align import term_files
 from holdprep.align.terms.base import HandTerm, SceneTerm, Term
 
 __all__ = ["HandTerm", "SceneTerm", "Term", "every", "names"]
@@ -15,7 +15,7 @@ __all__ = ["HandTerm", "SceneTerm", "Term", "every", "names"]
 
 def names() -> list[str]:
     """All terms, by their files."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
+    return list(term_files.files())
 
 
 @cache

@@ -25,7 +25,7 @@ from holdprep.hand.trackers import conversion
 from holdprep.hand.trackers.tracks import KeypointTrack
 from holdprep.io.safeio import load_npz_array
 
-ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as the README says"
+ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as holdprep/README.md says"
 Rows = dict[str, dict[str, np.ndarray]]  # by frame's name: j2d (21, 3) px and confidence, j3d (21, 3), either may be absent
 
 
