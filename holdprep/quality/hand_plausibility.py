@@ -11,7 +11,9 @@ from scipy.signal import savgol_filter
 from scipy.special import ndtri_exp
 from torch import Tensor
 
+from holdprep.geometry.noise import second_difference_variances
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.joints import FINGERS
 from holdprep.hand.lbs import HandPoints
 from holdprep.hand.model import HandModel, ManoParams, Side
@@ -22,7 +24,7 @@ from holdprep.quality.self_penetration import THUMB, self_penetration_mm
 PERCENTILE = 95.0  # of frames: what happens in one frame of twenty shows, a single bad frame does not decide
 LIMIT_TOLERANCE = 2 * LIMIT_SIGMA  # rad: the registration's limits are soft, with a standard deviation of LIMIT_SIGMA
 WINDOW, ORDER = 11, 3  # frames, and degree of the polynomial that counts as smooth motion
-LEAST_PAIRS, NORMAL_MAD = 12, 0.6745  # pairs of second differences; median of |x| for a normal x of standard deviation 1
+
 
 Metrics = dict[str, float]
 Curves = dict[str, np.ndarray]
@@ -47,7 +49,7 @@ def plausibility(model: HandModel, params: ManoParams, is_valid: np.ndarray) -> 
     )
     metrics = shape_sigmas(betas.numpy()) | hand_measures(model, median)
     metrics |= limit_metrics(curves["limit_excess_deg"]) | {"self_penetration_mm": _percentile(curves["self_penetration_mm"])}
-    return metrics, {name: _scattered(curve, valid) for name, curve in curves.items()}
+    return metrics, {name: scatter_to_frames(curve, valid, len(valid)) for name, curve in curves.items()}
 
 
 def shape_sigmas(betas: np.ndarray) -> Metrics:
@@ -132,21 +134,10 @@ def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
     period gives them a positive one, so it adds nothing; but it is subtracted, so fast motion hides small noise and the result is then a lower
     bound. Second differences beyond 3 robust standard deviations are clipped. At least 12 pairs of them are needed: 15 frames in a row.
     """
-    bends = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
-    bends = np.diff(bends, 2, axis=0)
-    pairs = np.isfinite(bends[1:] * bends[:-1]).all(axis=(1, 2))
-    if pairs.sum() < LEAST_PAIRS:
-        return math.nan
-    limit = 3 * np.nanmedian(np.abs(bends), axis=0) / NORMAL_MAD
-    bends = np.clip(bends, -limit, limit)
-    return float(np.sqrt(max(0.0, -np.mean(bends[1:][pairs] * bends[:-1][pairs]) / 4)))
+    known = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
+    estimate = second_difference_variances(np.diff(known, 2, axis=0))
+    return math.nan if estimate is None else float(np.sqrt(estimate[0]))
 
 
 def _percentile(values: np.ndarray) -> float:
     return float(np.percentile(values, PERCENTILE)) if len(values) else math.nan
-
-
-def _scattered(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    curve = np.full(len(valid), np.nan)
-    curve[valid] = values
-    return curve

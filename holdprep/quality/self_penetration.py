@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdprep.geometry.normals import vertex_normals
 from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel
 from holdprep.quality.sections import Section, finger_section
@@ -46,8 +47,11 @@ def self_penetration_mm(model: HandModel, vertices_m: Tensor) -> np.ndarray:
     to 6 mm; beyond that it is what the parts have to move, up to their whole thickness, where the exact depth ends at half of it.
     """
     ring, pairs = _sections(model), _pairs(model)
-    faces = model.faces.to(vertices_m.device)
-    overlap = [_overlap_m(part, _vertex_normals(part, faces), ring, pairs) for part in vertices_m.float().split(AT_ONCE)]
+    faces = model.faces.cpu().numpy()
+    overlap = []
+    for part in vertices_m.float().split(AT_ONCE):
+        normals = torch.from_numpy(vertex_normals(part.cpu().numpy(), faces)).to(part)
+        overlap.append(_overlap_m(part, normals, ring, pairs))
     return np.concatenate([np.zeros(0), *(1e3 * o.double().cpu().numpy() for o in overlap)])
 
 
@@ -107,13 +111,3 @@ def _overlap_m(vertices: Tensor, normals: Tensor, ring: _Rings, pairs: list[Pair
         reach = torch.einsum("tsrc,tsc->tsr", centres[:, rows, None] - points[:, rows], normal).amax(dim=2)
         largest = torch.maximum(largest, (reach - signed).amax(dim=1))
     return largest
-
-
-def _vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(T, 778, 3) unit normals, each face weighted by its area."""
-    a, b, c = vertices[:, faces].unbind(2)
-    normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for corner in faces.unbind(1):
-        total.index_add_(1, corner, normal)
-    return torch.nn.functional.normalize(total, dim=-1)

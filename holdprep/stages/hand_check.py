@@ -30,7 +30,7 @@ def inspect(ctx: Context) -> None:
         found = examine(model, vertices, j2d, track.K, ctx.seq.image_size(), _params(track, side, t))
         for line in found.lines():
             ctx.note(f"frame {names[t]}, {side} hand: {line}")
-        for line in found.doubts():
+        for line in found.warnings():
             ctx.warn(f"frame {names[t]}, {side} hand: {line}")
         rows.append(hand_panels(image, vertices, mesh_joints(model, vertices), j2d, model.faces.numpy(), track.K, side))
     path = ctx.seq.write_picture("hand_check", np.vstack(rows))

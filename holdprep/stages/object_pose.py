@@ -12,6 +12,7 @@ from holdprep.object.option import ObjectPoseSource, PoseTask
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.gates import Gate, judge, show
+from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import colmap as colmap_files
 from holdprep.viz.overlay import draw_axes, draw_points
 
@@ -119,7 +120,7 @@ def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)
     return {
-        "longest_gap": plausibility.longest_gap(found.registered),
+        "longest_gap": longest_gap(found.registered),
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
         "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
         "mask_covered_pct": plausibility.mask_covered_pct(px, masks),

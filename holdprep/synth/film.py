@@ -11,10 +11,11 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand.joints import MANO21_TIP_VERTICES, WRIST_RING
 from holdprep.hand.model import HandModel, Side
-from holdprep.synth.render import Mesh, Rendered, Renderer, vertex_normals
+from holdprep.synth.render import Mesh, Rendered, Renderer
 from holdprep.synth.textures import make_room, make_texture
 
 ENTITY = {"right": 1, "left": 2, "object": 3}

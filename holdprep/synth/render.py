@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.normals import vertex_normals
 
 NEAR_M, FAR_M = 0.02, 20.0
 SHADOW_SIDE = 1024
@@ -243,14 +244,6 @@ def projection_matrix(K: np.ndarray, width: int, height: int) -> np.ndarray:
     P[2, 2], P[2, 3] = (FAR_M + NEAR_M) / (FAR_M - NEAR_M), -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
     P[3, 2] = 1
     return P
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, each face weighing by its area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    cross = np.cross(b - a, c - a)
-    normals = np.stack([np.bincount(faces.ravel(), np.repeat(cross[:, i], 3), minlength=len(vertices)) for i in range(3)], axis=1)
-    return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
 
 
 def _shadow_matrix(points: np.ndarray) -> np.ndarray:

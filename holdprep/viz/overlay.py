@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from holdprep.geometry.cameras import project
+from holdprep.geometry.normals import face_normals
 from holdprep.hand.joints import FINGERS
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def draw_mesh(
     if not np.isfinite(vertices_cam_m).all():
         return image
     corners = vertices_cam_m[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = face_normals(vertices_cam_m, faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     shade = 0.35 + 0.65 * np.abs(normals @ LIGHT)
     px = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces]

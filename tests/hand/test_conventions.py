@@ -51,7 +51,7 @@ def test_a_hand_as_it_should_be(side: Side):
     mean_turn = MODELS[side].hand_mean.reshape(15, 3).norm(dim=1).square().mean().sqrt().rad2deg()
     assert 0.8 * float(mean_turn) < average.flat_deg < 1.05 * float(mean_turn)
     assert average.mean_deg < 0.5 * average.flat_deg
-    assert flat.doubts() == average.doubts() == []
+    assert flat.warnings() == average.warnings() == []
     assert "\n" not in "".join(flat.lines()) and len(flat.lines()) == 6 and len(average.lines()) == 5
 
 
@@ -75,9 +75,9 @@ def test_each_wrong_convention_is_told():
         "another joint order": look("right", right, project(mesh_joints(MODELS["right"], right), K)[list(OPENPOSE_FROM_MANO21)]),
     }
     for text, found in wrong.items():
-        assert text in "; ".join(found.doubts()), text
+        assert text in "; ".join(found.warnings()), text
     given = params(MODELS["right"], 1)
     with_mean = replace(given, hand_pose=given.hand_pose + MODELS["right"].hand_mean)
-    assert "take the model's hand mean off" in look("right", right, given=with_mean).doubts()[0]
+    assert "subtract the model's hand mean" in look("right", right, given=with_mean).warnings()[0]
     unknown = look("right", right, np.full((21, 2), np.nan))
-    assert unknown.doubts() == [] and np.isnan(unknown.keypoint_px)
+    assert unknown.warnings() == [] and np.isnan(unknown.keypoint_px)

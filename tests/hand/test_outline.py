@@ -10,11 +10,12 @@ import torch
 
 from holdprep.geometry.blocks import BlockFactor
 from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
 from holdprep.hand.joints import WRIST_RING
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
-from holdprep.hand.outline import MaskEdge, Outlines, arm_pixels, vertex_normals
+from holdprep.hand.outline import MaskEdge, Outlines, arm_pixels
 from holdprep.hand.priors import Smoothness
 from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets

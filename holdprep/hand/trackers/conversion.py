@@ -11,6 +11,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.conventions import mesh_joints
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.mirror import mirrored
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.targets import LENGTH_RANGE_M, lengths_m, palm_errors_m
@@ -23,18 +24,11 @@ TO_OPENCV = np.array([1.0, -1.0, -1.0])  # from OpenGL's axes: y up, z back
 MAX_PALM_ERROR = 0.35  # of the palm's radius; shapes differ by 0.15, mirror images by 0.7, other orders of vertices by more
 
 
-def place_rows(rows: np.ndarray, at: np.ndarray, frames: int) -> np.ndarray:
-    """Rows put at their frames, NaN elsewhere."""
-    out = np.full((frames, *rows.shape[1:]), np.nan)
-    out[at] = rows
-    return out
-
-
 def rows_by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Rows in the order of `names`; NaN where a name has none."""
     row_of = {stem: i for i, stem in enumerate(stems)}
     at = [t for t, name in enumerate(names) if name in row_of]
-    return place_rows(rows[[row_of[names[t]] for t in at]], np.array(at, int), len(names))
+    return scatter_to_frames(rows[[row_of[names[t]] for t in at]], np.array(at, int), len(names))
 
 
 def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -116,11 +110,11 @@ def collect_tracks(
     for side in (s for s in SIDES if any(of == s for of, _ in best)):
         own = [hand for (of, _), hand in best.items() if of == side]
         at = np.array([h.frame for h in own])
-        vertices[side] = place_rows(np.stack([h.vertices_m for h in own]), at, len(names))
+        vertices[side] = scatter_to_frames(np.stack([h.vertices_m for h in own]), at, len(names))
         seen = [project(mesh_joints(models[side], h.vertices_m), K) if h.j2d_px is None else h.j2d_px for h in own]
-        j2d[side] = place_rows(np.stack(seen), at, len(names))
+        j2d[side] = scatter_to_frames(np.stack(seen), at, len(names))
         with_params = [h.params for h in own if h.params is not None]
         if len(with_params) == len(own):
             rows = {k: torch.cat([getattr(p, k) for p in with_params]).numpy() for k in PARAM_SHAPES}
-            params[side] = ManoParams(**{k: torch.as_tensor(place_rows(rows[k], at, len(names))) for k in PARAM_SHAPES})
+            params[side] = ManoParams(**{k: torch.as_tensor(scatter_to_frames(rows[k], at, len(names))) for k in PARAM_SHAPES})
     return VertexTrack(vertices, j2d, K, tuple(names), (*notes, *dropped), params=params)

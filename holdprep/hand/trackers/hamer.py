@@ -13,6 +13,7 @@ from torch import Tensor
 
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
@@ -53,10 +54,10 @@ def track(
         hand, mesh, note = conversion.to_side(as_right, side, models)
         notes += note
         at = np.array([todo[i].frame for i in rows])
-        vertices[side], joints[side] = (conversion.place_rows(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
+        vertices[side], joints[side] = (scatter_to_frames(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
         params[side] = ManoParams(
-            *(torch.as_tensor(conversion.place_rows(getattr(hand, k).numpy(), at, len(names))) for k in conversion.PARAM_SHAPES)
+            *(torch.as_tensor(scatter_to_frames(getattr(hand, k).numpy(), at, len(names))) for k in conversion.PARAM_SHAPES)
         )
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.joints import MANO21_TIP_VERTICES, OPENPOSE_FROM_MANO21, to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.trackers import crops
@@ -147,8 +148,7 @@ def _raw(side: Side, squares: np.ndarray, frames: list[int], vertices_m: np.ndar
     if side == "left":
         vertices_m = vertices_m * FLIP
         j2d_px = np.stack([CROP_PX - j2d_px[..., 0], j2d_px[..., 1]], axis=-1)
-    v3d_ra, j2d_crop = np.full((len(squares), 778, 3), np.nan), np.full((len(squares), 21, 2), np.nan)
-    v3d_ra[frames], j2d_crop[frames] = vertices_m, j2d_px
+    v3d_ra, j2d_crop = (scatter_to_frames(x, np.array(frames, int), len(squares)) for x in (vertices_m, j2d_px))
     return Raw(v3d_ra, j2d_crop, squares)
 
 

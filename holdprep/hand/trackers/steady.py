@@ -3,13 +3,12 @@
 import numpy as np
 from scipy.linalg import solveh_banded
 
+from holdprep.geometry.noise import second_difference_variances
+
 ROUNDS = 4  # of reweighting
 NU = 4.0  # of Student's t, by which sudden motion is distinguished from noise
-NORMAL_MAD = 0.6745  # median of |x| for a normal x of standard deviation 1
-CLIP = 3.0  # standard deviations beyond which a second difference is an outlier of the variances
-STILL = 0.1  # accelerations are not taken to be smaller than this share of the noise
-LEAST = 12  # pairs of second differences that are needed to distinguish noise from motion
-GONE = 1e-12  # weight of a frame without a measurement
+MIN_MOTION = 0.1  # lower bound of the accelerations' standard deviation, as a fraction of the noise's
+MISSING_WEIGHT = 1e-12  # of a frame without a measurement
 
 
 def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
@@ -26,22 +25,19 @@ def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
         noise, motion = _variances(points[:, joint])
         if noise > 0:
             relative = np.where(own, trust[:, joint], 1.0) ** 2 / np.mean(trust[own, joint] ** 2)
-            weight = np.where(own, 1 / (noise * relative), GONE)
+            weight = np.where(own, 1 / (noise * relative), MISSING_WEIGHT)
             out[own, joint] = _smooth_one(np.nan_to_num(points[:, joint]), weight, motion)[own]
     return out
 
 
 def _variances(path: np.ndarray) -> tuple[float, float]:
     """Of the noise and of the motion's second differences, for a path (T, C) with gaps; (0, 0) where there are too few."""
-    bends = np.diff(path, 2, axis=0)
-    whole = bends[np.isfinite(bends).all(axis=1)]
-    if np.isfinite(bends[1:] * bends[:-1]).all(axis=1).sum() < LEAST:
+    estimate = second_difference_variances(np.diff(path, 2, axis=0), clip_axes=None)
+    if estimate is None:
         return 0.0, 0.0
-    limit = CLIP * np.median(np.abs(whole)) / NORMAL_MAD
-    bends = np.clip(bends, -limit, limit)
-    total, alternating = float(np.nanmean(bends**2)), float(np.nanmean(bends[1:] * bends[:-1]))
-    noise = float(np.clip(-alternating / 4, 0, total / 6))
-    return noise, max(total - 6 * noise, STILL**2 * noise)
+    noise, total = (float(x) for x in estimate)
+    noise = min(noise, total / 6)
+    return noise, max(total - 6 * noise, MIN_MOTION**2 * noise)
 
 
 def _smooth_one(y: np.ndarray, weight: np.ndarray, motion: float) -> np.ndarray:
