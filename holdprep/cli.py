@@ -182,7 +182,7 @@ def _check_hand_model(config: Config, settings: memory.Settings) -> None:
     path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
     if is_kept and path is not None and not path.exists():
         raise ConfigError(
-            f"the hands of {config.seq} were made with the model in {path}, which is not there: set hand_model.path=<folder>, or "
+            f"the hands of {config.seq} were made with the model in {path}, which does not exist: set hand_model.path=<folder>, or "
             "hand_model.path=null to make them anew with the stand-in"
         )
     mano_dir = os.environ.get("MANO_DIR")
@@ -246,8 +246,8 @@ def check_objective(cfg: Config, names: Sequence[str]) -> None:
 
 
 def objective(cfg: Config, metrics: Mapping[str, Mapping[str, Any]]) -> float:
-    """The number that a sweeper gets; NaN where none was asked for and the usual one is not reported. Raises ConfigError where the one
-    asked for is not reported, or is no number."""
+    """The number that a sweeper gets; NaN where none was requested and the usual one is not reported. Raises ConfigError where the one
+    requested is not reported, or is no number."""
     stage, name = _split(cfg.objective or DEFAULT_OBJECTIVE, list(metrics)) or ("", "")
     value = metrics.get(stage, {}).get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -180,7 +180,7 @@ def prepare(problem: Problem, weights: Weights) -> Problem:
     seen = int((obj_weight > 0).sum())
     if seen == 0 or len(points) < 4:
         counts = f"{seen} of {frames} frames registered, {len(points)} points (at least 4)"
-        raise HoldprepError(f"alignment has no object: {counts}: look at object_pose")
+        raise HoldprepError(f"alignment has no object: {counts}: check object_pose")
     depth = (T_cam_obj[:, 2, :3] @ points.median(dim=0).values + T_cam_obj[:, 2, 3])[obj_weight > 0]
     behind = int((depth <= 0).sum())
     if behind:
@@ -205,7 +205,7 @@ def _prepare_hand(side: Side, hand: HandObservation, frames: int) -> HandObserva
     enough = (weight > 0).sum(dim=1) >= 4
     weight = weight * enough[:, None]
     if not bool(enough.any()):
-        raise HoldprepError(f"none of {frames} frames shows 4 keypoints of the {side} hand with weight > 0: look at hand_pose's overlays")
+        raise HoldprepError(f"none of {frames} frames shows 4 keypoints of the {side} hand with weight > 0: check hand_pose's overlays")
     contact = None if hand.contact is None else _finite(f"{side} contact", hand.contact, (frames,)) > 0
     j2d_px = torch.nan_to_num(j2d_px, posinf=0.0, neginf=0.0)
     return replace(hand, model=hand.model.to(torch.float64), params=params, j2d_px=j2d_px, weight=weight, contact=contact)

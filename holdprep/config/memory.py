@@ -126,7 +126,7 @@ def expanded(argument: str) -> list[str]:
         return [argument]
     path = Path(value)
     if not path.is_file():
-        raise ConfigError(f"weights={path} is not there: give a file of weights, or one of conf/weights/")
+        raise ConfigError(f"weights={path} does not exist: give a file of weights, or one of conf/weights/")
     return [override for _, override in _flat({group: _read(path)}, {})]
 
 

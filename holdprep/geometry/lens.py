@@ -17,7 +17,7 @@ class Lens:
     image_size: tuple[int, int]
 
     def corner_shift_px(self) -> float:
-        """How far the lens moves the corner of the picture that it moves most."""
+        """How far the lens moves the corner of the image that it moves most."""
         width, height = self.image_size
         corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
         rays = np.concatenate([corners, np.ones((4, 1))], axis=1) @ np.linalg.inv(self.K).T

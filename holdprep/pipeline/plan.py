@@ -41,7 +41,7 @@ def plan(stages: Iterable[Stage], cfg: Config, seq: Sequence_, named: Iterable[s
 
 def _step(stage: Stage, cfg: Config, seq: Sequence_, remade: dict[str, str], named: Iterable[str]) -> Step:
     if stage.on_request:
-        return Step(stage, State("missing", "asked for"), "run", "asked for")
+        return Step(stage, State("missing", "requested"), "run", "requested")
     state = state_of(stage, cfg, seq)
     again = state.kind != "missing" and not stage.reports
     if state.kind == "running":

@@ -1,4 +1,4 @@
-"""A run: every stage asked for, in order, as far as it has to; its record, its gates, and what is left of it when it ends early."""
+"""A run: every stage requested, in order, as far as it has to; its record, its gates, and what is left of it when it ends early."""
 
 import json
 import logging
@@ -249,7 +249,7 @@ def _check_needs(stage: Stage, graph: list[Stage], seq: Sequence) -> None:
         if not seq.has(artefact):
             earlier = maker.get(artefact, "create").replace("align.", "align mode=")
             raise MissingArtefact(
-                f"stage {stage.name} needs {seq.path(artefact)}, which is not there: run stage={earlier} seq={seq.name} first"
+                f"stage {stage.name} needs {seq.path(artefact)}, which does not exist: run stage={earlier} seq={seq.name} first"
             )
 
 

@@ -57,7 +57,7 @@ class Context:
         log.warning("%-12s %s", self.stage, text)
 
     def training(self) -> "Training":
-        """How the stage's optimisations are run: on the device asked for, by `trainer` and `callbacks`, logged by the run's loggers."""
+        """How the stage's optimisations are run: on the device requested, by `trainer` and `callbacks`, logged by the run's loggers."""
         from holdprep.optimisation import StopWhenFlat, Training, checkpoints
 
         options, node = self.cfg.trainer.model_dump(), self.cfg.callbacks
@@ -90,7 +90,7 @@ class Stage:
 
     `settings(cfg)` are the values that change its outputs, nested as the configuration is. `remembers` are the keys (or groups, or nodes)
     that stay with the sequence once given. `measure` computes the numbers of `run` from the outputs of others. `prepare` is what the
-    user does before it is known whether the stage must run (clicks, where they are asked for), `inspect` what is shown after it.
+    user does before it is known whether the stage must run (clicks, where they are requested), `inspect` what is shown after it.
     `importer` is the override that reads what another tool made in the stage's place.
     `reports` marks a stage that reads what all others recorded: it runs whenever that has changed, after a failure too; `on_request` one
     that is no part of `stage=all` and always runs.

@@ -38,7 +38,7 @@ def rows(told: list[str]) -> Iterator[Row]:
     cfg = configured.cfg
     seq = SequenceFolder(cfg.data_root, cfg.seq)
     if not seq.root.is_dir() and cfg.video is None and cfg.source.name == "video":
-        raise HoldprepError(f"{seq.root} is not there: run stage=all seq={cfg.seq} video=<file> first")
+        raise HoldprepError(f"{seq.root} does not exist: run stage=all seq={cfg.seq} video=<file> first")
     records.load_hashes(seq)
     steps = plan(stages.select(cfg), cfg, seq, configured.settings.named)
     told_of = [

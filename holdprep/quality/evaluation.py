@@ -139,7 +139,7 @@ def _keep(metrics: dict[str, float], curves: Curves, name: str, curve: np.ndarra
 
 
 def _camera(estimate: Estimate, truth: GroundTruth) -> dict[str, float]:
-    """focal_error_pct: signed, of fx in units of the picture's width where both sizes are known."""
+    """focal_error_pct: signed, of fx in units of the image's width where both sizes are known."""
     if estimate.K is None:
         return {}
     ratio = estimate.K[0, 0] / truth.K[0, 0]

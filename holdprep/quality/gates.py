@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
     # an object that reaches the border is cut off: its centre and its silhouette are then wrong
     Rule(
         "segment", "object.border_leak_pct", "%", "at most", 1, 25,
-        "keep the whole object in the picture, or widen create.crop; if it is in it, its mask leaks",
+        "keep the whole object in the image, or widen create.crop; if it is in it, its mask leaks",
     ),
     # an arm crosses 5-15 % of the border; a background leak takes most of it
     Rule(
@@ -196,13 +196,13 @@ RULES: tuple[Rule, ...] = (
     # 0.75. The bounds are a guess
     *(Rule(
         stage, "mask_iou", "", "at least", 0.75, 0.6,
-        "the posed hand does not fill its mask: look at the overlays; end the mask at the wrist; check the hand's side and the focal length",
+        "the posed hand does not fill its mask: check the overlays; end the mask at the wrist; check the hand's side and the focal length",
     ) for stage in ("register", "align")),
     # share of the mask's own edge within 2.5 % of the hand's size of the silhouette's edge; a hand that is shifted keeps what lies along the
     # shift. The bounds are a guess
     *(Rule(
         stage, "outline_explained_pct", "%", "at least", 60, 35,
-        "hand and mask have other outlines: look at the overlays; correct the masks (segmenter.fix=true), try another tracker (hand=import)",
+        "hand and mask have other outlines: check the overlays; correct the masks (segmenter.fix=true), try another tracker (hand=import)",
     ) for stage in ("register", "align")),
     # independent noise from frame to frame. A guess: 3 px are a sixth of a fingertip of 20 px, which the trainer then cannot resolve. The RMS of
     # the 11-frame high-pass (jitter_px) has no bounds: fast motion passes it as well
@@ -257,7 +257,7 @@ RULES: tuple[Rule, ...] = (
     # an opaque body projects into its own outline: what lies outside is background, or the pose is wrong
     Rule(
         "object_pose", "cloud_outside_pct", "%", "at most", 5, 30,
-        "the cloud leaves the masks: look at the overlay; correct the masks, or raise object_pose.erode_px",
+        "the cloud leaves the masks: check the overlay; correct the masks, or raise object_pose.erode_px",
     ),
     # half the mask bare means one face only, or a cloud squeezed flat
     Rule(
@@ -287,7 +287,7 @@ RULES: tuple[Rule, ...] = (
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it the optimiser itself counts a point as an outlier
     Rule(
         "align", "reprojection_px", "px", "at most", 10, 25,
-        "hand and picture disagree: look at the overlays; check the hand's side and the focal length",
+        "hand and picture disagree: check the overlays; check the hand's side and the focal length",
     ),
     # the target is the object's own SfM projection, zero on the SfM trajectory: pixels of error are drift away from it
     Rule(

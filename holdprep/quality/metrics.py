@@ -8,13 +8,13 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 JUMP_FACTOR = 1.5  # a mask whose area leaves [median / 1.5, median * 1.5] has lost a part or leaked into something
-CONTOUR_SHARE = 0.008  # of the picture's diagonal: DAVIS' tolerance
+CONTOUR_SHARE = 0.008  # of the image's diagonal: DAVIS' tolerance
 JUMP_WINDOW = 9  # frames of the running median: an error of up to four frames in a row stands out against it
 
 
 @dataclass(frozen=True)
 class MaskCurves:
-    """Per frame of one entity's masks: `area_px` (T,), `border_pct` (T,) share of the picture's border that is covered, `is_jump` (T,)."""
+    """Per frame of one entity's masks: `area_px` (T,), `border_pct` (T,) share of the image's border that is covered, `is_jump` (T,)."""
 
     area_px: np.ndarray
     border_pct: np.ndarray
@@ -110,7 +110,7 @@ def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
 
 
 def contour_f(mask: np.ndarray, true: np.ndarray) -> float:
-    """F of two masks' contours (H, W): the harmonic mean of the shares of either within 0.8 % of the picture's diagonal of the other.
+    """F of two masks' contours (H, W): the harmonic mean of the shares of either within 0.8 % of the image's diagonal of the other.
 
     Perazzi et al., A benchmark dataset and evaluation methodology for video object segmentation (DAVIS), CVPR 2016. 1 where both are empty,
     0 where one is.
@@ -127,7 +127,7 @@ def contour_f(mask: np.ndarray, true: np.ndarray) -> float:
 
 
 def _contour(mask: np.ndarray) -> np.ndarray:
-    """(H, W) 0/1: pixels of the mask beside one that is not, the picture's border aside."""
+    """(H, W) 0/1: pixels of the mask beside one that is not, the image's border aside."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     return (mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)).astype(np.uint8)
 

@@ -15,7 +15,7 @@ REASONS: dict[str, str] = {  # in the order of what to look at first
     "flicker": "flickers",
 }
 EMPTY_SHARE = 0.25  # an entity that leaves the picture gets small first: one that vanishes from over a quarter of its usual area is lost
-BORDER_STEP_PCT = 5.0  # of the picture's border, above the clip's median: more than an arm's width
+BORDER_STEP_PCT = 5.0  # of the image's border, above the clip's median: more than an arm's width
 OVERLAP_PCT = 10.0  # of the smaller mask; a few pixels are rounding between two tools' masks
 FLICKER_IOU = 0.6  # with the frame before, moved along; true masks of quick and thin things stay above 0.65
 FLOW_SIDE = 320  # px: motion is measured on pictures of this size

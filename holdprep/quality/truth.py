@@ -120,7 +120,7 @@ def _hand(arrays: Mapping[str, np.ndarray], side: Side) -> HandTruth:
 
 def _entry(data: Any, key: str, path: Path) -> Any:
     if not isinstance(data, Mapping) or key not in data:
-        raise HoldprepError(f"{path} has no {key!r}: is it a ground truth file of the kind that was asked for?")
+        raise HoldprepError(f"{path} has no {key!r}: is it a ground truth file of the kind that was requested?")
     return data[key]
 
 
@@ -184,7 +184,7 @@ def _ycb_mesh(ycb: Path, objects: set[str], folder: Path) -> tuple[np.ndarray, n
     name = objects.pop()
     file = next((f for sub in ("", "models") if (f := ycb / sub / name / "textured_simple.obj").is_file()), None)
     if file is None:
-        raise HoldprepError(f"{ycb / name / 'textured_simple.obj'} is not there: give the folder of the YCB-Video 3D models")
+        raise HoldprepError(f"{ycb / name / 'textured_simple.obj'} does not exist: give the folder of the YCB-Video 3D models")
     mesh = trimesh.load_mesh(file, process=False)
     return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
 
@@ -197,7 +197,7 @@ def read_arctic(
     `view` 0 is the egocentric camera without its distortion, 1..8 the fixed ones; `image_size` is that of the view's pictures. Frame i
     is picture number i + `first` (the subject's `ioi_offset` in the data set's misc.json), named with five digits as there.
     Camera and extrinsics are not in the file: K is solved from points and their projections, the camera's place from points in both
-    frames; both are exact. Hands and objects that the file marks as outside the picture are NaN.
+    frames; both are exact. Hands and objects that the file marks as outside the image are NaN.
     `T_cam_obj` is that of the object's base. The mesh is there if the file was made with --export_verts: base and lid, or the base
     alone where the lid opens by more than 5 degrees. With `models` (MANO's own), meshes of hands are made where the file has none.
     Raises HoldprepError where a key is missing, the view does not exist or a model is not the one that the joints were made with.

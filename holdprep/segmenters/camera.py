@@ -31,7 +31,7 @@ def homographies(grey: Callable[[int], np.ndarray], labels: list[np.ndarray], re
 
 
 def _corners(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Corners (N, 2) of the background, spread over the picture."""
+    """Corners (N, 2) of the background, spread over the image."""
     free = cv2.erode((labels == 0).astype(np.uint8) * 255, np.ones((CLEARANCE_PX, CLEARANCE_PX), np.uint8))
     found = []
     for rows in np.array_split(np.arange(grey.shape[0]), PARTS):

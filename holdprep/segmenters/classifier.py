@@ -112,7 +112,7 @@ def classify(
 
 
 def smooth_in_edges(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Probabilities smoothed within the edges of the picture `guide`, normalised."""
+    """Probabilities smoothed within the edges of the image `guide`, normalised."""
     smoother = cv2.ximgproc.createFastGlobalSmootherFilter(guide, SMOOTH_LAMBDA, SMOOTH_SIGMA)
     planes = [smoother.filter(np.ascontiguousarray(probability[..., k])) for k in range(probability.shape[2])]
     smooth = np.clip(np.stack(planes, axis=-1), 1e-4, None)

@@ -18,7 +18,7 @@ CORE_PX, SETTLED = 13, 0.99  # a prompt's outline may be off by half of that man
 def key_frame_labels(
     clip: Clip, t: int, label_set: LabelSet, prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
 ) -> np.ndarray:
-    """A key frame's labels: outlines painted (the object over the hands unless the prompts order them otherwise), edges moved to those of the picture.
+    """A key frame's labels: outlines painted (the object over the hands unless the prompts order them otherwise), edges moved to those of the image.
 
     `prior` labels hold for entities without a prompt, and are what clicks alone correct.
     """
@@ -49,7 +49,7 @@ def key_frame_labels(
 def _refine_edges(
     clip: Clip, t: int, labels: np.ndarray, label_set: LabelSet, prompts: Mapping[int, EntityPrompt], scale: float
 ) -> np.ndarray:
-    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture shows.
+    """Labels whose edges are moved to those of the image; clicks of `prompts` (by label) hold whatever the picture shows.
 
     Between skin and skin the picture has no edge: there the drawn line stays.
     """

@@ -44,7 +44,7 @@ class Segmenter(BackendOption, Protocol):
     """An option of `segmenter`, as stage segment uses it."""
 
     def segment(self, task: Task) -> SegmentedMasks:
-        """The masks of every frame; entities that nobody asked for are left out afterwards."""
+        """The masks of every frame; entities that nobody requested are left out afterwards."""
 
     def clicked(self) -> "ClickedSegmenter | None":
         """The node itself where a person's prompts guide it, for which the click page can be opened; else None."""
@@ -112,7 +112,7 @@ class ClickedSegmenter(SegmenterNode):
         path = self.prompts_path(task.seq)
         if not path.is_file():
             raise HoldprepError(
-                f"{path} is not there: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
+                f"{path} does not exist: click with segmenter.ui=true, write it (README, 'Clicks'), or segmenter=import with a tool's masks"
             )
         prompts = read_indexed_prompts(path, task.seq.frame_names(), task.seq.image_size())
         masks = self.load(task.device).propagate(task.seq.images(), prompts, progress=partial(tqdm, disable=None))

@@ -157,7 +157,7 @@ def _shows(prompt: EntityPrompt | None) -> bool:
 
 
 def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str) -> None:
-    """Clicks lie in the picture; outlines may pass its border a little, as a hand-drawn line does."""
+    """Clicks lie in the image; outlines may pass its border a little, as a hand-drawn line does."""
     box = [] if prompt.box is None else [np.reshape(prompt.box, (2, 2))]
     clicks = [points for points in (prompt.positive, prompt.negative) if points is not None]
     for points, margin in [(p, 0.05) for p in (*prompt.polygons, *box)] + [(p, 0.0) for p in clicks]:
@@ -165,7 +165,7 @@ def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str)
         if beyond.any():
             x, y = points[beyond.any(axis=1)][0]
             raise HoldprepError(
-                f"{where}: ({x:.0f}, {y:.0f}) lies outside the picture of {image_size[0]} x {image_size[1]} pixels: correct it, or image_size"
+                f"{where}: ({x:.0f}, {y:.0f}) lies outside the image of {image_size[0]} x {image_size[1]} pixels: correct it, or image_size"
             )
 
 

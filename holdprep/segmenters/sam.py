@@ -2,7 +2,7 @@
 
 Pictures are prepared here, because the processors of `transformers` need torchvision. Only the last few frames' memories are kept,
 so that a clip's length costs no more than its low-resolution masks. Every entity has a session of its own, as each has key frames
-of its own; all share the picture's features, which are most of the work.
+of its own; all share the image's features, which are most of the work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +216,7 @@ class _Track:
         return share * known[0] + (1 - share) * known[1]
 
     def _ask(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> torch.Tensor:
-        """Logits (h, w) float16 on the CPU; `shared` carries the picture's features from one entity to the next."""
+        """Logits (h, w) float16 on the CPU; `shared` carries the image's features from one entity to the next."""
         self.session.cache._vision_features = shared
         found = self.predictor.model(self.session, frame_idx=t, frame=pixels, reverse=reverse)
         self.session.processed_frames.clear()

@@ -122,7 +122,7 @@ REPORT = Stage(
     reports=True,
 )
 GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
-# asked for by name: few sequences have ground truth
+# requested by name: few sequences have ground truth
 EVALUATE = Stage("evaluate", deferred("holdprep.stages.evaluate", "run"), needs=("images",), on_request=True)
 
 

@@ -97,7 +97,7 @@ def _read(ctx: Context) -> Result:
             shutil.copyfile(path, temporary)
     read = len(times) if is_folder else len(times) * stride
     if not is_folder and cfg.end is None and info.frame_count - (cfg.start + read) > max(stride, 0.02 * info.frame_count):
-        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is cut short or damaged")
+        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is truncated or damaged")
     content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
     if is_folder:
         content["focal_px"] = video.focal_px(files[0], cfg.crop, size)

@@ -31,7 +31,7 @@ def run(ctx: Context) -> Result:
 
 
 def truth_path(cfg: Config, seq: Sequence) -> Path:
-    """The ground truth asked for, or the synthetic sequence's own."""
+    """The ground truth requested, or the synthetic sequence's own."""
     return cfg.evaluate.truth or seq.path("truth")
 
 

@@ -13,7 +13,7 @@ from holdprep.viz.hand_check import hand_panels
 
 
 def inspect(ctx: Context) -> None:
-    """Look at what is in v3d.npy and j2d.full.npy, whoever wrote them. Raises HoldprepError where the hand asked for is in no frame."""
+    """Look at what is in v3d.npy and j2d.full.npy, whoever wrote them. Raises HoldprepError where the hand requested is in no frame."""
     if not ctx.cfg.hand.check:
         return
     names = ctx.seq.frame_names()

@@ -19,7 +19,7 @@ from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
 
 def measure(ctx: Context) -> Result:
-    """Of v3d.npy, whoever made it. Raises HoldprepError where it holds no hand that is asked for."""
+    """Of v3d.npy, whoever made it. Raises HoldprepError where it holds no hand that is requested."""
     track = trackfile.read(ctx.seq.path("v3d").parent, ctx.seq.frame_names())
     found = {s: track.found(s) for s in ctx.cfg.hands.sides if s in track.vertices_m}
     if not found:

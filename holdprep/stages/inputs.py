@@ -48,7 +48,7 @@ def segment_outputs(cfg: Config) -> tuple[str, ...]:
 
 
 def segment_settings(cfg: Config) -> Values:
-    """The segmenter's own values, the hands asked for, and the seed where masks depend on it."""
+    """The segmenter's own values, the hands requested, and the seed where masks depend on it."""
     found = {"segmenter": cfg.segmenter.settings(), "hands": {"which": cfg.hands.which}}
     return found | _seed(cfg, cfg.segmenter)
 
@@ -69,7 +69,7 @@ def hand_pose_outputs(cfg: Config) -> tuple[str, ...]:
 
 
 def hand_pose_settings(cfg: Config) -> Values:
-    """The tracker's own values, the hands asked for, and the hand's length and the seed where the track depends on them."""
+    """The tracker's own values, the hands requested, and the hand's length and the seed where the track depends on them."""
     hands = {"which": cfg.hands.which} | ({"length_mm": cfg.hands.length_mm} if cfg.hand.uses_length else {})
     return {"hand": cfg.hand.settings(), "hands": hands} | _seed(cfg, cfg.hand)
 
@@ -100,7 +100,7 @@ def build_settings(cfg: Config) -> Values:
 
 
 def build_outputs(cfg: Config) -> tuple[str, ...]:
-    """The packed build, where it is asked for."""
+    """The packed build, where it is requested."""
     return ("zip",) if cfg.build.zip else ()
 
 

@@ -50,7 +50,7 @@ def run(ctx: Context) -> Result:
     lens = _lens(ctx, found)
     if lens is not None and cfg.undistort:
         result.notes.append(
-            f"the lens moves the picture's corner by {lens.corner_shift_px():.1f} px: from here on pictures, masks and keypoints are "
+            f"the lens moves the image's corner by {lens.corner_shift_px():.1f} px: from here on pictures, masks and keypoints are "
             "undistorted (object_pose.undistort=false leaves them)"
         )
         found = undistort(found, lens)

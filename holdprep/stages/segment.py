@@ -21,7 +21,7 @@ from holdprep.ui.server import ClickServer
 
 
 def click(ctx: Context) -> None:
-    """Before the stage, where it is asked for: the page that makes prompts.yaml, until the user is done with it."""
+    """Before the stage, where it is requested: the page that makes prompts.yaml, until the user is done with it."""
     node = ctx.cfg.segmenter.clicked()
     if node is None or not (node.ui or node.fix):
         return
@@ -103,7 +103,7 @@ def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str
 
 
 def _require(ctx: Context, masks: Masks, wanted: tuple[str, ...]) -> None:
-    """The object and every hand asked for (auto: one at least) have masks in some frame."""
+    """The object and every hand requested (auto: one at least) have masks in some frame."""
     seen = [entity for entity, m in masks.items() if m.any()]
     needed = wanted if ctx.cfg.hands.which != "auto" else ("object", *(("right",) if {"right", "left"}.isdisjoint(seen) else ()))
     lacking = [entity for entity in needed if entity not in seen]

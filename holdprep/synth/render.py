@@ -1,6 +1,6 @@
 """A rasteriser with shadows on OpenGL (moderngl, EGL; Mesa's software driver will do): pictures, depth and who is seen at each pixel.
 
-Cameras are the project's: K, OpenCV axes, pixel centres at whole numbers; row 0 of every array is the picture's top.
+Cameras are the project's: K, OpenCV axes, pixel centres at whole numbers; row 0 of every array is the image's top.
 """
 
 from collections.abc import Mapping, Sequence
@@ -233,7 +233,7 @@ class Renderer:
 
 
 def projection_matrix(K: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(4, 4) clip coordinates of camera-frame points, without OpenGL's flip: the first row that is read back is the picture's top.
+    """(4, 4) clip coordinates of camera-frame points, without OpenGL's flip: the first row that is read back is the image's top.
 
     Window coordinates put pixel centres at halves, hence the 0.5.
     """

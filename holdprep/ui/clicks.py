@@ -59,7 +59,7 @@ class ClickSession:
     def edit(self, t: int, entity: str, action: Action, at: Sequence[float] = ()) -> None:
         """A click (x, y), a box (x1, y1, x2, y2), `absent` or `clear` for an entity on frame `t`; its masks follow at once.
 
-        Raises HoldprepError for what is outside the picture or names nothing.
+        Raises HoldprepError for what is outside the image or names nothing.
         """
         if entity not in ENTITIES or not 0 <= t < len(self.images):
             raise HoldprepError(f"there is no entity {entity} or no frame {t}")
@@ -90,7 +90,7 @@ class ClickSession:
         return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
 
     def overlay(self, t: int) -> bytes:
-        """The masks of frame `t` as a PNG to lay over the picture: tinted, with opaque outlines."""
+        """The masks of frame `t` as a PNG to lay over the image: tinted, with opaque outlines."""
         labels = self.labels(t)
         picture = np.zeros((*self._size, 4), np.uint8)
         for k, entity in enumerate(ENTITIES, start=1):
@@ -143,7 +143,7 @@ class ClickSession:
         height, width = self._size
         inside = np.clip(np.reshape(at, (-1, 2)), 0, [width - 1, height - 1])
         if np.abs(inside - np.reshape(at, (-1, 2))).max() > 0.05 * max(width, height):
-            raise HoldprepError(f"({at[0]:.0f}, {at[1]:.0f}) lies outside the picture of {width} x {height} pixels")
+            raise HoldprepError(f"({at[0]:.0f}, {at[1]:.0f}) lies outside the image of {width} x {height} pixels")
         if action == "box":
             (x1, y1), (x2, y2) = inside.min(axis=0).tolist(), inside.max(axis=0).tolist()
             if min(x2 - x1, y2 - y1) < 3:

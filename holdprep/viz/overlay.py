@@ -110,7 +110,7 @@ def draw_hands(
 
 
 def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
-    """Points (N, 3) of each entity seen from the side: depth runs to the right, the picture's up is up. Depth errors show here."""
+    """Points (N, 3) of each entity seen from the side: depth runs to the right, the image's up is up. Depth errors show here."""
     out = np.full((size, size, 3), 250, np.uint8)
     everything = np.concatenate([p[np.isfinite(p).all(axis=1)] for p in parts.values()])
     if not len(everything):

@@ -71,7 +71,7 @@ def test_each_wrong_convention_is_told():
         "looks like a left one": look("right", right * [-1, 1, 1]),
         "is its unit the metre": look("right", 1e3 * right),
         "behind the camera": look("right", right * [1, -1, -1]),
-        "far outside the picture": look("right", right + np.array([2.0, 0, 0])),
+        "far outside the image": look("right", right + np.array([2.0, 0, 0])),
         "another joint order": look("right", right, project(mesh_joints(MODELS["right"], right), K)[list(OPENPOSE_FROM_MANO21)]),
     }
     for text, found in wrong.items():

@@ -114,7 +114,7 @@ def test_a_file_without_our_mark_is_mano_and_pose_correctives_count(tmp_path: Pa
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path):
-    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl is not there"):
+    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl does not exist"):
         load_hand_model("left", tmp_path)
     (tmp_path / "MANO_LEFT.pkl").write_bytes(pickle.dumps({"v_template": np.zeros((10, 3))}))
     with pytest.raises(HoldprepError, match=r"v_template has shape \(10, 3\)"):
@@ -127,5 +127,5 @@ def test_one_sides_file_stands_for_its_folder(tmp_path: Path):
     left = load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")
     assert torch.equal(left.v_template, load_hand_model("left", tmp_path).v_template)
     (tmp_path / "MANO_LEFT.pkl").unlink()
-    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl is not there"):
+    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl does not exist"):
         load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")

@@ -134,7 +134,7 @@ def test_an_object_before_the_hand_leaves_it_and_a_hand_beside_an_object_reaches
 
 
 def forearm(mask: np.ndarray, px: np.ndarray) -> np.ndarray:
-    """(H, W) bool: a limb of the wrist's breadth that leaves the wrist away from the hand, up to the picture's border."""
+    """(H, W) bool: a limb of the wrist's breadth that leaves the wrist away from the hand, up to the image's border."""
     ring = px[list(WRIST_RING)]
     wrist, away = ring.mean(axis=0), ring.mean(axis=0) - px.mean(axis=0)
     away /= np.linalg.norm(away)

@@ -173,17 +173,17 @@ def test_another_models_checkpoint_is_told_by_name_with_its_first_tensor(tmp_pat
 
 
 def test_missing_cut_and_empty_files_say_what_to_do(tmp_path: Path):
-    assert "is not there: get hamer_demo_data.tar.gz" in refused(tmp_path / "nothing" / "hamer.ckpt")
+    assert "does not exist: get hamer_demo_data.tar.gz" in refused(tmp_path / "nothing" / "hamer.ckpt")
     path = write_hamer_checkpoint(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "could not be read: it is cut short at" in refused(path)
+    assert "could not be read: it is truncated at" in refused(path)
     path.write_text("<!DOCTYPE html><html>Quota exceeded</html>")
     assert "hamer.ckpt is no checkpoint, it begins with b'<!DOCTYPE html><': a web page saved in its place?" in refused(path)
     torch.save({"epoch": 3, "global_step": 7}, path)
     assert "holds no weights, only epoch, global_step" in refused(path)
     (tmp_path / "model_config.yaml").unlink()
-    assert "model_config.yaml is not there" in refused(path)
+    assert "model_config.yaml does not exist" in refused(path)
 
 
 def test_settings_of_another_network_are_refused_by_key(tmp_path: Path):

@@ -72,5 +72,5 @@ def test_keypoints_are_lifted_with_their_confidence(tmp_path: Path, processed: P
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path, processed: Path):
-    with pytest.raises(HoldprepError, match=r"nowhere is not there: hand\.folder is where the tracker's files are"):
+    with pytest.raises(HoldprepError, match=r"nowhere does not exist: hand\.folder is where the tracker's files are"):
         take(tmp_path, f"hand.folder={tmp_path / 'nowhere'}")

@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
         np.savez(tmp_path / "hands.npz", **{k.replace("_", "."): v for k, v in arrays.items()})
         return tmp_path / "hands.npz"
 
-    assert "keypoints are not pixels of the picture of 640 x 480: they lie within 2 px" in refused(npz(j2d_right=px / 640))
+    assert "keypoints are not pixels of the image of 640 x 480: they lie within 2 px" in refused(npz(j2d_right=px / 640))
     assert "3 of 3 hands are outside" in refused(npz(j2d_right=px + 2000))
     assert "j2d.right has shape (2, 21, 2) for 3 frames" in refused(npz(j2d_right=px[:2]))
     assert "j2d has shape (20, 2), 21 keypoints" in refused(npz(j2d_right=px[:, :20]))

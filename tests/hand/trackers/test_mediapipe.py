@@ -242,7 +242,7 @@ def test_looks_are_averaged_with_their_spread():
     np.testing.assert_allclose(mean.j2d_px, 2)
     np.testing.assert_allclose(mean.depth_px, 2)
     assert (mean.presence, mean.handedness) == (0.75, 0.75)
-    np.testing.assert_allclose(mean.spread_px, np.sqrt(2))
+    np.testing.assert_allclose(mean.std_px, np.sqrt(2))
 
 
 def test_one_hand_is_not_taken_for_two(track):

@@ -102,7 +102,7 @@ def test_hands_of_both_sides_stand_where_they_project_to_their_keypoints():
     boxes = np.array([[200.0, 100, 500, 400], [250, 150, 650, 550]])
     in_crop = (j2d[:, list(metro.OPENPOSE_FROM_MANO21)] - boxes[:, None, :2]) * 224 / (boxes[:, 2] - boxes[:, 0])[:, None, None]
     hand = metro.Raw(ra, in_crop, boxes)
-    placed = metro.place({"left": hand}, K, ["a", "b"])
+    placed = metro.to_camera({"left": hand}, K, ["a", "b"])
     np.testing.assert_allclose(placed.vertices_m["left"], ra + transl[:, None], atol=1e-9)
     np.testing.assert_allclose(placed.j2d_px["left"], j2d, atol=1e-9)
 
@@ -166,6 +166,6 @@ def test_published_weights_see_the_hand_of_the_demo():
     model = load_hand_model("right", mano, dtype=torch.float64)
     kept = metro.read_kept(Path(os.environ["METRO_SAMPLING"]))
     found = metro.track([demo_picture()], {"right": DEMO_BOX}, metro.Regressor(network, model, kept), ["0000"])
-    track = metro.place(found, K, ["0000"])
+    track = metro.to_camera(found, K, ["0000"])
     off_px = np.linalg.norm(track.j2d_px["right"][0, DEMO_JOINTS] - DEMO_J2D, axis=1)
     assert off_px.max() < 40

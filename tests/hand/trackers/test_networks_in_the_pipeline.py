@@ -99,7 +99,7 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     square = np.load(folder / "processed" / "boxes.npy")
     np.testing.assert_allclose(square[:, 2] - square[:, 0], [256, 298, 256], atol=0.01)
     np.save(tmp_path / "boxes.npy", np.array([[100.0, 100, 199, 219], [640, 100, 700, 200], [np.nan] * 4]))
-    assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the picture of 640 x 480" in refused(
+    assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the image of 640 x 480" in refused(
         tmp_path, checkpoint, *options
     )
     np.save(tmp_path / "boxes.npy", np.array([[0.2, 0.2, 0.4, 0.5]] * 3))
