@@ -101,7 +101,7 @@ class Objective:
                     term.add(view, self.at.residuals[term.name, side], systems[layout.group(side)], shared, share * weight)
         return systems, shared
 
-    def tried(self, step: Step) -> SceneEvaluation:
+    def evaluate_step(self, step: Step) -> SceneEvaluation:
         """The evaluation after a step of the solver."""
         layout, own = self.layout, dict[Side, Tensor]()
         for side in layout.sides:

@@ -159,7 +159,7 @@ class HandFit:
             gradient += prior_gradient
         system.gradient[:, :TRANSL] += gradient.flatten(1)
 
-    def tried(self, step: Step) -> HandEvaluation:
+    def evaluate_step(self, step: Step) -> HandEvaluation:
         """The evaluation after a step, under the current noise."""
         own, state = step.own[HAND], self.at.state
         rotvecs = (self.at.parents.mT @ own[:, :ROTATIONS].unflatten(1, (16, 3, 1)))[..., 0]

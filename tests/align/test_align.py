@@ -218,7 +218,7 @@ def test_equations_contain_the_gradient_of_the_loss(sides, refine):
     nothing = torch.zeros(len(gradient)).double()
 
     def loss(own, shared):
-        return objective.tried(Step(own, shared)).total
+        return objective.evaluate_step(Step(own, shared)).total
 
     for n, step in enumerate(1e-6 * torch.eye(len(gradient)).double()):
         assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=2e-3, abs=2e-3)
