@@ -25,7 +25,7 @@ def second_difference_variances(
     are means over `axes` (None: all). Values beyond CLIP robust standard deviations are clipped; these are medians over `clip_axes`,
     `median` being the interpolation of `numpy.quantile`. None with fewer than `min_pairs` pairs of neighbouring rows.
     """
-    known = np.isfinite(second).reshape(len(second), -1).all(axis=1)
+    known = np.isfinite(second).all(axis=tuple(range(1, second.ndim)))
     if (known[1:] & known[:-1]).sum() < min_pairs:
         return None
     axes, clip_axes = (tuple(x) if isinstance(x, Sequence) else x for x in (axes, clip_axes))

@@ -71,7 +71,7 @@ def test_auto_rejects_the_rigid_grasp_of_an_object_rotated_in_the_fingers():
     assert abs(o.obj_scale - UNIT_M) < 2 * o.obj_scale_stderr
 
 
-def test_infilled_frames_with_garbage_change_nothing():
+def test_infilled_frames_with_arbitrary_values_have_no_effect():
     problem, _ = grasp(frames=40, noise_px=2.0)
     hand = problem.hands["right"]
     weight, hidden = hand.weight.clone(), torch.tensor([0, 7, 8, 9, 39])
@@ -423,7 +423,7 @@ def test_input_that_cannot_be_aligned_is_refused_in_one_line(spoil, message):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_impossible_weights_are_named(value):
+def test_weights_that_are_not_allowed_are_errors(value):
     problem, _ = grasp(frames=8)
     with pytest.raises(HoldprepError, match=r"weights\.contact="):
         align("h", problem, weights=Weights(contact=value))
@@ -442,7 +442,7 @@ def test_modes_need_their_predecessor():
 
 
 @pytest.mark.parametrize("unit_m", [1e-6, 1e6])
-def test_wild_units_of_sfm(unit_m):
+def test_extreme_units_of_sfm(unit_m):
     problem, _ = grasp(frames=30, unit_m=unit_m)
     assert all_modes(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)
 
