@@ -1,7 +1,7 @@
-"""What hand trackers, segmenters and sources of object poses have in common: their configuration node, and what they are run on.
+"""Common interface of hand trackers, segmenters and sources of object poses: configuration node and task.
 
-`config.py` imports every node, and whether a stage is up to date must be known at once: modules of nodes import their implementation, and
-all that is heavy (numpy, torch, OpenCV, COLMAP), inside methods.
+The configuration imports every node, and the check whether a stage is up to date must be fast: modules of nodes import their implementation
+and large packages (numpy, torch, OpenCV, COLMAP) inside methods.
 """
 
 from collections.abc import Mapping
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 
 External = dict[str, Path | None]
 Values = Mapping[str, Any]
-NAMED = "named "  # prefix of an external file that another external file names, and that must exist together with it
+NAMED = "named "  # prefix of an external file that is named in another external file and must exist with it
 
 
 class BackendOption(Protocol):
-    """What every stage that runs a backend needs of the backend's node to decide whether the stage is up to date."""
+    """Interface of a backend's node by which a stage decides whether it is up to date."""
 
     @property
     def name(self) -> str:
-        """The option's name on the command line, that of its file in conf/."""
+        """The option's name on the command line and of its file in conf/."""
 
     def files(self, seq: "Sequence") -> External:
-        """Files that are read from outside the stage graph; they count by their content."""
+        """Files from outside of the stage graph that are read; they are compared by content."""
 
     def settings(self) -> Values:
-        """Values that change the result: all but paths of files, numbers of threads and the like."""
+        """Values that change the result: all except paths of files, numbers of threads and the like."""
 
     def outputs(self) -> tuple[str, ...]:
-        """Artefacts (names of `sequence.ARTEFACTS`) that this option writes beyond those that every option of its group writes."""
+        """Artefacts (names of `sequence.ARTEFACTS`) that this option writes in addition to those of all options of its group."""
 
     @property
     def uses_seed(self) -> bool:
-        """True where the result depends on the seed."""
+        """Whether the result depends on the seed."""
 
 
 class Backend(Node):
-    """A node that runs a backend. By default all its values decide about the stage, and no file, seed or further output does."""
+    """Base of nodes that run a backend. By default all values change the result; there is no file, seed or further output."""
 
     def files(self, seq: "Sequence") -> External:
         return {}
@@ -59,7 +59,7 @@ class Backend(Node):
 
 @dataclass(frozen=True)
 class Task:
-    """What a backend is run on: a sequence, the device of its networks ("cpu" or "cuda"), and the seed of everything random."""
+    """Input of a backend: a sequence, the device of its networks ("cpu" or "cuda"), and the random seed."""
 
     seq: "Sequence"
     device: str

@@ -1,4 +1,4 @@
-"""The command: `python launch.py ...` in a checkout, `holdprep ...` once installed."""
+"""The command line interface: `python launch.py ...` in a checkout, `holdprep ...` when installed."""
 
 import logging
 import os
@@ -26,26 +26,26 @@ from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 
 PACKAGE = Path(__file__).resolve().parent
-# beside launch.py in a checkout, inside the package once installed
+# next to launch.py in a checkout, inside the package when installed
 CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 DEMO_SEQ = "demo"
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
 log = logging.getLogger("holdprep")
 
-HELP = """holdprep: from a phone video of a hand holding an object to a sequence that HOLD can train on
+HELP = """holdprep: prepares a phone video of a hand holding an object as a sequence for training HOLD
 
-  python launch.py                                                   the demo, start to end (stage=all seq=demo)
-  python launch.py stage=all seq=bottle video=clip.mp4               everything, for your own video
+  python launch.py                                                   the demo, all stages (stage=all seq=demo)
+  python launch.py stage=all seq=bottle video=clip.mp4               all stages, for your own video
   python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
-  python launch.py stage=status seq=all                              what is there, what is stale, what a run would do
+  python launch.py stage=status seq=all                              what exists, what is stale, what a run would do
   python launch.py -m stage=all seq=a,b                              a batch: the sequences themselves are prepared
   python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
   python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')
 
 Stages, in order: create, segment, hand_pose, object_pose, register, align (mode=h, o, ho), build, report.
-Quality gates stop a run that cannot work; on_fail=warn goes on. A stage whose inputs have not changed is skipped.
-A setting that was given once stays with the sequence until it is named again; dry=true prints what would run and why.
+Quality gates stop a run of insufficient quality; on_fail=warn continues. A stage whose inputs have not changed is skipped.
+A setting is kept for the sequence until it is set again; dry=true prints what would run and why.
 
 Groups (group=option; option's values are in conf/<group>/<option>.yaml):
 {groups}
@@ -60,20 +60,20 @@ Hydra's own flags: --cfg job (show the composed configuration), -m (sweep), --hy
 
 
 class Terminated(BaseException):
-    """SIGTERM, as a batch system sends it at its time limit."""
+    """Raised at SIGTERM, which batch systems send at the time limit."""
 
 
 @dataclass(frozen=True)
 class Configured:
-    """A run's configuration, where its settings come from, and the command line."""
+    """A run's configuration, the origin of its settings, and the overrides of the command line."""
 
     cfg: Config
     settings: memory.Settings
-    told: Sequence[str]
+    overrides: Sequence[str]
 
 
 def main() -> None:
-    """Check the command line, then hand over to Hydra."""
+    """Check the command line, then start Hydra."""
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
         groups = validation.groups(CONF_DIR)
@@ -84,7 +84,7 @@ def main() -> None:
 
     try:
         arguments = commandline.resolved([part for argument in arguments for part in memory.expanded(argument)], CONF_DIR)
-        sys.argv[1:] = arguments  # which Hydra reads
+        sys.argv[1:] = arguments  # read by Hydra
         validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
         if commandline.is_query(arguments):
             from holdprep.pipeline import status
@@ -107,11 +107,11 @@ def _task(cfg: DictConfig) -> float:
         return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
     except HoldprepError as error:
         log.error("error: %s", error)
-    except OSError as error:  # the disk's own words are the user's business: full, read-only, not there
+    except OSError as error:  # errors of the disk: full, read-only, missing
         log.error("error: %s", error)
     except (KeyboardInterrupt, Terminated) as end:
         name = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
-        log.error("ended by %s: finished stages are kept, the one at work has changed nothing; the same command goes on there", name)
+        log.error("ended by %s: finished stages are kept, the interrupted one has changed nothing; the same command continues there", name)
         _leave(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
     except Exception:
         if not sweep:
@@ -123,7 +123,7 @@ def _task(cfg: DictConfig) -> float:
 
 
 def _end_on_sigterm() -> None:
-    """Only where nobody else (a launcher of a batch system) listens."""
+    """Handle SIGTERM, unless another handler (of a batch system's launcher) is installed."""
 
     def end(*_: object) -> None:
         raise Terminated
@@ -133,45 +133,45 @@ def _end_on_sigterm() -> None:
 
 
 def _leave(status: int) -> None:
-    """Exit at once: threads of networks and loggers that are still at work are not waited for."""
+    """Exit immediately, without waiting for running threads of networks and loggers."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def configure(cfg: DictConfig, told: list[str], unpack: bool = True) -> Configured:
-    """The configuration of this run: composed, with what the sequence remembers and its own file under the command line's keys `told`.
+def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Configured:
+    """The configuration of this run: composed, with the sequence's remembered and own settings, and the command line's overrides.
 
     The demo clip is unpacked on request. Raises ConfigError in one line.
     """
     config = validation.validate(cfg)
 
     if config.stage == "score":
-        return Configured(config, memory.settings(Path(), (), told, CONF_DIR), told)
+        return Configured(config, memory.settings(Path(), (), overrides, CONF_DIR), overrides)
     if unpack and config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
-    found, settings = _of_sequence(config.data_root, config.seq, told, config)
-    return Configured(found, settings, told)
+    found, settings = _of_sequence(config.data_root, config.seq, overrides, config)
+    return Configured(found, settings, overrides)
 
 
-def for_sequence(data_root: Path, name: str, told: Sequence[str]) -> Config:
-    """The configuration that a sequence is run with for the command line `told`."""
-    return _of_sequence(data_root, name, told)[0]
+def for_sequence(data_root: Path, name: str, overrides: Sequence[str]) -> Config:
+    """The configuration of a sequence for the overrides of a command line."""
+    return _of_sequence(data_root, name, overrides)[0]
 
 
-def _of_sequence(data_root: Path, name: str, told: Sequence[str], composed: Config | None = None) -> tuple[Config, memory.Settings]:
-    """Its configuration and where that comes from; `composed` is what the command line alone gives."""
+def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed: Config | None = None) -> tuple[Config, memory.Settings]:
+    """Configuration and settings of a sequence; `composed` is the configuration from the command line alone."""
     from holdprep.pipeline import records
     from holdprep.sequence import Sequence as SequenceFolder
 
     seq = SequenceFolder(data_root, name)
     own = seq.path("overrides")
-    settings = memory.settings(own, records.of_sequence(seq), told, CONF_DIR)
+    settings = memory.settings(own, records.of_sequence(seq), overrides, CONF_DIR)
     lines = [*settings.own.values(), *settings.remembered.values()]
     try:
         plain = composed is not None and not lines
-        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *told, f"seq={name}"]))
+        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *overrides, f"seq={name}"]))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{own if settings.own else name}: {' '.join(str(error).split())}") from None
     _check_hand_model(config, settings)
@@ -183,7 +183,7 @@ def _check_hand_model(config: Config, settings: memory.Settings) -> None:
     path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
     if is_kept and path is not None and not path.exists():
         raise ConfigError(
-            f"the hands of {config.seq} were made with the model in {path}, which is not there: set hand_model.path=<folder>, or "
+            f"the hands of {config.seq} were made with the model in {path}, which does not exist: set hand_model.path=<folder>, or "
             "hand_model.path=null to make them anew with the stand-in"
         )
     mano_dir = os.environ.get("MANO_DIR")
@@ -202,7 +202,7 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     if cfg.stage == "score":
         from holdprep.sweeps import trial
 
-        return trial.run(cfg, partial(for_sequence, cfg.data_root, told=configured.told), run_dir)
+        return trial.run(cfg, partial(for_sequence, cfg.data_root, overrides=configured.overrides), run_dir)
     from holdprep import stages
     from holdprep.pipeline import Context, runner
     from holdprep.runlog import RunLog
@@ -215,7 +215,7 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
     selected = stages.select(cfg)
     check_objective(cfg, [stage.name for stage in selected])
-    _say_what_is_kept(settings)
+    _log_remembered(settings)
     context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - memory.transient(), settings.file)
     ending = "failed"
     try:
@@ -227,28 +227,30 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
 
 
 def _given(cfg: Config, settings: memory.Settings) -> dict[str, str]:
-    """What is to be remembered: all that a person gave, and the hand model in use, which an environment variable may have named."""
+    """The overrides to remember: all of the user, and the hand model in use, which an environment variable may determine."""
     given = {key: text for key, text in settings.given.items() if key not in memory.transient()}
     path = cfg.hand_model.path
     given["hand_model.path"] = "hand_model.path=null" if path is None else f"hand_model.path={path}"
     return memory.absolute(given)
 
 
-def _say_what_is_kept(settings: memory.Settings) -> None:
+def _log_remembered(settings: memory.Settings) -> None:
     kept = [text for key, text in settings.remembered.items() if text != "hand_model.path=null"]
     if kept:
-        log.info("%-12s kept from earlier runs: %s (a key named on the command line changes it)", "settings", ", ".join(kept))
+        log.info("%-12s kept from earlier runs: %s (set a key on the command line to change it)", "settings", ", ".join(kept))
 
 
 def check_objective(cfg: Config, names: Sequence[str]) -> None:
-    """Raises ConfigError, before anything runs, where `objective` is of no stage that runs."""
+    """Raise ConfigError, before anything runs, where `objective` is not of a stage that runs."""
     if cfg.objective is not None and _split(cfg.objective, names) is None:
         raise ConfigError(f"objective={cfg.objective}: <stage>.<metric> of a stage that runs is needed; these run: {', '.join(names)}")
 
 
 def objective(cfg: Config, metrics: Mapping[str, Mapping[str, Any]]) -> float:
-    """The number that a sweeper gets; NaN where none was asked for and the usual one is not reported. Raises ConfigError where the one
-    asked for is not reported, or is no number."""
+    """The value for a sweeper; NaN where none was requested and the default is not reported.
+
+    Raises ConfigError where the requested one is not reported, or is not a number.
+    """
     stage, name = _split(cfg.objective or DEFAULT_OBJECTIVE, list(metrics)) or ("", "")
     value = metrics.get(stage, {}).get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -266,7 +268,7 @@ def _split(text: str, names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _unpack_demo(folder: Path) -> None:
-    """The demo is an ordinary sequence folder: a video, its clicks and its own settings. It appears whole or not at all."""
+    """Unpack the demo atomically as an ordinary sequence folder: a video, its prompts and its settings."""
     if folder.exists():
         return
     from holdprep.io.atomic import atomic_dir

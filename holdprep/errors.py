@@ -14,7 +14,7 @@ class ConfigError(HoldprepError):
 
 
 class MissingArtefact(HoldprepError):
-    """A stage was asked for before the stage that makes its input."""
+    """A stage was requested before the stage that makes its input."""
 
 
 class UnsafeFile(HoldprepError):

@@ -1,4 +1,4 @@
-"""Optimisations as LightningModules: one iteration a training step, every loss term logged; and how a Trainer runs them."""
+"""Optimisations as LightningModules: one iteration per training step, every loss term logged; and their Trainer."""
 
 import logging
 import warnings
@@ -18,18 +18,18 @@ LOSS = "loss"  # the term that is the sum of all
 
 
 class StopWhenFlat(Callback):
-    """Ends an optimisation whose loss has not fallen by `min_delta` (relative) for `patience` iterations."""
+    """Callback that ends an optimisation whose loss has not decreased by `min_delta` (relative) for `patience` iterations."""
 
     def __init__(self, patience: int, min_delta: float) -> None:
         self.patience, self.min_delta = patience, min_delta
         self.best, self.waited = float("inf"), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Every optimisation for itself."""
+        """Reset at the start of every optimisation."""
         self.best, self.waited = float("inf"), 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Count."""
+        """Count iterations without a decrease."""
         assert isinstance(pl_module, Optimisation)
         loss = pl_module.history[-1][LOSS]
         fell = loss < self.best * (1 - self.min_delta)
@@ -45,9 +45,9 @@ def checkpoints(folder: Path, every_n_train_steps: int) -> ModelCheckpoint:
 
 
 class Optimisation(pl.LightningModule):
-    """`iterate` does one iteration, returns its loss terms and sets `finished`; they are logged as <prefix>/<term>.
+    """Base of optimisations: `iterate` does one iteration, returns its loss terms and sets `finished`; logged as <prefix>/<term>.
 
-    Optimisation is manual: the module takes its optimizer's steps itself.
+    Optimisation is manual: the module calls its optimizer.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -58,15 +58,15 @@ class Optimisation(pl.LightningModule):
         self.history: list[dict[str, float]] = []
 
     def iterate(self) -> dict[str, float]:
-        """One iteration."""
+        """One iteration; returns its loss terms."""
         raise NotImplementedError
 
     def circumstances(self) -> dict[str, float]:
-        """What else is logged beside an iteration's loss terms: the weights in use, for instance."""
+        """Further values to log with an iteration's loss terms, for example the weights in use."""
         return {}
 
     def optimizer(self) -> LightningOptimizer:
-        """The one that `configure_optimizers` returned."""
+        """The optimizer from `configure_optimizers`."""
         found = self.optimizers()
         assert isinstance(found, LightningOptimizer)
         return found
@@ -78,15 +78,18 @@ class Optimisation(pl.LightningModule):
         self.log(f"{self.prefix}/{LOSS}", terms.get(LOSS, 0.0), logger=False, on_step=True, batch_size=1)  # for callbacks
         if self.trainer.loggers and batch_idx % int(getattr(self.trainer, "log_every_n_steps", 1)) == 0:
             logged = {f"{self.prefix}/{name}": value for name, value in (terms | self.circumstances()).items()}
-            for logger in self.trainer.loggers:  # not by log_dict, which takes 0.4 ms for every value
+            for logger in self.trainer.loggers:  # log_dict takes 0.4 ms per value
                 logger.log_metrics(logged, step=batch_idx)
         self.trainer.should_stop = self.finished
 
 
 @dataclass(frozen=True)
 class Training:
-    """How optimisations are run: what their Trainer is given. `max_steps` bounds every one of them, -1 leaves its own bound; `ckpt_path` is a
-    Lightning checkpoint from which it goes on, read without executing what it names."""
+    """Settings of the Trainer of optimisations.
+
+    `max_steps` bounds the iterations, -1: only the module's own bound; `ckpt_path` is a Lightning checkpoint to resume from, read without
+    executing code.
+    """
 
     loggers: Sequence[Logger] = ()
     callbacks: Sequence[Callback] = ()
@@ -96,7 +99,7 @@ class Training:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, module: Optimisation, iterations: int, device: str | None = None) -> None:
-        """Run a module until it is finished or has iterated enough."""
+        """Run a module until it is finished, for at most `iterations`."""
         steps = iterations if self.max_steps < 0 else min(iterations, self.max_steps)
         device = device or self.device
         settings: dict[str, Any] = {"enable_progress_bar": False, "log_every_n_steps": 1} | dict(self.options)
@@ -117,13 +120,13 @@ class Training:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's remarks about hardware, workers and loaders say nothing to who prepares a sequence."""
+    """Suppress Lightning's messages about hardware, workers and loaders."""
     log = logging.getLogger("pytorch_lightning")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric)")  # the latter's on a host with Slurm
+            warnings.filterwarnings("ignore", module="(pytorch_lightning|lightning_fabric)")  # lightning_fabric warns on hosts with Slurm
             warnings.filterwarnings("ignore", message=".*(configure_optimizers|does not have many workers|litlogger).*")
             yield
     finally:

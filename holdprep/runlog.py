@@ -1,4 +1,4 @@
-"""The run's loggers: any of Lightning's CSV, TensorBoard and W&B loggers, for losses of an iteration and numbers of a stage."""
+"""The run's loggers: any of Lightning's CSV, TensorBoard and W&B loggers, for losses of iterations and metrics of stages."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ log = logging.getLogger("holdprep")
 
 
 class RunLog:
-    """Where loss terms and metrics go. The loggers are opened when there is something to log."""
+    """Loggers of loss terms and metrics, opened at the first use."""
 
     def __init__(self, cfg: Loggers, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> None:
         self._cfg, self._seq, self._run_dir, self._group, self._config = cfg, seq, run_dir, group, config
@@ -27,8 +27,8 @@ class RunLog:
         found = [self._tensorboard()] if self._cfg.tensorboard is not None else []
         found += [self._wandb()] if self._cfg.wandb is not None else []
         opened = [logger for logger in found if logger is not None]
-        if self._cfg.csv is not None or len(opened) < len(found):  # work must not stop, nor losses be lost, for want of a logger
-            from pytorch_lightning.loggers import CSVLogger  # takes seconds
+        if self._cfg.csv is not None or len(opened) < len(found):  # a missing logger is replaced by CSV, so that losses are not lost
+            from pytorch_lightning.loggers import CSVLogger  # slow import
 
             opened.append(CSVLogger(str(self._run_dir), name="", version="losses"))
         return opened
@@ -38,7 +38,7 @@ class RunLog:
         return "loggers" in vars(self)
 
     def summary(self, stage: str, metrics: Mapping[str, Any], has_run: bool = True) -> None:
-        """A stage's final numbers: W&B's summary, a last row elsewhere. A local file is not opened for a stage that did not run."""
+        """Log a stage's final metrics: W&B's summary, a last row elsewhere. No local file is opened for a stage that did not run."""
         values = {f"{stage}/{k}": v for k, v in metrics.items() if v is not None}
         if not values or not (has_run or self._is_open or self._cfg.wandb is not None):
             return
@@ -50,7 +50,7 @@ class RunLog:
                 logger.log_metrics(numbers, step=0)
 
     def close(self, status: str) -> None:
-        """Write out what is buffered; `status` is success or failed."""
+        """Finalise the loggers; `status` is success or failed."""
         for logger in self.loggers if self._is_open else []:
             logger.finalize(status)
             if _is_wandb(logger):
@@ -68,7 +68,7 @@ class RunLog:
         return board
 
     def _wandb(self) -> "Logger | None":
-        """W&B, or None after one line that says why not."""
+        """W&B's logger, or None after a warning with the reason."""
         try:
             import wandb
         except ImportError:
@@ -103,5 +103,5 @@ def _is_wandb(logger: "Logger") -> bool:
 
 
 def _experiment(logger: Any) -> Any:
-    """W&B's run behind its logger."""
+    """The W&B run of a logger."""
     return logger.experiment

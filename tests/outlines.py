@@ -56,7 +56,7 @@ def posed_iou(silhouette: np.ndarray, object_mask: np.ndarray, hand: Outline) ->
 def keypoints_off(points_px: np.ndarray, object_mask: np.ndarray, hand: Outline, limit_px: float = KEYPOINT_OFF_PX) -> np.ndarray:
     """Which of the keypoints (N, 2) lie farther than `limit_px` outside the outline: (N,) bool.
 
-    A keypoint on the object's mask may be hidden by it, and one beyond the picture's border has no outline to be compared with: both count
+    A keypoint on the object's mask may be hidden by it, and one beyond the image's border has no outline to be compared with: both count
     as right, as does one that is NaN.
     """
     height, width = hand.drawn.shape

@@ -223,7 +223,7 @@ def _to_hamer_camera(seq: SyntheticSequence, side: Side, K: np.ndarray) -> np.nd
 def _grip(model: HandModel, betas: torch.Tensor, from_above: bool) -> tuple[np.ndarray, np.ndarray]:
     """Edge lengths of a box that fits between thumb and fingers, and T_obj_hand (4, 4) of the hand's root (see `_hold`).
 
-    Box frame: x from the fingers to the thumb, y from there to the palm: the hand comes from +y, the picture's bottom.
+    Box frame: x from the fingers to the thumb, y from there to the palm: the hand comes from +y, the image's bottom.
     """
     still = lbs.forward(model, _hold(model, betas, np.eye(4)[None]))
     joints = still.joints[0].numpy()

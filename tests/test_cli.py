@@ -165,10 +165,10 @@ def test_a_failed_run_still_writes_its_report(tmp_path: Path):
     with pytest.raises(HoldprepError, match="images_masks, which holdprep did not make: force=true does, segmenter=import reads it"):
         run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
     shutil.rmtree(tmp_path / "data" / "a" / "processed" / "sam")
-    with pytest.raises(HoldprepError, match=r"prompts\.yaml is not there"):
+    with pytest.raises(HoldprepError, match=r"prompts\.yaml does not exist"):
         run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "prompts.yaml is not there" in page
+    assert "prompts.yaml does not exist" in page
     assert "Not fit to train on" in page
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]["segment"]["status"] == "failed"
 

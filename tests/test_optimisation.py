@@ -102,7 +102,7 @@ class Line:
         )
         return {("x",): system}, Shared(torch.zeros(0, 0).double(), torch.zeros(0).double())
 
-    def tried(self, step: object) -> At:
+    def evaluate_step(self, step: object) -> At:
         return At(self.now.x + step.own[("x",)][:, 0])
 
     def accept(self, there: At, systems: object, damping: object) -> None:

@@ -150,7 +150,7 @@ def test_broken_files_are_one_line_with_the_name(tmp_path, content):
 
 
 def test_missing_file_says_so(tmp_path):
-    with pytest.raises(HoldprepError, match=r"none\.npy is not there"):
+    with pytest.raises(HoldprepError, match=r"none\.npy does not exist"):
         safeio.load_npy(tmp_path / "none.npy")
 
 

@@ -93,7 +93,7 @@ def test_a_file_of_weights_is_read_as_its_keys(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("contact: null\nsmooth: 2.5e+2\n")
     assert expanded(f"weights={tmp_path / 'mine.yaml'}") == ["weights.contact=null", "weights.smooth=250.0"]
     assert expanded("weights=generic") == ["weights=generic"]
-    with pytest.raises(ConfigError, match="is not there"):
+    with pytest.raises(ConfigError, match="does not exist"):
         expanded("weights=nowhere.yaml")
 
 

@@ -141,7 +141,7 @@ def test_a_changed_mask_file_runs_the_stage_again(seq, root):
 
 
 def test_without_clicks_or_weights_one_line_says_what_to_do(root):
-    with pytest.raises(HoldprepError, match=r"prompts\.yaml is not there: click with segmenter\.ui=true"):
+    with pytest.raises(HoldprepError, match=r"prompts\.yaml does not exist: click with segmenter\.ui=true"):
         segment(root)
     (root / "data" / "box" / "prompts.yaml").write_text("frames: {'0000': {object: {box: [10, 10, 90, 90]}}}\n")
     with pytest.raises(HoldprepError, match=r"segmenter\.weights is not set: get it with `hf download facebook/sam2"):

@@ -87,7 +87,7 @@ def test_the_hand_model_stays_whatever_the_shell_says(tmp_path: Path, monkeypatc
     assert configured(data).cfg.hand_model.path == mano
     assert run(data, tmp_path / "3", *told)["register"]["status"] == "skipped"
     shutil.rmtree(mano)
-    with pytest.raises(ConfigError, match=r"the hands of s were made with the model in .*mano, which is not there: set hand_model.path"):
+    with pytest.raises(ConfigError, match=r"the hands of s were made with the model in .*mano, which does not exist: set hand_model.path"):
         configured(data)
     assert configured(data, "hand_model.path=null").cfg.hand_model.path is None
 

@@ -55,7 +55,7 @@ def test_one_unreadable_picture_is_named_and_the_rest_kept(tmp_path: Path, caplo
 
 
 def test_a_phones_picture_tells_the_focal_length(tmp_path: Path):
-    """26 mm on 36 x 24 mm, whose diagonal is that of the picture of 400 x 300: 500 px."""
+    """26 mm on 36 x 24 mm, whose diagonal is that of the image of 400 x 300: 500 px."""
     told = Image.Exif()
     told.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 26
     (tmp_path / "in").mkdir()
@@ -84,7 +84,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
     with pytest.raises(HoldprepError) as error:
         run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
     assert "\n" not in str(error.value)
-    words = {"missing": "is not there", "empty": "holds no pictures", "text": "cannot be decoded", "sizes": "frame 1 is 64 x 50"}
+    words = {"missing": "does not exist", "empty": "holds no pictures", "text": "cannot be decoded", "sizes": "frame 1 is 64 x 50"}
     assert words[case] in str(error.value)
     assert not (tmp_path / "data" / "a" / "images").exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]["create"]["status"] == "failed"

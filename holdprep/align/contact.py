@@ -1,8 +1,8 @@
 """Scale from contact: fingertips lie on the object's surface, from outside.
 
-A frame's likelihood of a scale is how well the three nearest fingertips meet the surface under it and none is inside, blurred by how
-little the frame knows of the hand's depth: the product over frames then has its maximum where the mean frame has it, not
-where one noisy frame happens to touch. It asks nothing of how the object is held.
+A frame's likelihood of a scale measures how close the three nearest fingertips are to the surface and whether any is inside. It is
+blurred by the frame's standard error of the hand's depth, so that the product over frames has its maximum at the scale of the
+average frame and not at that of one noisy frame. No assumption is made on how the object is held.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from holdprep.hand.model import Side
 
 TOUCHING_TIPS = 3  # fingertips that a grasp needs
 SIGMA_TOUCH_M = 0.003  # surface and finger pose together
-MAX_SIGMAS = 4.0  # a tip that is farther is not touching
-OUTLIER_SHARE = 0.05  # of frames that say nothing
-MIN_DEPTH_RATIO = 0.01  # finger poses err too, whatever the keypoints say
-SYSTEMATIC = 0.012  # size of its errors on rendered sequences with real SfM, beyond its scatter
-RANGE = (-0.35, 0.25)  # log scale searched about the centroid's, which lies high where the palm is behind the object
+MAX_SIGMAS = 4.0  # a tip at a larger distance does not touch
+OUTLIER_SHARE = 0.05  # of frames without information
+MIN_DEPTH_RATIO = 0.01  # finger poses have errors even where the keypoints fit
+SYSTEMATIC = 0.012  # systematic error on rendered sequences with real SfM, as a fraction of the scale
+RANGE = (-0.35, 0.25)  # of log scales about the centroid's, which is too large where the palm is behind the object
 STEP = 0.01
 MAX_FRAMES = 60
 
 
 def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, seed: int = 0) -> ScaleEstimate:
-    """The scale at which fingertips meet the surface, searched about `around`; its doubt is a maximum at the end of the range."""
+    """The scale at which fingertips touch the surface, searched about `around`; rejected where the maximum is at an end of the range."""
     log_scales = np.arange(RANGE[0], RANGE[1] + STEP / 2, STEP)
     curves, lengths = [], []
     for track in tracks.values():
@@ -39,36 +39,39 @@ def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, s
         return ScaleEstimate("contact", around, float("inf"), "no frame in which hand and object masks touch")
     totals = resampled_counts(lengths, seed) @ np.concatenate(curves)
     best = int(totals[0].argmax())
-    found = np.array([parabola_maximum(log_scales, total) for total in totals])
-    bend = np.gradient(np.gradient(totals[0], STEP), STEP)[best]
-    formal = 1 / np.sqrt(-bend) if bend < 0 else STEP
-    stderr = float(np.hypot(max(np.std(found[1:]), formal), SYSTEMATIC))
-    scale = float(around * np.exp(found[0]))
-    doubt = "its best scale lies at the end of the range searched" if best in (0, len(log_scales) - 1) else ""
-    return ScaleEstimate("contact", scale, stderr, doubt, {"gap_mm": 1e3 * _gap_m(tracks, surface, scale)})
+    maxima = np.array([parabola_maximum(log_scales, total) for total in totals])
+    curvature = np.gradient(np.gradient(totals[0], STEP), STEP)[best]
+    formal = 1 / np.sqrt(-curvature) if curvature < 0 else STEP
+    stderr = float(np.hypot(max(np.std(maxima[1:]), formal), SYSTEMATIC))
+    scale = float(around * np.exp(maxima[0]))
+    rejection = "its best scale lies at the end of the range searched" if best in (0, len(log_scales) - 1) else ""
+    return ScaleEstimate("contact", scale, stderr, rejection, {"gap_mm": 1e3 * _gap_m(tracks, surface, scale)})
 
 
 def tip_distances_m(track: HandTrack, frames: np.ndarray, surface: Surface, scales: np.ndarray) -> np.ndarray:
-    """(F, S, 5) signed distance of each fingertip's deepest point to the surface, in `frames` under `scales` (S,)."""
+    """(F, S, 5) m, signed distance of each fingertip's deepest point to the surface, in `frames` under `scales` (S,)."""
     tips = track.tips_m[frames][:, None] / scales[:, None, None, None] - track.t_cam_obj_sfm[frames][:, None, None, None]
     local = np.einsum("fba,fsivb->fsiva", track.R_cam_obj[frames], tips)
     return scales[:, None] * surface.distance(local).min(axis=-1)
 
 
 def touch_misfit(distance_m: np.ndarray) -> np.ndarray:
-    """(...) half the squared sigmas by which the three nearest of (..., 5) tips miss the surface and all are inside it, each bounded."""
+    """(...) half the sum of squared distances, in standard deviations and each bounded, for tips (..., 5).
+
+    Summed are the absolute distances of the three nearest tips to the surface and the depths of all tips that are inside it.
+    """
     sigmas = np.clip(distance_m / SIGMA_TOUCH_M, -MAX_SIGMAS, MAX_SIGMAS)
     missing = np.sort(np.abs(sigmas), axis=-1)[..., :TOUCHING_TIPS]
     return 0.5 * np.square(missing).sum(axis=-1) + 0.5 * np.square(np.minimum(sigmas, 0)).sum(axis=-1)
 
 
 def _blurred(misfit: np.ndarray, depth_ratio: np.ndarray) -> np.ndarray:
-    """(F, S) likelihoods of unit sum, spread by a Gaussian of each frame's depth error and mixed with one that says nothing."""
+    """(F, S) likelihoods of unit sum, blurred by a Gaussian of each frame's depth error and mixed with a uniform distribution."""
     likelihood = np.exp(misfit.min(axis=1, keepdims=True) - misfit)
     away = STEP * np.arange(misfit.shape[1])
     width = np.maximum(depth_ratio, MIN_DEPTH_RATIO)[:, None, None]
-    spread = np.exp(-0.5 * np.square((away[:, None] - away) / width))
-    likelihood = np.einsum("fs,fst->ft", likelihood, spread / spread.sum(axis=1, keepdims=True))
+    kernel = np.exp(-0.5 * np.square((away[:, None] - away) / width))
+    likelihood = np.einsum("fs,fst->ft", likelihood, kernel / kernel.sum(axis=1, keepdims=True))
     return (1 - OUTLIER_SHARE) * likelihood / likelihood.sum(axis=1, keepdims=True) + OUTLIER_SHARE / misfit.shape[1]
 
 
@@ -77,7 +80,7 @@ def _relative(weight: np.ndarray) -> np.ndarray:
 
 
 def _gap_m(tracks: Mapping[Side, HandTrack], surface: Surface, scale: float) -> float:
-    """Mean distance, inside or outside, of the three nearest tips."""
+    """Mean absolute distance (m) of the three nearest tips to the surface."""
     touched = [(t, np.flatnonzero(t.touching)) for t in tracks.values() if t.touching.any()]
     nearest = [np.sort(np.abs(tip_distances_m(t, at, surface, np.array([scale]))[:, 0]), axis=1)[:, :TOUCHING_TIPS] for t, at in touched]
     return float(np.concatenate(nearest).mean())

@@ -1,7 +1,8 @@
-"""Scale from a rigid grasp: while the hand stands still in the object's frame, h_i = s t_i + R_i g is linear in the scale s and the place g.
+"""Scale from a rigid grasp: while the hand is static in the object's frame, h_i = s t_i + R_i g is linear in the scale s and the position g.
 
-The clip is cut where the hand turns in the object's frame, which no scale enters: every still stretch has its own g, so that a new
-grip does not spoil the old ones, and an object that is turned in the fingers all the time leaves no stretch at all.
+The clip is split where the hand rotates in the object's frame; this rotation does not depend on the scale. Every static stretch
+has its own g, so that a change of grip does not affect the other stretches. A clip in which the object rotates in the fingers
+all the time has no static stretch.
 """
 
 from collections.abc import Mapping
@@ -11,30 +12,33 @@ import numpy as np
 import roma
 import torch
 
-from holdprep.align.tracks import HandTrack, ScaleEstimate, angles_deg, joint_spread_mm, resampled_counts
+from holdprep.align.tracks import HandTrack, ScaleEstimate, angles_deg, joint_deviation_mm, resampled_counts
 from holdprep.hand.model import Side
 
-WINDOW = 5  # frames before and after, whose mean turns are compared
-MOVING_DEG = 4.0  # between those means: the hand is moving in the object's frame
-MOVING_SIGMAS = 3.0  # or so many times what the trackers' noise explains, where that is more
-MIN_FRAMES = 8  # of a still stretch
-MAX_TURN_DEG = 8.0  # within one still stretch, slow as it may be
-MAX_SPREAD_MM = 20.0  # joints in the object's frame: 9-13 mm in static grasps, 37-52 turned in the fingers
-MAX_STDERR = 0.05  # a rigid grasp that was hardly turned says nothing about scale
-DEPTH_NOISE_RATIO = 3.0  # a hand's depth is that much less certain than its place across the ray
-SYSTEMATIC = 0.005  # size of its errors on rendered sequences, beyond its scatter
-SLIP_SYSTEMATIC = 0.08  # and, where the hand turns on the object while the object turns, so much of the ratio of the two
-MAX_SLIP = 0.3  # of those turns
+WINDOW = 5  # frames before and after, whose mean rotations are compared
+MOVING_DEG = 4.0  # angle between these means above which the hand moves in the object's frame
+MOVING_SIGMAS = 3.0  # or this many standard deviations of the trackers' noise, where that is larger
+MIN_FRAMES = 8  # of a static stretch
+MAX_ROTATION_DEG = 8.0  # within one static stretch, at any speed
+MAX_DEVIATION_MM = 20.0  # of joints in the object's frame: 9-13 mm in static grasps, 37-52 where the object rotates in the fingers
+MAX_STDERR = 0.05  # with too little rotation of the object, a rigid grasp does not determine the scale
+DEPTH_NOISE_RATIO = 3.0  # standard error of a hand's depth by that of its position across the ray
+SYSTEMATIC = 0.005  # systematic error on rendered sequences, as a fraction of the scale
+SLIP_SYSTEMATIC = 0.08  # further systematic error per unit of slip, see `_slip`
+MAX_SLIP = 0.3  # rotation of the hand on the object by rotation of the object
 ROUNDS = 15
 MIN_DRIFT_M = 0.0005
 
 
 def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimate:
-    """Scale and each stretch's place by iteratively reweighted least squares (Geman-McClure, three times the median residual), depth
-    weighed down. Its doubts: no still stretch, joints that wander on the object all the same, too little turn."""
+    """Scale and one position per stretch by iteratively reweighted least squares, with less weight along the viewing ray.
+
+    The weights are Geman-McClure's, of a width of three median residuals. The estimate is rejected without a static stretch, where the
+    joints move on the object nevertheless, and where the object rotates too little.
+    """
     stretches = [(side, rows) for side, track in tracks.items() for rows in static_stretches(track)]
     if not stretches:
-        return ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand never stands still in the object's frame")
+        return ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand is never static in the object's frame")
     parts = [_part(tracks[side], rows) for side, rows in stretches]
     rows, right = _grasp_equations(parts)
     weight = np.concatenate([part.weight for part in parts])
@@ -50,17 +54,17 @@ def rigid_grasp(tracks: Mapping[Side, HandTrack], seed: int = 0) -> ScaleEstimat
     counts = resampled_counts([len(part.weight) for part in parts], seed)[1:]
     ridge = 1e-12 * np.trace(normal.sum(axis=0)) * np.eye(len(solution))
     resampled = np.linalg.solve(np.tensordot(counts, normal, axes=1) + ridge, np.tensordot(counts, vector, axes=1)[..., None])[:, 0, 0]
-    scatter = max(float(np.std(resampled)), _formal_stderr(normal.sum(axis=0) + ridge, weight * robust, residual))
+    sampling_std = max(float(np.std(resampled)), _formal_stderr(normal.sum(axis=0) + ridge, weight * robust, residual))
     slip = _slip(parts)
-    stderr = float(np.linalg.norm([scatter / abs(scale), SYSTEMATIC, SLIP_SYSTEMATIC * slip]))
-    spread_mm = float(np.average([joint_spread_mm(part, scale) for part in parts], weights=[len(part.weight) for part in parts]))
+    stderr = float(np.linalg.norm([sampling_std / abs(scale), SYSTEMATIC, SLIP_SYSTEMATIC * slip]))
+    deviation_mm = float(np.average([joint_deviation_mm(part, scale) for part in parts], weights=[len(part.weight) for part in parts]))
     share = 100 * len(weight) / sum(len(t.weight) for t in tracks.values())
-    figures = {"spread_mm": spread_mm, "stretches": float(len(parts)), "still_pct": share, "slip_pct": 100 * slip}
-    return ScaleEstimate("rigid_grasp", scale, stderr, _doubt(scale, spread_mm, stderr, slip), figures)
+    figures = {"spread_mm": deviation_mm, "stretches": float(len(parts)), "still_pct": share, "slip_pct": 100 * slip}
+    return ScaleEstimate("rigid_grasp", scale, stderr, _rejection(scale, deviation_mm, stderr, slip), figures)
 
 
 def static_stretches(track: HandTrack) -> list[np.ndarray]:
-    """Rows of the track in which the hand keeps its turn in the object's frame, a stretch each; gaps of frames cut, too."""
+    """Rows of the track in which the hand's rotation in the object's frame is constant, one array per stretch; gaps of frames split too."""
     R = torch.from_numpy(track.R_obj_hand)
     sums = torch.cat([torch.zeros(1, 3, 3, dtype=R.dtype), R.cumsum(dim=0)])
     at = np.arange(len(R))
@@ -69,41 +73,47 @@ def static_stretches(track: HandTrack) -> list[np.ndarray]:
     moved = angles_deg(roma.special_procrustes(first).numpy(), roma.special_procrustes(second).numpy())
     smooth = roma.special_procrustes(around).numpy()
     noise = float(np.median(angles_deg(track.R_obj_hand, smooth)))
-    still = moved < max(MOVING_DEG, MOVING_SIGMAS * noise * np.sqrt(2 / WINDOW))
-    broken = np.concatenate([[True], ~(still[1:] & still[:-1]) | (np.diff(track.frame) > WINDOW)])
-    runs = [rows[still[rows]] for rows in np.split(at, np.flatnonzero(broken)[1:])]
-    return [rows for rows in runs if len(rows) >= MIN_FRAMES and _turn_deg(smooth[rows]) <= MAX_TURN_DEG]
+    static = moved < max(MOVING_DEG, MOVING_SIGMAS * noise * np.sqrt(2 / WINDOW))
+    broken = np.concatenate([[True], ~(static[1:] & static[:-1]) | (np.diff(track.frame) > WINDOW)])
+    runs = [rows[static[rows]] for rows in np.split(at, np.flatnonzero(broken)[1:])]
+    return [rows for rows in runs if len(rows) >= MIN_FRAMES and _rotation_range_deg(smooth[rows]) <= MAX_ROTATION_DEG]
 
 
 @dataclass(frozen=True)
 class Grasps:
-    """Where a hand stands still on the object: `stretches` of frames with the place (3,) m of its middle in the object's metric frame, and
-    `drift_m`, the standard deviation of a coordinate about it."""
+    """Static stretches of a hand on the object.
+
+    `stretches` are pairs of frame numbers and the position (3,) m of the hand's centroid in the object's metric frame; `drift_m` is
+    the standard deviation of one coordinate about it.
+    """
 
     stretches: list[tuple[np.ndarray, np.ndarray]]
     drift_m: float
 
 
 def static_grasps(track: HandTrack, scale: float) -> Grasps | None:
-    """The still stretches under a scale, None without any. Wandering is told across the viewing ray, where keypoints are certain: the median
-    squared length of a two-dimensional Gaussian is 2 ln(2) times its variance."""
-    middle = track.joints_m.mean(axis=1)
-    away = middle - scale * track.t_cam_obj_sfm
+    """The static stretches under a scale; None if there are none.
+
+    The drift is measured across the viewing ray, where keypoints are accurate: the median squared length of a two-dimensional Gaussian
+    is 2 ln(2) times its variance.
+    """
+    centroid = track.joints_m.mean(axis=1)
+    away = centroid - scale * track.t_cam_obj_sfm
     local = np.einsum("fba,fb->fa", track.R_cam_obj, away)
     stretches, across = [], []
     for rows in static_stretches(track):
-        place = np.median(local[rows], axis=0)
-        left = away[rows] - track.R_cam_obj[rows] @ place
-        ray = middle[rows] / np.linalg.norm(middle[rows], axis=1, keepdims=True)
+        position = np.median(local[rows], axis=0)
+        left = away[rows] - track.R_cam_obj[rows] @ position
+        ray = centroid[rows] / np.linalg.norm(centroid[rows], axis=1, keepdims=True)
         across.append(np.square(left).sum(axis=1) - np.square((left * ray).sum(axis=1)))
-        stretches.append((track.frame[rows], place))
+        stretches.append((track.frame[rows], position))
     if not stretches:
         return None
     return Grasps(stretches, max(float(np.sqrt(np.median(np.concatenate(across)) / (2 * np.log(2)))), MIN_DRIFT_M))
 
 
-def _turn_deg(R: np.ndarray) -> float:
-    """Greatest angle of smoothed turns (F, 3, 3) to their mean."""
+def _rotation_range_deg(R: np.ndarray) -> float:
+    """Largest angle (degrees) between smoothed rotations (F, 3, 3) and their mean."""
     return float(angles_deg(R, roma.special_procrustes(torch.from_numpy(R.mean(axis=0))).numpy()).max())
 
 
@@ -112,7 +122,7 @@ def _part(track: HandTrack, rows: np.ndarray) -> HandTrack:
 
 
 def _grasp_equations(parts: list[HandTrack]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (F, 3, 1 + 3 parts) and right sides (F, 3), weighed down along the viewing ray."""
+    """Rows (F, 3, 1 + 3 parts) and right sides (F, 3) of the linear system, with less weight along the viewing ray."""
     rows, right = [], []
     for n, part in enumerate(parts):
         hand = part.joints_m.mean(axis=1)
@@ -127,32 +137,32 @@ def _grasp_equations(parts: list[HandTrack]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _formal_stderr(normal: np.ndarray, weight: np.ndarray, residual: np.ndarray) -> float:
-    """Least squares' own standard error of the first unknown: a bootstrap of few frames believes too much."""
+    """Standard error of the first unknown by least squares; a bootstrap of few frames underestimates it."""
     freedom = max(3 * weight.sum() ** 2 / np.square(weight).sum() - len(normal), 1.0)
     variance = (weight * residual**2).sum() / freedom
     return float(np.sqrt(variance * np.linalg.inv(normal)[0, 0]))
 
 
 def _slip(parts: list[HandTrack]) -> float:
-    """How far the hand turns on the object by how far the object turns, from the first quarters of all stretches to their last ones."""
-    turned = [[_turned_deg(part.R_obj_hand), _turned_deg(part.R_cam_obj)] for part in parts]
-    on_object, in_camera = np.sum(turned, axis=0)
+    """Rotation of the hand on the object by rotation of the object, each summed over stretches, from first to last quarter."""
+    angles = [[_rotation_deg(part.R_obj_hand), _rotation_deg(part.R_cam_obj)] for part in parts]
+    on_object, in_camera = np.sum(angles, axis=0)
     return float(on_object / max(in_camera, 1e-6))
 
 
-def _turned_deg(R: np.ndarray) -> float:
+def _rotation_deg(R: np.ndarray) -> float:
     quarter = max(3, len(R) // 4)
     first, last = (roma.special_procrustes(torch.from_numpy(r.mean(axis=0))).numpy() for r in (R[:quarter], R[-quarter:]))
     return float(angles_deg(first, last))
 
 
-def _doubt(scale: float, spread_mm: float, stderr: float, slip: float) -> str:
+def _rejection(scale: float, deviation_mm: float, stderr: float, slip: float) -> str:
     if scale <= 0:
         return "its scale is not positive"
-    if spread_mm > MAX_SPREAD_MM:
-        return f"joints wander {spread_mm:.0f} mm on the object (at most {MAX_SPREAD_MM:.0f})"
+    if deviation_mm > MAX_DEVIATION_MM:
+        return f"joints move {deviation_mm:.0f} mm on the object (at most {MAX_DEVIATION_MM:.0f})"
     if slip > MAX_SLIP:
-        return f"the hand turns on the object by {100 * slip:.0f} % of the object's own turn (at most {100 * MAX_SLIP:.0f})"
+        return f"the hand rotates on the object by {100 * slip:.0f} % of the object's rotation (at most {100 * MAX_SLIP:.0f})"
     if stderr > MAX_STDERR:
-        return f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f}): the object is hardly turned"
+        return f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f}): the object hardly rotates"
     return ""

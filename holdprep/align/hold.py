@@ -1,7 +1,7 @@
-"""HOLD's published alignment objectives and schedules (CVPR 2024), generic and ARCTIC's, for parity with the paper.
+"""HOLD's published alignment objectives and schedules (CVPR 2024), generic and ARCTIC's, to reproduce the paper.
 
-Kept: every term, the object's freedom to leave its SfM trajectory, the hand target that is frozen when a mode starts, Adam with
-the halved rates. Not kept: interpolated keypoints as targets (frames without weight have none), and the need of a right hand.
+As published: every term, free object translations, the hand target that is fixed when a mode starts, Adam with halved rates.
+Different: interpolated keypoints are not targets (frames without weight have none), and a right hand is not required.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ Variant = Literal["hold", "hold_arctic"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Adam: rate halved at steps 0, decay_every, ...; gradients clipped to norm 0.5."""
+    """Adam's schedule: rate halved at steps 0, decay_every, ...; gradients clipped to norm 0.5."""
 
     lr: float
     iterations: int
     decay_every: int
 
     def lr_at(self, step: int) -> float:
-        """The rate of an iteration."""
+        """The learning rate of an iteration."""
         return self.lr * 0.5 ** (1 + step // self.decay_every)
 
 
@@ -40,19 +40,21 @@ SCHEDULES: dict[Variant, dict[Mode, Schedule]] = {
 }
 CLIP_NORM = 0.5
 FREE_SCALE_AT = 2000
-OPEN: dict[Variant, dict[str, float]] = {  # published numbers for weights left open
+OPEN: dict[Variant, dict[str, float]] = {  # published values of weights that are not set
     "hold": {"outline": 0.0, "o2d": 1.0, "contact": 100.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
     "hold_arctic": {"outline": 0.0, "o2d": 1.0, "contact": 10.0, "grasp": 0.0, "rotation": 0.0, "pose": 0.0, "focal": 0.0},
 }
-TOUCHING_SHARE = 0.01  # of the hand's box: object points this near to a keypoint in the picture make a contact frame
+TOUCHING_SHARE = 0.01  # of the hand's box: largest distance of object point and keypoint in the image in a contact frame
 DEPTH_WEIGHT, DEPTH_WIDTH_M = 1000.0, 5.0  # of the Huber loss between the depths of hand and object
-FRAMES_AT_ONCE = 8  # whose distances between hand and cloud are in memory
+FRAMES_AT_ONCE = 8  # distances between hand and cloud in memory at a time
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a mode starts with and keeps: seen joints (px) and their frames, the hands' points (T, P, 3) m, 21 joints and, for ARCTIC's
-    variant, the vertices after them; the object's projected points."""
+    """Constants of a mode: visible joints (px) and their frames, the hands' points (T, P, 3) m, the object's projected points (px).
+
+    A hand's points are 21 joints and, in ARCTIC's variant, the vertices after them.
+    """
 
     K: Tensor
     j2d_px: Mapping[Side, Tensor]
@@ -61,12 +63,12 @@ class Targets:
     o2d_px: Tensor
 
     def to(self, device: str) -> "Targets":
-        """The same on a device."""
+        """The targets on a device."""
         j2d_px, seen, hands_m = ({side: x.to(device) for side, x in part.items()} for part in (self.j2d_px, self.seen, self.hands_m))
         return Targets(self.K.to(device), j2d_px, seen, hands_m, self.o2d_px.to(device))
 
     def touching(self, side: Side) -> Tensor:
-        """(T,) bool: an object point lies near a keypoint of this hand in the picture."""
+        """(T,) bool: an object point lies near a keypoint of this hand in the image."""
         j2d = self.j2d_px[side].masked_fill(~self.seen[side][..., None], torch.nan)
         box = (j2d.nan_to_num(-torch.inf).amax(dim=1) - j2d.nan_to_num(torch.inf).amin(dim=1)).amax(dim=1)
         nearest = torch.stack([torch.cdist(o, j.nan_to_num(torch.inf)).amin() for o, j in zip(self.o2d_px, j2d, strict=True)])
@@ -74,7 +76,7 @@ class Targets:
 
 
 def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Robust reprojection of the joints (T, 21, 3), a mean over seen joints and over hands."""
+    """Robust reprojection error of the joints (T, 21, 3), a mean over visible joints and over hands."""
     total = targets.K.new_zeros(())
     for side, joints in joints_m.items():
         seen = targets.seen[side]
@@ -84,25 +86,25 @@ def loss_hand(joints_m: Mapping[Side, Tensor], targets: Targets, weights: Mappin
 
 
 def loss_object(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Centroid L1 to each frozen hand, and `_loss_place` of the points (T, N, 3)."""
+    """L1 distance of the centroid to that of each fixed hand, and `_loss_position` of the points (T, N, 3)."""
     centre = points_m.mean(dim=1)
     pull = torch.stack([(hand[:, :21].mean(dim=1) - centre).abs().mean() for hand in targets.hands_m.values()]).mean()
-    return {"contact": weights["contact"] * pull} | _loss_place(points_m, targets, weights)
+    return {"contact": weights["contact"] * pull} | _loss_position(points_m, targets, weights)
 
 
 def loss_object_arctic(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Squared distance to each frozen hand in frames of contact, Huber loss between their mean depths, and `_loss_place`."""
+    """Squared distance to each fixed hand in contact frames, Huber loss between mean depths, and `_loss_position`."""
     contact, depth = [], []
     for side, hand in targets.hands_m.items():
         touching, vertices = targets.touching(side), hand[:, 21:]
         contact.append(nearest_squared(vertices[touching], points_m[touching]).mean() if bool(touching.any()) else points_m.new_zeros(()))
         depth.append(huber_loss(vertices[..., 2].mean(dim=1), points_m[..., 2].mean(dim=1), delta=DEPTH_WIDTH_M))
     terms = {"contact": weights["contact"] * torch.stack(contact).mean(), "depth": DEPTH_WEIGHT * torch.stack(depth).mean()}
-    return terms | _loss_place(points_m, targets, weights)
+    return terms | _loss_position(points_m, targets, weights)
 
 
 def nearest_squared(hand_m: Tensor, points_m: Tensor) -> Tensor:
-    """(F,) least squared distance between points (F, V, 3) and (F, N, 3); on CUDA by pytorch3d's search where it is installed."""
+    """(F,) smallest squared distance between points (F, V, 3) and (F, N, 3); on CUDA by pytorch3d's search if it is installed."""
     if hand_m.is_cuda:
         try:
             from pytorch3d.ops import knn_points
@@ -118,8 +120,8 @@ def nearest_squared(hand_m: Tensor, points_m: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _loss_place(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Robust reprojection of the points and their depth behind the camera."""
+def _loss_position(points_m: Tensor, targets: Targets, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Robust reprojection error of the points and their depth behind the camera."""
     error = GemanMcClure(weights["o2d_sigma_px"]).value(project(points_m, targets.K) - targets.o2d_px).sum(dim=-1).mean()
     behind = (-points_m[..., 2].mean(dim=1)).clamp_min(0)
     z_min = behind.sum() / (behind > 0).sum().clamp_min(1)
@@ -129,12 +131,12 @@ def _loss_place(points_m: Tensor, targets: Targets, weights: Mapping[str, float]
 def loss_motion(joints_m: Mapping[Side, Tensor], points_m: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Mean squared frame-to-frame motion of the hands' and the object's centroids; with two hands HOLD divides the object's part by 3."""
     hands = sum(joints.mean(dim=1).diff(dim=0).square().mean() for joints in joints_m.values())
-    thing = points_m.mean(dim=1).diff(dim=0).square().mean() / (1 if len(joints_m) == 1 else 3)
-    return {"smooth": weights["smooth"] * (hands + thing)}
+    obj = points_m.mean(dim=1).diff(dim=0).square().mean() / (1 if len(joints_m) == 1 else 3)
+    return {"smooth": weights["smooth"] * (hands + obj)}
 
 
 def loss_motion_arctic(hands_m: Mapping[Side, Tensor], points_m: Tensor, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The same, a mean over hands (their vertices) and object."""
+    """Mean squared frame-to-frame motion, a mean over the centroids of the hands' vertices and the object."""
     moved = [points.mean(dim=1).diff(dim=0).square().mean() for points in (*(hand[:, 21:] for hand in hands_m.values()), points_m)]
     return {"smooth": weights["smooth"] * torch.stack(moved).mean()}
 
@@ -142,7 +144,7 @@ def loss_motion_arctic(hands_m: Mapping[Side, Tensor], points_m: Tensor, weights
 def losses(
     mode: Mode, variant: Variant, hands_m: Mapping[Side, Tensor], points_m: Tensor | None, targets: Targets, weights: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """The terms of a mode's objective, of hands' points as in `Targets`; their sum is what Adam descends."""
+    """The terms of a mode's objective for hands' points as in `Targets`; Adam minimises their sum."""
     joints_m = {side: hand[:, :21] for side, hand in hands_m.items()}
     terms: dict[str, Tensor] = {}
     if mode in ("h", "ho"):

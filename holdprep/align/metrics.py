@@ -1,4 +1,4 @@
-"""Numbers that say how good an alignment is, flat, for gates and loggers; and curves, one value a frame, for the report."""
+"""Quality metrics of an alignment: flat numbers for gates and loggers, and curves with one value per frame for the report."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.align.order import DepthOrder, along_rays, contradicted
+from holdprep.align.order import DepthOrder, contradicted, depth_order_along_rays
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
-from holdprep.align.tracks import HandTrack, joint_spread_mm
+from holdprep.align.tracks import HandTrack, joint_deviation_mm
 from holdprep.geometry.cameras import project, projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
@@ -20,9 +20,9 @@ CONTACT_MM = 5.0
 
 
 def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
-    """The posed hand as scale estimators want it, weights from confidences.
+    """The posed hand as input of the scale estimators, with weights from confidences.
 
-    It holds the frames in which hand and object may touch (a hand that has let go says nothing about scale), or, if there are
+    It holds the frames in which hand and object may touch (a hand that does not hold the object gives no scale), or, if there are
     none, all that show both.
     """
     hand = problem.hands[side]
@@ -44,7 +44,7 @@ def hand_track(problem: Problem, side: Side, state: HandState) -> HandTrack:
 
 
 def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Surface) -> DepthOrder | None:
-    """The pixels that show which of hand and object lies before the other; None without masks of frames in which they may touch."""
+    """Rays of the pixels that show which of hand and object is in front; None without masks of frames in which they may touch."""
     masks, touching = problem.masks, contact_frames(problem, side).numpy()
     if masks is None or side not in masks.hands or not touching[masks.frame].any():
         return None
@@ -54,22 +54,25 @@ def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Su
     points = HandPoints.of(hand.model, torch.arange(778)).pose(HandState(state.rotations[at], state.betas, state.transl[at])).points
     ratio = _depth_ratio(points[:, :NUM_JOINTS], problem.K, hand.j2d_px[at], hand.weight[at])
     both = masks.hands[side][rows], masks.obj[rows]
-    return along_rays(surface, problem.K.numpy(), problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy(), both, ratio)
+    return depth_order_along_rays(surface, problem.K.numpy(), problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy(), both, ratio)
 
 
 def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) -> np.ndarray:
-    """(F,) standard error of a hand's depth that its keypoints' scatter about the joints (F, 21, 3) makes, as a fraction of the depth."""
+    """(F,) standard error of a hand's depth, as a fraction of it, from the residuals of its keypoints about the joints (F, 21, 3)."""
     error = reprojection(joints_m, K, j2d_px)
     seen = weight > 0
     variance = error.square().sum(dim=-1)[seen].median() / (2 * np.log(2)) if bool(seen.any()) else torch.tensor(np.inf)
     J = projection_jacobian(joints_m, K)
     information = torch.einsum("fj,fjrc,fjrd->fcd", weight, J, J)
-    found = variance.sqrt() * torch.linalg.pinv(information)[:, 2, 2].sqrt() / joints_m[..., 2].mean(dim=1)
-    return torch.where(seen.any(dim=1), found, torch.inf).numpy()
+    stderr_ratio = variance.sqrt() * torch.linalg.pinv(information)[:, 2, 2].sqrt() / joints_m[..., 2].mean(dim=1)
+    return torch.where(seen.any(dim=1), stderr_ratio, torch.inf).numpy()
 
 
 def hand_metrics(problem: Problem, side: Side, state: HandState, curves: Curves) -> dict[str, float]:
-    """`<side>.reprojection_px` (median over seen joints), its 95th percentile, frames seen, and how the joints jerk (median); curves (T,)."""
+    """Reprojection error over visible joints (median, 95th percentile), number of frames, depth and median jerk, as `<side>.<metric>`.
+
+    Curves (T,) of the reprojection error and of the jerk are added to `curves`.
+    """
     hand = problem.hands[side]
     joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
     error = torch.where(hand.weight > 0, reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1), torch.nan)
@@ -86,7 +89,7 @@ def hand_metrics(problem: Problem, side: Side, state: HandState, curves: Curves)
 
 
 def jerk_mm(points_m: np.ndarray) -> np.ndarray:
-    """(T,) mean length of the third difference over time of points (T, N, 3), mm per frame cubed; NaN in the last three."""
+    """(T,) mean norm of the third difference over time of points (T, N, 3) m, in mm per frame cubed; NaN in the last three frames."""
     result = np.full(len(points_m), np.nan)
     if len(points_m) > 3:
         result[:-3] = 1e3 * np.linalg.norm(np.diff(points_m, n=3, axis=0), axis=-1).mean(axis=1)
@@ -94,13 +97,13 @@ def jerk_mm(points_m: np.ndarray) -> np.ndarray:
 
 
 def median_of(curves: Curves, name: str) -> dict[str, float]:
-    """The median of a curve's known values under its own name; nothing where none is known."""
+    """The median of a curve's finite values under its own name; empty if there are none."""
     known = curves[name][np.isfinite(curves[name])]
     return {name: float(np.median(known))} if len(known) else {}
 
 
 def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_ratio: float, curves: Curves) -> dict[str, float]:
-    """Scale, its error, the cloud's diameter, its depth, how it jerks, and its reprojection error where SfM's observations are known."""
+    """Scale and its standard error, the cloud's diameter, depth and jerk, and the reprojection error of SfM's observations if given."""
     T = problem.T_cam_obj[problem.obj_weight > 0]
     depth_sfm = T[:, 2, :3] @ torch.from_numpy(surface.points.mean(axis=0)) + T[:, 2, 3]
     result = {
@@ -109,8 +112,8 @@ def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_rati
         "object.diameter_mm": 1e3 * scale * surface.diameter,
         "object.depth_m": scale * float(depth_sfm.median()),
     }
-    middle = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])
-    curves["object.jerk_mm"] = jerk_mm(scale * middle[:, None, :3].numpy())
+    centroid = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])
+    curves["object.jerk_mm"] = jerk_mm(scale * centroid[:, None, :3].numpy())
     result |= median_of(curves, "object.jerk_mm")
     if problem.tracks is not None:
         frame, point = problem.tracks.frame, problem.tracks.point
@@ -122,34 +125,37 @@ def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_rati
 
 
 def _frame_medians(values: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
-    """(T,) lower median of the values (M,) of each frame (M,), NaN where there are none."""
+    """(T,) lower median of the values (M,) of each frame (M,), NaN in frames without values."""
     order = np.argsort(frame, kind="stable")
     parts = np.split(values[order], np.searchsorted(frame[order], np.arange(1, frames)))
     return np.array([np.partition(part, (len(part) - 1) // 2)[(len(part) - 1) // 2] if len(part) else np.nan for part in parts])
 
 
 def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface, curves: Curves) -> dict[str, float]:
-    """Medians over contact frames, and curves of the least over hands: `contact.gap_mm` from the hand to the object's surface, 0 where it is
-    inside, `contact.penetration_mm` of its deepest vertex. `contact.fraction_pct`: vertices within CONTACT_MM of the surface or inside, mean
-    over hands and frames; `contact.spread_mm`: see `joint_spread_mm`."""
+    """Gap and penetration of the hands and the object's surface: medians over contact frames, and curves of the minimum over hands.
+
+    `contact.gap_mm` is the distance from hand to surface, 0 where the hand is inside; `contact.penetration_mm` the depth of its deepest
+    vertex; `contact.fraction_pct` the share of vertices within CONTACT_MM of the surface or inside, a mean over hands and frames;
+    `contact.spread_mm` the result of `joint_deviation_mm`.
+    """
     least = np.full(problem.num_frames, np.nan)
-    fractions, spreads = [], []
+    fractions, deviations = [], []
     for side, state in hands.items():
         frames = contact_frames(problem, side).nonzero()[:, 0]
         if len(frames):
             distance_mm = 1e3 * _vertex_distance_m(problem, side, state, frames, surface, scale)
             least[frames] = np.fmin(least[frames], distance_mm.min(axis=1))
             fractions.append(100 * (distance_mm < CONTACT_MM).mean())
-            spreads.append(joint_spread_mm(hand_track(problem, side, state), scale))
-    if not spreads:
+            deviations.append(joint_deviation_mm(hand_track(problem, side, state), scale))
+    if not deviations:
         return {}
     curves["contact.gap_mm"], curves["contact.penetration_mm"] = np.maximum(least, 0), np.maximum(-least, 0)
     found = median_of(curves, "contact.gap_mm") | median_of(curves, "contact.penetration_mm")
-    return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(spreads)}
+    return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(deviations)}
 
 
 def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
-    """`<side>.contradicted_pct`: of the pixels that show which of hand and object is before the other; only where there are masks."""
+    """`<side>.contradicted_pct`: share of the pixels with visible depth order in which the alignment has the other order; needs masks."""
     orders = {side: depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
     return {
         f"{side}.contradicted_pct": 100 * float(contradicted(order, scale).mean())
@@ -159,7 +165,7 @@ def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: floa
 
 
 def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> float:
-    """Frames in which a joint of a seen hand has no positive depth."""
+    """Number of frames in which a joint of a visible hand has no positive depth."""
     behind = torch.zeros(problem.num_frames, dtype=torch.bool)
     for side, state in hands.items():
         hand = problem.hands[side]
@@ -169,8 +175,8 @@ def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> f
 
 
 def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
-    """(F, 778) signed distance of the hand's vertices to the surface."""
-    # single precision is a ten thousandth of a millimetre here
+    """(F, 778) m, signed distance of the hand's vertices to the surface."""
+    # single precision: errors of about 1e-4 mm
     vertices = HandPoints.of(problem.hands[side].model, torch.arange(778)).to(torch.float32)
     some = HandState(state.rotations[frames].float(), state.betas.float(), state.transl[frames].float())
     T = problem.T_cam_obj[frames].float()

@@ -1,4 +1,4 @@
-"""Alignment as LightningModules: one iteration a training step, every loss term logged as align/<mode>/<term>."""
+"""Alignment as LightningModules: one iteration per training step, every loss term logged as align/<mode>/<term>."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from holdprep.hand.model import Side
 from holdprep.optimisation import Optimisation
 
 DAMPING = Damping(first=1e-4, least=1e-5, most=1e8, rise=100.0, fall=10.0)
-STEP_TOLERANCE = 1e-5  # m and rad: a hundredth of what a keypoint's noise does
-LOSS_TOLERANCE = 3e-4  # relative; the last ten thousandths move a scale by 0.03 % at most
+STEP_TOLERANCE = 1e-5  # m and rad: about 1 % of the effect of keypoint noise
+LOSS_TOLERANCE = 3e-4  # relative; smaller gains change the scale by at most 0.03 %
 
 
 class SecondOrder(Optimisation):
@@ -32,15 +32,15 @@ class SecondOrder(Optimisation):
 
     @property
     def scene(self) -> Scene:
-        """As it is now."""
+        """The current scene."""
         return self.objective.at.scene
 
     def configure_optimizers(self) -> LevenbergMarquardt:
-        """Levenberg-Marquardt over everything."""
+        """Levenberg-Marquardt over all unknowns."""
         return LevenbergMarquardt(self.parameters(), self.objective, self.objective.setup.problem.num_frames, DAMPING)
 
     def iterate(self) -> dict[str, float]:
-        """One accepted step, or the discovery that none is left; the terms after it."""
+        """One accepted step, or the end if there is none; the terms after it."""
         if self.steps and self.steps % MATCH_STEPS == 0:
             self.objective.match()
         before, optimizer = self.objective.now.total, self.optimizer()
@@ -55,26 +55,25 @@ class SecondOrder(Optimisation):
         return self.objective.at.terms()
 
     def circumstances(self) -> dict[str, float]:
-        """The weights in use, which the data set, as weights/<term>; and each term without its weight, as unweighted/<term>: curves of two
-        sequences are compared by these."""
+        """The estimated weights as weights/<term>, and each term without its weight as unweighted/<term>, to compare two sequences."""
         values = self.objective.at.unweighted
         return {f"weights/{name}": w for name, w in self.weights_used().items()} | {f"unweighted/{k}": v for k, v in values.items()}
 
     def on_train_start(self) -> None:
-        """The scene is what the parameters say: a checkpoint's, where one was read."""
+        """Set the scene from the parameters, which are a checkpoint's where one was read."""
         scene = _with_tensors(self.scene, {name: value.data for name, value in self.scene_parameters.items()})
         self.objective.now = self.objective.evaluate(scene)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the weights that were measured."""
+        """Store the estimated weights and the number of steps."""
         checkpoint["weights"], checkpoint["steps"] = dict(self.objective.effective), self.steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """And back."""
+        """Restore the estimated weights and the number of steps."""
         self.objective.effective, self.steps = dict(checkpoint["weights"]), int(checkpoint["steps"])
 
     def weights_used(self) -> dict[str, float]:
-        """The weight of every term that has one now: given, or measured."""
+        """The current positive weights of terms, set or estimated."""
         return {name: weight for name, weight in self.objective.effective.items() if weight > 0}
 
 
@@ -91,8 +90,11 @@ def _with_tensors(scene: Scene, values: Mapping[str, Tensor]) -> Scene:
 
 @dataclass(frozen=True)
 class HoldStart:
-    """Where HOLD's methods begin: the hands' points `rest_m` (T, P, 3) without translation (see hold.Targets), their translations, the object's
-    cloud rotated into every frame (T, N, 3) in the unit of SfM, its translations and its scale."""
+    """Initial values of HOLD's methods.
+
+    `rest_m` (T, P, 3) m are the hands' points without translation (see hold.Targets), `transl_m` their translations, `rotated_obj`
+    (T, N, 3) the object's cloud rotated into every frame, in the unit of SfM, `obj_transl_m` and `obj_scale` its translations and scale.
+    """
 
     rest_m: Mapping[Side, Tensor]
     transl_m: Mapping[Side, Tensor]
@@ -102,7 +104,7 @@ class HoldStart:
 
 
 class HoldAdam(Optimisation):
-    """HOLD's objective and schedule."""
+    """Adam with HOLD's objective and schedule."""
 
     def __init__(self, mode: Mode, variant: hold.Variant, start: HoldStart, targets: hold.Targets, weights: Mapping[str, float]) -> None:
         super().__init__(f"align/{mode}")
@@ -115,21 +117,21 @@ class HoldAdam(Optimisation):
         self.steps = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the step that the schedule is at, and whether the scale is free."""
+        """Store the step of the schedule and whether the scale is free."""
         checkpoint["steps"], checkpoint["scale_is_free"] = self.steps, self.obj_scale.requires_grad
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """And back."""
+        """Restore the step of the schedule and whether the scale is free."""
         self.steps = int(checkpoint["steps"])
         self.obj_scale.requires_grad_(bool(checkpoint["scale_is_free"]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over everything; what is not free has no gradient and stays."""
+        """Adam over all parameters; those that are not free have no gradient and stay constant."""
         return torch.optim.Adam(self.parameters(), lr=self.schedule.lr)
 
     def iterate(self) -> dict[str, float]:
         """One Adam step; the terms before it."""
-        self._condition()
+        self._set_scale()
         hands: dict[Side, Tensor] = {side: rest + self.hand_transl[side][:, None] for side, rest in self.rest_m.items()}
         points = None if self.mode == "h" else self.obj_scale * self.rotated_obj + self.obj_transl[:, None]
         terms = hold.losses(self.mode, self.variant, hands, points, self.targets, self.weights)
@@ -144,8 +146,8 @@ class HoldAdam(Optimisation):
         self.steps += 1
         return {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
 
-    def _condition(self) -> None:
-        """Mode o sets its first scale at step 1 and frees it at step 2000."""
+    def _set_scale(self) -> None:
+        """Mode o: set the initial scale at step 1 and free it at step 2000."""
         if self.mode == "o" and self.steps == 1:
             with torch.no_grad():
                 self.obj_scale.fill_(self.weights["obj_scale"])

@@ -1,4 +1,4 @@
-"""The objective of modes h and ho: the sum of weighted terms, as a least-squares problem that measures its own weights."""
+"""The objective of modes h and ho: the sum of weighted terms, as a least-squares problem that estimates its own weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,8 +23,7 @@ MATCH_STEPS = 2  # steps between two searches for the outline's correspondences
 
 @dataclass(frozen=True)
 class SceneEvaluation:
-    """The terms at a scene: each hand's view and residuals by term, every term's value without its weight (a mean over hands), and the
-    `weights` in use."""
+    """The terms at a scene: each hand's view and residuals, every term's unweighted value (a mean over hands), and the `weights` in use."""
 
     scene: Scene
     views: Mapping[Side, HandView]
@@ -34,21 +33,21 @@ class SceneEvaluation:
 
     @property
     def total(self) -> float:
-        """px^2."""
+        """The objective, px^2."""
         return sum(self.weights[name] * value for name, value in self.unweighted.items())
 
     @property
     def own(self) -> Tensor | None:
-        """None: frames share the scale, and neighbours are coupled."""
+        """None: frames share the scale and neighbouring frames are coupled, so that there is no loss per frame."""
         return None
 
     def terms(self) -> dict[str, float]:
-        """Weighted, px^2; their sum under `loss`."""
+        """Weighted terms, px^2, and their sum as `loss`."""
         return {name: self.weights[name] * value for name, value in self.unweighted.items()} | {"loss": self.total}
 
 
 class Objective:
-    """The terms that apply, their weights, and the scene; `measured` are weights of the mode before, from which open ones start."""
+    """The terms that apply, their weights, and the scene; weights that are not set start from `measured`, those of the previous mode."""
 
     def __init__(self, setup: Setup, weights: Weights, refine: Refine, scene: Scene, measured: Mapping[str, float] | None = None) -> None:
         self.setup, self.given = setup, weights
@@ -62,12 +61,12 @@ class Objective:
 
     @property
     def at(self) -> SceneEvaluation:
-        """The present scene's evaluation."""
+        """The evaluation at the current scene."""
         assert isinstance(self.now, SceneEvaluation)
         return self.now
 
     def evaluate(self, scene: Scene) -> SceneEvaluation:
-        """All terms at a scene, under the present weights and correspondences."""
+        """All terms at a scene, under the current weights and correspondences."""
         views = {side: HandView(self.setup, self.layout, scene, side, self.edges.get(side)) for side in self.setup.problem.hands}
         hand_terms = [term for term in self.terms if isinstance(term, HandTerm)]
         residuals = {(term.name, side): term.residuals(view) for term in hand_terms for side, view in views.items()}
@@ -76,7 +75,7 @@ class Objective:
         return SceneEvaluation(scene, views, residuals, unweighted, self.effective)
 
     def match(self) -> None:
-        """New correspondences of every hand's outline with its mask's, in frames that show its keypoints."""
+        """Update the correspondences of every hand's outline with its mask's edge, in frames with keypoints."""
         if not any(term.name == "outline" for term in self.terms):
             return
         for side, view in self.at.views.items():
@@ -86,7 +85,7 @@ class Objective:
         self.now = self.evaluate(self.at.scene)
 
     def equations(self) -> tuple[Mapping[Key, Equations], Shared]:
-        """Each group's system, and what is known of the shared unknowns."""
+        """Each group's equations, and those of the shared unknowns."""
         layout, share = self.layout, 1 / len(self.at.views)
         shared = Shared(torch.zeros(layout.shared, layout.shared).double(), torch.zeros(layout.shared).double())
         frames = self.setup.problem.num_frames
@@ -102,8 +101,8 @@ class Objective:
                     term.add(view, self.at.residuals[term.name, side], systems[layout.group(side)], shared, share * weight)
         return systems, shared
 
-    def tried(self, step: Step) -> SceneEvaluation:
-        """After a step of the solver."""
+    def evaluate_step(self, step: Step) -> SceneEvaluation:
+        """The evaluation after a step of the solver."""
         layout, own = self.layout, dict[Side, Tensor]()
         for side in layout.sides:
             block = step.own[layout.group(side)]
@@ -111,21 +110,21 @@ class Objective:
         return self.evaluate(self.at.scene.stepped(layout, self.setup.sfm_unit, own, step.shared))
 
     def accept(self, there: Evaluation, systems: Mapping[Key, Equations], damping: Tensor) -> None:
-        """Take the step, and measure the weights that were left open, from the equations and the residuals after it.
+        """Accept the step, and estimate the weights that are not set from the equations and the residuals after it.
 
-        Fingers that the keypoints have no reason to move stay where they are from then on: most of the unknowns are gone.
+        Where the prior on finger poses reaches its upper bound, the finger poses are fixed from then on, which removes most unknowns.
         """
         assert isinstance(there, SceneEvaluation)
-        found: dict[str, list[float]] = {term.name: [] for term in self.terms}
+        estimates: dict[str, list[float]] = {term.name: [] for term in self.terms}
         tightest = np.inf
         for side, view in there.views.items():
             noise = self._noise(side, there, systems)
-            tightest = min(tightest, ev.of_departures(noise.variance_px2, ev.DEPARTURE_RAD[0]))
+            tightest = min(tightest, ev.departure_weight(noise.variance_px2, ev.DEPARTURE_RAD[0]))
             for term in self.terms:
                 value = term.measured(view, noise)
                 if value is not None:
-                    found[term.name].append(value)
-        for name, values in found.items():
+                    estimates[term.name].append(value)
+        for name, values in estimates.items():
             if values and self.given.of(name) is None:
                 self.effective = self.effective | {name: float(np.mean(values))}
         self.now, refine = replace(there, weights=self.effective), self.layout.refine
@@ -134,12 +133,12 @@ class Objective:
             self.now = self.evaluate(there.scene)
 
     def _noise(self, side: Side, there: SceneEvaluation, systems: Mapping[Key, Equations]) -> Noise:
-        """The keypoints' scatter about the scene, and how far data determine the hand's unknowns."""
+        """The keypoints' noise, and the share of the hand's unknowns that the data determine."""
         layout, weight = self.layout, self.setup.problem.hands[side].weight
         seen, own, hands = weight.sum(dim=1) > 0, layout.hand(side), len(there.views)
         prior = np.zeros(layout.hand_size)
-        for name, columns in layout.held_by.items():
+        for name, columns in layout.prior_columns.items():
             prior[3:][columns] = self.effective[name] / (hands * self.setup.problem.num_frames)
-        share = ev.determined(systems[layout.group(side)].diagonal[seen][:, own, own].numpy(), prior)
+        share = ev.determined_share(systems[layout.group(side)].diagonal[seen][:, own, own].numpy(), prior)
         variance = ev.keypoint_variance(there.residuals["j2d", side].value, weight, int(seen.sum()) * float(share.sum()))
         return Noise(variance, torch.from_numpy(share), seen, hands * float(weight.sum()), hands, self.effective)

@@ -1,7 +1,7 @@
-"""Scale from depth order: where a hand hides the object it is nearer than the object's front, where it is hidden it is beyond its back.
+"""Scale from depth order: a hand that occludes the object is in front of it, a hand that the object occludes is behind it.
 
-Along a pixel's ray the object's front and back lie at depths that SfM knows up to the scale; so every such pixel bounds the scale from one
-side. Thumb before and fingers behind the object bound it from both.
+Along a pixel's ray, SfM gives the depths of the object's front and back up to the scale. Every such pixel therefore bounds the scale
+from one side. A thumb in front of the object and fingers behind it bound the scale from both sides.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from holdprep.align.tracks import ScaleEstimate, parabola_maximum, resampled_cou
 from holdprep.geometry.cameras import project
 from holdprep.hand.model import Side
 
-CELL_PX = 8  # of the depth buffer that finds the hand's front
-FRONT_M = 0.008  # of the hand's front: skin no farther behind it
-INSIDE_PX = 7  # width of the window that must lie in a mask: contours and keypoints err
+CELL_PX = 8  # of the depth buffer that selects the hand's front
+FRONT_M = 0.008  # maximal distance of front skin behind the nearest skin of its cell
+INSIDE_PX = 7  # width of the window that must lie in a mask: contours and keypoints have errors
 STEPS = 48  # along a ray
-MAX_RAYS = 36  # of a frame, evenly over the hand: three times what it may say
-EVIDENCE = 12.0  # pixels' worth that one frame may say: neighbours see the same thing
+MAX_RAYS = 36  # of a frame, evenly over the hand: three times EVIDENCE
+EVIDENCE = 12.0  # independent pixels that one frame counts as: neighbouring pixels are correlated
 OUTLIER_SHARE = 0.1  # of pixels with a wrong order
-SHARP_M = 0.004  # how well skin and surface are known
+SHARP_M = 0.004  # standard error of skin and surface
 SYSTEMATIC = 0.03
 MAX_STDERR = 0.1
 RANGE, STEP = (-0.35, 0.25), 0.01  # log scale searched
@@ -31,50 +31,54 @@ RANGE, STEP = (-0.35, 0.25), 0.01  # log scale searched
 
 @dataclass(frozen=True)
 class DepthOrder:
-    """Rays (M,) of one hand: `frame` their frame's place among the F asked, `hand_m` the skin's depth, `front_sfm` and `back_sfm` the
-    object's there, `before` whether the hand is seen. `depth_ratio` (F,): the frames' depth errors."""
+    """Rays (M,) that show a hand in front of or behind the object.
+
+    `frame` is the index of a ray's frame among the F given ones, `hand_m` the depth of the skin, `front_sfm` and `back_sfm` the depths of
+    the object's front and back in the unit of SfM, `hand_in_front` whether the hand is visible there. `depth_ratio` (F,) is the standard
+    error of the hand's depth in each frame, as a fraction of it.
+    """
 
     frame: np.ndarray
     hand_m: np.ndarray
     front_sfm: np.ndarray
     back_sfm: np.ndarray
-    before: np.ndarray
+    hand_in_front: np.ndarray
     depth_ratio: np.ndarray
 
 
 def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0) -> ScaleEstimate:
-    """The scale that fewest rays contradict, searched about `around`; its doubts: bounds from one side only, or none."""
-    sided = [side for side in (True, False) if any((o.before == side).any() for o in orders.values())]
+    """The scale that fewest rays contradict, searched about `around`; rejected where rays bound it from one side only, or not at all."""
+    sided = [side for side in (True, False) if any((o.hand_in_front == side).any() for o in orders.values())]
     if len(sided) < 2:
-        one = "the hand is never seen before the object" if sided == [False] else "the object never hides the hand"
-        return ScaleEstimate("depth_order", around, float("inf"), one if sided else "no pixel shows hand and object one before the other")
+        one = "the hand is never seen in front of the object" if sided == [False] else "the object never occludes the hand"
+        return ScaleEstimate("depth_order", around, float("inf"), one if sided else "no pixel shows which of hand and object is in front")
     log_scales = np.arange(RANGE[0], RANGE[1] + STEP / 2, STEP)
     curves = [_frame_curves(o, np.log(around) + log_scales) for o in orders.values()]
     totals = resampled_counts([len(c) for c in curves], seed) @ np.concatenate(curves)
-    found = np.array([parabola_maximum(log_scales, total) for total in totals])
-    chance = np.exp(totals[0] - totals[0].max())
-    spread = np.sqrt(np.average((log_scales - found[0]) ** 2, weights=chance))
-    scale, stderr = float(around * np.exp(found[0])), float(np.linalg.norm([max(np.std(found[1:]), spread), SYSTEMATIC]))
+    maxima = np.array([parabola_maximum(log_scales, total) for total in totals])
+    likelihood = np.exp(totals[0] - totals[0].max())
+    std = np.sqrt(np.average((log_scales - maxima[0]) ** 2, weights=likelihood))
+    scale, stderr = float(around * np.exp(maxima[0])), float(np.linalg.norm([max(np.std(maxima[1:]), std), SYSTEMATIC]))
     wrong = np.concatenate([contradicted(o, scale) for o in orders.values()]).mean()
-    doubt = "its best scale lies at the end of the range searched" if totals[0].argmax() in (0, len(log_scales) - 1) else ""
+    rejection = "its best scale lies at the end of the range searched" if totals[0].argmax() in (0, len(log_scales) - 1) else ""
     if stderr > MAX_STDERR:
-        doubt = doubt or f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f})"
-    return ScaleEstimate("depth_order", scale, stderr, doubt, {"contradicted_pct": 100 * float(wrong)})
+        rejection = rejection or f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f})"
+    return ScaleEstimate("depth_order", scale, stderr, rejection, {"contradicted_pct": 100 * float(wrong)})
 
 
 def contradicted(order: DepthOrder, scale: float) -> np.ndarray:
-    """(M,) rays whose hand lies on the other side of the object than is seen, by more than skin and surface are uncertain."""
+    """(M,) whether a ray's hand lies on the other side of the object than the masks show, by more than SHARP_M."""
     return np.asarray(_margin(order, np.log([scale]))[:, 0] * order.hand_m < -SHARP_M)
 
 
 def _margin(order: DepthOrder, log_scales: np.ndarray) -> np.ndarray:
-    """(M, S) by how much of its depth a ray's hand lies on the side on which it is seen."""
+    """(M, S) signed distance of a ray's hand from the object, positive on the side that the masks show; a fraction of the depth."""
     front, back = (np.log(order.hand_m / depth)[:, None] - log_scales for depth in (order.front_sfm, order.back_sfm))
-    return np.where(order.before[:, None], -front, back)
+    return np.where(order.hand_in_front[:, None], -front, back)
 
 
 def _frame_curves(order: DepthOrder, log_scales: np.ndarray) -> np.ndarray:
-    """(F, S) log-likelihoods: the mean over a frame's rays, worth at most EVIDENCE of them, blurred by the frame's depth error."""
+    """(F, S) log-likelihoods of scales: the mean over a frame's rays, times at most EVIDENCE, blurred by the frame's depth error."""
     width = np.hypot(order.depth_ratio[order.frame], SHARP_M / order.hand_m)[:, None]
     each = np.logaddexp(np.log(1 - OUTLIER_SHARE) + log_ndtr(_margin(order, log_scales) / width), np.log(OUTLIER_SHARE))
     total = np.zeros((len(order.depth_ratio), len(log_scales)))
@@ -83,7 +87,7 @@ def _frame_curves(order: DepthOrder, log_scales: np.ndarray) -> np.ndarray:
     return np.asarray(total * np.minimum(1.0, EVIDENCE / np.maximum(count, 1)))
 
 
-def along_rays(
+def depth_order_along_rays(
     surface: Surface,
     K: np.ndarray,
     T_cam_obj_sfm: np.ndarray,
@@ -91,28 +95,28 @@ def along_rays(
     masks: tuple[np.ndarray, np.ndarray],
     depth_ratio: np.ndarray,
 ) -> DepthOrder:
-    """The rays of a posed hand (F, V, 3) that meet the object, posed by (F, 4, 4), with the masks (F, H, W) of hand and object."""
+    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and masks (F, H, W) of hand and object."""
     found = []
-    for k, (vertices, hand, thing) in enumerate(zip(vertices_m, *masks, strict=True)):
+    for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)
-        rows, before = seen_rays(vertices, px, hand, thing)
-        found.append((np.full(len(rows), k), vertices[rows, 2], px[rows], before))
-    frame, hand_m, seen_px, is_before = (np.concatenate(part) for part in zip(*found, strict=True))
-    front, back = rays_through(surface, K, T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3], seen_px)
+        rows, in_front = front_vertices(vertices, px, hand, obj)
+        found.append((np.full(len(rows), k), vertices[rows, 2], px[rows], in_front))
+    frame, hand_m, seen_px, in_front = (np.concatenate(part) for part in zip(*found, strict=True))
+    front, back = surface_depths(surface, K, T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3], seen_px)
     met = np.isfinite(front)
-    return DepthOrder(frame[met], hand_m[met], front[met], back[met], is_before[met], depth_ratio)
+    return DepthOrder(frame[met], hand_m[met], front[met], back[met], in_front[met], depth_ratio)
 
 
-def rays_through(
+def surface_depths(
     surface: Surface, K: np.ndarray, R_cam_obj: np.ndarray, t_cam_obj_sfm: np.ndarray, px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Depths (M,) at which the rays of pixels (M, 2) enter and leave the object for good, in the unit of SfM; NaN where they miss it.
+    """Depths (M,) of the object's front and back on the rays of pixels (M, 2), in the unit of SfM; NaN where a ray misses it.
 
-    The object's pose is one for all rays, (3, 3) and (3,), or each one's own, (M, 3, 3) and (M, 3).
+    The object's pose is the same for all rays, (3, 3) and (3,), or given per ray, (M, 3, 3) and (M, 3).
     """
-    middle = R_cam_obj @ surface.points.mean(axis=0) + t_cam_obj_sfm
+    centroid = R_cam_obj @ surface.points.mean(axis=0) + t_cam_obj_sfm
     radius = np.linalg.norm(surface.points - surface.points.mean(axis=0), axis=1).max()
-    depth = np.broadcast_to(middle[..., 2, None] + np.linspace(-radius, radius, STEPS), (len(px), STEPS))
+    depth = np.broadcast_to(centroid[..., 2, None] + np.linspace(-radius, radius, STEPS), (len(px), STEPS))
     ray = np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
     inside = surface.distance((ray[:, None] * depth[..., None] - t_cam_obj_sfm[..., None, :]) @ R_cam_obj) < 0
     hit = inside.any(axis=1)
@@ -121,8 +125,8 @@ def rays_through(
     return np.where(hit, front, np.nan), np.where(hit, back, np.nan)
 
 
-def seen_rays(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which vertices (V, 3) at `px` (V, 2) are the hand's front there, well within a mask (H, W): their rows, and whether the hand's."""
+def front_vertices(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the vertices (V, 3) at `px` (V, 2) that are the hand's front, inside a mask (H, W), and whether this is the hand's mask."""
     height, width = hand_mask.shape
     at = np.round(px).astype(int)
     rows = np.flatnonzero((at >= 0).all(axis=1) & (at < (width, height)).all(axis=1) & (vertices_m[:, 2] > 0))
@@ -130,14 +134,14 @@ def seen_rays(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, obj
     nearest = np.full((height // CELL_PX + 1, width // CELL_PX + 1), np.inf)
     np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), vertices_m[rows, 2])
     rows = rows[vertices_m[rows, 2] <= nearest[cells[:, 1], cells[:, 0]] + FRONT_M]
-    hand, thing = (_well_inside(mask, at[rows]) for mask in (hand_mask, object_mask))
-    kept = np.flatnonzero(hand | thing)
+    hand, obj = (_well_inside(mask, at[rows]) for mask in (hand_mask, object_mask))
+    kept = np.flatnonzero(hand | obj)
     kept = kept[:: -(-len(kept) // MAX_RAYS) or 1]
     return rows[kept], hand[kept]
 
 
 def _well_inside(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(M,) whether the whole window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the picture."""
+    """(M,) whether the window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the image."""
     if not len(at):
         return np.zeros(0, bool)
     x, y = np.maximum(at.min(axis=0) - INSIDE_PX, 0)

@@ -1,4 +1,4 @@
-"""What the outline of one hand's masks says in the alignment: targets of silhouette vertices, fixed between two searches for them."""
+"""Outline targets of one hand in the alignment: mask edge points of silhouette vertices, fixed between two searches for correspondences."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,11 @@ from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
 
 @dataclass(frozen=True)
 class OutlineTargets:
-    """Points `ids` (T, Q) of HandPoints with all vertices, the mask's edge that they correspond to, `target_px` (T, Q, 2), its `normal`
-    (T, Q, 2) and the number of measurements `weight` (T, Q); their noise `sigma_px` and the robust width `width_px`, both px."""
+    """Silhouette vertices and the points of the mask's edge to which they correspond.
+
+    `ids` (T, Q) are points of HandPoints with all vertices, `target_px` (T, Q, 2) and `normal` (T, Q, 2) those of the mask's edge,
+    `weight` (T, Q) numbers of measurements; `sigma_px` is the standard deviation of their noise, `width_px` the robust loss's width.
+    """
 
     ids: Tensor
     target_px: Tensor
@@ -24,7 +27,7 @@ class OutlineTargets:
 
     @staticmethod
     def of(outlines: Outlines, vertices_m: Tensor, K: Tensor, shown: Tensor) -> "OutlineTargets":
-        """For posed meshes (T, 778, 3) under `K` (3, 3); frames that are not `shown` (T,) bool say nothing."""
+        """Targets for posed meshes (T, 778, 3) m under `K` (3, 3); frames that are not `shown` (T,) bool have zero weight."""
         ids, found = outlines.correspond(vertices_m.numpy(), K.numpy()).compact()
         size = size_px(project_ahead(vertices_m, K))
         target, normal, weight = (torch.from_numpy(x) for x in (found.target_px, found.normal, found.weight))

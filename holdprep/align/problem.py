@@ -1,4 +1,4 @@
-"""What alignment is given, what it is weighed by and what it returns: arrays and plain numbers only."""
+"""Input, weights and result of the alignment: arrays and plain numbers only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,11 +19,11 @@ BEFORE: dict[str, Mode | None] = {"h": None, "o": "h", "ho": "o"}
 
 @dataclass(frozen=True)
 class HandObservation:
-    """One hand: its model, its registered parameters and where its joints were seen.
+    """One hand: its model, its registered parameters and the observed positions of its joints.
 
-    `params` are those of the registration: its translation belongs to the tracker's own camera and is not used.
-    `j2d_px` (T, 21, 2) MANO-21 order, NaN where not seen; `weight` (T,) or (T, 21) confidences, 0 on infilled frames;
-    `contact` (T,) true where this hand's mask touches the object's, or None: every frame that shows both. `outlines` are the edges of its
+    `params` are those of the registration; their translation is in the tracker's own camera and is not used.
+    `j2d_px` (T, 21, 2) MANO-21 order, NaN where not observed; `weight` (T,) or (T, 21) confidences, 0 in infilled frames;
+    `contact` (T,) true where this hand's mask touches the object's, or None: all frames that show both. `outlines` are the edges of its
     masks in T frames, or None.
     """
 
@@ -37,7 +37,7 @@ class HandObservation:
 
 @dataclass(frozen=True)
 class Tracks:
-    """Real SfM observations: point `point` (M,) of the cloud was seen in `frame` (M,) at `px` (M, 2)."""
+    """SfM's observations: point `point` (M,) of the cloud was observed in `frame` (M,) at `px` (M, 2)."""
 
     frame: Tensor
     point: Tensor
@@ -46,7 +46,7 @@ class Tracks:
 
 @dataclass(frozen=True)
 class EntityMasks:
-    """What is seen of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool."""
+    """Masks of the visible part of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool."""
 
     frame: np.ndarray
     hands: Mapping[Side, np.ndarray]
@@ -72,27 +72,27 @@ class Problem:
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames T."""
         return len(self.T_cam_obj)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the objective, whose unit is px^2: HOLD's mean squared distance of a joint from where it was seen.
+    """Weights of the objective, whose unit is px^2: HOLD's mean squared reprojection error of a joint.
 
-    Every term is a mean (over joints, frames or both), so that a weight means the same for a long and a short clip. None: as the
-    sequence's own noise has it (`holdprep.align.evidence`); method "hold" then takes its published number.
+    Every term is a mean (over joints, frames or both), so that a weight has the same effect for a long and a short clip. None: estimated
+    from the sequence's noise (`holdprep.align.evidence`); method "hold" then uses its published number.
     """
 
     j2d: float = 1.0  # hand keypoint reprojection; per px^2
     j2d_sigma_px: float = 25.0  # Geman-McClure width of hand keypoints; px
-    outline: float | None = None  # distance of the hand's outline from its mask's; per px^2
+    outline: float | None = None  # distance of the hand's outline from its mask's edge; per px^2
     o2d: float | None = (
         None  # object reprojection, where the object may leave SfM's trajectory (refined in mode ho, method "hold"); per px^2
     )
     o2d_sigma_px: float = 25.0  # Geman-McClure width of object points; px
     contact: float | None = None  # distance of hand and object; px^2 per m
-    grasp: float | None = None  # how a still hand's middle wanders on the object (mode ho); px^2 per m^2
+    grasp: float | None = None  # drift of a static hand's centroid on the object (mode ho); px^2 per m^2
     grasp_sigma_m: float = 0.03  # Geman-McClure width of that; m
     z_min: float = 1000.0  # behind the camera; px^2 per m ("hold"), px^2 per m^2 ("lm")
     smooth: float = 100.0  # squared motion between frames; px^2 per m^2
@@ -107,18 +107,18 @@ class Weights:
 
     @staticmethod
     def from_dict(values: Mapping[str, float | None]) -> "Weights":
-        """Of a configuration's node."""
+        """Weights from the configuration's node."""
         known = {item.name for item in fields(Weights)}
         others = {name: value for name, value in values.items() if name not in known}
         return Weights(**{name: value for name, value in values.items() if name in known}, others=others)  # type: ignore[arg-type]
 
     def of(self, term: str) -> float | None:
-        """A term's weight; None where it is left open."""
+        """A term's weight; None where it is not set."""
         value = self.others.get(term) if term not in vars(self) else getattr(self, term)
         return None if value is None else float(value)
 
     def with_open(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Every number, with `values` for those left open, of which none may be missing."""
+        """All numbers, with `values` for those that are not set; raises KeyError where one is missing."""
         own = {name: value for name, value in vars(self).items() if name != "others"}
         own |= {name: value for name, value in self.others.items() if value is not None}  # method "hold" has no such terms
         return {name: values[name] if value is None else value for name, value in own.items()}
@@ -126,8 +126,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Refine:
-    """What is free besides the hand's translation (modes h and ho), each held to its registered value by a prior; in mode ho also the
-    object's poses, held by SfM's observations, and the focal length."""
+    """Which unknowns are free besides the hand's translation (modes h and ho), each with a prior at its registered value.
+
+    In mode ho also the object's poses, with SfM's observations as prior, and the focal length.
+    """
 
     rotation: bool = True
     pose: bool = True
@@ -141,9 +143,9 @@ class Alignment:
     """The state after a mode: hands and object in one metric camera frame.
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
-    SfM with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where nothing is known, `measured` the priors' weights that mode h found and
-    `fingers_held` whether it found that keypoints give the fingers no reason to leave their registration, `notes` lines for the reader.
+    SfM, with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
+    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated,
+    `fingers_held` whether it fixed the fingers at their registration, `notes` lines for the user.
     """
 
     mode: Mode
@@ -163,9 +165,9 @@ class Alignment:
 
 
 def prepare(problem: Problem, weights: Weights) -> Problem:
-    """The problem in float64 with (T, 21) hand weights that are 0 wherever a keypoint is missing.
+    """The problem in float64, with (T, 21) hand weights that are 0 where a keypoint is missing.
 
-    Raises HoldprepError in one line for what cannot be aligned: no hand, no object frame, wrong shapes, values that are not finite,
+    Raises HoldprepError in one line for input that cannot be aligned: no hand, no object frame, wrong shapes, values that are not finite,
     an object behind the camera.
     """
     _check_weights(weights)
@@ -179,7 +181,7 @@ def prepare(problem: Problem, weights: Weights) -> Problem:
     seen = int((obj_weight > 0).sum())
     if seen == 0 or len(points) < 4:
         counts = f"{seen} of {frames} frames registered, {len(points)} points (at least 4)"
-        raise HoldprepError(f"alignment has no object: {counts}: look at object_pose")
+        raise HoldprepError(f"alignment has no object: {counts}: check object_pose")
     depth = (T_cam_obj[:, 2, :3] @ points.median(dim=0).values + T_cam_obj[:, 2, 3])[obj_weight > 0]
     behind = int((depth <= 0).sum())
     if behind:
@@ -204,7 +206,7 @@ def _prepare_hand(side: Side, hand: HandObservation, frames: int) -> HandObserva
     enough = (weight > 0).sum(dim=1) >= 4
     weight = weight * enough[:, None]
     if not bool(enough.any()):
-        raise HoldprepError(f"none of {frames} frames shows 4 keypoints of the {side} hand with weight > 0: look at hand_pose's overlays")
+        raise HoldprepError(f"none of {frames} frames shows 4 keypoints of the {side} hand with weight > 0: check hand_pose's overlays")
     contact = None if hand.contact is None else _finite(f"{side} contact", hand.contact, (frames,)) > 0
     j2d_px = torch.nan_to_num(j2d_px, posinf=0.0, neginf=0.0)
     return replace(hand, model=hand.model.to(torch.float64), params=params, j2d_px=j2d_px, weight=weight, contact=contact)
@@ -236,7 +238,7 @@ def object_points_sfm(problem: Problem) -> Tensor:
 
 
 def outward(problem: Problem) -> Tensor:
-    """(N, 3) directions that leave the object at its points: the mean one to the cameras that saw the point, else away from the cloud's middle."""
+    """(N, 3) outward directions at the object's points: mean direction to the cameras that observe a point, else from the cloud's median."""
     away = problem.points_obj - problem.points_obj.median(dim=0).values
     if problem.tracks is None:
         return away
@@ -248,7 +250,7 @@ def outward(problem: Problem) -> Tensor:
 
 
 def contact_frames(problem: Problem, side: Side) -> Tensor:
-    """(T,) bool: frames that really show this hand and the object and in which they may touch."""
+    """(T,) bool: frames with observations of this hand and the object in which they may touch."""
     hand = problem.hands[side]
     both = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0) & (problem.obj_weight > 0)
     return both if hand.contact is None else both & hand.contact

@@ -8,12 +8,12 @@ from holdprep.geometry.rigid import skew
 
 
 def reprojection(points_cam_m: Tensor, K: Tensor, target_px: Tensor) -> Tensor:
-    """Pixels (..., 2) by which points (..., 3) fall beside their targets; `projection_jacobian` is its derivative."""
+    """Reprojection residuals (..., 2) px of points (..., 3) m; `projection_jacobian` is the derivative."""
     return project_ahead(points_cam_m, K) - target_px
 
 
 def too_near(z_m: Tensor, near_m: float) -> Tensor:
-    """Metres by which a depth falls short of `near_m`; 0 beyond it. Its derivative is -1 where it is positive."""
+    """Difference (m) of `near_m` and a smaller depth, 0 for larger ones; the derivative is -1 where it is positive."""
     return (near_m - z_m).clamp_min(0)
 
 
@@ -23,9 +23,9 @@ def motion(points_m: Tensor) -> Tensor:
 
 
 def drift(point_cam_m: Tensor, R_cam_obj: Tensor, t_cam_obj_m: Tensor, anchor_obj_m: Tensor) -> Tensor:
-    """Metres (T, 3) by which a point h of the hand is off its anchor g on the object: h - t - R g.
+    """Drift (T, 3) m of a point h of the hand from its anchor g on the object: h - t - R g.
 
-    Its derivative is that of h, minus t by log(scale), and -R by the anchor.
+    Its derivative is that of h; -t by log(scale); -R by the anchor.
     """
     return point_cam_m - t_cam_obj_m - (R_cam_obj @ anchor_obj_m[..., None])[..., 0]
 
@@ -33,19 +33,21 @@ def drift(point_cam_m: Tensor, R_cam_obj: Tensor, t_cam_obj_m: Tensor, anchor_ob
 def signed_gap_by_log_scale(gap_m: Tensor, slopes_cam: Tensor, hand_points_m: Tensor) -> Tensor:
     """Derivative (...) of a hand point's signed distance to the surface, scale * d(R^T (p / scale - t)), by log(scale).
 
-    `slopes_cam` (..., 3) is the surface's slope d' there, turned into the camera frame: also the derivative by the point (..., 3) itself.
+    `slopes_cam` (..., 3) is the gradient d' of the distance there, in the camera frame: also the derivative by the point (..., 3) itself.
     """
     return gap_m - (slopes_cam * hand_points_m).sum(dim=-1)
 
 
-def signed_gap_by_pose(slopes_cam: Tensor, hand_points_m: Tensor, t_cam_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
-    """Derivative (..., 6) of the same distance by a turn of the object (rotation vector, camera axes) and by a shift of it, of which one unit
-    along each axis moves it by `by_shift_m` (3,)."""
-    by_turn = torch.linalg.cross(slopes_cam, hand_points_m - t_cam_obj_m)
-    return torch.cat([by_turn, -slopes_cam * by_shift_m], dim=-1)
+def signed_gap_by_pose(slopes_cam: Tensor, hand_points_m: Tensor, t_cam_obj_m: Tensor, unit_m: Tensor) -> Tensor:
+    """Derivative (..., 6) of the same distance by the object's rotation (rotation vector, camera axes) and translation.
+
+    One unit of translation along each axis is `unit_m` (3,) metres.
+    """
+    by_rotation = torch.linalg.cross(slopes_cam, hand_points_m - t_cam_obj_m)
+    return torch.cat([by_rotation, -slopes_cam * unit_m], dim=-1)
 
 
-def drift_by_pose(R_cam_obj: Tensor, anchor_obj_m: Tensor, by_shift_m: Tensor) -> Tensor:
-    """Derivative (T, 3, 6) of `drift` by the object's rotation and translation, as above."""
-    by_turn = skew((R_cam_obj @ anchor_obj_m[..., None])[..., 0])
-    return torch.cat([by_turn, -torch.diag(by_shift_m).expand_as(by_turn)], dim=-1)
+def drift_by_pose(R_cam_obj: Tensor, anchor_obj_m: Tensor, unit_m: Tensor) -> Tensor:
+    """Derivative (T, 3, 6) of `drift` by the object's rotation and translation, with units as in `signed_gap_by_pose`."""
+    by_rotation = skew((R_cam_obj @ anchor_obj_m[..., None])[..., 0])
+    return torch.cat([by_rotation, -torch.diag(unit_m).expand_as(by_rotation)], dim=-1)

@@ -1,4 +1,4 @@
-"""Hand and object in one metric camera frame: modes h, o, ho, each from the last one's state."""
+"""Hand and object in one metric camera frame: modes h, o, ho, each starting from the previous mode's state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -34,9 +34,12 @@ NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 @dataclass(frozen=True)
 class Options:
-    """How to align. `method` "lm" is second order, "hold" and "hold_arctic" the published objectives, schedules and freedom (`refine` and
-    `scale_estimator` then play no part), "soft_silhouette" the second order with hands fitted through pytorch3d's renderer in mode h
-    (`silhouette`: px^2 per unit of IoU). `max_iterations` None is the mode's own bound."""
+    """Options of the alignment.
+
+    `method` "lm" is second order; "hold" and "hold_arctic" are the published objectives, schedules and free unknowns, which do not use
+    `refine` and `scale_estimator`; "soft_silhouette" is second order with hands fitted through pytorch3d's renderer in mode h
+    (`silhouette`: px^2 per unit of IoU). `max_iterations` None is the mode's own limit.
+    """
 
     method: Method = "lm"
     weights: Weights = field(default_factory=Weights)
@@ -53,8 +56,8 @@ def align(
     """One mode of the alignment.
 
     `h`: each hand's translation (and what `refine` frees) from its keypoints under SfM's K. `o`: the object's scale along its SfM
-    trajectory, from `initial` of mode h. `ho`: both together, from `initial` of mode o. The published methods' thousands of steps run on
-    the device of `training`, the few of the second order on the CPU. Loss terms are logged as align/<mode>/<term>.
+    trajectory, from `initial` of mode h. `ho`: both jointly, from `initial` of mode o. The thousands of steps of published methods run on
+    the device of `training`, the few second-order steps on the CPU. Loss terms are logged as align/<mode>/<term>.
     Raises HoldprepError in one line for input that cannot be aligned.
     """
     if mode not in MODES:
@@ -83,7 +86,7 @@ def align(
 
 
 def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
-    """An alignment that something else made, with the metrics and curves that `align` gives; what only a fit knows is left out."""
+    """An alignment of any origin with the metrics and curves of `align`, except those that only a fit provides."""
     ready = prepare(problem, Weights())
     frames = len(alignment.transl_cam_obj_m)
     if frames != problem.num_frames or not set(problem.hands) <= set(alignment.hands):
@@ -101,7 +104,7 @@ def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
 
 @lru_cache(maxsize=1)
 def _surface(points: bytes, away: bytes) -> Surface:
-    """Mode ho wants the surface that mode o has just made."""
+    """The object's surface; cached, since mode ho uses that of mode o."""
     cloud, directions = (np.frombuffer(values).reshape(-1, 3) for values in (points, away))
     return Surface.of(cloud, directions)
 
@@ -133,8 +136,8 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
 
 
 def _align_silhouettes(problem: Problem, options: Options, run: Run, device: str) -> Alignment:
-    """Mode h through pytorch3d's renderer, from where keypoints put the registered hands."""
-    from holdprep.align.soft_silhouette import ITERATIONS, SoftSilhouette  # pytorch3d is the user's own
+    """Mode h through pytorch3d's renderer, from the registered hands translated to the keypoints."""
+    from holdprep.align.soft_silhouette import ITERATIONS, SoftSilhouette  # pytorch3d is optional
 
     start = {side: _start(problem, side, to_state(hand.model, hand.params)) for side, hand in problem.hands.items()}
     module = SoftSilhouette(problem, start, options.refine, options.silhouette, device)
@@ -178,25 +181,25 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     module = SecondOrder("ho", objective)
     run(module, MAX_ITERATIONS["ho"])
     scale, trajectory = float(module.scene.scale), module.scene.trajectory
-    placed = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
-    result = _alignment("ho", "lm", placed, module.scene.hands, scale, ratio * scale, module.history)
+    corrected = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
+    result = _alignment("ho", "lm", corrected, module.scene.hands, scale, ratio * scale, module.history)
     figures = _weights_used(module)
     notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
     if objective.layout.object_free:
-        turn_rad, shift = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))
-        turned_deg, shifted_mm = float(turn_rad.rad2deg()), 1e3 * scale * float(shift)
-        figures |= {"object.turned_deg": turned_deg, "object.shifted_mm": shifted_mm}
-        notes.append(f"mode ho moved the object's poses by {turned_deg:.2f} deg and {shifted_mm:.2f} mm (medians)")
+        rotation_rad, translation = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))
+        rotation_deg, translation_mm = float(rotation_rad.rad2deg()), 1e3 * scale * float(translation)
+        figures |= {"object.turned_deg": rotation_deg, "object.shifted_mm": translation_mm}
+        notes.append(f"mode ho moved the object's poses by {rotation_deg:.2f} deg and {translation_mm:.2f} mm (medians)")
     if objective.layout.focal_free:
         figures["focal_change_pct"] = 100 * float(trajectory.log_focal.expm1())
-        notes.append(f"mode ho changed the focal length by {figures['focal_change_pct']:+.2f} % to {float(placed.K[0, 0]):.1f} px")
+        notes.append(f"mode ho changed the focal length by {figures['focal_change_pct']:+.2f} % to {float(corrected.K[0, 0]):.1f} px")
     return replace(result, metrics=figures, notes=notes)
 
 
 def _align_hold(
     mode: Mode, variant: hold.Variant, problem: Problem, weights: Weights, initial: Alignment | None, run: Run, device: str
 ) -> Alignment:
-    """HOLD's start is the hand at (0, 0, 1) and the object 1 m beyond its SfM place."""
+    """One mode of HOLD's methods; they start with the hand at (0, 0, 1) m and the object 1 m behind its SfM position."""
     ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     if initial is None:
         states = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
@@ -207,11 +210,11 @@ def _align_hold(
     vertices = NO_VERTICES if variant == "hold" else torch.arange(778)
     rest = {side: _points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()}
     transl = {side: state.transl for side, state in hands.items()}
-    turned = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
+    rotated = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
     settled = weights.with_open(hold.OPEN[variant])
     targets = hold_targets(problem, rest, transl).to(device)
     rest, transl = ({side: points.to(device) for side, points in hand.items()} for hand in (rest, transl))
-    start = HoldStart(rest, transl, turned.to(device), obj_transl.to(device), scale)
+    start = HoldStart(rest, transl, rotated.to(device), obj_transl.to(device), scale)
     module = HoldAdam(mode, variant, start, targets, settled)
     run(module, module.schedule.iterations)
     hands = {side: replace(state, transl=module.hand_transl[side].detach().cpu()) for side, state in hands.items()}
@@ -220,7 +223,7 @@ def _align_hold(
 
 
 def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Side, Tensor]) -> hold.Targets:
-    """HOLD's targets for a prepared problem: the hands stand where `transl_m` puts them."""
+    """HOLD's targets for a prepared problem, with the hands at the translations `transl_m`."""
     hands = problem.hands.items()
     return hold.Targets(
         problem.K,
@@ -232,21 +235,21 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
 
 
 def _start(problem: Problem, side: Side, registered: HandState) -> HandState:
-    """The linear solution in frames that have keypoints, kept in front of the camera; interpolated elsewhere."""
+    """Initial translations: the linear solution in frames with keypoints, if in front of the camera; interpolated elsewhere."""
     hand = problem.hands[side]
     joints = _points(problem, side, registered)
     transl = linear_translation(joints, problem.K, hand.j2d_px, hand.weight)
     depth = transl[:, 2] + joints[:, 0, 2]
     usable = torch.isfinite(depth) & (depth > 2 * NEAR_M)
     if not bool(usable.any()):
-        counts = f"none of {len(depth)} frames"
-        raise HoldprepError(f"in {counts} do the {side} hand's keypoints fit a hand in front of the camera: check K and their order")
+        counts = f"0 of {len(depth)} frames usable"
+        raise HoldprepError(f"{counts}: the {side} hand's keypoints fit no hand in front of the camera; check K and their order")
     filled = interpolate_linear(torch.nan_to_num(transl).numpy(), usable.numpy())
     return replace(registered, transl=torch.from_numpy(filled))
 
 
 def _fill(problem: Problem, side: Side, state: HandState) -> HandState:
-    """Frames without keypoints take their translation from their neighbours."""
+    """The state with translations of frames without keypoints interpolated from neighbouring frames."""
     seen = (problem.hands[side].weight.sum(dim=1) > 0).numpy()
     return replace(state, transl=torch.from_numpy(interpolate_linear(state.transl.numpy(), seen)))
 
@@ -279,19 +282,19 @@ def _alignment(
 
 def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:
     curves: metrics.Curves = {}
-    hands, placed = _states(problem, alignment), _follow(problem, alignment)
+    hands, corrected = _states(problem, alignment), _as_aligned(problem, alignment)
     result = {"behind_camera_frames": metrics.behind_camera_frames(problem, hands), "iterations": float(len(alignment.losses))}
     for side, state in hands.items():
-        result |= metrics.hand_metrics(placed, side, state, curves)
+        result |= metrics.hand_metrics(corrected, side, state, curves)
     if surface is not None:
-        result |= metrics.object_metrics(placed, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
-        result |= metrics.order_metrics(placed, hands, alignment.obj_scale, surface) if alignment.mode == "ho" else {}
-        result |= metrics.contact_metrics(placed, hands, alignment.obj_scale, surface, curves)
+        result |= metrics.object_metrics(corrected, surface, alignment.obj_scale, alignment.obj_scale_stderr / alignment.obj_scale, curves)
+        result |= metrics.order_metrics(corrected, hands, alignment.obj_scale, surface) if alignment.mode == "ho" else {}
+        result |= metrics.contact_metrics(corrected, hands, alignment.obj_scale, surface, curves)
     return result, curves
 
 
-def _follow(problem: Problem, alignment: Alignment) -> Problem:
-    """The problem with the object's trajectory, in the unit of SfM, and the camera as aligned."""
+def _as_aligned(problem: Problem, alignment: Alignment) -> Problem:
+    """The problem with the aligned trajectory of the object, in the unit of SfM, and the aligned camera."""
     T = problem.T_cam_obj.clone()
     T[:, :3, :3], T[:, :3, 3] = alignment.R_cam_obj, alignment.transl_cam_obj_m / alignment.obj_scale
     return replace(problem, T_cam_obj=T, K=alignment.K)

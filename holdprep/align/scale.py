@@ -1,6 +1,6 @@
-"""The object's metric scale: estimators, each with a standard error and its own doubts, and `auto`, which weighs them.
+"""The object's metric scale: estimators, each with a standard error and its own rejection criteria, and `auto`, which fuses them.
 
-The object keeps its SfM trajectory, x_cam_m = scale * (R x + t), so that one number decides both its size and its depth.
+The object keeps its SfM trajectory, x_cam_m = scale * (R x + t), so that one number determines both its size and its depth.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from holdprep.hand.model import Side
 Estimator = Literal["centroid", "rigid_grasp", "contact", "depth_order"]
 Choice = Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"]
 ESTIMATORS: tuple[Estimator, ...] = ("centroid", "rigid_grasp", "contact", "depth_order")
-CENTROID_SYSTEMATIC = 0.1  # 2 to 20 % too large on rendered sequences: a palm is behind what it holds
+CENTROID_SYSTEMATIC = 0.1  # 2 to 20 % too large on rendered sequences: the palm is behind the object
 
 
 def centroid(tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, seed: int = 0) -> ScaleEstimate:
-    """HOLD's: the scale that brings the object's point centroid to the hand's joint centroid in L1, which is a weighted median."""
-    middle = points_obj.mean(axis=0)
+    """HOLD's scale: the object's point centroid is fitted to the hand's joint centroid in L1, which is a weighted median."""
+    centroid_obj = points_obj.mean(axis=0)
     hand = np.concatenate([t.joints_m.mean(axis=1) for t in tracks.values()])
-    obj = np.concatenate([t.R_cam_obj @ middle + t.t_cam_obj_sfm for t in tracks.values()])
+    obj = np.concatenate([t.R_cam_obj @ centroid_obj + t.t_cam_obj_sfm for t in tracks.values()])
     weight = np.concatenate([t.weight for t in tracks.values()])
     ratio, leverage = hand / obj, np.abs(obj) * weight[:, None]
     counts = resampled_counts([len(t.weight) for t in tracks.values()], seed)
@@ -34,40 +34,40 @@ def centroid(tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, seed: int
     cumulative = np.cumsum((leverage * counts[:, :, None]).reshape(len(counts), -1)[:, order], axis=1)
     medians = ratio.reshape(-1)[order][(cumulative >= 0.5 * cumulative[:, -1:]).argmax(axis=1)]
     if medians[0] <= 0:
-        raise HoldprepError(f"hand and object lie on opposite sides of the camera (scale {medians[0]:.3g}): look at mode h and object_pose")
-    scatter = np.std(medians[1:]) / medians[0]
+        raise HoldprepError(f"hand and object lie on opposite sides of the camera (scale {medians[0]:.3g}): check mode h and object_pose")
+    sampling_std = np.std(medians[1:]) / medians[0]
     l1_m = float(np.average(np.abs(hand - medians[0] * obj).mean(axis=1), weights=weight))
-    return ScaleEstimate("centroid", float(medians[0]), float(np.hypot(scatter, CENTROID_SYSTEMATIC)), figures={"gap_mm": 1e3 * l1_m})
+    return ScaleEstimate("centroid", float(medians[0]), float(np.hypot(sampling_std, CENTROID_SYSTEMATIC)), figures={"gap_mm": 1e3 * l1_m})
 
 
 def choose(estimates: Mapping[str, ScaleEstimate]) -> ScaleEstimate:
-    """The most certain estimate without a doubt, fused with those that agree with it.
+    """The accepted estimate of the smallest standard error, fused with the accepted ones that agree with it.
 
-    Two estimates agree within two standard errors of their difference. Where all are doubted the first is taken with its doubts, unless it is
-    no scale at all (HoldprepError).
+    Two estimates agree within two standard errors of their difference. Where all are rejected, the first one is used nevertheless.
+    Raises HoldprepError where that is not a positive, finite scale.
     """
-    believed = sorted((e for e in estimates.values() if not e.doubt), key=lambda e: e.stderr_ratio)
-    if not believed:
+    accepted = sorted((e for e in estimates.values() if not e.rejection), key=lambda e: e.stderr_ratio)
+    if not accepted:
         only = next(iter(estimates.values()))
         if not (only.scale > 0 and np.isfinite(only.stderr_ratio)):
-            raise HoldprepError(f"scale by {only.name} failed: {only.doubt}; use align.scale=auto or centroid")
-        believed = [only]
-    best = believed[0]
-    agree = [e for e in believed if _distance(e, best) <= 2 * np.hypot(e.stderr_ratio, best.stderr_ratio)]
+            raise HoldprepError(f"scale by {only.name} failed: {only.rejection}; use align.scale=auto or centroid")
+        accepted = [only]
+    best = accepted[0]
+    agree = [e for e in accepted if _distance(e, best) <= 2 * np.hypot(e.stderr_ratio, best.stderr_ratio)]
     precision = np.array([e.stderr_ratio**-2 for e in agree])
     scale = float(np.exp(np.average([np.log(e.scale) for e in agree], weights=precision)))
     stderr = float(precision.sum() ** -0.5)
-    differ = [e for e in believed if e not in agree]
+    differ = [e for e in accepted if e not in agree]
     notes = [f"scale from {' and '.join(e.name for e in agree)}: {scale:.4g} +- {100 * stderr:.1f} %"]
     notes += [f"scale by {e.name} {e.scale:.4g} ({100 * (e.scale / scale - 1):+.1f} %) disagrees and was left out" for e in differ]
-    notes += [f"scale by {e.name} not believed: {e.doubt}" for e in estimates.values() if e.doubt]
+    notes += [f"scale by {e.name} rejected: {e.rejection}" for e in estimates.values() if e.rejection]
     return ScaleEstimate(best.name, scale, stderr, figures=_all_figures(estimates), notes=tuple(notes))
 
 
 def estimate_scale(
     choice: Choice, tracks: Mapping[Side, HandTrack], surface: Surface, orders: Mapping[Side, DepthOrder], seed: int = 0
 ) -> tuple[ScaleEstimate, list[ScaleEstimate]]:
-    """The scale by one estimator or by all of them (`auto`), and what each estimator found."""
+    """The scale by one estimator or by all of them (`auto`), and each estimator's result."""
     estimates: dict[str, ScaleEstimate] = {}
     names: tuple[Estimator, ...] = ESTIMATORS if choice == "auto" else (choice,)
     for name in names:
@@ -84,13 +84,13 @@ def estimate(
     around: float | None = None,
     orders: Mapping[Side, DepthOrder] | None = None,
 ) -> ScaleEstimate:
-    """One estimator by name, doubts included; `contact` and `depth_order` search `around` a scale (the centroid's if None).
+    """One estimator's result, accepted or rejected; `contact` and `depth_order` search `around` a scale (the centroid's if None).
 
     Raises HoldprepError if no frame shows hand and object.
     """
     tracks = {side: t for side, t in tracks.items() if len(t.weight)}
     if not tracks:
-        raise HoldprepError("no frame shows both a hand and a registered object, so no scale: look at hand_pose and object_pose")
+        raise HoldprepError("no frame shows both a hand and a registered object, so there is no scale: check hand_pose and object_pose")
     if name == "rigid_grasp":
         return rigid_grasp(tracks, seed)
     if name == "centroid":
@@ -106,6 +106,6 @@ def _distance(a: ScaleEstimate, b: ScaleEstimate) -> float:
 def _all_figures(estimates: Mapping[str, ScaleEstimate]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, e in estimates.items():
-        found = {"scale": e.scale, "stderr_pct": 100 * e.stderr_ratio, **e.figures}
-        figures |= {f"{name}.{key}": value for key, value in found.items() if np.isfinite(value)}
+        values = {"scale": e.scale, "stderr_pct": 100 * e.stderr_ratio, **e.figures}
+        figures |= {f"{name}.{key}": value for key, value in values.items() if np.isfinite(value)}
     return figures

@@ -1,4 +1,4 @@
-"""The unknowns of modes h and ho as a scene, and what does not change while they are estimated."""
+"""The unknowns of modes h and ho (scene), and the constants of their estimation (setup)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,15 @@ from holdprep.align.trajectory import Information, Trajectory, information
 from holdprep.hand.lbs import HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
 
-PATCH_SIZE = 10  # vertices about each fingertip
+PATCH_SIZE = 10  # vertices around each fingertip
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is optimised: the hands, the logarithm of the object's scale, its trajectory, and the anchors (S, 3) m on the object, about which
-    static hands' centroids lie."""
+    """The unknowns: hands, logarithm of the object's scale, its trajectory, and the anchors (S, 3) m.
+
+    An anchor is the position on the object of a static hand's centroid.
+    """
 
     hands: dict[Side, HandState]
     log_scale: Tensor
@@ -34,7 +36,7 @@ class Scene:
         return self.log_scale.exp()
 
     def stepped(self, layout: Layout, sfm_unit: Tensor, own: Mapping[Side, Tensor], shared: Tensor) -> "Scene":
-        """After steps (T, n) of hands' unknowns, each with the object's pose at its end where that is free, and of the shared ones."""
+        """The scene after steps (T, n) of each hand's unknowns, the object's pose last where it is free, and of the shared unknowns."""
         hands, trajectory = dict(self.hands), self.trajectory
         for side, delta in own.items():
             rotations = torch.zeros(len(delta), 16, 3, dtype=torch.float64)
@@ -47,19 +49,19 @@ class Scene:
             moved = next(iter(own.values()))[:, layout.hand_size :] * sfm_unit
             trajectory = trajectory.moved(moved[:, :3], moved[:, 3:])
         if layout.focal_free:
-            trajectory = trajectory.zoomed(shared[FOCAL])
+            trajectory = trajectory.with_focal(shared[FOCAL])
         log_scale = self.log_scale + shared[SCALE] if layout.with_object else self.log_scale
         return Scene(hands, log_scale, trajectory, self.anchors_m + shared[layout.at_anchors].reshape(-1, 3))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A mode's problem as its terms see it. Without a `surface` the object plays no part (mode h).
+    """Constants of a mode, input of its terms. Without a `surface` the object is not used (mode h).
 
-    `registered` are the hands as registration left them, `log_scale` with `scale_stderr_ratio` mode o's scale, `static_grasp_id` (T,) the anchor
-    about which a hand is static in each frame, -1 for none, `drift_m` how far its centroid then drifts on the object, `known` what SfM's
-    observations know of the poses where these are free, `touching` (T, 1) the weights of contact, `sfm_unit` (6,) the unit of a step of
-    the object's pose: rad, and metres under mode o's scale.
+    `registered` are the registered hands, `log_scale` and `scale_stderr_ratio` the scale of mode o, `static_grasp_id` (T,) the anchor of a
+    static hand in each frame, -1 for none, `drift_m` the standard deviation of its centroid on the object, `known` the information of
+    SfM's observations on the poses where these are free, `touching` (T, 1) the weights of contact, `sfm_unit` (6,) the unit of a step
+    of the object's pose: rad, and metres under mode o's scale.
     """
 
     problem: Problem
@@ -85,7 +87,7 @@ class Setup:
         grasps: Mapping[Side, Grasps] | None = None,
         observation_width_px: float | None = None,
     ) -> "Setup":
-        """`observation_width_px`: that of SfM's observations, where the object's poses are free."""
+        """The setup of a mode. `observation_width_px` is the Geman-McClure width of SfM's observations, given where the object's poses are free."""
         models, grasps = {side: hand.model for side, hand in problem.hands.items()}, grasps or {}
         static = {side: torch.full((problem.num_frames,), -1) for side in grasps}
         stretches = [(side, frames) for side, grasp in grasps.items() for frames, _ in grasp.stretches]
@@ -108,6 +110,6 @@ class Setup:
 
 
 def anchors_of(grasps: Mapping[Side, Grasps]) -> Tensor:
-    """(S, 3) m, those of all hands' static stretches, in the order of `Setup.static_grasp_id`."""
-    places = [place for grasp in grasps.values() for _, place in grasp.stretches]
-    return torch.from_numpy(np.array(places, dtype=np.float64).reshape(-1, 3))
+    """(S, 3) m, anchors of all hands' static stretches, in the order of `Setup.static_grasp_id`."""
+    positions = [position for grasp in grasps.values() for _, position in grasp.stretches]
+    return torch.from_numpy(np.array(positions, dtype=np.float64).reshape(-1, 3))

@@ -1,4 +1,4 @@
-"""How good an alignment is without ground truth, in millimetres: for a search over weights."""
+"""Score (mm) of an alignment without ground truth, for a search over weights."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,14 @@ import numpy as np
 
 from holdprep.hand.model import SIDES
 
-JERK_OF_NOISE = float(np.sqrt(20.0))  # length of the third difference of white noise: 1 + 9 + 9 + 1
+JERK_OF_NOISE = float(np.sqrt(20.0))  # standard deviation of the third difference of white noise: 1 + 9 + 9 + 1
 
 
 def label_free_mm(metrics: Mapping[str, float], focal_px: float) -> float:
-    """What is wrong with an aligned sequence, from `align`'s metrics of mode ho; infinite where hand and object never meet.
+    """Sum of errors (mm) of an aligned sequence from `align`'s metrics of mode ho; infinite where hand and object are never in contact.
 
-    The sum of: keypoints' reprojection at the hand's depth (median, mean over hands), the gap between hand and object, how deep the hand
-    is inside it, and the jitter of hands and object, which is their jerk by that of white noise. All are mm that no one can see in
-    the true scene, so they count alike.
+    The sum of the keypoints' reprojection error at the hand's depth (median, mean over hands), the gap between hand and object, the
+    penetration, and the jitter of hands and object, which is their jerk by that of white noise. All are in mm and have equal weight.
     """
     hands = [side for side in SIDES if f"{side}.reprojection_px" in metrics]
     if not hands or "contact.gap_mm" not in metrics:

@@ -1,7 +1,7 @@
 """align=soft_silhouette: hands fitted to their masks by gradient descent through pytorch3d's soft silhouette renderer.
 
-The published way (Liu et al., Soft Rasterizer, ICCV 2019), as a reference for the outline term and for experiments on a GPU. It moves what the
-outline moves: a hand's translation, and its rotation and joint angles where these are free (mode h; modes o and ho are the second order's).
+The published method (Liu et al., Soft Rasterizer, ICCV 2019), as a reference for the outline term and for experiments on a GPU. Free are a
+hand's translation, and rotation and joint angles as configured, in mode h; modes o and ho are second order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,21 +23,23 @@ from holdprep.hand.model import Side
 from holdprep.hand.outline import MaskEdge, arm_pixels
 from holdprep.optimisation import Optimisation
 
-SIDE_PX = 128  # of the square into which every frame's window is drawn
+SIDE_PX = 128  # of the square for every frame's window
 FRAMES_AT_ONCE = 32
 FACES_PER_PIXEL = 30
 SIGMA = 1e-4  # of the sigmoid of the squared distance from a triangle's edge, in the renderer's normalised coordinates
 LR_M, LR_RAD = 1e-3, 5e-3
 ITERATIONS = 200
 ROTATION_WEIGHT, POSE_WEIGHT = 400.0, 400.0  # px^2 per rad^2, of departures from the registration
-MATCH_STEPS = 25  # between two decisions which pixels are the forearm's
+MATCH_STEPS = 25  # between two updates of the forearm's pixels
 INSTALL = "pip install --no-build-isolation 'git+https://github.com/facebookresearch/pytorch3d.git'"
 
 
 @dataclass(frozen=True)
 class Windows:
-    """What one hand's masks show, in T squares of SIDE_PX: `mask` and `counts` (T, S, S), which is 0 where something else may hide the hand, and
-    the cameras `K` (T, 3, 3) of the squares."""
+    """One hand's masks in T squares of SIDE_PX.
+
+    `mask` (T, S, S), `counts` (T, S, S), 0 where the hand may be occluded, and the cameras `K` (T, 3, 3) of the squares.
+    """
 
     mask: Tensor
     counts: Tensor
@@ -45,7 +47,7 @@ class Windows:
 
     @staticmethod
     def of(edges: Iterable[MaskEdge | None], K: Tensor) -> "Windows":
-        """Of the edges of T frames; a frame without a mask counts nowhere."""
+        """The windows of the edges of T frames; `counts` is 0 in frames without a mask."""
         masks, counts, cameras = [], [], []
         for edge in edges:
             if edge is None:
@@ -63,18 +65,18 @@ class Windows:
         return Windows(torch.stack(masks), torch.stack(counts), torch.stack(cameras))
 
     def without_arms(self, vertices_m: np.ndarray, faces: np.ndarray) -> "Windows":
-        """Pixels that the posed hand (T, 778, 3) shows to be forearm do not count."""
+        """The windows with `counts` 0 on the forearm, given the posed hand (T, 778, 3) m."""
         px = np.stack([project(vertices, K) for vertices, K in zip(vertices_m, self.K.numpy(), strict=True)])
         arms = np.stack([arm_pixels(mask > 0.5, points, faces) for mask, points in zip(self.mask.numpy(), px, strict=True)])
         return Windows(self.mask, self.counts * ~torch.from_numpy(arms), self.K)
 
     def rows(self, rows: slice) -> "Windows":
-        """Some of the frames."""
+        """The windows of some frames."""
         return Windows(self.mask[rows], self.counts[rows], self.K[rows])
 
 
 def _square(mask: np.ndarray, zoom: float) -> Tensor:
-    """(S, S) a window drawn into the upper left of a square."""
+    """(S, S) square with a resized window in its upper left corner."""
     shape = [max(1, round(n * zoom)) for n in mask.shape]
     small = interpolate(torch.from_numpy(mask.astype(np.float32))[None, None], size=shape, mode="area")[0, 0]
     square = torch.zeros(SIDE_PX, SIDE_PX)
@@ -104,7 +106,7 @@ def render(vertices_m: Tensor, faces: Tensor, K: Tensor) -> Tensor:
 
 
 def silhouette_loss(vertices_m: Tensor, faces: Tensor, windows: Windows) -> Tensor:
-    """(T,) 1 - IoU of soft silhouettes and masks, where these count; 0 in frames without a mask."""
+    """(T,) 1 - IoU of soft silhouettes and masks, weighted by `counts`; 0 in frames without a mask."""
     drawn = render(vertices_m, faces, windows.K)
     mask, counts = windows.mask.to(drawn), windows.counts.to(drawn)
     both, either = (counts * drawn * mask).sum(dim=(1, 2)), (counts * (drawn + mask - drawn * mask)).sum(dim=(1, 2))
@@ -112,8 +114,10 @@ def silhouette_loss(vertices_m: Tensor, faces: Tensor, windows: Windows) -> Tens
 
 
 class SoftSilhouette(Optimisation):
-    """Mode h by Adam: keypoints, silhouettes (`weight`, px^2 per unit of IoU) and priors on departures from `start`; the problem's other
-    weights play no part. float32 on `device`."""
+    """Mode h by Adam: keypoints, silhouettes (`weight`, px^2 per unit of IoU) and priors on departures from `start`.
+
+    Other weights of the alignment are not used. float32 on `device`.
+    """
 
     def __init__(self, problem: Problem, start: Mapping[Side, HandState], refine: Refine, weight: float, device: str = "cpu") -> None:
         super().__init__("align/h")
@@ -130,12 +134,12 @@ class SoftSilhouette(Optimisation):
         self.steps = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, translations in metres and rotations in rad at rates of their own."""
+        """Adam, with separate rates of translations (m) and rotations (rad)."""
         groups = [{"params": list(self.shift.values()), "lr": LR_M}, {"params": list(self.rotation.values()), "lr": LR_RAD}]
         return torch.optim.Adam(groups)
 
     def state(self, side: Side) -> HandState:
-        """The hand as it is now; differentiable."""
+        """The current state of a hand; differentiable."""
         free = torch.zeros(16, 1, device=self.shift[side].device)
         free[:1], free[1:] = float(self.refine.rotation), float(self.refine.pose)
         start = self.start[side]
@@ -149,7 +153,7 @@ class SoftSilhouette(Optimisation):
             self._match()
         optimizer.zero_grad()
         for side, hand in self.problem.hands.items():
-            for first in range(0, self.problem.num_frames, FRAMES_AT_ONCE):  # their graphs are in memory at once
+            for first in range(0, self.problem.num_frames, FRAMES_AT_ONCE):  # to limit the memory of the graphs
                 terms = self._terms(side, hand, slice(first, first + FRAMES_AT_ONCE))
                 self.manual_backward(torch.stack(list(terms.values())).sum())
                 for name, value in terms.items():
@@ -159,7 +163,7 @@ class SoftSilhouette(Optimisation):
         return sums | {"loss": sum(sums.values())}
 
     def _terms(self, side: Side, hand: HandObservation, rows: slice) -> dict[str, Tensor]:
-        """Parts of the means over frames, of some of them."""
+        """The terms' contributions of the frames `rows`."""
         frames, state = self.problem.num_frames, self.state(side).rows(rows)
         points = self.points[side].pose(state).points
         pixels = reprojection(points[:, :NUM_JOINTS], self.problem.K.to(points), hand.j2d_px[rows].to(points))
@@ -175,7 +179,7 @@ class SoftSilhouette(Optimisation):
         }
 
     def _match(self) -> None:
-        """Which pixels are the forearm's, by the hands as they are."""
+        """Update the forearm's pixels from the current hands."""
         with torch.no_grad():
             for side, hand in self.problem.hands.items():
                 vertices = self.points[side].pose(self.state(side)).points[:, NUM_JOINTS:].double().cpu().numpy()

@@ -1,7 +1,7 @@
-"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, written and read without executing anything.
+"""Alignment states on disk (`mano_fit_ckpt/<mode>/last.ckpt`): plain tensors and numbers, read without executing code.
 
-HOLD's own checkpoints are read too: Lightning's, with the parameters under `models.<entity>.` in their `state_dict`; the folder tells
-their mode.
+HOLD's own checkpoints are read too: Lightning's, with the parameters under `models.<entity>.` in their `state_dict`; the mode is the
+folder's name.
 """
 
 import io
@@ -35,7 +35,7 @@ def from_state_dict(state: dict[str, Any]) -> Alignment:
 
 
 def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
-    """HOLD's parameters after a mode, float64. They are in this project's conventions already; the camera is not among them (K is NaN).
+    """HOLD's parameters after a mode as an alignment, float64. HOLD's conventions are this project's; K is not stored and is NaN.
 
     Raises KeyError where one is missing.
     """
@@ -45,22 +45,22 @@ def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
             names = ("hand_rot", "hand_pose", "hand_beta", "hand_transl")
             hands[side] = ManoParams(*(tensors[f"models.{side}.{name}"].double() for name in names))
     scale, rotvec, transl = (tensors[f"models.object.{name}"].double() for name in ("obj_scale", "obj_rot", "obj_transl"))
-    notes = [f"mode {mode} was HOLD's own"]
+    notes = [f"mode {mode} was run by HOLD"]
     if "left" in hands:
-        notes.append("the left hand's shape is taken as stored: HOLD's generator has the x of its directions the other way round")
+        notes.append("the left hand's shape is used as stored: in HOLD's generator the x of the shape directions has the opposite sign")
     nothing = torch.full((3, 3), torch.nan, dtype=torch.float64)
     return Alignment(mode, "hold", hands, float(scale), float("nan"), roma.rotvec_to_rotmat(rotvec), transl, nothing, notes=notes)
 
 
 def save_state(path: Path, alignment: Alignment) -> None:
-    """Write a state; who needs the write to be atomic gives a temporary path."""
-    content = io.BytesIO()  # torch.save writes a file's name into it, and a temporary one differs every time
+    """Write a state; not atomic: give a temporary path where that is needed."""
+    content = io.BytesIO()  # torch.save stores the file's name, and temporary names differ
     torch.save(to_state_dict(alignment), content)
     path.write_bytes(content.getvalue())
 
 
 def load_state(path: Path) -> Alignment:
-    """Read a state. Raises UnsafeFile where the file asks for code to run, HoldprepError where it is something else."""
+    """Read a state. Raises UnsafeFile where the file would execute code, HoldprepError where it is not a state."""
     state = load_checkpoint(path)
     try:
         for mode in MODES:

@@ -1,7 +1,7 @@
 """The object's surface from its sparse cloud: a signed distance, tabulated on a grid.
 
-Near points it is the distance to the tangent planes of the nearest ones; what no camera saw is closed by the cloud's convex hull. On
-rendered sequences with real SfM it lies within half a millimetre of the true surface where fingers touch.
+Near points it is the distance to the tangent planes of the nearest points; parts that no camera saw are closed by the cloud's convex
+hull. On rendered sequences with real SfM its error is at most 0.5 mm where fingers touch.
 """
 
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from scipy.spatial.distance import pdist
 from holdprep.errors import HoldprepError
 
 CELLS = 34  # along the longest side
-MARGIN = 0.3  # of the longest side: room for a finger
-REACH = 0.1  # of the longest side: farther from every point no tangent plane is asked
+MARGIN = 0.3  # of the longest side, for a finger
+REACH = 0.1  # of the longest side: beyond this distance from all points, tangent planes are not used
 PLANE_POINTS = 12
 NORMAL_POINTS = 16
 MAX_CURVED = 0.08  # share of a neighbourhood's variance across its plane
-MAX_LONELY = 4.0  # times the median distance to neighbours
+MAX_ISOLATION = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
-ALIKE_DEG = 5.0  # facets of the hull that face the same way
-AT_ONCE = 2**18  # distances to facets that are held at a time
+ALIKE_DEG = 5.0  # between normals of hull facets that are merged
+AT_ONCE = 2**18  # distances to facets in memory at a time
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Distance to the surface in the cloud's frame and unit, negative inside: `values` (X, Y, Z) at origin + step (i, j, k).
+    """Signed distance to the surface in the cloud's frame and unit, negative inside: `values` (X, Y, Z) at origin + step (i, j, k).
 
-    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without its outliers, `diameter` the greatest distance in it.
+    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without outliers, `diameter` its largest pairwise distance.
     """
 
     origin: np.ndarray
@@ -41,7 +41,7 @@ class Surface:
 
     @staticmethod
     def of(points: np.ndarray, outward: np.ndarray) -> "Surface":
-        """From points (N, 3) and directions (N, 3) that leave the object there, such as those to the cameras.
+        """The surface of points (N, 3) with outward directions (N, 3), for example those to the cameras.
 
         Raises HoldprepError where the cloud has no volume.
         """
@@ -49,7 +49,7 @@ class Surface:
         try:
             hull = ConvexHull(kept)
         except QhullError:
-            raise HoldprepError(f"the object's cloud of {len(points)} points is flat: look at object_pose's overlays") from None
+            raise HoldprepError(f"the object's cloud of {len(points)} points is flat: check the overlays of object_pose") from None
         low, high = kept.min(axis=0), kept.max(axis=0)
         longest = float((high - low).max())
         step, low, high = longest / CELLS, low - MARGIN * longest, high + MARGIN * longest
@@ -66,7 +66,7 @@ class Surface:
         return Surface(low, step, table, np.stack(np.gradient(table, step)), kept, float(pdist(kept[hull.vertices]).max()))
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """(...) signed distances of points (..., 3); beyond the grid the way to it is added."""
+        """(...) signed distances of points (..., 3); outside the grid, the distance to the grid is added."""
         cells = ((points - self.origin) / self.step).reshape(-1, 3).T
         inside = np.clip(cells, 0, np.array(self.values.shape)[:, None] - 1)
         x, y, z = cells - inside
@@ -74,13 +74,13 @@ class Surface:
         return np.asarray(found).reshape(points.shape[:-1])
 
     def gradient(self, points: np.ndarray) -> np.ndarray:
-        """(..., 3) derivative of the distance by the point, of about unit length."""
+        """(..., 3) derivative of the distance with respect to the point; its norm is about 1."""
         cells = ((points - self.origin) / self.step).reshape(-1, 3).T
         return np.stack([map_coordinates(s, cells, order=1, mode="nearest") for s in self.slopes], axis=-1).reshape(points.shape)
 
 
 def _hull_distance(hull: ConvexHull, grid: np.ndarray) -> np.ndarray:
-    """(G,) greatest distance of points (G, 3) to the hull's planes; of facets that face alike the largest stands for all."""
+    """(G,) largest signed distance of points (G, 3) to the hull's planes; of facets with similar normals only the largest is used."""
     corners = hull.points[hull.simplices]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     left = hull.equations[np.argsort(-area), :3]
@@ -89,24 +89,24 @@ def _hull_distance(hull: ConvexHull, grid: np.ndarray) -> np.ndarray:
         facing.append(left[0])
         left = left[left @ left[0] < np.cos(np.radians(ALIKE_DEG))]
     normals = np.array(facing)
-    middle = grid.mean(axis=0)
-    offsets = ((hull.points[hull.vertices] - middle) @ normals.T).max(axis=0).astype(np.float32)
-    turned, local = normals.T.astype(np.float32), (grid - middle).astype(np.float32)
+    centroid = grid.mean(axis=0)
+    offsets = ((hull.points[hull.vertices] - centroid) @ normals.T).max(axis=0).astype(np.float32)
+    directions, local = normals.T.astype(np.float32), (grid - centroid).astype(np.float32)
     size = max(1, AT_ONCE // len(normals))
-    parts = [(local[first : first + size] @ turned - offsets).max(axis=1) for first in range(0, len(grid), size)]
+    parts = [(local[first : first + size] @ directions - offsets).max(axis=1) for first in range(0, len(grid), size)]
     return np.concatenate(parts).astype(float)
 
 
 def _tangent_planes(points: np.ndarray, outward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points without outliers and their normals: the least principal axis of their neighbours, turned outward."""
+    """Points without outliers and their outward normals: the principal axis of least variance of their neighbours."""
     if len(points) < MIN_POINTS:
-        raise HoldprepError(f"the object's cloud has {len(points)} points, {MIN_POINTS} are needed for a surface: look at object_pose")
+        raise HoldprepError(f"the object's cloud has {len(points)} points, {MIN_POINTS} are needed for a surface: check object_pose")
     distance, nearest = cKDTree(points).query(points, k=min(NORMAL_POINTS, len(points)))
     around = points[nearest] - points[nearest].mean(axis=1, keepdims=True)
     variance, axes = np.linalg.eigh(np.einsum("nka,nkb->nab", around, around))
     normals = axes[..., 0] * np.where((axes[..., 0] * outward).sum(axis=-1, keepdims=True) < 0, -1.0, 1.0)
-    lonely = distance[:, 1:9].mean(axis=1)
-    kept = (lonely < MAX_LONELY * np.median(lonely)) & (variance[:, 0] < MAX_CURVED * variance.sum(axis=1))
-    if kept.sum() < MIN_POINTS:  # a cloud without planes: better rough normals than none
+    isolation = distance[:, 1:9].mean(axis=1)
+    kept = (isolation < MAX_ISOLATION * np.median(isolation)) & (variance[:, 0] < MAX_CURVED * variance.sum(axis=1))
+    if kept.sum() < MIN_POINTS:  # a cloud without planes: inaccurate normals are used
         kept = np.ones(len(points), bool)
     return points[kept], normals[kept]

@@ -1,1 +1,1 @@
-"""The typed configuration: its schema, what is wrong with a command line, and what a sequence remembers."""
+"""The typed configuration: schema, validation of command lines, and stored settings of a sequence."""

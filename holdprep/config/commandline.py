@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it: which sequences it names, whether it asks a question, whether it is a plain batch."""
+"""Preprocessing of the command line before Hydra: sequences, queries, plain batches."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -14,18 +14,18 @@ from holdprep.errors import ConfigError
 
 MULTIRUN = ("-m", "--multirun")
 ALL = "all"
-MARKS = ("images", "video.mp4", "processed", "holdprep.yaml")  # what makes a folder of data_root a sequence
+MARKS = ("images", "video.mp4", "processed", "holdprep.yaml")  # any of these marks a folder of data_root as a sequence
 
 
 def overrides_in(arguments: Iterable[str]) -> list[str]:
-    """The overrides among the arguments, less those that delete a key, which say nothing of values."""
+    """The overrides among the arguments, without those that delete a key."""
     return [a for a in arguments if not a.startswith("-") and "=" in a]
 
 
 def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """`seq=all` and `seq=glob(...)` as the names of the sequences in data_root; a batch over `seq` alone writes into the sequences.
+    """The arguments with `seq=all` and `seq=glob(...)` replaced by names in data_root; a batch over `seq` only writes into the sequences.
 
-    Raises ConfigError where no sequence is meant, or where several are and neither -m nor a question follows.
+    Raises ConfigError where no sequence matches, or where several do without -m or a query.
     """
     found = list(arguments)
     parsed = _parsed(found)
@@ -43,13 +43,13 @@ def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
 
 
 def is_query(arguments: Sequence[str]) -> bool:
-    """Whether the command asks what is there or what would run, and runs nothing."""
-    told = {a.partition("=")[0].lstrip("+"): a.partition("=")[2].lower() for a in overrides_in(arguments)}
-    return told.get("stage") == "status" or told.get("dry") in ("true", "yes", "on", "1")
+    """Whether the command only shows the state or the plan, and runs nothing."""
+    values = {a.partition("=")[0].lstrip("+"): a.partition("=")[2].lower() for a in overrides_in(arguments)}
+    return values.get("stage") == "status" or values.get("dry") in ("true", "yes", "on", "1")
 
 
 def jobs(arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job that the arguments stand for: one for every combination of swept values."""
+    """The overrides of each job of the arguments: one per combination of swept values."""
     choices: list[list[str]] = []
     for argument in overrides_in(arguments):
         (override,) = OverridesParser.create().parse_overrides([argument])
@@ -70,7 +70,7 @@ def _value(parsed: dict[str, Override], key: str, conf_dir: Path) -> Any:
 
 
 def _named(seq: Override, data_root: Path) -> list[str] | None:
-    """The sequences that `all` or a glob means; None where names are given."""
+    """The sequences that match `all` or a glob; None where names are given."""
     value = seq.value()
     if value != ALL and not isinstance(value, Glob):
         return None
@@ -82,7 +82,7 @@ def _named(seq: Override, data_root: Path) -> list[str] | None:
 
 
 def _is_plain(arguments: Sequence[str]) -> bool:
-    """Whether nothing but the sequence differs between the jobs of a batch, and no two have the same."""
+    """Whether the jobs of a batch differ only in the sequence, each with another one."""
     parsed = _parsed(arguments)
     swept = [key for key, o in parsed.items() if o.is_sweep_override()]
     if any(key == "sweep" or key.startswith("hydra/sweeper") or key.startswith("hydra.sweeper.params") for key in parsed):

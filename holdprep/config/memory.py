@@ -1,6 +1,6 @@
-"""Settings that are read as overrides: a sequence's own holdprep.yaml, what earlier runs of it were given, and files of weights.
+"""Settings that are read as overrides: a sequence's own holdprep.yaml, overrides of earlier runs, and files of weights.
 
-The command line goes before what earlier runs were given, that before holdprep.yaml, and that before the defaults.
+In order of priority: the command line, overrides of earlier runs, holdprep.yaml, the defaults.
 """
 
 import json
@@ -16,13 +16,15 @@ from holdprep.config import validation
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 
-FIXED = ("seq", "data_root")  # say where the file itself is
+FIXED = ("seq", "data_root")  # determine the path of the file itself
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The overrides that a sequence is run with: `own` of holdprep.yaml and `remembered` of earlier runs, both without what is hidden, and
-    `named` on the command line; each by key. `file` is all that holdprep.yaml holds."""
+    """The overrides of a run by key: `own` of holdprep.yaml, `remembered` of earlier runs, `named` on the command line.
+
+    The first two are without those that are replaced by others. `file` are all of holdprep.yaml.
+    """
 
     file: Mapping[str, str]
     own: Mapping[str, str]
@@ -31,38 +33,38 @@ class Settings:
 
     @property
     def given(self) -> dict[str, str]:
-        """What a person gave on a command line, now or earlier."""
+        """The user's overrides on the command line, now or in earlier runs."""
         return {**self.remembered, **self.named}
 
 
-def settings(path: Path, records: Iterable[Mapping[str, Any]], told: Sequence[str], conf_dir: Path) -> Settings:
-    """Of a sequence whose holdprep.yaml is at `path` (there or not), whose `records` are in order of time, for the command line `told`.
+def settings(path: Path, records: Iterable[Mapping[str, Any]], arguments: Sequence[str], conf_dir: Path) -> Settings:
+    """The settings of a sequence with holdprep.yaml at `path` (if it exists), `records` in order of time, and overrides of the command line.
 
-    What was given earlier is dropped where holdprep.yaml has been changed since, or where the key or value is no longer allowed.
+    Earlier overrides are dropped where holdprep.yaml has changed since, or where the key or value is no longer allowed.
     Raises ConfigError in one line.
     """
     groups = validation.groups(conf_dir)
     file = dict(_flat(_read(path), groups)) if path.is_file() else {}
-    named = _keyed(told)
+    named = _keyed(arguments)
     remembered: dict[str, str] = {}
     for record in records:
         given, before = record.get("given", {}), record.get("own", {})
         edited = [key for key, text in file.items() if before.get(key) != text]
         remembered = _without(remembered, given) | _without(given, edited)
-    # a video that is named is to be read, also where a scene was rendered before
-    hiding = [*named, *_preset(told, conf_dir), *(["source"] if "video" in named else [])]
+    # a named video replaces a rendered scene
+    hiding = [*named, *_preset(arguments, conf_dir), *(["source"] if "video" in named else [])]
     remembered = {k: text for k, text in _without(remembered, hiding).items() if _is_allowed(text, conf_dir)}
-    found = overrides(path, [*remembered.values(), *told], conf_dir) if path.is_file() else []
+    found = overrides(path, [*remembered.values(), *arguments], conf_dir) if path.is_file() else []
     return Settings(file, _keyed(found), remembered, named)
 
 
 def transient() -> set[str]:
-    """Keys that change no result, and so are not remembered: what only opens a page, shows something or sets a number of threads."""
+    """Keys that do not change results and are not remembered: opening of a page, display, numbers of threads."""
     return {key for key, field in validation.fields() if field.exclude}
 
 
 def absolute(given: Mapping[str, str]) -> dict[str, str]:
-    """Overrides with their files' paths from the root: they are used from other folders."""
+    """Overrides with absolute paths, for use from other folders."""
     paths = {key for key, field in validation.fields() if "Path" in str(field.annotation)}
     found = dict(given)
     for key in paths & given.keys():
@@ -73,23 +75,23 @@ def absolute(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _keyed(told: Iterable[str]) -> dict[str, str]:
-    """Overrides by key or group, less those of Hydra itself and those that delete."""
-    parsed = OverridesParser.create().parse_overrides(list(told))
+def _keyed(arguments: Iterable[str]) -> dict[str, str]:
+    """Overrides by key or group, without those of Hydra itself and those that delete."""
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
     return {
         o.key_or_group: str(o.input_line) for o in parsed if not o.is_delete() and o.key_or_group.split(".")[0].split("/")[0] != "hydra"
     }
 
 
 def _without(given: Mapping[str, str], hiding: Iterable[str]) -> dict[str, str]:
-    """What is not hidden: a key hides itself, a group's option all keys of the group."""
+    """The overrides in `given` that are not replaced: a key replaces itself, a group's option all keys of the group."""
     hidden = set(hiding)
     return {k: text for k, text in given.items() if k not in hidden and not any(k.startswith(f"{h}.") for h in hidden)}
 
 
-def _preset(told: Sequence[str], conf_dir: Path) -> list[str]:
-    """The groups that `+experiment=...` chooses."""
-    named = _keyed(told).get("experiment", "")
+def _preset(arguments: Sequence[str], conf_dir: Path) -> list[str]:
+    """The groups that `+experiment=...` sets."""
+    named = _keyed(arguments).get("experiment", "")
     path = conf_dir / "experiment" / f"{named.partition('=')[2]}.yaml"
     defaults = yaml.safe_load(path.read_text())["defaults"] if path.is_file() else []
     return [str(key).removeprefix("override /") for entry in defaults if isinstance(entry, dict) for key in entry]
@@ -103,30 +105,30 @@ def _is_allowed(override: str, conf_dir: Path) -> bool:
     return True
 
 
-def overrides(path: Path, told: Sequence[str], conf_dir: Path) -> list[str]:
-    """The file's keys as Hydra overrides, less what the command line `told`: a key there hides the file's, a group option its whole group.
+def overrides(path: Path, arguments: Sequence[str], conf_dir: Path) -> list[str]:
+    """The file's keys as Hydra overrides, without those replaced by the command line: a key there replaces the file's, a group option its group.
 
     A group is a mapping of keys, an option's name, or both (`segmenter: {name: import, right: masks}`). Raises ConfigError in one line.
     """
     groups = validation.groups(conf_dir)
-    keys = {o.split("=")[0].lstrip("+~") for o in told}
+    keys = {o.split("=")[0].lstrip("+~") for o in arguments}
     hidden = tuple(f"{key}." for key in keys)
     found = [o for key, o in _flat(_read(path), groups) if key not in keys and not key.startswith(hidden)]
     try:
-        validation.check_overrides([*found, *(o for o in told if o.split("=")[0] in groups)], conf_dir)
+        validation.check_overrides([*found, *(o for o in arguments if o.split("=")[0] in groups)], conf_dir)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return found
 
 
 def expanded(argument: str) -> list[str]:
-    """`weights=<file>.yaml` as one override a key; any other argument as it is. Raises ConfigError where the file is not there or no mapping."""
+    """`weights=<file>.yaml` as one override per key; other arguments unchanged. Raises ConfigError where the file is missing or not a mapping."""
     group, _, value = argument.partition("=")
     if group != "weights" or not value.endswith((".yaml", ".yml")):
         return [argument]
     path = Path(value)
     if not path.is_file():
-        raise ConfigError(f"weights={path} is not there: give a file of weights, or one of conf/weights/")
+        raise ConfigError(f"weights={path} does not exist: give a file of weights, or one of conf/weights/")
     return [override for _, override in _flat({group: _read(path)}, {})]
 
 
@@ -143,13 +145,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} holds a {type(tree).__name__}: keys with values are needed, such as `create: {{stride: 3}}`")
     for key in FIXED:
         if key in tree:
-            raise ConfigError(f"{path}: {key} says where this file is and cannot stand in it")
+            raise ConfigError(f"{path}: {key} determines the path of this file and cannot be set in it")
     return tree
 
 
 def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, override) of every leaf and every chosen option."""
-    leaves = dict(validation.fields())  # a mapping may be one's value
+    """(key, override) of every leaf and every selected option."""
+    leaves = dict(validation.fields())  # the value of a leaf may be a mapping
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if not isinstance(value, dict) or key in leaves:
@@ -164,7 +166,7 @@ def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str 
 
 
 def _tag(group: str) -> str | None:
-    """The key by which a group's options are told apart."""
+    """The key that distinguishes the options of a group."""
     field = Config.model_fields.get(group)
     return str(field.discriminator) if field is not None and field.discriminator else None
 
@@ -173,6 +175,6 @@ def _text(value: Any) -> str:
     """A value in Hydra's override grammar, which reads JSON's numbers, lists, quoted strings and null, and mappings."""
     if isinstance(value, str) and value.replace("_", "").isalnum():
         return value
-    if isinstance(value, dict):  # whose keys Hydra wants bare
+    if isinstance(value, dict):  # Hydra requires keys without quotes
         return f"{{{','.join(f'{key}:{_text(each)}' for key, each in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)

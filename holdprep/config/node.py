@@ -1,4 +1,4 @@
-"""The base class of every part of the typed configuration, and the kinds of numbers that several parts use."""
+"""The base class of all parts of the typed configuration, and common number types."""
 
 from typing import Annotated, Any
 
@@ -9,11 +9,11 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Node(BaseModel):
-    """A part of the configuration; keys that it does not name are refused."""
+    """A part of the configuration; unknown keys are refused."""
 
-    # validators are built when first used: importing the configuration must be fast, and most options are never chosen
+    # validators are built at the first use, so that importing the configuration is fast
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     def recorded(self, *without: str) -> dict[str, Any]:
-        """The values as a stage's record keeps them, except the keys `without` and those that never change a result."""
+        """The values for a stage's record, except the keys `without` and those that never change a result."""
         return self.model_dump(mode="json", exclude=set(without))

@@ -1,6 +1,6 @@
-"""The typed configuration: every key with its meaning, unit and range. `conf/*.yaml` holds values, this file says what is allowed.
+"""The typed configuration: every key with its meaning, unit and range. `conf/*.yaml` holds values, this file the allowed ones.
 
-Nodes of hand trackers, segmenters, sources of object poses and ways of registration stand beside their implementations; the unions of
+Nodes of hand trackers, segmenters, sources of object poses and registration methods are with their implementations; the unions of
 `Config` list them. `validation.py` reads a configuration and a command line against it.
 """
 
@@ -35,7 +35,7 @@ class Create(Node):
     )
     start: int = Field(ge=0, description="first frame of the video that is used")
     end: int | None = Field(ge=1, description="frame of the video to stop before; null = its end")
-    crop: tuple[int, int, int, int] | None = Field(description="x, y, width, height in pixels of the video; null = the whole picture")
+    crop: tuple[int, int, int, int] | None = Field(description="x, y, width, height in pixels of the video; null = the whole image")
     max_side: int = Field(ge=64, description="longest side of images/ in pixels; larger frames are reduced")
     raw_images: bool = Field(description="also keep every decoded frame in processed/raw_images/")
 
@@ -46,14 +46,16 @@ class VideoSource(Node):
 
 class SyntheticSource(Node):
     name: Literal["synthetic"]
-    object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="what is held")
-    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(description="held still in the hand, rotated in the fingers, or gripped anew")
+    object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="the held object")
+    grasp: Literal["rigid", "in_hand", "regrasp"] = Field(
+        description="static in the hand, rotated in the fingers, or with a change of grip"
+    )
     hands: Literal["right", "left", "both"] = Field(description="which hands hold it")
-    frames: int = Field(ge=3, le=2000, description="frames that are rendered")
-    width: int = Field(ge=160, le=4096, description="width of the pictures (px)")
-    height: int = Field(ge=120, le=4096, description="height of the pictures (px)")
-    focal_px: float | None = Field(gt=0, description="focal length (px); null = a phone's, 0.95 x the longer side")
-    degrees: Positive = Field(description="how far the object rotates before the camera, over the whole film (degrees)")
+    frames: int = Field(ge=3, le=2000, description="number of rendered frames")
+    width: int = Field(ge=160, le=4096, description="width of the images (px)")
+    height: int = Field(ge=120, le=4096, description="height of the images (px)")
+    focal_px: float | None = Field(gt=0, description="focal length (px); null = 0.95 times the longer side, as in phones")
+    degrees: Positive = Field(description="total rotation of the object in front of the camera (degrees)")
     depth_m: Positive = Field(description="distance of the object from the camera (m)")
     distortion: float = Field(ge=-0.5, le=0.5, description="lens: k of COLMAP's SIMPLE_RADIAL")
     shake_deg: Weight = Field(description="hand-held camera: standard deviation of its rotation (degrees)")
@@ -63,7 +65,7 @@ class SyntheticSource(Node):
 
 
 class Hands(Node):
-    which: Literal["auto", "right", "left", "both"] = Field(description="hands in the sequence; auto = those that have masks or tracks")
+    which: Literal["auto", "right", "left", "both"] = Field(description="hands in the sequence; auto = hands with masks or tracks")
     length_mm: float | None = Field(ge=100, le=300, description="wrist to middle fingertip, measured; null = the model's average")
 
     @property
@@ -77,10 +79,10 @@ class HandModelNode(Node):
 
 
 class Align(Node):
-    max_iterations: int | None = Field(ge=1, description="iterations at most; null = the method's own number")
+    max_iterations: int | None = Field(ge=1, description="maximal number of iterations; null = the method's own")
 
     def freedom(self) -> dict[str, Any]:
-        """Arguments of `align.run.align`: what the method may change, and by which estimator it finds the scale; empty = its own choice."""
+        """Arguments of `align.run.align`: the free unknowns and the scale estimator; empty = the method's own."""
         raise NotImplementedError
 
 
@@ -95,7 +97,7 @@ class LmAlign(Align):
     method: Literal["lm", "soft_silhouette"] = Field(
         description="second order; or mode h by gradient descent through pytorch3d's soft silhouette renderer, and o and ho as lm"
     )
-    silhouette: Weight = Field(description="weight of the silhouettes, align=soft_silhouette alone (px^2 per unit of IoU)")
+    silhouette: Weight = Field(description="weight of the silhouettes, only align=soft_silhouette (px^2 per unit of IoU)")
     scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
         description="estimator of the object's metric scale"
     )
@@ -103,7 +105,7 @@ class LmAlign(Align):
     refine_pose: bool = Field(description="mode ho also refines the finger pose")
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
     refine_obj_pose: bool = Field(description="mode ho also corrects the object's poses, as far as SfM's observations allow")
-    refine_focal: bool = Field(description="mode ho also corrects the focal length, about SfM's; wants a hand of known shape")
+    refine_focal: bool = Field(description="mode ho also corrects the focal length, with SfM's as prior; needs a hand of known shape")
 
     def freedom(self) -> dict[str, Any]:
         from holdprep.align.problem import Refine
@@ -133,44 +135,44 @@ class Weights(Node):
     j2d: Weight = Field(description="hand keypoint reprojection (per px^2)")
     j2d_sigma_px: Positive = Field(description="Geman-McClure width of hand keypoints (px)")
     outline: float | None = Field(
-        ge=0, allow_inf_nan=False, description="distance of the hand's outline from its mask's (per px^2); null = by the keypoints' scatter"
+        ge=0, allow_inf_nan=False, description="distance of the hand's outline from its mask's (per px^2); null = from the keypoints' noise"
     )
     o2d: float | None = Field(
         ge=0,
         allow_inf_nan=False,
-        description="object reprojection, where the object may leave SfM's trajectory (per px^2); null = by the scatter of keypoints and "
+        description="object reprojection, where the object's poses are free (per px^2); null = from the noise of keypoints and "
         "SfM's observations, align=hold: 1",
     )
     o2d_sigma_px: Positive = Field(description="Geman-McClure width of object points (px)")
     contact: float | None = Field(
-        ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = by the keypoints' scatter, align=hold: 100"
+        ge=0, allow_inf_nan=False, description="distance of hand and object (px^2 per m); null = from the keypoints' noise, align=hold: 100"
     )
     grasp: float | None = Field(
         ge=0,
         allow_inf_nan=False,
-        description="how far a static hand's centroid moves on the object, mode ho (px^2 per m^2); null = as measured",
+        description="drift of a static hand's centroid on the object, mode ho (px^2 per m^2); null = estimated",
     )
     grasp_sigma_m: Positive = Field(description="Geman-McClure width of that (m)")
     z_min: Weight = Field(description="joints nearer than 5 cm, or behind the camera (px^2 per m^2; align=hold: per m)")
     smooth: Weight = Field(description="squared motion between frames (px^2 per m^2)")
-    obj_scale: Positive = Field(description="the scale at step 1 of mode o, align=hold alone (m per SfM unit)")
+    obj_scale: Positive = Field(description="the scale at step 1 of mode o, only align=hold (m per SfM unit)")
     rotation: float | None = Field(
         ge=0,
         allow_inf_nan=False,
-        description="departure of the hand's rotation from the registered one (px^2 per rad^2); null = as measured",
+        description="departure of the hand's rotation from the registered one (px^2 per rad^2); null = estimated",
     )
-    pose: float | None = Field(ge=0, allow_inf_nan=False, description="departure of the finger pose (px^2 per rad^2); null = as measured")
+    pose: float | None = Field(ge=0, allow_inf_nan=False, description="departure of the finger pose (px^2 per rad^2); null = estimated")
     shape: Weight = Field(description="departure of the hand's shape (px^2 per beta^2)")
     focal: float | None = Field(
         ge=0,
         allow_inf_nan=False,
-        description="departure of a refined focal length from SfM's (px^2 per squared logarithm of their ratio); null = as if that were good to 1 %",
+        description="departure of a refined focal length from SfM's (px^2 per squared logarithm of their ratio); null = for a standard error of 1 %",
     )
     scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
 
 
 class Build(Node):
-    shift: Literal["origin", "fixed", "paper"] = Field(description="where the object is put in the trainer's world")
+    shift: Literal["origin", "fixed", "paper"] = Field(description="position of the object in the trainer's world")
     zip: bool = Field(description="pack <data_root>/<seq>.zip")
 
 
@@ -178,11 +180,11 @@ class Evaluate(Node):
     truth: Path | None = Field(
         description="ground truth: a .npz, HO-3D's sequence folder, ARCTIC's .npy; null = the synthetic sequence's own"
     )
-    format: Literal["holdprep", "ho3d", "arctic"] = Field(description="what kind of ground truth that is")
+    format: Literal["holdprep", "ho3d", "arctic"] = Field(description="format of the ground truth")
     view: int = Field(ge=0, le=8, description="ARCTIC's camera: 0 the egocentric one, 1 to 8 the fixed ones")
-    first: int = Field(ge=0, description="ARCTIC: number of the sequence's first picture (the subject's ioi_offset)")
+    first: int = Field(ge=0, description="ARCTIC: number of the sequence's first image (the subject's ioi_offset)")
     image_size: tuple[int, int] | None = Field(
-        description="ARCTIC: width, height of the view's original pictures (px); null = those of images/"
+        description="ARCTIC: width, height of the view's original images (px); null = those of images/"
     )
     ycb: Path | None = Field(description="folder of the YCB models, for HO-3D's objects")
 
@@ -198,7 +200,7 @@ class WandbLogger(Node):
 
 
 class Loggers(Node):
-    """Any of them: logger=[csv,wandb]."""
+    """Any combination: logger=[csv,wandb]."""
 
     csv: FileLogger | None = None
     tensorboard: FileLogger | None = None
@@ -206,19 +208,19 @@ class Loggers(Node):
 
 
 class Trainer(Node):
-    """What Lightning's Trainer is given for every optimisation."""
+    """Settings of Lightning's Trainer for every optimisation."""
 
-    max_steps: int = Field(ge=-1, description="iterations at most of every optimisation; -1 = each one's own bound")
-    enable_progress_bar: bool = Field(description="Lightning's bar for every optimisation")
+    max_steps: int = Field(ge=-1, description="maximal number of iterations of every optimisation; -1 = its own bound")
+    enable_progress_bar: bool = Field(description="Lightning's progress bar for every optimisation")
     log_every_n_steps: int = Field(ge=1, description="iterations between two lines of losses")
     profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="Lightning's profiler")
     detect_anomaly: bool = Field(description="stop where a gradient is not finite (the methods of first order)")
-    ckpt_path: Path | None = Field(description="checkpoint of callbacks=checkpoint from which the stage's optimisation goes on")
+    ckpt_path: Path | None = Field(description="checkpoint of callbacks=checkpoint from which the stage's optimisation resumes")
 
 
 class EarlyStopping(Node):
-    patience: int = Field(ge=1, description="iterations without a fall of the loss after which an optimisation ends")
-    min_delta: Weight = Field(description="relative fall of the loss that counts")
+    patience: int = Field(ge=1, description="iterations without a decrease of the loss after which an optimisation ends")
+    min_delta: Weight = Field(description="minimal relative decrease of the loss")
 
 
 class Checkpoint(Node):
@@ -226,42 +228,42 @@ class Checkpoint(Node):
 
 
 class Callbacks(Node):
-    """Any of them: callbacks=[early_stopping,checkpoint]."""
+    """Any combination: callbacks=[early_stopping,checkpoint]."""
 
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
 
 
 class Config(Node):
-    """Every key of a run of `launch.py`."""
+    """All keys of a run of `launch.py`."""
 
     stage: Literal[
         "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"
     ]
-    mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho in turn")
+    mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho one after the other")
     seq: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="sequence name: a folder of data_root; with -m or stage=status several: a,b, glob(cup*), all",
     )
-    seqs: list[str] | None = Field(description="stage=score: the sequences that a search over weights aligns and scores")
+    seqs: list[str] | None = Field(description="stage=score: sequences of a search over weights")
     score_metric: str | None = Field(
         description="stage=score: a metric of stage=evaluate (the worst sequence counts); null = label-free mm"
     )
     video: Path | None = Field(description="video or image folder; null = <seq>/video.mp4 or <seq>/images")
     data_root: Path = Field(description="folder of sequences")
-    force: bool = Field(description="run again even if nothing has changed, and replace what others wrote")
+    force: bool = Field(description="run again even if nothing has changed, and replace foreign outputs")
     dry: bool = Field(description="print what would run and why, and exit")
     overlay: bool | None = Field(
-        description="write into the run's own folder, laid over the sequence; null = in sweeps over anything but seq"
+        description="write into the run's own folder, as an overlay of the sequence; null = in sweeps over other keys than seq"
     )
-    on_fail: Literal["stop", "warn"] = Field(description="what a failed quality gate does")
-    device: Literal["cpu", "cuda"] = Field(description="where optimisations and networks of torch run")
-    seed: int = Field(ge=0, description="seed of everything random")
+    on_fail: Literal["stop", "warn"] = Field(description="action of a failed quality gate")
+    device: Literal["cpu", "cuda"] = Field(description="device of optimisations and networks in torch")
+    seed: int = Field(ge=0, description="random seed")
     objective: str | None = Field(
-        description="<stage>.<metric> that a run returns to a sweeper; null = align.ho.contact.gap_mm where that is reported"
+        description="<stage>.<metric> that a run returns to a sweeper; null = align.ho.contact.gap_mm if reported"
     )
     gates: dict[str, tuple[Threshold, Threshold]] | None = Field(
-        description="where a number warns and where it fails, other than built in: {<stage>.<metric>: [warn, fail]}, a bound of null never"
+        description="thresholds that replace the built-in ones: {<stage>.<metric>: [warn, fail]}, null = no threshold"
     )
     source: Annotated[VideoSource | SyntheticSource, Field(discriminator="name")]
     create: Create

@@ -1,6 +1,6 @@
-"""Configurations and command lines against the keys of `schema.py`.
+"""Validation of configurations and command lines against the schema.
 
-Unknown keys, wrong types and values out of range are refused by the key's full name, in one line, before anything runs.
+Unknown keys, wrong types and values out of range are refused in one line with the key's full name, before anything runs.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from holdprep.quality.gates import check_thresholds
 
 
 def validate(cfg: DictConfig) -> Config:
-    """The composed configuration as typed values; raises ConfigError in one line naming every key that is wrong."""
+    """The composed configuration as typed values; raises ConfigError in one line with every wrong key."""
     try:
         tree = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -38,7 +38,7 @@ def validate(cfg: DictConfig) -> Config:
 
 
 def check_overrides(overrides: list[str], conf_dir: Path) -> None:
-    """Refuse command-line overrides that name no key or option, or whose value cannot be; raises ConfigError in one line.
+    """Raise ConfigError in one line for command-line overrides with an unknown key or option, or a value that is not allowed.
 
     Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
     """
@@ -67,7 +67,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
 
 
 def describe() -> str:
-    """One line a key: full name, allowed values and meaning, for `--help`."""
+    """One line per key: full name, allowed values and meaning, for `--help`."""
     lines = []
     for key, field in fields():
         if field.description:
@@ -76,12 +76,12 @@ def describe() -> str:
 
 
 def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
-    """Full name and field of every key that some option has; with `chosen`, options by group, of those that these have."""
+    """Full name and field of the keys of all options; with `chosen`, options by group, of these."""
     return _fields(Config, chosen)
 
 
 def is_key(name: str) -> bool:
-    """Whether some option has this key."""
+    """Whether any option has this key."""
     return name in dict(fields())
 
 
@@ -94,7 +94,7 @@ def groups(conf_dir: Path) -> dict[str, list[str]]:
 
 
 def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
-    """Options of each group that this command line can select: the defaults, or what it names instead."""
+    """Options of each group that this command line can select: the defaults, or those it sets."""
     defaults: dict[str, set[str]] = {}
     for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
         if isinstance(entry, DictConfig):
@@ -116,7 +116,7 @@ def _elsewhere(key: str, chosen: Mapping[str, set[str]], groups: Mapping[str, li
 
 
 def _values(override: Override) -> Iterator[Any]:
-    """The values that an override can take: one, or each of a sweep's (ranges and globs are left to Hydra)."""
+    """The values of an override: one, or all of a sweep (ranges and globs are left to Hydra)."""
     if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         yield from override.sweep_iterator()
     elif override.value_type == ValueType.ELEMENT:
@@ -176,7 +176,7 @@ def _explain(error: Any) -> str:
 
 
 def _is_tag(loc: list[str], index: int) -> bool:
-    """Pydantic names the chosen variant of a union in an error's path: segmenter.classical.work_side."""
+    """Whether a part of an error's path is the variant of a union, which pydantic adds: segmenter.classical.work_side."""
     field = Config.model_fields.get(loc[0])
     return index == 1 and field is not None and len(_models(field)) > 1
 

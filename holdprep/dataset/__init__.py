@@ -1,1 +1,1 @@
-"""HOLD's training data: writing it, and reading it back as the trainer does."""
+"""HOLD's training data: writing, and reading as by the trainer."""

@@ -1,7 +1,7 @@
-"""From aligned hands and object (OpenCV camera frame, metres) to what HOLD trains on: build/data.npy and hold_fit.aligned.npy.
+"""Conversion of aligned hands and object (OpenCV camera frame, metres) to HOLD's training data: build/data.npy and hold_fit.aligned.npy.
 
-The trainer's world is OpenGL-like: the camera frame turned about x by pi, then moved by one constant `normalize_shift`, then
-divided by the scale of its scene. Rays are sampled inside a sphere about that world's origin.
+The trainer's world is OpenGL-like: the camera frame rotated about x by pi, translated by a constant `normalize_shift`, and divided by the
+scale of its scene. Rays are sampled inside a sphere around that world's origin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ Shift = Literal["origin", "fixed", "paper"]
 FLIP = np.diag([1.0, -1.0, -1.0])  # OpenCV axes to OpenGL axes
 SCENE_BOUNDING_SPHERE, MAX_RADIUS_RATIO = 6.0, 3.0
 PAPER_SHIFT = np.array([-0.0085238, -0.01372686, 0.42570806])
-LABELS = {"right": 150, "left": 250, "object": 50}  # the object is painted last: it overwrites the hands
-MIN_INSIDE_PCT = 50.0  # fewer points in reach of the trainer's rays and there is nothing to train on
+LABELS = {"right": 150, "left": 250, "object": 50}  # the object is drawn last and overwrites the hands
+MIN_INSIDE_PCT = 50.0  # minimal share of points in the trainer's ray sphere
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,28 @@ class AlignedObject:
 
     @property
     def points_sfm(self) -> np.ndarray:
-        """(N, 3) in the SfM frame."""
+        """Points (N, 3) in the SfM frame."""
         inverse = np.linalg.inv(self.norm_mat)
         return self.points_cano @ inverse[:3, :3].T + inverse[:3, 3]
 
     @property
     def points_cam_m(self) -> np.ndarray:
-        """(T, N, 3) posed."""
+        """Posed points (T, N, 3) m in the camera frame."""
         return self.obj_scale * self.points_sfm @ np.swapaxes(self.R_cam_obj, 1, 2) + self.transl_m[:, None]
 
 
 def wrist_template(model: HandModel, betas: np.ndarray) -> np.ndarray:
-    """(3,) the wrist joint of the shaped template: global_orient turns about it."""
+    """(3,) the wrist joint of the shaped template, the centre of rotation of global_orient."""
     shaped = model.v_template.numpy() + model.shapedirs.numpy() @ betas
     return model.J_regressor.numpy()[0] @ shaped
 
 
 def normalize_shift(obj: AlignedObject, shift: Shift) -> np.ndarray:
-    """(3,) what is added to every translation. `origin` puts the object at the world's origin, `fixed` is the guide's
-    --no_fixed_shift (1 m in front of it), `paper` the constant of the paper."""
+    """(3,) translation of the trainer's world.
+
+    `origin` moves the object to the world's origin, `fixed` is the guide's --no_fixed_shift (1 m in front of it), `paper` the constant of
+    the paper.
+    """
     if shift == "paper":
         return PAPER_SHIFT.copy()
     centre = FLIP @ np.median(np.median(obj.points_cam_m, axis=1), axis=0)
@@ -75,9 +78,9 @@ def normalize_shift(obj: AlignedObject, shift: Shift) -> np.ndarray:
 
 
 def rays_report(points_cam_m: Mapping[str, np.ndarray], shift_m: np.ndarray) -> dict[str, float]:
-    """How much of each entity the trainer's rays reach: `<entity>_in_rays_pct`, and the sphere's radius and the camera's distance in m.
+    """Share of each entity in the trainer's ray sphere, `<entity>_in_rays_pct`, the sphere's radius and the camera's distance in m.
 
-    The sphere lies about the world's origin with radius max_radius_ratio x |camera centre|; the camera stands at the shift.
+    The sphere is centred at the world's origin, with radius max_radius_ratio x |camera centre|; the camera centre is the shift.
     `points_cam_m` maps entities to (T, N, 3).
     """
     radius = MAX_RADIUS_RATIO * float(np.linalg.norm(shift_m))
@@ -90,7 +93,7 @@ def rays_report(points_cam_m: Mapping[str, np.ndarray], shift_m: np.ndarray) -> 
 
 
 def check_rays(report: Mapping[str, float], shift: Shift, object_distance_m: float) -> list[str]:
-    """Notes where a part lies outside the trainer's rays; raises HoldprepError where most of an entity does."""
+    """Notes where a part of an entity is outside of the trainer's ray sphere; raises HoldprepError where most of it is."""
     notes = []
     for key in (k for k in report if k.endswith("_in_rays_pct")):
         entity, percent = key.removesuffix("_in_rays_pct"), report[key]
@@ -106,7 +109,7 @@ def check_rays(report: Mapping[str, float], shift: Shift, object_distance_m: flo
 
 
 def assemble(seq_name: str, K: np.ndarray, hands: Mapping[Side, AlignedHand], obj: AlignedObject, shift_m: np.ndarray) -> dict[str, Any]:
-    """The dict of build/data.npy. Hands turn to OpenGL axes about their wrist: transl' = flip (T_hip + transl) - T_hip."""
+    """The dict of build/data.npy. Hands are rotated to OpenGL axes about their wrist: transl' = flip (T_hip + transl) - T_hip."""
     frames = len(obj.transl_m)
     entities: dict[str, Any] = {side: _hand_entity(hand, shift_m) for side, hand in hands.items()}
     entities["object"] = {
@@ -195,7 +198,7 @@ def merge_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def unusable_frames(label_images: Sequence[np.ndarray], sides: Sequence[Side]) -> list[int]:
-    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel. The label images, or their values."""
+    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel. Input are label images, or their values."""
     bad = []
     for t, label in enumerate(label_images):
         present = set(np.unique(label).tolist())

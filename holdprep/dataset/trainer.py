@@ -1,4 +1,4 @@
-"""A build read back as HOLD's trainer reads it: the check that what was aligned is what will be trained on."""
+"""Reading of a build as by HOLD's trainer, to verify that it reproduces the alignment."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from holdprep.hand.model import HandModel, ManoParams, Side
 
 
 def decompose(P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """K (3, 3), rotation (3, 3) world to camera, and camera centre (3,) of a projection (3, 4), as the trainer's loader splits it."""
+    """K (3, 3), rotation (3, 3) world to camera, and camera centre (3,) of a projection (3, 4), as in the trainer's loader."""
     K, R, centre, *_ = cv2.decomposeProjectionMatrix(P)
     return K / K[2, 2], R, (centre[:3] / centre[3])[:, 0]
 
@@ -22,9 +22,9 @@ def project_build(data: Mapping[str, Any], models: Mapping[Side, HandModel]) -> 
     """Pixels (T, N, 2) of every entity of a data.npy: hand vertices and object points, posed and projected in the trainer's world."""
     cameras, entities = data["cameras"], data["entities"]
     scale = 1.0 / float(cameras["scale_mat_0"][0, 0])
-    placed: dict[str, np.ndarray] = {side: _hand(entities[side], models[side], scale) for side in models if side in entities}
-    placed["object"] = _object(entities["object"], scale)
-    return {entity: _project(points, cameras) for entity, points in placed.items()}
+    posed: dict[str, np.ndarray] = {side: _hand(entities[side], models[side], scale) for side in models if side in entities}
+    posed["object"] = _object(entities["object"], scale)
+    return {entity: _project(points, cameras) for entity, points in posed.items()}
 
 
 def _hand(entity: Mapping[str, np.ndarray], model: HandModel, scale: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Systems of one block a frame, alone or coupled with its neighbours: Cholesky, banded where coupled, in time linear in frames."""
+"""Linear systems of one block per frame, separate or coupled with neighbours: (banded) Cholesky, in time linear in frames."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,10 @@ from torch import Tensor
 
 
 class BlockFactor:
-    """Cholesky factor of a symmetric block-banded matrix: `diagonal` (T, n, n), and `below`, the blocks (T - 1, n, n), (T - 2, n, n), ...
-    under it that couple each frame with the one before, the one before that, and so on; empty where frames are not coupled.
+    """Cholesky factor of a symmetric block-banded matrix.
+
+    `diagonal` (T, n, n), and `below`, the blocks (T - 1, n, n), (T - 2, n, n), ... below it that couple each frame with the previous one, the
+    one before that, and so on; empty where frames are not coupled.
 
     Banded factors are LAPACK's, on the CPU. Raises a LinAlgError (scipy's or torch's) where the matrix is not positive definite.
     """
@@ -23,7 +25,7 @@ class BlockFactor:
             self._blocks = torch.linalg.cholesky(diagonal)
 
     def solve(self, right: Tensor) -> Tensor:
-        """Blocks (T, n, k) for right sides alike."""
+        """Solutions (T, n, k) for right sides (T, n, k)."""
         if not self.banded:
             return torch.cholesky_solve(right, self._blocks)
         flat = right.cpu().numpy().reshape(-1, right.shape[-1])
@@ -32,7 +34,7 @@ class BlockFactor:
 
 def _banded_cholesky(diagonal: np.ndarray, below: Sequence[np.ndarray]) -> np.ndarray:
     frames, size = diagonal.shape[:2]
-    band = np.zeros(((len(below) + 1) * size, frames * size), order="F")  # as LAPACK has it: no copy
+    band = np.zeros(((len(below) + 1) * size, frames * size), order="F")  # LAPACK's layout, to avoid a copy
     row, column = np.tril_indices(size)
     start = np.arange(frames)[:, None] * size
     band[row - column, start + column] = diagonal[:, row, column]

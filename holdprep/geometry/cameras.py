@@ -1,4 +1,4 @@
-"""Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at whole numbers."""
+"""Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at integers."""
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
 
 
 def project(points_cam, K):
-    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame; K is (3, 3). Works on numpy arrays and torch tensors alike.
+    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame; K is (3, 3). For numpy arrays and torch tensors.
 
-    Points are divided by their own depth, whatever its sign: who needs them in front of the camera tests z.
+    Points are divided by their depth, positive or negative: the caller tests z where points must be in front of the camera.
     """
     uvw = points_cam @ K.T
     return uvw[..., :2] / uvw[..., 2:]
 
 
 def project_ahead(points_cam_m: Tensor, K: Tensor) -> Tensor:
-    """Pixels (..., 2) of points (..., 3) m; depths below 1 mm count as 1 mm, so that an optimiser finds back in front of the camera."""
+    """Pixels (..., 2) of points (..., 3) m; depths below 1 mm are set to 1 mm, so that an optimiser can return points to the front of the camera."""
     uv = points_cam_m[..., :2] / points_cam_m[..., 2:].clamp_min(NEAREST_M)
     return uv @ K[:2, :2].T + K[:2, 2]
 
@@ -46,9 +46,9 @@ def rotation_to_ray(pixel: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def between_cameras(pixels: np.ndarray, K_from: np.ndarray, K_to: np.ndarray) -> np.ndarray:
-    """(T, 3, 3) rotations for what a network has seen in crops about pixels (T, 2) and placed under `K_from`, if the camera is `K_to`.
+    """(T, 3, 3) rotations that convert a network's results from crops at pixels (T, 2) under `K_from` to the camera `K_to`.
 
-    A crop shows a thing as seen along its ray, and intrinsics only tell where that ray points. NaN pixels give the identity.
+    A crop shows an object along its ray; the intrinsics determine only the direction of the ray. NaN pixels give the identity.
     """
     known = np.isfinite(pixels).all(axis=1)
     rotations = np.tile(np.eye(3), (len(pixels), 1, 1))
@@ -58,7 +58,7 @@ def between_cameras(pixels: np.ndarray, K_from: np.ndarray, K_to: np.ndarray) ->
 
 
 def distort(points_cam: np.ndarray, k: float) -> np.ndarray:
-    """Points (..., 3) at depth 1 whose pinhole projection is that of points (..., 3) seen through COLMAP's SIMPLE_RADIAL lens."""
+    """Points (..., 3) at depth 1 whose pinhole projection is that of points (..., 3) under COLMAP's SIMPLE_RADIAL distortion k."""
     xy = points_cam[..., :2] / points_cam[..., 2:]
     xy = xy * (1 + k * (xy**2).sum(axis=-1, keepdims=True))
     return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)
@@ -78,7 +78,7 @@ def llff_poses(T_cam_world: np.ndarray, K: np.ndarray, image_size: tuple[int, in
 def linear_translation(points_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
     """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for points of known size.
 
-    `points_m` (T, J, 3) without translation, `weight` (T, J); frames without weight come out NaN.
+    `points_m` (T, J, 3) without translation, `weight` (T, J); frames without weight are NaN.
     """
     u = (target_px - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
     rows = torch.zeros(*u.shape, 3, dtype=u.dtype)

@@ -1,10 +1,10 @@
-"""Levenberg-Marquardt for unknowns in blocks, one block a frame, and a few unknowns that all frames share.
+"""Levenberg-Marquardt for one block of unknowns per frame, and a few unknowns that all frames share.
 
-The Gauss-Newton matrix is an arrow: blocks on the diagonal, coupled with neighbouring frames or not, and a border of shared unknowns. Frames
-are eliminated by (banded) Cholesky, the shared unknowns are solved last by their Schur complement (Triggs et al., Bundle Adjustment: A
-Modern Synthesis, 2000, section 6). The cost is linear in frames.
+The Gauss-Newton matrix is an arrow matrix: diagonal blocks, possibly coupled with neighbouring frames, and a border of shared unknowns.
+Frames are eliminated by (banded) Cholesky, then the shared unknowns are solved by their Schur complement (Triggs et al., Bundle
+Adjustment: A Modern Synthesis, 2000, section 6). The cost is linear in the number of frames.
 
-Objectives are sums of half squares: gradient J^T W r, matrix J^T W J.
+Objectives are half the sum of squares: gradient J^T W r, matrix J^T W J.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from holdprep.geometry.blocks import BlockFactor
 
-Key = tuple[Any, ...]  # names a group of unknowns: one block a frame
+Key = tuple[Any, ...]  # name of a group of unknowns with one block per frame
 Columns = slice | Tensor  # of a block, in order
 ALL = slice(None)
-FLOOR = 1e-12  # of the largest entry, added to the diagonal: unknowns that nothing determines stay
+FLOOR = 1e-12  # of the largest entry, added to the diagonal, so that undetermined unknowns do not change
 
 
 class Equations:
-    """Gauss-Newton equations of one group: T blocks of `size` unknowns, and the part of its residuals in `shared` further unknowns.
+    """Gauss-Newton equations of one group: T blocks of `size` unknowns, and their coupling with `shared` further unknowns.
 
     `diagonal` (T, size, size), `below` the blocks (T - 1, size, size), (T - 2, ...) that couple frames with earlier ones, `coupling`
     (T, size, shared), `corner` (shared, shared), `gradient` (T, size), `shared_gradient` (shared,). float64.
@@ -40,7 +40,7 @@ class Equations:
         self.coupling, self.corner, self.shared_gradient = zeros(frames, size, shared), zeros(shared, shared), zeros(shared)
 
     def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor, columns: Columns = ALL) -> None:
-        """Residuals (T, Q, M) with weights alike, their derivatives (T, Q, M, n) by the `columns` of their frame's block, (T, Q, M, shared)."""
+        """Add residuals (T, Q, M) with weights (T, Q, M) and derivatives (T, Q, M, n) by the block's `columns`, (T, Q, M, shared) by shared ones."""
         J, S = own.flatten(1, 2), shared.flatten(1, 2)
         w, r = weight.expand_as(residual).flatten(1), residual.flatten(1)
         weighted = (J * w[..., None]).mT
@@ -53,7 +53,7 @@ class Equations:
             self.shared_gradient += flat @ r.flatten()
 
     def add_differences(self, own: Tensor, shared: Tensor, difference: Tensor, weight: float, columns: Columns = ALL) -> None:
-        """Differences (T - 1, Q, M) from frame to frame of values with derivatives (T, Q, M, n) and (T, Q, M, shared) at each frame."""
+        """Add differences (T - 1, Q, M) between frames of values with derivatives (T, Q, M, n) and (T, Q, M, shared) at each frame."""
         J, S, r = own.flatten(1, 2), shared.flatten(1, 2), difference.flatten(1)
         square, push = weight * J.mT @ J, weight * r[..., None]
         block = _square(columns)
@@ -71,12 +71,12 @@ class Equations:
             self.shared_gradient += flat @ r.flatten()
 
     def add_quadratic(self, matrix: Tensor, departure: Tensor, columns: Columns = ALL) -> None:
-        """Half of d^T B d for departures (T, n) of unknowns, whose derivative is one, with B (T, n, n) or (n, n)."""
+        """Add half of d^T B d for departures d (T, n) of the `columns`, with B (T, n, n) or (n, n); the derivative of d is the identity."""
         self.diagonal[_square(columns)] += matrix
         self.gradient[:, columns] += (matrix @ departure[..., None])[..., 0]
 
     def coupled(self, apart: int) -> Tensor:
-        """(T - apart, size, size), the blocks that couple each frame with the one `apart` frames before; made on demand."""
+        """(T - apart, size, size), the blocks that couple each frame with the one `apart` frames before; created on demand."""
         while len(self.below) < apart:
             self.below.append(self.diagonal.new_zeros(self.frames - len(self.below) - 1, self.size, self.size))
         return self.below[apart - 1]
@@ -91,7 +91,7 @@ class Equations:
 
 @dataclass(frozen=True)
 class Shared:
-    """What is known of the shared unknowns themselves: matrix (shared, shared) and gradient (shared,)."""
+    """Equations of the shared unknowns alone: matrix (shared, shared) and gradient (shared,)."""
 
     matrix: Tensor
     gradient: Tensor
@@ -99,14 +99,14 @@ class Shared:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of every group's unknowns, (T, size), and of the shared ones (shared,)."""
+    """A step of every group's unknowns (T, size), and of the shared unknowns (shared,)."""
 
     own: dict[Key, Tensor]
     shared: Tensor
 
 
 def solve(systems: Mapping[Key, Equations], shared: Shared, damping: Tensor) -> Step:
-    """The Gauss-Newton step, each frame's unknowns damped by its own `damping` (T,), in units of its matrix's diagonal (Marquardt 1963).
+    """The Gauss-Newton step, each frame's unknowns damped by `damping` (T,) times the diagonal of its matrix (Marquardt 1963).
 
     Shared unknowns are damped by the median over frames. Raises LinAlgError where the equations do not determine a step.
     """
@@ -128,7 +128,7 @@ def solve(systems: Mapping[Key, Equations], shared: Shared, damping: Tensor) -> 
 
 
 class Evaluation(Protocol):
-    """The objective at a state: its `total`, and each frame's own part (T,), None where no frame has one of its own."""
+    """The objective at a state: its `total`, and each frame's own part (T,), None where it is not a sum over frames."""
 
     @property
     def total(self) -> float: ...
@@ -138,23 +138,23 @@ class Evaluation(Protocol):
 
 
 class LeastSquares(Protocol):
-    """A robust nonlinear least-squares problem, which keeps its state: where it is, and the objective there (`now`)."""
+    """A robust nonlinear least-squares problem with its current state; `now` is the objective at this state."""
 
     now: Evaluation
 
     def equations(self) -> tuple[Mapping[Key, Equations], Shared]:
-        """Around the present state."""
+        """The equations at the current state."""
 
-    def tried(self, step: Step) -> Evaluation:
-        """The objective after a step, which is not taken yet."""
+    def evaluate_step(self, step: Step) -> Evaluation:
+        """The objective after a step, without changing the state."""
 
     def accept(self, there: Evaluation, systems: Mapping[Key, Equations], damping: Tensor) -> None:
-        """Take the step that led there; what is estimated on the way (noise, weights) may change with it."""
+        """Accept the step to the state of `there`; estimated noise and weights may change."""
 
 
 @dataclass(frozen=True)
 class Damping:
-    """The first damping, its limits, and the factors by which it rises where a step fails and falls where one succeeds."""
+    """Schedule of the damping: initial value, limits, and factors after rejected and accepted steps."""
 
     first: float = 1e-5
     least: float = 1e-9
@@ -165,7 +165,7 @@ class Damping:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the last step did: how much of the objective it `gained` and its largest entry `moved`; `stuck` where no step lowers it."""
+    """The last step: decrease of the objective `gained`, largest entry `moved`; `stuck` where no step decreases the objective."""
 
     gained: float = float("inf")
     moved: float = float("inf")
@@ -173,10 +173,10 @@ class Progress:
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg-Marquardt as an optimizer: `step` takes one step that lowers the objective of `problem`, damped until it does.
+    """Levenberg-Marquardt as an optimizer: `step` takes one step of `problem`, damped until the objective decreases.
 
-    The parameters are what the module makes of the problem's state; no gradients of theirs are used. Where the objective has parts of
-    single frames, those that rose are damped harder alone, so that one bad frame does not slow the rest.
+    The parameters are the module's copy of the problem's state; their gradients are not used. Where the objective is a sum over frames, only
+    frames whose part increased are damped more, so that one bad frame does not slow down the others.
     """
 
     def __init__(self, params: Iterable[Any], problem: LeastSquares, frames: int, schedule: Damping | None = None) -> None:
@@ -185,17 +185,17 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self.start(problem, frames)
 
     def start(self, problem: LeastSquares, frames: int) -> None:
-        """Another problem, with the first damping."""
+        """Set another problem, with the initial damping."""
         self.problem, self.progress = problem, Progress()
         self.param_groups[0]["damping"] = torch.full((frames,), self.schedule.first, dtype=torch.float64)  # kept in checkpoints
 
     @property
     def damping(self) -> Tensor:
-        """(T,) of the next step."""
+        """(T,) damping of the next step."""
         return self.param_groups[0]["damping"]
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
-        """One accepted step, or the discovery that there is none (`progress.stuck`); the objective after it."""
+        """One accepted step, or none (`progress.stuck`); returns the objective after it."""
         if closure is not None:
             closure()
         before = self.problem.now
@@ -207,12 +207,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 there, step = found
                 self.progress = Progress(before.total - there.total, _largest(step))
                 self.problem.accept(there, systems, damping)
-                rose, eased = _rose(before, there), damping / self.schedule.fall
-                eased = eased if rose is None else torch.where(rose, damping * self.schedule.rise, eased)
-                self.param_groups[0]["damping"] = eased.clamp_min(self.schedule.least).cpu()
+                increased, relaxed = _increased(before, there), damping / self.schedule.fall
+                relaxed = relaxed if increased is None else torch.where(increased, damping * self.schedule.rise, relaxed)
+                self.param_groups[0]["damping"] = relaxed.clamp_min(self.schedule.least).cpu()
                 return self.problem.now.total
-            rose = None if found is None else _rose(before, found[0])
-            harder = torch.ones_like(damping, dtype=torch.bool) if rose is None or not bool(rose.any()) else rose
+            increased = None if found is None else _increased(before, found[0])
+            harder = torch.ones_like(damping, dtype=torch.bool) if increased is None or not bool(increased.any()) else increased
             damping = torch.where(harder, damping * self.schedule.rise, damping)
         self.progress = Progress(0.0, 0.0, stuck=True)
         return before.total
@@ -222,11 +222,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             step = solve(systems, shared, damping)
         except (LinAlgError, torch.linalg.LinAlgError):
             return None
-        return self.problem.tried(step), step
+        return self.problem.evaluate_step(step), step
 
 
-def _rose(before: Evaluation, there: Evaluation) -> Tensor | None:
-    """(T,) frames whose own part of the objective rose; None where frames have none of their own."""
+def _increased(before: Evaluation, there: Evaluation) -> Tensor | None:
+    """(T,) bool, frames whose part of the objective increased; None where it is not a sum over frames."""
     return None if before.own is None or there.own is None else there.own > before.own
 
 

@@ -1,4 +1,4 @@
-"""Pixels that a projected triangle mesh covers."""
+"""Rasterisation of projected triangle meshes."""
 
 import cv2
 import numpy as np
@@ -8,9 +8,9 @@ FAR_PX = 1e5  # OpenCV's fixed-point coordinates overflow beyond
 
 
 def covered(px: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool pixels under the triangles `faces` (F, 3) of points `px` (V, 2), in a picture of `size` (width, height)."""
-    picture = np.zeros(size[::-1], np.uint8)
+    """(height, width) bool pixels under the triangles `faces` (F, 3) of points `px` (V, 2), in an image of `size` (width, height)."""
+    image = np.zeros(size[::-1], np.uint8)
     corners = np.round(np.clip(px, -FAR_PX, FAR_PX) * 2**SUBPIXEL_BITS).astype(np.int32)[faces]
     for corner in corners:
-        cv2.fillConvexPoly(picture, corner, 1, cv2.LINE_8, SUBPIXEL_BITS)
-    return picture > 0
+        cv2.fillConvexPoly(image, corner, 1, cv2.LINE_8, SUBPIXEL_BITS)
+    return image > 0

@@ -21,7 +21,7 @@ def invert(T: np.ndarray) -> np.ndarray:
 
 
 def apply(T: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (..., N, 3) moved by T (..., 4, 4)."""
+    """Points (..., N, 3) transformed by T (..., 4, 4)."""
     return points @ np.swapaxes(T[..., :3, :3], -1, -2) + T[..., None, :3, 3]
 
 
@@ -32,14 +32,14 @@ def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> np.ndarray:
 
 
 def skew(v: Tensor) -> Tensor:
-    """(..., 3, 3) matrices that take the cross product of v (..., 3) with what they are multiplied by."""
+    """(..., 3, 3) cross product matrices of v (..., 3)."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def interpolate_rotations(R: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """SLERP over the frames where `known` (T,) is false; ends are held. R is (T, 3, 3); raises ValueError when none is known."""
+    """SLERP over the frames where `known` (T,) is false; constant at the ends. R is (T, 3, 3); raises ValueError if none is known."""
     at = np.flatnonzero(known)
     if len(at) == 0:
         raise ValueError("no known rotation to interpolate from")
@@ -50,7 +50,7 @@ def interpolate_rotations(R: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def interpolate_linear(x: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Linear interpolation over time of (T, D) where `known` is false; ends are held. Raises ValueError when none is known."""
+    """Linear interpolation over time of (T, D) where `known` is false; constant at the ends. Raises ValueError if none is known."""
     at = np.flatnonzero(known)
     if len(at) == 0:
         raise ValueError("no known value to interpolate from")
@@ -58,5 +58,5 @@ def interpolate_linear(x: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def departure(rotations: Tensor, reference: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) rad that take `reference` (..., 3, 3) to `rotations`, about the axes of the frame that they are in."""
+    """Rotation vectors (..., 3) rad from `reference` (..., 3, 3) to `rotations`, about the axes of the frame into which these rotate."""
     return roma.rotmat_to_rotvec(rotations @ reference.transpose(-1, -2))

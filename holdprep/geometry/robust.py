@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Loss(Protocol):
-    """A loss of residuals (..., M), and the weight w for which w x^2 has its gradient."""
+    """A loss of residuals (..., M), and the weight w for which w x^2 has the same gradient."""
 
     def value(self, x: Tensor) -> Tensor:
         """The loss."""

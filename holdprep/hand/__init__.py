@@ -1,4 +1,4 @@
-"""Hands: the model and its arithmetic, registration, trackers."""
+"""Hands: model, registration, trackers."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """HOLD's published registration: Adam on every frame's rotation, translation, pose and shape, first coarse, then fine.
 
-Its losses, rates and limits are kept; the frames run side by side instead of one after the other from the last one's result. Adam
-treats every number by itself and the loss is a sum over frames, so that only the common learning rate's plateau ties them together.
+Its losses, rates and limits are unchanged; frames are fitted in parallel, not one after the other from the previous result. Adam treats
+every parameter separately and the loss is a sum over frames, so that frames are coupled only by the plateau of the common learning rate.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ import trimesh
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from holdprep.hand.frames import scatter_params
 from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, forward, to_state
 from holdprep.hand.model import HandModel, ManoParams
-from holdprep.hand.registration import Registration, spread
+from holdprep.hand.registration import Registration
 from holdprep.hand.targets import Targets, check
 from holdprep.optimisation import Optimisation, Training
 
@@ -26,14 +27,14 @@ TIP_WEIGHT, SHAPE_WEIGHT = 0.1, 0.01
 
 @dataclass(frozen=True)
 class Schedule:
-    """Iterations at most of the coarse and the fine part; `shape_loss` holds the shape to the mean."""
+    """Maximal number of iterations of the coarse and of the fine part each; `shape_loss` penalises the shape's deviation from the mean."""
 
     iterations: int = 10_000
     shape_loss: bool = False
 
 
 class AdamRegistration(Optimisation):
-    """`target` (T, 778, 3) m without gaps. Coarse: rotation and translation; fine: everything, fingertips counted again."""
+    """Fit to `target` (T, 778, 3) m without gaps. Coarse: rotation and translation; fine: all, with a further term of the fingertips."""
 
     def __init__(self, model: HandModel, target: Tensor, schedule: Schedule, prefix: str) -> None:
         super().__init__(prefix)
@@ -52,29 +53,29 @@ class AdamRegistration(Optimisation):
         self.steps = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With where the schedule is."""
+        """Store the state of the schedule."""
         checkpoint["schedule"] = {name: getattr(self, name) for name in ("coarse", "part_began", "best", "waited", "steps")}
         checkpoint["coarse_params"] = None if self.coarse_params is None else dict(vars(self.coarse_params))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """And back."""
+        """Restore the state of the schedule."""
         for name, value in checkpoint["schedule"].items():
             setattr(self, name, value)
         self.coarse_params = None if checkpoint["coarse_params"] is None else ManoParams(**checkpoint["coarse_params"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on rotation and translation alone at first."""
+        """Adam, at first on rotation and translation only."""
         pose = [self.free["hand_pose"], self.free["betas"]]
         return torch.optim.Adam(
             [{"params": [self.free["global_orient"], self.free["transl"]], "lr": COARSE_LR}, {"params": pose, "lr": 0.0}]
         )
 
     def params(self) -> ManoParams:
-        """As they stand."""
+        """The current parameters."""
         return ManoParams(**{name: value.detach().clone() for name, value in self.free.items()})
 
     def losses(self) -> dict[str, Tensor]:
-        """Mean squares over a frame, summed over frames."""
+        """The terms: mean squares per frame, summed over frames."""
         state = to_state(self.model, ManoParams(**dict(self.free.items())))
         off = self.points.pose(state).points[:, NUM_JOINTS:] - self.target
         frames = len(self.target)
@@ -98,20 +99,20 @@ class AdamRegistration(Optimisation):
         return {name: float(value.detach()) for name, value in terms.items()} | {"loss": float(loss.detach())}
 
     def _schedule(self, optimizer: LightningOptimizer, loss: float) -> None:
-        """ReduceLROnPlateau's rule with its defaults; a part ends with its rate or its iterations, and the next one begins."""
+        """Update the rate by ReduceLROnPlateau's rule with its defaults; a part ends at the last rate or iteration."""
         better = loss < self.best * (1 - 1e-4)
         self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
         if self.waited > PATIENCE:
             self.waited = 0
             for group in optimizer.param_groups:
                 group["lr"] *= FACTOR
-        over = optimizer.param_groups[0]["lr"] <= LAST_LR * (1 + 1e-9) or self.steps - self.part_began >= self.schedule.iterations
-        if over and self.coarse:
+        is_over = optimizer.param_groups[0]["lr"] <= LAST_LR * (1 + 1e-9) or self.steps - self.part_began >= self.schedule.iterations
+        if is_over and self.coarse:
             self.coarse, self.part_began, self.best, self.waited = False, self.steps, float("inf"), 0
             self.coarse_params = self.params()
             for group in optimizer.param_groups:
                 group["lr"] = FINE_LR
-        elif over:
+        elif is_over:
             self.finished = True
 
 
@@ -123,16 +124,16 @@ def register_adam(
     training: Training | None = None,
     prefix: str = "register",
 ) -> tuple[Registration, ManoParams]:
-    """The published schedule on meshes (T, 778, 3) m, NaN where there is none; a shape a frame. And the parameters after its coarse part.
+    """Registration by the published schedule on meshes (T, 778, 3) m, NaN where there is none, and the parameters after its coarse part.
 
-    Raises HoldprepError where the targets are no hand of the model's side in metres.
+    Each frame has its own shape. Raises HoldprepError where the targets are not a hand of the model's side in metres.
     """
     schedule, training = schedule or Schedule(), training or Training()
     device = training.device
     is_valid = check(model, Targets(vertices_m=vertices_m)) & torch.isfinite(vertices_m).all(dim=(1, 2))
     module = AdamRegistration(model.to(device, torch.float32), vertices_m[is_valid].float().to(device), schedule, prefix)
     training.fit(module, 2 * schedule.iterations)
-    found, coarse = (spread(p, is_valid) for p in (module.params(), module.coarse_params or module.params()))
+    found, coarse = (scatter_params(p, is_valid) for p in (module.params(), module.coarse_params or module.params()))
     error = (forward(model.to(torch.float64), found).vertices - vertices_m.double()).norm(dim=-1).mean(dim=1)
-    notes = [f"{model.side} hand: HOLD's published schedule, {module.steps} iterations; a shape a frame, alignment takes their mean"]
+    notes = [f"{model.side} hand: HOLD's published schedule, {module.steps} iterations; one shape per frame, alignment uses their mean"]
     return Registration(found, is_valid, error, history=module.history, notes=notes), coarse

@@ -1,8 +1,8 @@
-"""How far frames repeat each other's errors: the effective number of frames behind what all frames share.
+"""Correlation of errors between frames, and the resulting effective number of frames for shared unknowns.
 
-A tracker's error is mostly systematic: the same bones are wrong in every frame. N frames whose errors have the mean correlation r over all
-pairs measure what they share as well as N / (1 + (N - 1) r) independent ones (the variance of a mean of correlated values; Kish, Survey
-Sampling, 1965, section 5.4).
+A tracker's error is mostly systematic: the same bones are wrong in every frame. If the mean correlation of the errors over all pairs of N
+frames is r, shared unknowns are as accurate as with N / (1 + (N - 1) r) independent frames (the variance of a mean of correlated values;
+Kish, Survey Sampling, 1965, section 5.4).
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,17 @@ from torch import Tensor
 
 
 def frames_repeated(residual: Tensor, weight: Tensor) -> float:
-    """How many frames count as one, 1 (independent errors) to N (one error in all frames).
+    """Number of frames that count as one, from 1 (independent errors) to N (the same error in all frames).
 
-    `residual` (T, Q, C) of Q points in a frame that moves with the hand, `weight` (T, Q), 0 where a point was not seen. The variance of the
-    points' means over time is compared with that of single frames, pooled over points and coordinates: independent errors make it
-    1 / N of theirs.
+    `residual` (T, Q, C) of Q points in the hand's frame, `weight` (T, Q), 0 where a point was not observed. The variance of the points' means
+    over time is compared with that of single frames, over all points and coordinates: with independent errors the ratio is 1 / N.
     """
     return SharedErrors.of(residual, weight).frames_repeated()
 
 
 @dataclass(frozen=True)
 class SharedErrors:
-    """Sums over frames of Q points: of their `weight` (Q,), its `square` (Q,), and of the weighted residuals' `mean` (Q, C) and `total` (Q,)."""
+    """Sums over frames for Q points: `weight` (Q,), its `square` (Q,), weighted residuals `mean` (Q, C), their weighted squares `total` (Q,)."""
 
     weight: Tensor
     square: Tensor
@@ -32,26 +31,28 @@ class SharedErrors:
 
     @staticmethod
     def of(residual: Tensor, weight: Tensor) -> "SharedErrors":
-        """Of some frames, as `frames_repeated` takes them."""
+        """Sums of some frames; arguments as in `frames_repeated`."""
         weight = weight.to(residual)
         weighted = weight[..., None] * residual
         return SharedErrors(weight.sum(dim=0), weight.square().sum(dim=0), weighted.sum(dim=0), (weighted * residual).sum(dim=(0, 2)))
 
     def __add__(self, other: "SharedErrors") -> "SharedErrors":
-        """Of more frames of the same points."""
+        """Sums with further frames of the same points."""
         return SharedErrors(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def frames_repeated(self) -> float:
-        """See the function of that name."""
-        frames = torch.where(self.weight > 0, self.weight.square() / self.square.clamp_min(1e-12), 0.0)  # that count, by their weights
-        often = frames >= 2
-        if not bool(often.any()):
+        """The result of the function `frames_repeated`."""
+        frames = torch.where(
+            self.weight > 0, self.weight.square() / self.square.clamp_min(1e-12), 0.0
+        )  # effective number, by their weights
+        usable = frames >= 2
+        if not bool(usable.any()):
             return 1.0
-        of_mean = (self.mean.square().sum(dim=-1) / self.weight.clamp_min(1e-12))[often]
-        known = float(frames[often].mean())
-        return min(max(known * float(of_mean.sum() / self.total[often].sum().clamp_min(1e-300)), 1.0), known)
+        of_mean = (self.mean.square().sum(dim=-1) / self.weight.clamp_min(1e-12))[usable]
+        known = float(frames[usable].mean())
+        return min(max(known * float(of_mean.sum() / self.total[usable].sum().clamp_min(1e-300)), 1.0), known)
 
 
 def in_hand_frame(residual_m: Tensor, root: Tensor) -> Tensor:
-    """(T, Q, 3) residuals, camera axes, in the axes of the hand's root rotation (T, 3, 3)."""
+    """Residuals (T, Q, 3) m in camera axes, rotated into the axes of the hand's root rotation (T, 3, 3)."""
     return residual_m @ root.to(torch.promote_types(residual_m.dtype, root.dtype))

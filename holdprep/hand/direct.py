@@ -1,4 +1,4 @@
-"""Registration by a tracker's own MANO parameters as they are: only the shape is made one for the clip."""
+"""Registration by a tracker's own MANO parameters, with one shape for the clip."""
 
 from dataclasses import replace
 
@@ -13,11 +13,10 @@ from holdprep.hand.targets import Targets, check
 
 
 def register_direct(model: HandModel, params: ManoParams, vertices_m: Tensor, shared_shape: bool = True) -> Registration:
-    """`params` of T frames (`betas` (T, 10), NaN where no hand was found) in this model's conventions; `vertices_m` (T, 778, 3) are the
-    tracker's meshes, against which they are measured.
+    """Registration by given parameters of T frames (`betas` (T, 10), NaN without a hand) in this model's conventions.
 
-    With `shared_shape` every frame gets the median shape, and stays where its wrist was. Raises HoldprepError where no frame has
-    parameters, or the meshes are no hand of this side in metres.
+    The error is measured against the tracker's meshes `vertices_m` (T, 778, 3). With `shared_shape` every frame gets the median shape,
+    with unchanged position of the wrist. Raises HoldprepError where no frame has parameters, or the meshes are not a hand of this side.
     """
     rows = torch.cat([params.global_orient, params.hand_pose, params.betas, params.transl], dim=1)
     is_valid = torch.isfinite(rows).all(dim=1)

@@ -1,4 +1,4 @@
-"""MANO parameters in the layout of HOLD's files: a dict of arrays with one row a frame."""
+"""MANO parameters in the layout of HOLD's files: a dict of arrays with one row per frame."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def params_to_dict(params: ManoParams) -> dict[str, np.ndarray]:
 
 
 def params_from_dict(fit: Mapping[str, Any]) -> ManoParams:
-    """Parameters from HOLD's layout; the one shape is the mean over the frames that have one (HOLD's fits carry a shape a frame)."""
+    """Parameters from HOLD's layout; the shape is the mean over frames that have one (HOLD's fits have one shape per frame)."""
     arrays = {k: torch.as_tensor(np.asarray(fit[k]), dtype=torch.float64) for k in KEYS}
     arrays["betas"] = torch.nanmean(arrays["betas"].reshape(-1, 10), dim=0)
     return ManoParams(**arrays)

@@ -1,4 +1,4 @@
-"""Frames without a hand, or with one that cannot be: found, filled from their neighbours, and marked."""
+"""Detection of outlier frames, and infill of frames without a valid hand from neighbouring frames."""
 
 import numpy as np
 import roma
@@ -11,17 +11,21 @@ from holdprep.geometry.rigid import interpolate_linear, interpolate_rotations
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams
 
-ERROR_FLOOR_M, VOLUME_FLOOR, MOTION_FLOOR_M = 5e-4, 0.01, 0.01  # deviations below these are noise, however even the rest is
+ERROR_FLOOR_M, VOLUME_FLOOR, MOTION_FLOOR_M = (
+    5e-4,
+    0.01,
+    0.01,
+)  # smaller deviations are not outliers, however small the variation of the other frames
 
 
 def infill(params: ManoParams, is_valid: Tensor) -> ManoParams:
-    """Frames outside `is_valid` (T,) filled: every joint's rotation by SLERP, the translation linearly, ends held; valid frames unchanged.
+    """Parameters with frames outside `is_valid` (T,) filled: rotations by SLERP, translation linearly, ends constant; others unchanged.
 
-    A shape a frame (T, 10) is filled with the mean of the five nearest valid frames. Raises HoldprepError without a valid frame.
+    A shape per frame (T, 10) is filled with the mean of the five nearest valid frames. Raises HoldprepError without a valid frame.
     """
     known = is_valid.numpy().astype(bool)
     if not known.any():
-        raise HoldprepError(f"infill: none of {len(known)} frames has a valid hand: check hand_pose's overlays")
+        raise HoldprepError(f"infill: none of {len(known)} frames has a valid hand: check the overlays of hand_pose")
     pose = torch.cat([params.global_orient, params.hand_pose], dim=1).nan_to_num().reshape(-1, 16, 3)
     rotations = roma.rotvec_to_rotmat(pose).numpy()
     filled = torch.stack([torch.from_numpy(interpolate_rotations(rotations[:, k], known)) for k in range(16)], dim=1)
@@ -32,21 +36,21 @@ def infill(params: ManoParams, is_valid: Tensor) -> ManoParams:
 
 
 def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Tensor, *, z: float = 6.0) -> Tensor:
-    """(T,) bool: valid frames whose fit error, mesh volume or departure from their neighbours' mean place is beyond `z` robust sigmas.
+    """(T,) bool: valid frames whose fit error, mesh volume or deviation from their neighbours' mean position exceeds `z` standard deviations.
 
-    Sigmas are 1.4826 x the median absolute deviation over valid frames, each with a floor so that an even sequence has no outliers.
+    Standard deviations are 1.4826 times the median absolute deviation over valid frames, each with a lower bound.
     """
     bad = torch.zeros_like(is_valid, dtype=torch.bool)
     at = torch.nonzero(is_valid)[:, 0]
     if len(at) < 5:
         return bad
     meshes = (lbs.forward(model, _rows(params, part)) for part in at.split(lbs.AT_ONCE))
-    volume, place = (
+    volume, centroid = (
         torch.cat(x) for x in zip(*((_volume(m.vertices, model.faces).log(), m.joints.mean(dim=1)) for m in meshes), strict=True)
     )
-    before, after = torch.cat([place[1:2], place[:-1]]), torch.cat([place[1:], place[-2:-1]])
+    before, after = torch.cat([centroid[1:2], centroid[:-1]]), torch.cat([centroid[1:], centroid[-2:-1]])
     span = (at - torch.cat([at[1:2], at[:-1]])).abs() + (torch.cat([at[1:], at[-2:-1]]) - at).abs()
-    motion = (place - (before + after) / 2).norm(dim=1) / span
+    motion = (centroid - (before + after) / 2).norm(dim=1) / span
     found = _beyond(error_m[at], z, ERROR_FLOOR_M) | _beyond(volume, z, VOLUME_FLOOR, both=True) | _beyond(motion, z, MOTION_FLOOR_M)
     bad[at[found]] = True
     return bad
@@ -64,7 +68,7 @@ def _beyond(values: Tensor, z: float, floor: float, both: bool = False) -> Tenso
 
 
 def _volume(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(T,) volume enclosed by the mesh, the open wrist closed by a fan to its centre of mass of the hand (signed tetrahedra)."""
+    """(T,) volume of the mesh by signed tetrahedra from the centroid, which also closes the open wrist."""
     centred = vertices - vertices.mean(dim=1, keepdim=True)
     a, b, c = (centred[:, faces[:, i]] for i in range(3))
     return (torch.linalg.cross(b, c) * a).sum(dim=-1).sum(dim=1).abs() / 6

@@ -1,4 +1,4 @@
-"""Joint orders and special vertices of MANO's layout: the one place that knows them."""
+"""Joint orders and special vertices of MANO's layout."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ MANO21_FROM_OPENPOSE = tuple(int(i) for i in np.argsort(OPENPOSE_FROM_MANO21))
 # from palm to tip: index, middle, little, ring, thumb
 FINGERS = ((1, 2, 3, 17), (4, 5, 6, 18), (7, 8, 9, 20), (10, 11, 12, 19), (13, 14, 15, 16))
 MIDDLE_FINGER = (0, *FINGERS[1])
-# the joint next towards the tip: where a bone points
+# the next joint towards the tip, which defines a bone's direction
 CHILD = {joint: child for finger in FINGERS for joint, child in pairwise(finger)}
 PALM = (0, 1, 4, 7, 10, 13)
 BONES_MANO21 = tuple(bone for finger in FINGERS for bone in zip((0, *finger[:-1]), finger, strict=True))

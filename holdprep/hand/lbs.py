@@ -1,6 +1,6 @@
 """MANO's forward pass for chosen points (the 21 joints, any vertices), and their analytic derivatives.
 
-Linear blend skinning as in MANO (Romero et al. 2017, eqs. 2-4; Loper et al. 2015), restricted to the points asked for. A joint is a point
+Linear blend skinning as in MANO (Romero et al. 2017, eqs. 2-4; Loper et al. 2015), restricted to the chosen points. A joint is a point
 that is skinned to one bone and has no pose blend shape, so joints and vertices share the code.
 """
 
@@ -16,22 +16,22 @@ from holdprep.hand.joints import MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel, ManoParams
 
 NUM_JOINTS = 21
-AT_ONCE = 1024  # frames whose way to their points is in memory
+AT_ONCE = 1024  # frames in memory at a time
 
 
 @dataclass(frozen=True)
 class HandMesh:
-    """`vertices` (T, 778, 3) and `joints` (T, 21, 3) in MANO-21 order, metres, in the camera frame of the parameters."""
+    """Posed hands: `vertices` (T, 778, 3) and `joints` (T, 21, 3) in MANO-21 order, metres, in the camera frame of the parameters."""
 
     vertices: Tensor
     joints: Tensor
 
 
 def forward(model: HandModel, params: ManoParams) -> HandMesh:
-    """The posed hand of T frames; differentiable. Frames whose parameters are NaN come out NaN.
+    """The posed hand of T frames; differentiable. Frames with NaN parameters are NaN.
 
-    Equal to smplx's MANO(use_pca=False, flat_hand_mean=False): `global_orient` turns about the shaped template's wrist. `betas` is
-    (10,), or (T, 10) for a shape a frame.
+    Equal to smplx's MANO(use_pca=False, flat_hand_mean=False): `global_orient` rotates about the shaped template's wrist. `betas` is
+    (10,), or (T, 10) for one shape per frame.
     """
     points, state = HandPoints.of(model, torch.arange(len(model.v_template))), to_state(model, params)
     posed = torch.cat([points.pose(state.rows(slice(i, i + AT_ONCE))).points for i in range(0, max(len(state.transl), 1), AT_ONCE)])
@@ -40,14 +40,14 @@ def forward(model: HandModel, params: ManoParams) -> HandMesh:
 
 @dataclass(frozen=True)
 class HandState:
-    """`rotations` (T, 16, 3, 3) of each bone in its parent's frame, hand mean included; `betas` (10,) or (T, 10); `transl` (T, 3) m."""
+    """Hand pose: `rotations` (T, 16, 3, 3) of bones in their parents' frames, hand mean included; `betas` (10,) or (T, 10); `transl` (T, 3) m."""
 
     rotations: Tensor
     betas: Tensor
     transl: Tensor
 
     def rows(self, rows: slice | Tensor) -> "HandState":
-        """Some of the frames."""
+        """The state of some frames."""
         betas = self.betas if self.betas.ndim == 1 else self.betas[rows]
         return HandState(self.rotations[rows], betas, self.transl[rows])
 
@@ -59,20 +59,20 @@ class HandState:
 
 
 def to_state(model: HandModel, params: ManoParams) -> HandState:
-    """MANO's parameters with rotations as matrices."""
+    """MANO parameters with rotations as matrices."""
     pose = torch.cat([params.global_orient, params.hand_pose + model.hand_mean], dim=1)
     return HandState(roma.rotvec_to_rotmat(pose.reshape(-1, 16, 3)), params.betas, params.transl)
 
 
 def to_params(model: HandModel, state: HandState) -> ManoParams:
-    """The inverse of `to_state` (angles come back in [0, pi])."""
+    """The inverse of `to_state`; angles are in [0, pi]."""
     pose = roma.rotmat_to_rotvec(state.rotations).reshape(-1, 48)
     return ManoParams(pose[:, :3], pose[:, 3:] - model.hand_mean, state.betas, state.transl)
 
 
 @dataclass(frozen=True)
 class Posed:
-    """Points (T, P, 3) m in the camera frame, and what their derivatives need: bones' turns, places and offsets, shaped points (T, 3, P)."""
+    """Points (T, P, 3) m in the camera frame, and input of their derivatives: bones' rotations, positions, offsets; shaped points (T, 3, P)."""
 
     points: Tensor
     bones: Tensor
@@ -82,7 +82,7 @@ class Posed:
     state: HandState
 
     def to(self, dtype: torch.dtype) -> "Posed":
-        """The same with floats of another kind."""
+        """The same in another floating point type."""
         state = HandState(self.state.rotations.to(dtype), self.state.betas.to(dtype), self.state.transl.to(dtype))
         points, bones, joints, offsets, shaped = (x.to(dtype) for x in (self.points, self.bones, self.joints, self.offsets, self.shaped))
         return Posed(points, bones, joints, offsets, shaped, state)
@@ -118,17 +118,17 @@ class HandPoints:
         )
 
     def to(self, dtype: torch.dtype) -> "HandPoints":
-        """The same with floats of another kind."""
+        """The same in another floating point type."""
         names = ("rest", "shapedirs", "posedirs", "skin", "joint_rest", "joint_shapedirs")
         return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
 
     @cached_property
     def blend(self) -> Tensor:
-        """(15, 9, 3, P): the pose blend shapes of every joint's turn; entries of its matrix by row."""
+        """(15, 9, 3, P): pose blend shapes of every joint's rotation, with the entries of its matrix by row."""
         return self.posedirs.unflatten(-1, (15, 9)).permute(2, 3, 1, 0).contiguous()
 
     def pose(self, state: HandState) -> Posed:
-        """The points of T frames."""
+        """The posed points of T frames."""
         betas = state.betas.expand(len(state.transl), 10)
         joint_rest = self.joint_rest + torch.einsum("jcb,tb->tjc", self.joint_shapedirs, betas)
         features = (state.rotations[:, 1:] - torch.eye(3, dtype=self.rest.dtype, device=self.rest.device)).flatten(1)
@@ -143,37 +143,37 @@ class HandPoints:
             joints.append(joints[parent] + (bones[parent] @ (joint_rest[:, k] - joint_rest[:, parent])[..., None])[..., 0])
         G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
         offsets = p - (G @ joint_rest[..., None])[..., 0]
-        turned = _turned(G, self.skin.mT)
+        blended = _blended_rotations(G, self.skin.mT)
         points = offsets.mT @ self.skin.mT
         for c in range(3):
-            points = points.addcmul(turned[:, :, c], shaped[:, None, c])
+            points = points.addcmul(blended[:, :, c], shaped[:, None, c])
         return Posed(points.mT, G, p, offsets, shaped, state)
 
     def frames(self, posed: Posed) -> Tensor:
-        """(T, 16, 3, 3): the turn of each bone's parent in the camera frame, the identity for the wrist."""
+        """(T, 16, 3, 3): rotation of each bone's parent in the camera frame, the identity for the wrist."""
         root = torch.eye(3, dtype=posed.bones.dtype, device=posed.bones.device).expand(len(posed.bones), 1, 3, 3)
         return torch.cat([root, posed.bones[:, list(self.parents[1:])]], dim=1)
 
-    def choose(self, ids: Tensor, bulge: bool = True) -> "Chosen":
-        """Points `ids` (T, Q), or (1, Q) for all frames, whose derivatives are wanted; with how they `bulge` with the pose (blend shapes)."""
-        with_blend = bulge and (len(ids) > 1 or bool((ids >= 16).any()))  # joints proper have no blend shapes
-        blend = self.blend[..., ids[0] if len(ids) == 1 else ids] if with_blend else None
-        return Chosen(ids, self.skin[ids].mT.contiguous(), blend, self.shapedirs[ids].permute(0, 3, 2, 1).contiguous())
+    def choose(self, ids: Tensor, blend: bool = True) -> "Chosen":
+        """Data of points `ids` (T, Q), or (1, Q) for all frames, for derivatives; `blend`: with pose blend shapes."""
+        with_blend = blend and (len(ids) > 1 or bool((ids >= 16).any()))  # joints have no blend shapes
+        shapes = self.blend[..., ids[0] if len(ids) == 1 else ids] if with_blend else None
+        return Chosen(ids, self.skin[ids].mT.contiguous(), shapes, self.shapedirs[ids].permute(0, 3, 2, 1).contiguous())
 
-    def turn_rows(self, posed: Posed, chosen: "Chosen", out: Tensor | None = None) -> Tensor:
-        """Derivative (T, 16, 3, 3, Q) of the points' coordinates (fourth axis) by turns of each bone about the camera frame's axes
-        (third axis), written to `out` (zeros) if given.
+    def rotation_rows(self, posed: Posed, chosen: "Chosen", out: Tensor | None = None) -> Tensor:
+        """Derivative (T, 16, 3, 3, Q) of the points' coordinates (fourth axis) by rotations of each bone.
 
-        A turn moves what hangs on the bone about the bone's joint; the pose blend shapes add the second part.
+        Rotations are about the camera frame's axes (third axis). The result is written to `out` (zeros) if given. A rotation moves all
+        points attached to the bone and its children about the bone's joint; the pose blend shapes add the second part.
         """
         shaped = _columns(posed.shaped, chosen.ids)
-        hanging = (posed.bones.flatten(1, 2) @ shaped).unflatten(1, (16, 3))
-        hanging.add_(posed.offsets[..., None]).mul_(chosen.skin[:, :, None])
+        attached = (posed.bones.flatten(1, 2) @ shaped).unflatten(1, (16, 3))
+        attached.add_(posed.offsets[..., None]).mul_(chosen.skin[:, :, None])
         carried = chosen.skin.clone()
         for k in range(15, 0, -1):  # children follow their parents in MANO's order
-            hanging[:, self.parents[k]] += hanging[:, k]
+            attached[:, self.parents[k]] += attached[:, k]
             carried[:, self.parents[k]] += carried[:, k]
-        x, y, z = hanging.sub_(carried[:, :, None] * posed.joints[..., None]).unbind(2)
+        x, y, z = attached.sub_(carried[:, :, None] * posed.joints[..., None]).unbind(2)
         rows = x.new_zeros(len(x), 16, 3, 3, chosen.ids.shape[1]) if out is None else out
         torch.neg(z, out=rows[:, :, 0, 1])
         torch.neg(x, out=rows[:, :, 1, 2])
@@ -185,17 +185,17 @@ class HandPoints:
 
     def _add_blend(self, rows: Tensor, posed: Posed, skin: Tensor, blend: Tensor) -> None:
         frames, points = len(posed.points), skin.shape[-1]
-        # turning joint j about camera axis m changes its matrix R_j by [F_j' e_m] R_j, F_j its parent's turn
+        # rotating joint j about camera axis m changes its matrix R_j by [F_j' e_m] R_j, F_j its parent's rotation
         changed = (skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
         if blend.ndim == 4:
             moved = torch.bmm(changed.transpose(0, 1).reshape(15, frames * 3, 9), blend.flatten(2))
             moved = moved.view(15, frames, 3, 3, points).transpose(0, 1)
         else:
             moved = torch.einsum("tjmn,jnctq->tjmcq", changed, blend)
-        turned = _turned(posed.bones, skin)
+        blended = _blended_rotations(posed.bones, skin)
         for a in range(3):
             for c in range(3):
-                rows[:, 1:, :, a].addcmul_(moved[..., c, :], turned[:, None, None, a, c])
+                rows[:, 1:, :, a].addcmul_(moved[..., c, :], blended[:, None, None, a, c])
 
     def shape_rows(self, posed: Posed, chosen: "Chosen") -> Tensor:
         """Derivative (T, 10, 3, Q) of the points' coordinates by betas."""
@@ -206,18 +206,18 @@ class HandPoints:
             moved.append(moved[parent] + posed.bones[:, parent] @ bone)
         offsets = torch.stack(moved, dim=1) - posed.bones @ self.joint_shapedirs
         rows = (offsets.permute(0, 3, 2, 1).flatten(1, 2) @ chosen.skin).unflatten(1, (10, 3))
-        turned = _turned(posed.bones, chosen.skin)
+        blended = _blended_rotations(posed.bones, chosen.skin)
         for a in range(3):
             for c in range(3):
-                rows[:, :, a].addcmul_(chosen.shapedirs[:, :, c], turned[:, None, a, c])
+                rows[:, :, a].addcmul_(chosen.shapedirs[:, :, c], blended[:, None, a, c])
         return rows
 
     def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 16, 3) of points `ids`, (T, Q) or (1, Q), by turns of each bone in its parent's frame (see HandState.step)."""
-        return torch.einsum("tjmaq,tjmi->tqaji", self.turn_rows(posed, self.choose(ids)), self.frames(posed))
+        """Derivative (T, Q, 3, 16, 3) of points `ids`, (T, Q) or (1, Q), by rotations of each bone in its parent's frame (see HandState.step)."""
+        return torch.einsum("tjmaq,tjmi->tqaji", self.rotation_rows(posed, self.choose(ids)), self.frames(posed))
 
     def root_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by turns of the whole hand: the first bone's part of `rotation_jacobian`."""
+        """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by rotations of the whole hand: the first bone's part of `rotation_jacobian`."""
         return skew(_columns(posed.points.mT, ids).mT - posed.joints[:, :1]).mT
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class HandPoints:
         return self.shape_rows(posed, self.choose(ids)).permute(0, 3, 2, 1)
 
     def shaped_by(self, betas: Tensor) -> "HandPoints":
-        """The same points with a shape baked in."""
+        """The same points with the shape `betas` (10,) as rest shape."""
         return replace(self, rest=self.rest + self.shapedirs @ betas, joint_rest=self.joint_rest + self.joint_shapedirs @ betas)
 
 
@@ -240,18 +240,18 @@ class Chosen:
 
 
 def tip_patches(model: HandModel, size: int = 20) -> Tensor:
-    """(5, size) vertices nearest to each fingertip in the template: HOLD's fingertip patches without its index file."""
+    """(5, size) vertices nearest to each fingertip in the template; replaces the index file of HOLD's fingertip patches."""
     tips = model.v_template[list(MANO21_TIP_VERTICES)]
     return torch.cdist(tips, model.v_template).topk(size, largest=False).indices
 
 
-def _turned(bones: Tensor, skin: Tensor) -> Tensor:
-    """(T, 3, 3, Q): bones' turns (T, 16, 3, 3) mixed by skinning weights (..., 16, Q)."""
+def _blended_rotations(bones: Tensor, skin: Tensor) -> Tensor:
+    """(T, 3, 3, Q): bones' rotations (T, 16, 3, 3) averaged by skinning weights (..., 16, Q)."""
     return (bones.flatten(2).mT @ skin).unflatten(1, (3, 3))
 
 
 def _columns(values: Tensor, ids: Tensor) -> Tensor:
-    """Columns `ids` (T, Q), or (1, Q) alike in all frames, of (T, 3, P)."""
+    """Columns `ids` (T, Q), or (1, Q) for all frames, of `values` (T, 3, P)."""
     if len(ids) == 1:
         return values[..., ids[0]]
     return values.gather(2, ids[:, None].expand(-1, values.shape[1], -1))

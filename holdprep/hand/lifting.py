@@ -1,4 +1,4 @@
-"""From a tracker's keypoints to a hand mesh in the camera frame: what a mesh tracker would have given."""
+"""Hand meshes in the camera frame from a tracker's keypoints."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,9 +17,9 @@ FOCAL_RATIO = 1.2  # focal length / longest image side of the keypoints' camera,
 
 
 def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length_mm: float | None) -> ManoParams:
-    """MANO parameters (NaN where the hand was not found) that explain 2D and, where known, metric 3D keypoints at once, one shape for the clip.
+    """MANO parameters (NaN where the hand was not found) fitted to 2D and, where known, metric 3D keypoints, with one shape for the clip.
 
-    `length_mm` is the measured distance from wrist to middle fingertip, None for the tracker's 3D, or the model's average without it.
+    `length_mm` is the measured distance from wrist to middle fingertip, None: the tracker's 3D size, or the model's average.
     """
 
     def tensor(x: np.ndarray) -> Tensor:
@@ -39,7 +39,7 @@ def lift_tracks(
     names: Sequence[str],
     notes: Iterable[str] = (),
 ) -> VertexTrack:
-    """Keypoints with the meshes that explain them under the camera `K` (3, 3); a joint that was not seen is the mesh's, of confidence 0."""
+    """Tracks of meshes fitted to keypoints under `K` (3, 3); a joint without observation is the mesh's, with confidence 0."""
     vertices, joints, j2d = {}, {}, {}
     for side, track in tracks.items():
         mesh = lbs.forward(models[side], lift_keypoints(models[side], track, K, length_mm))
@@ -50,5 +50,5 @@ def lift_tracks(
 
 
 def usual_camera(image_size: tuple[int, int], focal_px: float | None) -> np.ndarray:
-    """K (3, 3) of a camera for pictures of `image_size` (width, height): of the focal length if known, else of a phone's usual one."""
+    """K (3, 3) for images of `image_size` (width, height), with the focal length if known, else that of a typical phone."""
     return pinhole_K(focal_px or FOCAL_RATIO * max(image_size), *image_size)

@@ -24,7 +24,7 @@ class HandModel:
 
     `v_template` (778, 3), `shapedirs` (778, 3, 10), `posedirs` (778, 3, 135), `J_regressor` (16, 778), `weights` (778, 16),
     `hand_mean` (45,) axis-angle, `faces` (1538, 3) int64, `parents` (16,) with -1 at the wrist.
-    `name` is "mano" or "standin": a build made with the stand-in must not be trained on.
+    `name` is "mano" or "standin": builds with the stand-in must not be used for training.
     """
 
     side: Side
@@ -58,15 +58,15 @@ class ManoParams:
     transl: Tensor
 
 
-STANDIN_MARK = "holdprep_standin"  # key of a MANO-layout file that holds the stand-in
+STANDIN_MARK = "holdprep_standin"  # key that marks a MANO-layout file as the stand-in
 
 
 def load_hand_model(side: Side, path: Path | None = None, dtype: torch.dtype = torch.float32) -> HandModel:
-    """The hand model of one side: MANO from `path` (MANO_RIGHT.pkl / MANO_LEFT.pkl, or their folder), the stand-in without, or as an
-    .npz of `bake_standin`.
+    """The hand model of one side.
 
-    A left hand keeps its file's shape directions as they are: that is how HOLD's trainer reads them (its generator flips their x).
-    Raises HoldprepError where the file is missing or is no MANO hand of that side.
+    MANO from `path` (MANO_RIGHT.pkl / MANO_LEFT.pkl, or their folder); the stand-in without `path`, or an .npz of `bake_standin`.
+    A left hand's shape directions are used as stored, as in HOLD's trainer (its generator negates their x).
+    Raises HoldprepError where the file is missing or is not a MANO hand of that side.
     """
     if side not in SIDES:
         raise HoldprepError(f"hand side {side!r} is not one of {', '.join(SIDES)}")
@@ -74,7 +74,9 @@ def load_hand_model(side: Side, path: Path | None = None, dtype: torch.dtype = t
         data = _standin(side, path or STANDIN_FILE)
     else:
         named = path.is_file() and not any(other.upper() in path.name.upper() for other in SIDES if other != side)
-        file = path if named else _find(path.parent if path.is_file() else path, side)  # a file of the other side: its neighbour
+        file = (
+            path if named else _find(path.parent if path.is_file() else path, side)
+        )  # the file is of the other side: use the one beside it
         data = safeio.load_pickle(file)
         _check(data, file)
     return _from_arrays(side, data, dtype)
@@ -93,7 +95,7 @@ def _find(folder: Path, side: Side) -> Path:
         if candidate.is_file():
             return candidate
     raise HoldprepError(
-        f"{folder / name} is not there: hand_model.path (or $MANO_DIR) must hold MANO_RIGHT.pkl and MANO_LEFT.pkl from mano.is.tue.mpg.de"
+        f"{folder / name} does not exist: hand_model.path (or $MANO_DIR) must hold MANO_RIGHT.pkl and MANO_LEFT.pkl from mano.is.tue.mpg.de"
     )
 
 
@@ -109,9 +111,9 @@ def _check(data: Any, file: Path) -> None:
     for key, shape in needed.items():
         found = np.shape(data[key]) if isinstance(data, Mapping) and key in data else None
         if found != shape:
-            raise HoldprepError(f"{file} is no MANO hand: {key} has shape {found}, not {shape}")
+            raise HoldprepError(f"{file} is not a MANO hand: {key} has shape {found}, not {shape}")
     if "J_regressor" not in data:
-        raise HoldprepError(f"{file} is no MANO hand: J_regressor is missing")
+        raise HoldprepError(f"{file} is not a MANO hand: J_regressor is missing")
 
 
 def _from_arrays(side: Side, data: Mapping[str, Any], dtype: torch.dtype) -> HandModel:
@@ -136,18 +138,18 @@ def _from_arrays(side: Side, data: Mapping[str, Any], dtype: torch.dtype) -> Han
 
 
 def _standin(side: Side, path: Path = STANDIN_FILE) -> dict[str, Any]:
-    """A baked right hand in the keys of MANO's files; the left one is its mirror image in x."""
+    """The stand-in with the keys of MANO's files; the left hand is the mirror image of the right one in x."""
     with np.load(path, allow_pickle=False) as file:
         baked = {k: file[k] for k in file.files}
     mirror = np.array([-1.0, 1.0, 1.0]) if side == "left" else np.ones(3)
-    turns = np.tile(np.outer(mirror, mirror).ravel(), 15)  # mirroring takes each R - 1 of the pose to M (R - 1) M
+    signs = np.tile(np.outer(mirror, mirror).ravel(), 15)  # mirroring maps each R - 1 of the pose to M (R - 1) M
     mean = baked["hand_mean"].reshape(15, 3) * (np.array([1.0, -1.0, -1.0]) if side == "left" else 1.0)
     faces = baked["faces"].astype(np.uint32)
     parents = np.array([2**32 - 1, *PARENTS[1:]], dtype=np.int64)
     return {
         "v_template": baked["v_template"].astype(np.float64) * mirror,
         "shapedirs": baked["shapedirs"].astype(np.float64) * mirror[:, None],
-        "posedirs": baked["posedirs"].astype(np.float64) * mirror[:, None] * turns,
+        "posedirs": baked["posedirs"].astype(np.float64) * mirror[:, None] * signs,
         "J_regressor": baked["J_regressor"].astype(np.float64),
         "weights": baked["weights"].astype(np.float64),
         "hands_mean": mean.reshape(45).astype(np.float64),

@@ -1,10 +1,10 @@
 """Correspondences between the outline of a posed hand and the outline of its mask, for registration and alignment.
 
-A mask's edge pixel corresponds to the nearest vertex on the silhouette of the posed mesh, nearest in position and in outward normal; a
-silhouette vertex outside the mask corresponds to the nearest edge pixel. Distances along the normal are what Gauss-Newton minimises
-(point to line), as in articulated ICP (Tagliasacchi et al., Robust articulated-ICP for real-time hand tracking, SGP 2015).
-Edges beside the arm or the picture's border cut the hand: they are left out. An edge beside another entity may be where that entity hides
-the hand, so the hand may go on behind it, but must reach it: such edges count only where the silhouette falls short of them.
+A mask's edge pixel corresponds to the nearest vertex on the silhouette of the posed mesh, in position and outward normal; a silhouette
+vertex outside the mask corresponds to the nearest edge pixel. Gauss-Newton minimises distances along the normal (point to line), as in
+articulated ICP (Tagliasacchi et al., Robust articulated-ICP for real-time hand tracking, SGP 2015).
+Edges beside the arm or the image's border are not edges of the hand and are ignored. Beside another entity, which may occlude the hand,
+the hand may continue behind the edge, but must reach it: such edges are used only where they are outside the silhouette.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,40 +14,41 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from holdprep.geometry.cameras import project
+from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.raster import covered
 from holdprep.hand.joints import WRIST_RING
 
-NOISE = 0.008  # of the hand's size: standard deviation of what masks and meshes differ by along the normal
-WIDTH = 0.06  # of the hand's size, Geman-McClure: edges beyond are leaks
+NOISE = 0.008  # of the hand's size: standard deviation of the distance between masks and meshes along the normal
+WIDTH = 0.06  # of the hand's size, Geman-McClure: edges at larger distances are errors of the mask
 BESIDE_PX = 4.0  # an edge this near to another entity may be that entity's edge
 BORDER_PX = 2
-MIN_EDGE_PX = 20  # fewer usable pixels say nothing
-REACH = 0.2  # of the hand's size in the picture: a mask's edge beyond it from the mesh's edge is another part's
-NORMAL_PX = 0.08  # of the hand's size: the distance that counts as much as a difference of 1 between unit normals
-RIM = 0.012  # of the hand's size: vertices of a coarse mesh lie this far inside its drawn silhouette at most
+MIN_EDGE_PX = 20  # minimal number of usable pixels
+REACH = 0.2  # of the hand's size in the image: maximal distance of corresponding edges
+NORMAL_PX = 0.08  # of the hand's size: distance that is equivalent to a difference of 1 between unit normals
+RIM = 0.012  # of the hand's size: maximal distance of silhouette vertices from the edge of the drawn silhouette
 MIN_RIM_PX = 1.5
-MOST_PIXELS = 5  # edge pixels of one vertex that count; more are correlated
-PIXELS_APART = 5.0  # neighbouring edge pixels share their error: so many count as one measurement
-WRIST_REACH = 0.12  # of the hand's size: vertices this near to the wrist's ring bound the arm
-ARM_SHARE, ARM_SHARE_BEYOND = 0.5, 0.15  # of a region whose nearest outline is the wrist: the region is arm; known to be beyond the wrist
-MIN_AXIS = 0.2  # of the hand's size: from its centroid to its wrist in the picture, for a direction beyond the wrist
-NEAR = 0.025  # of the hand's size: mask edge that is explained by the silhouette's
-MIN_SEEN = 0.2  # of the silhouette
-MOST_SIDE = 400  # px: a larger window is reduced, since a hand's outline has no finer detail than its noise
+MAX_PIXELS = 5  # edge pixels of one vertex that are counted; more are correlated
+PIXELS_APART = 5.0  # number of neighbouring edge pixels that count as one measurement, since their errors are correlated
+WRIST_REACH = 0.12  # of the hand's size: maximal distance from the wrist's ring of vertices that bound the arm
+ARM_SHARE, ARM_SHARE_BEYOND = 0.5, 0.15  # share of an arm region whose nearest outline is the wrist; the second beyond the wrist
+MIN_AXIS = 0.2  # of the hand's size: minimal distance of centroid and wrist in the image that defines a direction
+NEAR = 0.025  # of the hand's size: maximal distance of a mask edge explained by the silhouette
+MIN_SEEN = 0.2  # visible share of the silhouette
+MAX_SIDE_PX = 400  # larger windows are reduced; detail below the outline's noise is not needed
 MARGIN_PX = 12  # of a frame's window about mask and hand
 
 
 @dataclass(frozen=True)
 class MaskEdge:
-    """The edge of a hand's mask in one frame: `px` (E, 2) pixels of the full picture, `normal` (E, 2) unit vectors that point out of the mask,
-    `is_own` (E,) false beside other entities; edges at the picture's border are left out. And a window about the mask, reduced by `scale`,
-    with its first pixel's centre at `origin` (2,) of the full picture: `mask` (h, w) bool and `hidden` (h, w) bool pixels of entities that
-    may occlude the hand.
+    """The edge of a hand's mask in one frame, and a window around the mask.
+
+    `px` (E, 2) are pixels of the full image, `normal` (E, 2) unit vectors pointing out of the mask, `is_own` (E,) false beside other
+    entities; edges at the image's border are excluded. The window is reduced by `scale`, its first pixel's centre is at `origin` (2,) of
+    the full image; `mask` (h, w) bool, and `hidden` (h, w) bool, the pixels of entities that may occlude the hand.
     """
 
     px: np.ndarray
@@ -60,14 +61,14 @@ class MaskEdge:
 
     @staticmethod
     def of(mask: np.ndarray, hidden: np.ndarray) -> "MaskEdge | None":
-        """Of masks (H, W) bool; None where the hand's mask is empty."""
+        """The edge of a `mask` (H, W) bool with the mask `hidden` of possible occluders; None where the hand's mask is empty."""
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(ys):
             return None
         margin = MARGIN_PX + max(np.ptp(ys), np.ptp(xs)) // 3
         low = np.maximum([xs[0] - margin, ys[0] - margin], 0)
         high = np.minimum([xs[-1] + margin + 1, ys[-1] + margin + 1], mask.shape[::-1])
-        scale = max(1.0, float((high - low).max()) / MOST_SIDE)
+        scale = max(1.0, float((high - low).max()) / MAX_SIDE_PX)
         inside, other = (_reduced(x[low[1] : high[1], low[0] : high[0]], scale) for x in (mask, hidden))
         origin = low + (scale - 1) / 2
         contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -78,21 +79,24 @@ class MaskEdge:
         return MaskEdge(full[kept], _outward(inside, at[kept]), away * scale > BESIDE_PX, origin, scale, inside, other)
 
     def in_window(self, px: np.ndarray) -> np.ndarray:
-        """Pixels (N, 2) of the full picture as those of the window."""
+        """Pixels (N, 2) of the full image in the window's coordinates."""
         return (px - self.origin) / self.scale
 
 
 @dataclass(frozen=True)
 class Correspondences:
-    """What silhouette vertices of T frames correspond to: `target_px` (T, V, 2) on the mask's edge, its `normal` (T, V, 2), and `weight`
-    (T, V), the number of independent measurements, 0 where a vertex corresponds to nothing."""
+    """Correspondences of the vertices of T frames with their mask's edge.
+
+    `target_px` (T, V, 2) on the edge, its `normal` (T, V, 2), and `weight` (T, V), the number of independent measurements, 0 for vertices
+    without correspondence.
+    """
 
     target_px: np.ndarray
     normal: np.ndarray
     weight: np.ndarray
 
     def compact(self) -> tuple[np.ndarray, "Correspondences"]:
-        """Vertices (T, Q) that correspond to something in some frame, as few as fit all frames, and what they correspond to."""
+        """Ids (T, Q) of the vertices with correspondences, Q as small as possible for all frames, and their correspondences."""
         most = max(int((self.weight > 0).sum(axis=1).max(initial=0)), 1)
         ids = np.argsort(-self.weight, axis=1, kind="stable")[:, :most]
         target, normal = (np.take_along_axis(x, ids[..., None], axis=1) for x in (self.target_px, self.normal))
@@ -107,11 +111,11 @@ class Outlines:
     faces: np.ndarray
 
     def rows(self, rows: Iterable[int]) -> "Outlines":
-        """Some of the frames, in their order."""
+        """The outlines of some frames, in their order."""
         return Outlines([self.edges[t] for t in rows], self.faces)
 
     def correspond(self, vertices_m: np.ndarray, K: np.ndarray, threads: int = 2) -> Correspondences:
-        """For posed meshes (T, V, 3) in the camera frame of `K` (3, 3)."""
+        """Correspondences of posed meshes (T, V, 3) m in the camera frame of `K` (3, 3)."""
         normals = vertex_normals(vertices_m, self.faces)
 
         def one(t: int) -> list[np.ndarray]:
@@ -122,10 +126,10 @@ class Outlines:
         return Correspondences(*(np.stack(part) for part in zip(*found, strict=True)))
 
     def agreement(self, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of posed meshes (T, V, 3), NaN where there is no hand: `iou` (T,) of the silhouette and the mask without its arm, outside of what
-        may occlude the hand; and `explained` (T,), the share of the mask's own edge that lies within NEAR of the silhouette's edge.
+        """Agreement of posed meshes (T, V, 3) m, NaN without a hand, with their masks.
 
-        NaN where there is no mask, or what can be seen of hand and mask is less than MIN_SEEN of the silhouette.
+        `iou` (T,) is that of the silhouette and the mask without the arm, outside of possible occluders; `explained` (T,) the share of the
+        mask's own edge within NEAR of the silhouette's edge. NaN without a mask, or where less than MIN_SEEN of the silhouette is visible.
         """
         found = [_agreement(v, edge, K, self.faces) for v, edge in zip(vertices_m, self.edges, strict=True)]
         iou, explained = np.array(found).reshape(-1, 2).T
@@ -140,21 +144,10 @@ def _reduced(mask: np.ndarray, scale: float) -> np.ndarray:
 
 
 def size_px(px: Tensor) -> float:
-    """The median diagonal of the box about points (T, N, 2), those that are NaN left out; px."""
+    """The median diagonal (px) of the bounding box of points (T, N, 2); NaN points are ignored."""
     low, high = (torch.where(px.isfinite(), px, fill) for fill in (torch.inf, -torch.inf))
     diagonal = (high.amax(dim=1) - low.amin(dim=1)).norm(dim=1)
     return float(diagonal[diagonal.isfinite()].median())
-
-
-def vertex_normals(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(T, V, 3) outward unit normals: the area-weighted mean over a vertex's triangles."""
-    corners = vertices_m[:, faces]
-    across = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    frames, vertices = vertices_m.shape[:2]
-    rows, columns = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
-    gather = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(vertices, len(faces)))
-    summed = (gather @ across.transpose(1, 0, 2).reshape(len(faces), -1)).reshape(vertices, frames, 3).transpose(1, 0, 2)
-    return np.asarray(summed / (np.linalg.norm(summed, axis=2, keepdims=True) + 1e-12))
 
 
 def _agreement(vertices_m: np.ndarray, edge: MaskEdge | None, K: np.ndarray, faces: np.ndarray) -> tuple[float, float]:
@@ -174,17 +167,17 @@ def _agreement(vertices_m: np.ndarray, edge: MaskEdge | None, K: np.ndarray, fac
 
 
 def _away_from(region: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(N,) px from pixels `at` (N, 2) to a region (H, W) bool."""
+    """(N,) px, distances of pixels `at` (N, 2) to a region (H, W) bool."""
     if not region.any():
         return np.full(len(at), np.inf)
     return np.asarray(cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 3)[at[:, 1], at[:, 0]])
 
 
 def arm_pixels(mask: np.ndarray, px: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the pixels of a hand's mask (H, W) bool that belong to the forearm, by the posed hand's projected vertices (V, 2).
+    """(H, W) bool: the pixels of a hand's mask (H, W) bool that belong to the forearm, given the posed hand's projected vertices (V, 2).
 
-    Arm are the regions of the mask outside the hand's silhouette and beyond its wrist whose nearest point of the outline is the wrist for a
-    share of their pixels. A hand seen along its forearm has no direction beyond the wrist in the picture: then for most of them.
+    The arm consists of the regions of the mask outside the hand's silhouette and beyond its wrist in which, for a share of the pixels, the
+    nearest point of the outline is at the wrist. A hand seen along its forearm has no direction of the forearm in the image: then for most.
     """
     arm = np.zeros_like(mask)
     if not mask.any() or not np.isfinite(px).all():
@@ -199,7 +192,7 @@ def arm_pixels(mask: np.ndarray, px: np.ndarray, faces: np.ndarray) -> np.ndarra
 
 
 def _arm_outside(mask: np.ndarray, px: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """`arm_pixels` for a silhouette (H, W) bool that is drawn already."""
+    """`arm_pixels` for a given silhouette `drawn` (H, W) bool."""
     outside = mask & ~drawn
     if not outside.any() or not drawn.any():
         return np.zeros_like(mask)
@@ -233,7 +226,7 @@ def _nearest_to(points: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...]) 
 
 
 def _beyond_wrist(px: np.ndarray, ring: np.ndarray, size: float) -> np.ndarray | None:
-    """(2,) unit direction in the picture from the hand's centroid to its wrist; None where the hand is seen along it."""
+    """(2,) unit direction in the image from the hand's centroid to its wrist; None where the hand is seen along it."""
     axis = ring.mean(axis=0) - px.mean(axis=0)
     length = float(np.linalg.norm(axis))
     return axis / length if length > MIN_AXIS * size else None
@@ -260,10 +253,10 @@ def _one_frame(vertices_m: np.ndarray, normals: np.ndarray, edge: MaskEdge | Non
     rim = _rim(inner, drawn, may_move)
     if used.sum() < MIN_EDGE_PX or len(rim) < MIN_EDGE_PX:
         return nothing
-    # vertices outside hand and occluders: nothing there shows the hand
+    # vertices outside of the hand's mask and of occluders
     at = np.clip(np.round(inner[rim]).astype(int), 0, (width - 1, height - 1))
     away = _away_from((edge.mask & ~arm) | edge.hidden, at)
-    found = _Rim(px[rim], _in_picture(vertices_m[rim], normals[rim], K))
+    found = _Rim(px[rim], _projected_direction(vertices_m[rim], normals[rim], K))
     for all_vertices, own in zip(nothing, _matched(found, edge.px[used], edge.normal[used], edge.scale, away > 1, size), strict=True):
         all_vertices[rim] = own
     return nothing
@@ -282,7 +275,7 @@ def _matched(
 ) -> list[np.ndarray]:
     """Target (R, 2), normal (R, 2) and weight (R,) of silhouette vertices, for edge pixels `spacing_px` apart.
 
-    Vertices of `alone` (R,) bool that no edge pixel corresponds to look for the nearest one themselves.
+    Vertices of `alone` (R,) bool without a corresponding edge pixel correspond to the nearest one.
     """
     target, normal, count = np.zeros_like(rim.px), np.zeros_like(rim.px), np.zeros(len(rim.px))
     edges, vertices = (np.c_[at, NORMAL_PX * size * way] for at, way in ((edge_px, edge_normal), (rim.px, rim.direction)))
@@ -291,7 +284,7 @@ def _matched(
     np.add.at(target, nearest[met], edge_px[met])
     np.add.at(normal, nearest[met], edge_normal[met])
     np.add.at(count, nearest[met], 1.0)
-    weight = np.minimum(count * spacing_px, MOST_PIXELS) / PIXELS_APART
+    weight = np.minimum(count * spacing_px, MAX_PIXELS) / PIXELS_APART
     rows = np.flatnonzero(alone & (count == 0))
     if len(rows):
         distance, nearest = cKDTree(edges).query(vertices[rows], distance_upper_bound=2 * REACH * size)
@@ -312,20 +305,20 @@ def _rim(px: np.ndarray, drawn: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def _faces_camera(px: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(F,) bool triangles whose projection has the sense of those seen from outside (y points down)."""
+    """(F,) bool, triangles seen from outside, by the sense of their projected corners (y points down)."""
     a, b, c = (px[faces[:, i]] for i in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     return np.asarray(area < 0)
 
 
-def _in_picture(points_m: np.ndarray, normals: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(N, 2) unit directions in the picture of surface normals (N, 3) at points (N, 3)."""
+def _projected_direction(points_m: np.ndarray, normals: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(N, 2) unit directions in the image of surface normals (N, 3) at points (N, 3)."""
     moved = (normals[:, :2] - points_m[:, :2] / points_m[:, 2:] * normals[:, 2:]) * [K[0, 0], K[1, 1]]
     return np.asarray(moved / (np.linalg.norm(moved, axis=1, keepdims=True) + 1e-12))
 
 
 def _hand_size_px(px: np.ndarray) -> float:
-    """The diagonal of the projected hand's box."""
+    """The diagonal (px) of the projected hand's bounding box."""
     return float(np.linalg.norm(np.ptp(px, axis=0)))
 
 

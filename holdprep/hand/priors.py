@@ -1,4 +1,4 @@
-"""What is known of a hand before it is measured: how far its joints turn, and its length."""
+"""Priors of the registration: joint rotations and their limits, accelerations, the hand's measured length."""
 
 import math
 from dataclasses import dataclass
@@ -8,27 +8,28 @@ import roma
 import torch
 from torch import Tensor
 
+from holdprep.geometry.noise import second_difference_variances
 from holdprep.hand.joints import MIDDLE_FINGER
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState
 from holdprep.hand.model import HandModel, Side
 
-LIMIT_SIGMA = math.radians(3)  # how hard a joint's end stop is
-LENGTH_SIGMA_M = 1e-3  # of a hand measured with a ruler
-CLIP, NORMAL_MAD = 3.0, 0.6745  # accelerations beyond so many robust standard deviations are clipped when their variance is measured
-LEAST_MOTION = 0.1  # of the noise
-LEAST_ACCELERATIONS = 12  # that tell noise from motion
-LEAST_RAD, LEAST_M = 1e-3, 2e-4  # accelerations of a hand that is held still
+LIMIT_SIGMA = math.radians(3)  # standard deviation of a rotation beyond a joint's limit
+LENGTH_SIGMA_M = 1e-3  # standard deviation of a length measured with a ruler
+MIN_MOTION = 0.1  # lower bound of the accelerations' standard deviation, as a fraction of the noise's
+MIN_ACCELERATIONS = 12  # to distinguish noise from motion
+MIN_RAD, MIN_M = 1e-3, 2e-4  # standard deviations of the accelerations of a static hand
 
 
 @dataclass(frozen=True)
 class PoseNoise:
-    """Standard deviations in rad of a joint's turn from the mean pose about the axes of MANO's flat rest pose (fingers along x, palm down).
+    """Standard deviations (rad) of a joint's rotation from the mean pose, about the axes of MANO's flat rest pose (fingers along x, palm down).
 
-    A joint that may be anywhere in a range has its width / sqrt(12). Fingers bend about z by 108, 108 and 90 degrees (knuckle, middle, end
-    joint: Bain et al., J Hand Surg Eur 40, 2015, functional arcs of 52, 64 and 54 that are 48, 59 and 60 % of the active ones), which
-    makes 0.54, 0.54 and 0.45; 0.6 for all, because the mean pose is not the ranges' middle. Only the knuckles spread (about y, 20 degrees
-    either way: 0.2). The thumb's joints turn by 45-95 degrees (e-hand.com, normal range of motion) about axes that lie across these: 0.35
-    for all. No muscle twists a finger or spreads its outer joints: what is left there is room for MANO's axes, which are skewed.
+    A uniform distribution over a range has the standard deviation width / sqrt(12). Fingers bend about z by 108, 108 and 90 degrees
+    (knuckle, middle, end joint: Bain et al., J Hand Surg Eur 40, 2015, functional arcs of 52, 64 and 54 that are 48, 59 and 60 % of the
+    active ones), which gives 0.54, 0.54 and 0.45; 0.6 for all, because the mean pose is not at the centre of the ranges. Only the knuckles
+    spread (about y, 20 degrees to each side: 0.2). The thumb's joints rotate by 45-95 degrees (e-hand.com, normal range of motion) about
+    axes oblique to these: 0.35 for all. Fingers do not twist, and their outer joints do not spread: the small values there allow for
+    MANO's axes, which are not exactly anatomical.
     """
 
     bend: float = 0.6
@@ -39,16 +40,16 @@ class PoseNoise:
     thumb: float = 0.35
 
     def table(self) -> Tensor:
-        """(15, 3) for the joints 1-15."""
+        """(15, 3) rad, standard deviations of the joints 1-15."""
         knuckle = torch.tensor([self.twist_knuckle, self.spread_knuckle, self.bend])
         other = torch.tensor([self.twist, self.spread, self.bend])
         finger = torch.stack([knuckle, other, other])
         return torch.cat([finger.repeat(4, 1), torch.full((3, 3), self.thumb)])
 
 
-# degrees from flat about MANO's x (twist), y (spread), z (bend; positive closes a right hand). Ranges as clinics take them for normal
-# (e-hand.com: knuckle -45..90, middle joint 0..100, end joint 0..80; spread 20), and 10-25 beyond for what a grip forces and for MANO's
-# skewed axes; the thumb's lie across MANO's, so that only turns that no thumb makes are beyond its limits
+# degrees from flat about MANO's x (twist), y (spread), z (bend; positive closes a right hand): clinically normal ranges (e-hand.com:
+# knuckle -45..90, middle joint 0..100, end joint 0..80; spread 20), widened by 10-25 for passive motion in a grip and for MANO's axes,
+# which are not exactly anatomical; the thumb's axes are oblique to MANO's, so its limits are wide
 _KNUCKLE = ((-25.0, 25.0), (-30.0, 30.0), (-45.0, 100.0))
 _MIDDLE = ((-15.0, 15.0), (-15.0, 15.0), (-15.0, 120.0))
 _END = ((-15.0, 15.0), (-15.0, 15.0), (-25.0, 100.0))
@@ -57,7 +58,7 @@ _LIMITS_DEG = (*(_KNUCKLE, _MIDDLE, _END) * 4, *(_THUMB,) * 3)
 
 
 def joint_limits(side: Side) -> tuple[Tensor, Tensor]:
-    """Lowest and highest turn (15, 3) rad of the joints 1-15 from the flat hand, as axis-angle components; a left hand's are mirrored."""
+    """Lower and upper limits (15, 3) rad of the joints 1-15 from the flat hand, as rotation vector components; mirrored for a left hand."""
     low, high = torch.tensor(_LIMITS_DEG, dtype=torch.float64).deg2rad().unbind(-1)
     if side == "right":
         return low, high
@@ -66,15 +67,15 @@ def joint_limits(side: Side) -> tuple[Tensor, Tensor]:
 
 
 def beyond_limits(side: Side, rotations: Tensor) -> Tensor:
-    """(T, 15, 3) rad by which the joints of `rotations` (T, 16, 3, 3) exceed their limits, signed; 0 within."""
+    """(T, 15, 3) rad, signed excess of the joints of `rotations` (T, 16, 3, 3) over their limits; 0 within."""
     low, high = (x.to(rotations) for x in joint_limits(side))
-    turn = roma.rotmat_to_rotvec(rotations[:, 1:])
-    return (turn - high).clamp_min(0) + (turn - low).clamp_max(0)
+    rotvec = roma.rotmat_to_rotvec(rotations[:, 1:])
+    return (rotvec - high).clamp_min(0) + (rotvec - low).clamp_max(0)
 
 
 @dataclass(frozen=True)
 class PosePrior:
-    """Gaussian on each joint's turn from the mean pose (`sigma` (15, 3) rad), and stiff limits."""
+    """Gaussian prior on each joint's rotation from the mean pose (`sigma` (15, 3) rad), and a stiff one beyond its limits."""
 
     sigma: Tensor
     mean: Tensor
@@ -82,28 +83,28 @@ class PosePrior:
 
     @staticmethod
     def of(model: HandModel, noise: PoseNoise) -> "PosePrior":
-        """A model's prior."""
+        """The prior of a hand model."""
         mean = roma.rotvec_to_rotmat(model.hand_mean.reshape(15, 3))
         return PosePrior(noise.table().to(mean), mean, model.side)
 
     def residuals(self, state: HandState) -> tuple[Tensor, Tensor]:
-        """(T, 15, 6) in units of noise, and their derivative (T, 15, 6, 3) by turns in the parents' frames."""
-        turn = roma.rotmat_to_rotvec(state.rotations[:, 1:] @ self.mean.mT)
+        """Residuals (T, 15, 6) in standard deviations, and their derivative (T, 15, 6, 3) by rotations in the parents' frames."""
+        rotvec = roma.rotmat_to_rotvec(state.rotations[:, 1:] @ self.mean.mT)
         beyond = beyond_limits(self.side, state.rotations)
         bent = roma.rotmat_to_rotvec(state.rotations[:, 1:])
         inside = (beyond != 0)[..., None]
-        by_gaussian = left_jacobian_inverse(turn) / self.sigma[..., None]
+        by_gaussian = left_jacobian_inverse(rotvec) / self.sigma[..., None]
         by_limit = left_jacobian_inverse(bent) * inside / LIMIT_SIGMA
-        return torch.cat([turn / self.sigma, beyond / LIMIT_SIGMA], dim=-1), torch.cat([by_gaussian, by_limit], dim=-2)
+        return torch.cat([rotvec / self.sigma, beyond / LIMIT_SIGMA], dim=-1), torch.cat([by_gaussian, by_limit], dim=-2)
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Prior on accelerations: how much a rotation per frame and a translation per frame change from one frame to the next.
+    """Prior on accelerations: changes of the velocities of rotations and translation from one frame to the next.
 
-    Standard deviations `rotation` (16,) rad per frame squared of each joint and `transl_m` m per frame squared; `frames` (T,) are the
-    frames' numbers: across gaps, velocities are means, and their change may grow with the root of the time between. A constant velocity
-    costs nothing, so nothing lags behind. Student's t with NU degrees of freedom leaves sudden motion.
+    Standard deviations are `rotation` (16,) rad per frame squared of each joint and `transl_m` m per frame squared; `frames` (T,) are the
+    frames' numbers. Across gaps, velocities are means, and the standard deviation of their change grows with the square root of time.
+    A constant velocity has no cost, so there is no lag. Student's t with NU degrees of freedom permits sudden motion.
     """
 
     rotation: Tensor
@@ -113,8 +114,10 @@ class Smoothness:
     NU: ClassVar[float] = 4.0
 
     def equations(self, residual: Tensor, by: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Gauss-Newton blocks of the robust accelerations: the matrix on the diagonal (T, 17, 3, 3) and the two under it, (T - 1, ...) and
-        (T - 2, ...); the gradient (T, 17, 3). Of what `residuals` returned."""
+        """Gauss-Newton blocks of the robust accelerations, from the result of `residuals`.
+
+        Returned are the matrix on the diagonal (T, 17, 3, 3) and the two below it, (T - 1, ...) and (T - 2, ...), and the gradient (T, 17, 3).
+        """
         square = residual.square().sum(dim=-1)
         weight = ((self.NU + 3) / (self.NU + square))[..., None, None]
         T = len(residual) + 2
@@ -127,12 +130,15 @@ class Smoothness:
         return blocks, gradient
 
     def loss(self, residual: Tensor) -> float:
-        """Minus the logarithm of Student's t."""
+        """The negative logarithm of Student's t."""
         return 0.5 * (self.NU + 3) * float(torch.log1p(residual.square().sum(dim=-1) / self.NU).sum())
 
     def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(T - 2, 17, 3) in units of noise, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame: by rotations about
-        the camera's axes and the translation. `parents` (T, 16, 3, 3) are the rotations of the bones' parents in the camera frame."""
+        """Residuals (T - 2, 17, 3) in standard deviations, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame.
+
+        Derivatives are by rotations about the camera's axes and by the translation. `parents` (T, 16, 3, 3) are the rotations of the
+        bones' parents in the camera frame.
+        """
         gap = self.frames.diff().to(state.transl)[:, None, None]
         change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
         inverse = left_jacobian_inverse(change) / gap[..., None]
@@ -147,25 +153,22 @@ class Smoothness:
 
     @staticmethod
     def measured(state: HandState, frames: Tensor) -> "Smoothness | None":
-        """With the standard deviations that a registration without smoothing shows, less its noise.
+        """The prior with the standard deviations of a registration without smoothing, minus its noise.
 
-        Independent noise makes accelerations that alternate: its variance v adds 6 v to their variance and -4 v to the covariance of
-        neighbours (as `holdprep.hand.trackers.steady`). At least a tenth of the noise's size is motion.
-        None where too few neighbouring frames tell.
+        See `second_difference_variances`. The standard deviation of the motion is at least MIN_MOTION times that of the noise.
+        None with too few neighbouring frames.
         """
         change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
         velocity = torch.cat([change, state.transl.diff(dim=0)[:, None]], dim=1)
         next_to = (frames.diff() == 1).to(velocity.device)
-        bends = velocity.diff(dim=0)[next_to[1:] & next_to[:-1]]
-        if len(bends) < LEAST_ACCELERATIONS:
+        second = velocity.diff(dim=0)[next_to[1:] & next_to[:-1]].cpu().numpy()
+        estimate = second_difference_variances(second, (0, 2), min_pairs=MIN_ACCELERATIONS - 1, median="lower")
+        if estimate is None:
             return None
-        limit = CLIP * bends.abs().median(dim=0).values / NORMAL_MAD
-        bends = bends.clamp(-limit, limit)
-        total = bends.square().mean(dim=(0, 2))
-        noise = (-(bends[1:] * bends[:-1]).mean(dim=(0, 2)) / 4).clamp_min(0)
+        noise, total = (torch.from_numpy(x).to(velocity) for x in estimate)
         noise = torch.minimum(noise, total / 6)
-        sigma = torch.maximum(total - 6 * noise, LEAST_MOTION**2 * noise).sqrt()
-        sigma = torch.cat([sigma[:16].clamp_min(LEAST_RAD), sigma[16:].clamp_min(LEAST_M)])
+        sigma = torch.maximum(total - 6 * noise, MIN_MOTION**2 * noise).sqrt()
+        sigma = torch.cat([sigma[:16].clamp_min(MIN_RAD), sigma[16:].clamp_min(MIN_M)])
         return Smoothness(sigma[:16], float(sigma[16]), frames)
 
 
@@ -178,14 +181,14 @@ def left_jacobian_inverse(w: Tensor) -> Tensor:
 
 
 def chain_length_m(points: HandPoints, betas: Tensor) -> Tensor:
-    """Wrist to middle fingertip along the bones of a shape `betas` (10,): what a ruler on a flat hand measures."""
+    """Length (m) from wrist to middle fingertip along the bones of a shape `betas` (10,), as a ruler measures it on a flat hand."""
     joints = points.rest[:NUM_JOINTS] + points.shapedirs[:NUM_JOINTS] @ betas
     chain = joints[list(MIDDLE_FINGER)]
     return (chain[1:] - chain[:-1]).norm(dim=-1).sum()
 
 
 def length_residual(points: HandPoints, length_m: float, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """(length - measured) in units of its noise, and its derivative (10,)."""
+    """(length - measured) in standard deviations, and its derivative (10,) by betas."""
     with torch.enable_grad():
         free = betas.detach().clone().requires_grad_()
         residual = (chain_length_m(points, free) - length_m) / LENGTH_SIGMA_M

@@ -1,7 +1,7 @@
-"""The registration of one hand as a least-squares problem: a block of unknowns a frame, and one shape that all frames share.
+"""The registration of one hand as a least-squares problem: a block of unknowns per frame, and one shape that all frames share.
 
-Every term is weighed by its noise, so that the sum is a negative log-likelihood and priors need no weights of their own; noise that is
-not known is estimated on the way.
+Every term is weighted by its noise, so that the sum is a negative log-likelihood and priors need no further weights; unknown noise is
+estimated in the iterations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from torch import Tensor
 from holdprep.geometry.least_squares import Equations, Evaluation, Key, Shared, Step
 from holdprep.hand.lbs import HandPoints, HandState
 from holdprep.hand.priors import PosePrior, Smoothness, length_residual
-from holdprep.hand.terms.base import TRANSL, TURNS, UNKNOWNS, Term, linearise, losses
+from holdprep.hand.terms.base import ROTATIONS, TRANSL, UNKNOWNS, Term, linearise, losses
 
 HAND: Key = ("hand",)
 BATCH = 1024  # frames whose blocks are inverted at once
-SPARE = 0.05  # of the measurements, that always count as more than the unknowns
+MIN_REDUNDANCY = 0.05  # of the measurements, lower bound of measurements minus unknowns
 NOISE_TOLERANCE = 1e-2
 
 
@@ -25,8 +25,8 @@ NOISE_TOLERANCE = 1e-2
 class HandProblem:
     """The terms and priors of one hand. `chunk` frames have their derivatives in memory at once.
 
-    `frames_repeated` is how many frames have the error of one: what all frames share they measure together only once for each so many
-    (see `holdprep.hand.correlation`). Dividing the data's information on the shape by it is multiplying the prior of the shape.
+    `frames_repeated` is the number of frames that share one error, by which the data's information on the shape has to be divided (see
+    `holdprep.hand.correlation`); equivalently, the prior of the shape is multiplied by it.
     """
 
     points: HandPoints
@@ -39,23 +39,28 @@ class HandProblem:
     frames_repeated: float = 1.0
 
     def shape_prior(self, betas: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Matrix (10, 10), gradient (10,) and loss of a unit Gaussian and the measured length, as often as frames repeat each other; of a
-        shape a frame (T, 10), (T, 10, 10) and (T, 10)."""
+        """Matrix (10, 10), gradient (10,) and loss of a unit Gaussian and the measured length, times `frames_repeated`.
+
+        With a shape per frame `betas` (T, 10), they are (T, 10, 10), (T, 10) and a sum.
+        """
         matrix, gradient = torch.eye(10).to(betas).repeat(*betas.shape[:-1], 1, 1), betas.clone()
-        loss, often = 0.5 * float(betas.square().sum()), self.frames_repeated
+        loss, factor = 0.5 * float(betas.square().sum()), self.frames_repeated
         if self.length_m is not None:
             for at in [(n,) for n in range(len(betas))] if betas.ndim == 2 else [()]:
                 r, g = length_residual(self.points, self.length_m, betas[at])
                 matrix[at] += g[:, None] * g
                 gradient[at] += r * g
                 loss += 0.5 * float(r) ** 2
-        return often * matrix, often * gradient, often * loss
+        return factor * matrix, factor * gradient, factor * loss
 
 
 @dataclass(frozen=True)
 class HandEvaluation:
-    """The objective at `state` under the terms' `noise`: each term's losses in its own unit `measured` (T,); residuals and derivatives of the
-    priors on `pose` and `motion`, and their losses; the rotations (T, 16, 3, 3) of the bones' parents in the camera frame."""
+    """The objective at `state` under the terms' `noise`.
+
+    `measured` (T,) are each term's losses in its own unit; `pose` and `motion` residuals and derivatives of the priors, with their losses;
+    `parents` (T, 16, 3, 3) the rotations of the bones' parents in the camera frame.
+    """
 
     state: HandState
     noise: Mapping[str, float]
@@ -69,7 +74,7 @@ class HandEvaluation:
 
     @staticmethod
     def of(problem: HandProblem, state: HandState, noise: Mapping[str, float]) -> "HandEvaluation":
-        """At a state."""
+        """The evaluation at a state."""
         measured, parents = losses(problem.points, state, problem.terms, problem.chunk)
         pose = None if problem.pose is None else problem.pose.residuals(state)
         motion = None if problem.smoothness is None else problem.smoothness.residuals(state, parents)
@@ -80,7 +85,7 @@ class HandEvaluation:
 
     @property
     def own(self) -> Tensor | None:
-        """(T,) losses of the frames; None where smoothness trades one frame's loss for another's."""
+        """(T,) losses of the frames; None where the smoothness prior couples frames."""
         return self._frames() if self.motion is None else None
 
     @property
@@ -92,14 +97,14 @@ class HandEvaluation:
         return sum((self.measured[k] / s**2 for k, s in self.noise.items()), self.pose_loss)
 
     def terms(self) -> dict[str, float]:
-        """Every term, its noise, and their sum under `loss`."""
+        """All terms, their sum as `loss`, and the noise of each."""
         terms = {name: float(self.measured[name].sum()) / s**2 for name, s in self.noise.items()}
         terms |= {"pose_prior": float(self.pose_loss.sum()), "motion_prior": self.motion_loss, "shape_prior": self.shape_loss}
         return terms | {"loss": sum(terms.values())} | {f"noise.{name}": s for name, s in self.noise.items()}
 
 
 class HandFit:
-    """The problem at a state, as `geometry.least_squares.LeastSquares` has it."""
+    """The problem at a state, an implementation of `geometry.least_squares.LeastSquares`."""
 
     def __init__(self, problem: HandProblem, state: HandState) -> None:
         self.problem = problem
@@ -110,12 +115,12 @@ class HandFit:
 
     @property
     def at(self) -> HandEvaluation:
-        """The present state's evaluation."""
+        """The evaluation at the current state."""
         assert isinstance(self.now, HandEvaluation)
         return self.now
 
     def equations(self) -> tuple[Mapping[Key, Equations], Shared]:
-        """By rotations about the camera's axes (48), the translation (3) and, where frames have a shape each, that (10)."""
+        """Equations by rotations about the camera's axes (48), translation (3) and, with a shape per frame, shape (10)."""
         at, problem = self.at, self.problem
         self._matrices = linearise(problem.points, at.state, problem.terms, problem.chunk)
         frames, device = len(at.state.transl), at.state.transl.device
@@ -141,56 +146,56 @@ class HandFit:
         at, problem = self.at, self.problem
         gradient = at.state.transl.new_zeros(len(at.state.transl), 17, 3)
         if at.pose is not None:
-            residual, by_turn = at.pose
-            J = by_turn @ at.parents[:, 1:].mT  # about the camera's axes
+            residual, by_rotation = at.pose
+            J = by_rotation @ at.parents[:, 1:].mT  # about the camera's axes
             _own_blocks(system.diagonal)[:, 1:16] += J.mT @ J
             gradient[:, 1:16] += (J.mT @ residual[..., None])[..., 0]
         if problem.smoothness is not None and at.motion is not None:
-            (own, *below), pull = problem.smoothness.equations(*at.motion)
+            (own, *below), prior_gradient = problem.smoothness.equations(*at.motion)
             _own_blocks(system.diagonal).add_(own)
             for apart, blocks in enumerate(below, start=1):
                 if len(blocks):
                     _own_blocks(system.coupled(apart)).add_(blocks)
-            gradient += pull
+            gradient += prior_gradient
         system.gradient[:, :TRANSL] += gradient.flatten(1)
 
-    def tried(self, step: Step) -> HandEvaluation:
-        """After a step, under the present noise."""
+    def evaluate_step(self, step: Step) -> HandEvaluation:
+        """The evaluation after a step, under the current noise."""
         own, state = step.own[HAND], self.at.state
-        turns = (self.at.parents.mT @ own[:, :TURNS].unflatten(1, (16, 3, 1)))[..., 0]
+        rotvecs = (self.at.parents.mT @ own[:, :ROTATIONS].unflatten(1, (16, 3, 1)))[..., 0]
         betas = step.shared if self.problem.shared_shape else own[:, TRANSL:]
-        return HandEvaluation.of(self.problem, state.step(own[:, TURNS:TRANSL], turns, betas), self.at.noise)
+        return HandEvaluation.of(self.problem, state.step(own[:, ROTATIONS:TRANSL], rotvecs, betas), self.at.noise)
 
     def accept(self, there: Evaluation, systems: Mapping[Key, Equations], damping: Tensor) -> None:
-        """Take the step, and estimate the noise of terms that do not know it from what is left."""
+        """Accept the step, and estimate unknown noise from the residuals."""
         assert isinstance(there, HandEvaluation)
         before = self.at.noise
         self.now = self._with_noise(there, self._determined(systems[HAND], damping))
         self.noise_changed = max((abs(self.at.noise[k] / before[k] - 1) for k in before), default=0.0)
 
     def _with_noise(self, at: HandEvaluation, determined: Mapping[str, float]) -> HandEvaluation:
-        """Residual squares over the measurements that are more than the unknowns that they determine."""
-        found = dict(at.noise)
+        """The evaluation with updated noise: squared residuals over the number of measurements minus that of unknowns they determine."""
+        result = dict(at.noise)
         for term in self.problem.terms:
             if term.noise.measured:
                 count = float((term.weight > 0).sum()) * term.dimensions
-                spare = max(count - determined[term.name], SPARE * count)
-                found[term.name] = max((2 * float(at.measured[term.name].sum()) / spare) ** 0.5, term.noise.floor)
-        return replace(at, noise=found)
+                redundancy = max(count - determined[term.name], MIN_REDUNDANCY * count)
+                result[term.name] = max((2 * float(at.measured[term.name].sum()) / redundancy) ** 0.5, term.noise.floor)
+        return replace(at, noise=result)
 
     def _determined(self, system: Equations, damping: Tensor) -> dict[str, float]:
-        """How many unknowns each term determines (MacKay 1992, eq. 2.16)."""
-        found = dict.fromkeys(self.at.noise, 0.0)
+        """Number of unknowns that each term determines (MacKay 1992, eq. 2.16)."""
+        result = dict.fromkeys(self.at.noise, 0.0)
         for rows in (slice(i, i + BATCH) for i in range(0, system.frames, BATCH)):
             A = system.diagonal[rows]
             A = A + torch.diag_embed(damping[rows, None] * A.diagonal(dim1=1, dim2=2) + 1e-9)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(A).L)[:, :TRANSL, :TRANSL]
             for name, sigma in self.at.noise.items():
-                found[name] += float((inverse * self._matrices[name][0][rows, :TRANSL, :TRANSL]).sum()) / sigma**2
-        return found
+                result[name] += float((inverse * self._matrices[name][0][rows, :TRANSL, :TRANSL]).sum()) / sigma**2
+        return result
 
 
 def _own_blocks(matrix: Tensor) -> Tensor:
-    """(T, 17, 3, 3) view of matrices (T, 51 or more, 51 or more): each rotation's block with itself, and the translation's."""
+    """(T, 17, 3, 3) view of matrices (T, n, n), n >= 51: the diagonal blocks of the rotations and the translation."""
     blocks = matrix[:, :TRANSL, :TRANSL].unflatten(2, (17, 3)).unflatten(1, (17, 3))
     return blocks.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)

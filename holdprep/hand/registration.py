@@ -1,7 +1,7 @@
-"""MANO parameters from meshes, joints and keypoints, in any mix: second order over all frames at once, one shape for the sequence.
+"""MANO parameters from any combination of meshes, joints and keypoints: second order over all frames at once, one shape per sequence.
 
-The derivatives are analytic (`lbs`), the start is closed-form (`start`), every term is weighed by its noise (`problem`). Meshes are solved on
-a part of their vertices first, then on all.
+Derivatives are analytic (`lbs`), initial values have a closed form (`start`), and every term is weighted by its noise (`problem`). Meshes
+are fitted on a subset of their vertices first, then on all.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from holdprep.geometry.least_squares import Damping, LevenbergMarquardt
 from holdprep.hand import start
 from holdprep.hand.correlation import SharedErrors, in_hand_frame
+from holdprep.hand.frames import scatter_params
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import Outlines
@@ -27,27 +28,27 @@ from holdprep.hand.terms.separation import separation
 from holdprep.hand.terms.vertex import vertex
 from holdprep.optimisation import Optimisation, Training
 
-CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # whose derivatives are in memory at once, 732 bytes each
-COARSE = 4  # every so many vertices are enough to come near
+CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # points whose derivatives are in memory at once, 732 bytes each
+COARSE = 4  # the coarse phase uses every fourth vertex
 DAMPING = Damping(first=1e-5, least=1e-9, most=1e8)
-STEP_TOLERANCE = 1e-5  # rad, m and units of shape: what is left after such a step is its square
-LOSS_TOLERANCE = 1e-2  # of log-likelihood a frame that may be left: a seventh of one parameter's uncertainty
+STEP_TOLERANCE = 1e-5  # rad, m and units of shape; the remaining error is about its square
+LOSS_TOLERANCE = 1e-2  # remaining log-likelihood per frame: 1/7 of one parameter's standard deviation
 COARSE_TOLERANCE = 1.0
-ROUNDS, ROUND_STEPS = 6, 2  # of correspondences and overlaps sought anew, and steps at most in each
-MOST_STEPS = 2000  # of all phases
-MOST_ROUNDS = 3  # in which the number of repeated frames is estimated
+ROUNDS, ROUND_STEPS = 6, 2  # updates of correspondences and overlaps, and maximal number of steps in each
+MAX_STEPS = 2000  # of all phases
+MAX_ROUNDS = 3  # of estimation of the number of repeated frames
 REPEATED_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to register. A noise of None is estimated from the residuals.
+    """Options of the registration. A noise of None is estimated from the residuals.
 
-    `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: noise of a coordinate. `robust` loss of meshes and 3D joints, of width `robust_m`.
-    `hand_length_m`: measured from wrist to middle fingertip; targets in space are scaled to it from the camera.
-    `smooth`: a prior on accelerations, as large as a first registration shows them. `outline_weight` multiplies the outline's evidence.
-    `fingers_apart` keeps fingers from passing through each other. `shared_errors` lets frames whose errors are alike count as fewer.
-    `pose_noise` holds what keypoints leave open; meshes need no such prior.
+    `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: standard deviation of a coordinate. `robust`: loss of meshes and 3D joints, of width
+    `robust_m`. `hand_length_m`: measured from wrist to middle fingertip; 3D targets are scaled to it about the camera.
+    `smooth`: a prior on accelerations, with their variance in a first registration. `outline_weight` multiplies the outline's likelihood.
+    `fingers_apart` prevents fingers from intersecting. `shared_errors`: frames with correlated errors count as fewer frames.
+    `pose_noise` is the prior on joint rotations, used without meshes.
     """
 
     shared_shape: bool = True
@@ -67,9 +68,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Registration:
-    """`params` of T frames (NaN where there was no target, except the shared shape), `is_valid` (T,) bool, `error_m` (T,) mean
-    distance to the target (NaN without), `frames_repeated` how many frames have the error of one (see `correlation`), `history` the loss
-    terms of every iteration, `notes` what the reader should know."""
+    """Result of a registration.
+
+    `params` of T frames (NaN without a target, except the shared shape), `is_valid` (T,) bool, `error_m` (T,) mean distance to the target
+    (NaN without), `frames_repeated` the number of frames that share one error (see `correlation`), `history` the loss terms of every
+    iteration, `notes` lines for the user.
+    """
 
     params: ManoParams
     is_valid: Tensor
@@ -88,10 +92,10 @@ def register(
     training: Training | None = None,
     prefix: str = "register",
 ) -> Registration:
-    """MANO fitted to the targets and to the `outlines` of the hand's masks (T frames) under the targets' `K`.
+    """MANO parameters fitted to the targets and to the `outlines` of the hand's masks (T frames) under the targets' `K`.
 
     Relative targets without 2D keypoints keep their own origin. Losses are logged as <prefix>/<term>.
-    Raises HoldprepError where the targets are no hand of the model's side in metres, or none at all.
+    Raises HoldprepError without targets, or where they are not a hand of the model's side in metres.
     """
     training = training or Training()
     is_valid = check(model, targets)
@@ -99,17 +103,19 @@ def register(
     used = targets.rows(frames).to(training.device)
     shown = None if outlines is None else outlines.rows(frames.tolist())
     module = HandRegistration(model.to(training.device, torch.float64), used, options or Options(), frames, shown, prefix)
-    training.fit(module, MOST_STEPS)
+    training.fit(module, MAX_STEPS)
     error_m = torch.full((len(is_valid),), float("nan"), dtype=torch.float64)
     error_m[is_valid] = _error(module.problem, module.state).cpu()
-    params = spread(to_params(module.model, module.state), is_valid)
+    params = scatter_params(to_params(module.model, module.state), is_valid)
     return Registration(params, is_valid, error_m, module.problem.frames_repeated, module.history, [module.size_note()])
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A problem that is solved from the present state, by so many iterations at most, or until no more than `tolerance` of log-likelihood a
-    frame is left."""
+    """A problem solved from the current state, with a maximal number of iterations.
+
+    It also ends where the expected gain of log-likelihood per frame is below `tolerance`.
+    """
 
     problem: HandProblem
     iterations: int
@@ -117,9 +123,9 @@ class Phase:
 
 
 class HandRegistration(Optimisation):
-    """The registration of T frames, numbered `frames`, as a sequence of phases; the parameters are the state.
+    """The registration of T frames with numbers `frames` as a sequence of phases; the parameters are the state.
 
-    `problem` is the last one without correspondences, `tracked_m` the hand's length by the tracker alone.
+    `problem` is the last one without correspondences, `tracked_m` the hand's length according to the tracker.
     """
 
     def __init__(
@@ -136,22 +142,22 @@ class HandRegistration(Optimisation):
 
     @property
     def state(self) -> HandState:
-        """As it is now."""
+        """The current state."""
         return HandState(self.rotations.data, self.betas.data, self.transl.data)
 
     def configure_optimizers(self) -> LevenbergMarquardt:
-        """Levenberg-Marquardt over everything."""
+        """Levenberg-Marquardt over all unknowns."""
         return LevenbergMarquardt(self.parameters(), self._fit, len(self.frames), DAMPING)
 
     def on_train_start(self) -> None:
-        """From what the parameters say: a checkpoint's, where one was read; its phases are gone through again, and are soon over."""
+        """Start from the parameters, which are a checkpoint's where one was read; its phases are repeated, with few steps each."""
         self._begin(self._phase)
         optimizer = self.optimizer().optimizer
         assert isinstance(optimizer, LevenbergMarquardt)
         optimizer.problem = self._fit
 
     def iterate(self) -> dict[str, float]:
-        """One step of the present phase; the terms after it."""
+        """One step of the current phase; the terms after it."""
         optimizer = self.optimizer().optimizer
         assert isinstance(optimizer, LevenbergMarquardt)
         self.optimizer().step()
@@ -166,16 +172,19 @@ class HandRegistration(Optimisation):
         return terms
 
     def size_note(self) -> str:
-        """The hand's size, and whose it is."""
-        of_tracker = self.targets.vertices_m is not None or self.targets.j3d_m is not None  # pixels alone measure no size
-        who = "the tracker" if of_tracker else "an average hand"
+        """A note on the hand's size and its source."""
+        of_tracker = self.targets.vertices_m is not None or self.targets.j3d_m is not None  # pixels alone do not determine the size
+        source = "the tracker" if of_tracker else "an average hand"
         return _size_note(
-            f"{self.model.side} hand", who, self.options.hand_length_m, self.tracked_m, _length_m(self.problem.points, self.state)
+            f"{self.model.side} hand", source, self.options.hand_length_m, self.tracked_m, _length_m(self.problem.points, self.state)
         )
 
     def _schedule(self) -> Iterator[Phase]:
-        """First the tracker's measurements alone, of meshes a part: near enough for size, smoothness and outline, whose pull from afar leads
-        astray; then all of them; then outline and separation, whose correspondences are sought anew each round."""
+        """The phases: tracker's measurements on a subset of vertices, then on all, then with outline and separation.
+
+        Size, smoothness and outline start from the result of the first phase, since the outline's correspondences are wrong far from
+        the solution. In the last phase, correspondences are updated in each round.
+        """
         options, most = self.options, self.options.max_iterations
         repeated = float(len(self.frames)) if options.shared_errors else 1.0
         self.problem = replace(_problem(self.model, self.targets, options, COARSE), frames_repeated=repeated)
@@ -189,7 +198,7 @@ class HandRegistration(Optimisation):
         smoothness = Smoothness.measured(self.state, self.frames.to(self.transl.device)) if options.smooth else None
         self.problem = replace(full, length_m=options.hand_length_m, frames_repeated=repeated, smoothness=smoothness)
         yield Phase(self.problem, most)
-        for _ in range(MOST_ROUNDS if options.shared_shape and options.shared_errors else 0):
+        for _ in range(MAX_ROUNDS if options.shared_shape and options.shared_errors else 0):
             before, repeated = self.problem.frames_repeated, _frames_repeated(self.problem, self.state)
             self.problem = replace(self.problem, frames_repeated=repeated)
             if abs(repeated / before - 1) < REPEATED_TOLERANCE:
@@ -199,13 +208,13 @@ class HandRegistration(Optimisation):
             terms = self._correspondences()
             if not terms:
                 break
-            skin = any(term.name == "outline" for term in terms)  # else joints, and what meshes need
+            skin = any(term.name == "outline" for term in terms)  # otherwise joints, and the vertices of the meshes
             points = HandPoints.of(self.model, torch.arange(778)) if skin else self.problem.points
             terms = [*_measurements(self.targets, options, 1), *terms]
             yield Phase(replace(self.problem, points=points, terms=terms, chunk=_chunk(points)), ROUND_STEPS)
 
     def _correspondences(self) -> list[Term]:
-        """Terms that depend on where the hand is."""
+        """Terms whose correspondences depend on the current state."""
         options, K, found = self.options, self.targets.K, list[Term | None]()
         if options.fingers_apart:
             found.append(separation(self.model, self.state))
@@ -221,7 +230,7 @@ class HandRegistration(Optimisation):
             parameter.data = value
 
     def _has_converged(self, optimizer: LevenbergMarquardt) -> bool:
-        """Undamped steps shrink by a rate or faster: the next one gains at most what the last did, times that rate."""
+        """Undamped steps converge at least linearly: the next gain is at most the last one times the ratio of the last two."""
         last, before = optimizer.progress, self._gained
         self._gained = last.gained
         free = float(optimizer.damping.max()) <= DAMPING.first
@@ -231,7 +240,7 @@ class HandRegistration(Optimisation):
 
 
 def _problem(model: HandModel, used: Targets, options: Options, step: int) -> HandProblem:
-    """Every `step`-th vertex, and all joints."""
+    """The problem on every `step`-th vertex and all joints."""
     meshes = used.vertices_m is not None
     points = HandPoints.of(model, torch.arange(0, 778 if meshes else 0, step))
     prior = None if meshes else PosePrior.of(model, options.pose_noise)
@@ -239,7 +248,7 @@ def _problem(model: HandModel, used: Targets, options: Options, step: int) -> Ha
 
 
 def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
-    """The tracker's that there are, of every `step`-th vertex."""
+    """The terms of the tracker's targets that exist, with every `step`-th vertex."""
     loss = Loss(options.robust, options.robust_m)
     found = (
         vertex(targets, options.sigma_vertex_m, loss, step),
@@ -254,13 +263,13 @@ def _chunk(points: HandPoints) -> int:
 
 
 def _frames_repeated(problem: HandProblem, state: HandState) -> float:
-    """Of the measurements that all frames share: the mean over terms, weighed by how much each measures."""
+    """Number of frames that share one error: the mean over terms, weighted by their numbers of measurements."""
     sums: dict[str, SharedErrors] = {}
     for rows in chunks(len(state.transl), problem.chunk):
         posed = problem.points.pose(state.rows(rows))
         for term in problem.terms:
             residual = term.residual(posed, rows).mT
-            if term.K is not None:  # pixels are seen across the viewing direction
+            if term.K is not None:  # pixel residuals are across the viewing direction
                 residual = torch.cat([residual, torch.zeros_like(residual[..., :1])], dim=-1)
             found = SharedErrors.of(in_hand_frame(residual, state.rotations[rows, 0]), term.weight[rows])
             sums[term.name] = sums[term.name] + found if term.name in sums else found
@@ -272,13 +281,13 @@ def _length_m(points: HandPoints, state: HandState) -> float:
     return float(chain_length_m(points, state.betas.reshape(-1, 10).mean(dim=0)))
 
 
-def _size_note(hand: str, who: str, measured_m: float | None, tracked_m: float | None, found_m: float) -> str:
+def _size_note(hand: str, source: str, measured_m: float | None, tracked_m: float | None, fitted_m: float) -> str:
     if measured_m is None:
         return (
-            f"{hand}: {1e3 * found_m:.0f} mm from wrist to middle fingertip, as {who} has it; every size follows it "
+            f"{hand}: {1e3 * fitted_m:.0f} mm from wrist to middle fingertip, as given by {source}; all sizes depend on it "
             "(measure the hand and set hands.length_mm)"
         )
-    return f"{hand}: scaled from {who}'s {1e3 * (tracked_m or found_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
+    return f"{hand}: scaled from {source}'s {1e3 * (tracked_m or fitted_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
 
 
 def _start(model: HandModel, targets: Targets) -> HandState:
@@ -293,12 +302,12 @@ def _start(model: HandModel, targets: Targets) -> HandState:
         assert j2d is not None
         return start.from_pixels(model, targets.j2d_px.double(), targets.K.double(), j2d)
     if targets.relative and targets.j2d_px is not None and targets.K is not None and j2d is not None:
-        return start.placed(model, state, targets.j2d_px.double(), targets.K.double(), j2d)
+        return start.translated(model, state, targets.j2d_px.double(), targets.K.double(), j2d)
     return state
 
 
 def _error(problem: HandProblem, state: HandState) -> Tensor:
-    """(T,) mean distance from what the tracker saw, m: from its mesh, else from 2D keypoints at the hand's depth, else from 3D joints."""
+    """(T,) mean distance (m) from the tracker's mesh, else from its 2D keypoints at the hand's depth, else from its 3D joints."""
     best = {"vertex": 0, "joint_2d": 1, "joint_3d": 2}
     term, points, errors = min(problem.terms, key=lambda term: best[term.name]), problem.points, list[Tensor]()
     for rows in chunks(len(state.transl), problem.chunk):
@@ -312,9 +321,9 @@ def _error(problem: HandProblem, state: HandState) -> Tensor:
 
 
 def error_of(model: HandModel, params: ManoParams, targets: Targets, *, rescaled: bool = False) -> Tensor:
-    """(T,) `Registration.error_m` of parameters (T frames) that something else found; NaN where they, or the targets, are missing.
+    """(T,) `Registration.error_m` of any parameters (T frames); NaN where they or the targets are missing.
 
-    `rescaled`: the fit has another hand size than the tracker; its meshes are first scaled by the one factor that fits best.
+    `rescaled`: the fit's hand size differs from the tracker's, whose meshes are first scaled by the least-squares factor.
     """
     rows = torch.cat([params.global_orient, params.hand_pose, params.transl], dim=1)
     is_valid = targets.is_valid() & torch.isfinite(rows).all(dim=1)
@@ -331,21 +340,9 @@ def error_of(model: HandModel, params: ManoParams, targets: Targets, *, rescaled
 
 
 def _size_ratio(a: Tensor, b: Tensor) -> float:
-    """The factor that brings points a nearest to b (T, N, 3), each frame about its centroid; a point that is NaN in either is left out."""
+    """Least-squares factor from points a to b (T, N, 3), each frame about its centroid; points that are NaN in either are ignored."""
     seen = (torch.isfinite(a) & torch.isfinite(b)).all(dim=-1, keepdim=True)
     count = seen.sum(dim=1, keepdim=True).clamp_min(1)
     from_a, from_b = (torch.where(seen, x.double(), 0.0) for x in (a, b))
     from_a, from_b = (torch.where(seen, x - x.sum(dim=1, keepdim=True) / count, 0.0) for x in (from_a, from_b))
     return float((from_a * from_b).sum() / from_a.square().sum())
-
-
-def spread(params: ManoParams, is_valid: Tensor) -> ManoParams:
-    """Parameters of the valid frames as those of all (T,), NaN elsewhere; a shared shape stays one. float64 on the CPU."""
-
-    def full(x: Tensor) -> Tensor:
-        rows = torch.full((len(is_valid), *x.shape[1:]), float("nan"), dtype=torch.float64)
-        rows[is_valid] = x.double().cpu()
-        return rows
-
-    betas = params.betas.double().cpu() if params.betas.ndim == 1 else full(params.betas)
-    return ManoParams(full(params.global_orient), full(params.hand_pose), betas, full(params.transl))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HandToRegister:
-    """One hand of `track` (read from `source`), what is to be fitted, and where iterations are logged.
+    """One hand of `track` (read from `source`) with its targets, and the logging of iterations.
 
-    `targets` are under the camera that the method asked for; `outlines` those of the hand's masks where there are some; `length_mm` the
-    measured length from wrist to middle fingertip. `training` says how optimisations are run and logged.
+    `targets` are under the camera that the method requires; `outlines` are those of the hand's masks, if any; `length_mm` is the measured
+    length from wrist to middle fingertip; `training` runs and logs optimisations.
     """
 
     model: "HandModel"
@@ -36,7 +36,7 @@ class HandToRegister:
 
     @property
     def prefix(self) -> str:
-        """Of logged losses."""
+        """Prefix of logged losses."""
         return f"register/{self.model.side}"
 
 
@@ -46,14 +46,14 @@ class RegistrationMethod(Protocol):
 
     @property
     def uses_measured_camera(self) -> bool:
-        """True if the hand is fitted under the camera that object_pose measured, where it has; else under the tracker's own."""
+        """Whether the hand is fitted under the camera of object_pose where it is available, not under the tracker's own."""
 
     def fit(self, hand: HandToRegister) -> "tuple[Fit, ManoParams | None]":
-        """The fit, and that of a coarse part where the method has one."""
+        """The fit, and the parameters after a coarse part where the method has one."""
 
 
 class Registration(Node):
-    """The base of nodes of `registration`: by default the tracker's camera and its hand size are kept."""
+    """Base of the nodes of `registration`: by default the tracker's camera and hand size are kept."""
 
     outlier_z: Positive = Field(description="robust z-score above which a fitted frame counts as an outlier and is infilled")
     save_mesh: bool = Field(description="write processed/mesh_fit_vis/*.ply")
@@ -75,14 +75,14 @@ class LmRegistration(Registration):
     """Levenberg-Marquardt over all frames at once."""
 
     method: Literal["lm"] = Field(description="second order over all frames at once")
-    max_iterations: int = Field(ge=1, le=1000, description="Levenberg-Marquardt iterations at most")
+    max_iterations: int = Field(ge=1, le=1000, description="maximal number of Levenberg-Marquardt iterations")
     shared_shape: bool = Field(description="one shape per hand for the whole sequence")
     robust: Literal["none", "huber", "geman_mcclure"] = Field(description="loss of the distance to the tracker's mesh")
-    robust_mm: Positive = Field(description="width of that loss (mm); farther points count less")
-    smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, as large as the clip shows them")
-    outline: Weight = Field(description="weight of the mask's outline, in its own evidence; 0 = keypoints and meshes alone")
-    fingers_apart: bool = Field(description="keep fingers from passing through each other")
-    shared_errors: bool = Field(description="let frames whose errors are alike count as fewer when the shape is estimated")
+    robust_mm: Positive = Field(description="width of that loss (mm); points at larger distances have less weight")
+    smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, estimated from the clip")
+    outline: Weight = Field(description="weight of the mask's outline, relative to its likelihood; 0 = keypoints and meshes only")
+    fingers_apart: bool = Field(description="prevent fingers from intersecting each other")
+    shared_errors: bool = Field(description="frames with correlated errors count as fewer frames when the shape is estimated")
 
     @property
     def uses_measured_camera(self) -> bool:
@@ -110,8 +110,10 @@ class AdamRegistration(Registration):
     """HOLD's published registration."""
 
     method: Literal["adam"] = Field(description="HOLD's published losses and schedule")
-    max_iterations: int = Field(ge=1, le=100_000, description="Adam's iterations at most, of the coarse and of the fine part")
-    shape_loss: bool = Field(description="hold the shape to the mean (HOLD's use_beta_loss)")
+    max_iterations: int = Field(
+        ge=1, le=100_000, description="maximal number of Adam's iterations, of the coarse and of the fine part each"
+    )
+    shape_loss: bool = Field(description="penalise the shape's deviation from the mean (HOLD's use_beta_loss)")
 
     def fit(self, hand: HandToRegister) -> "tuple[Fit, ManoParams | None]":
         import torch

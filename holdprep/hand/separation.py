@@ -1,6 +1,6 @@
-"""Fingers that do not pass through each other: each bone a capsule, and targets that move the joints of overlapping capsules apart.
+"""Separation of intersecting fingers: each bone is a capsule, and targets move the joints of overlapping capsules apart.
 
-Neither keypoints nor an outline forbid two fingers in one place, and what the picture hides is often there. Closest points of two segments:
+Keypoints and outline do not prevent intersecting fingers, which are frequent where fingers are occluded. Closest points of two segments:
 Ericson, Real-Time Collision Detection, 2005, section 5.1.9.
 """
 
@@ -14,19 +14,21 @@ from holdprep.hand.joints import FINGERS
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints
 from holdprep.hand.model import HandModel
 
-SOFT_M = 0.0015  # by which two fingers that are pressed together overlap
-FREE_FROM = 0.4  # of the first bone: nearer to the knuckle, fingers are joined by the web
-SKIN = 0.9  # of the skinning weight of a finger's bones: the vertices that tell its radius
-BREADTH = 0.75  # quantile: a finger is broader than it is high
-MOST_PAIRS = 12  # of capsules in a frame, the deepest
+SOFT_M = 0.0015  # overlap of two fingers that are pressed together
+FREE_FROM = 0.4  # of the first bone: closer to the knuckle, fingers are connected by skin
+SKIN = 0.9  # skinning weight of a finger's bones at the vertices that determine its radius
+BREADTH = 0.75  # quantile of distances: a finger is broader than high
+MAX_PAIRS = 12  # of capsules per frame, those of the largest overlap
 SEGMENTS = tuple((k, a, b, FREE_FROM if i == 0 else 0.0) for k, f in enumerate(FINGERS) for i, (a, b) in enumerate(pairwise(f)))
 PAIRS = torch.tensor([(i, j) for i, j in combinations(range(len(SEGMENTS)), 2) if SEGMENTS[i][0] != SEGMENTS[j][0]])
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Joints `ids` (T, Q) of overlapping capsules, where they should be, `target_m` (T, Q, 3), along unit vectors `normal` (T, Q, 3), and
-    `weight` (T, Q), 0 where nothing overlaps."""
+    """Targets that separate overlapping capsules.
+
+    Joints `ids` (T, Q), their targets `target_m` (T, Q, 3) along unit vectors `normal` (T, Q, 3), and `weight` (T, Q), 0 without overlap.
+    """
 
     ids: Tensor
     target_m: Tensor
@@ -35,7 +37,7 @@ class Separation:
 
     @staticmethod
     def of(joints_m: Tensor, radius_m: Tensor) -> "Separation | None":
-        """For joints (T, 21, 3) and the fingers' radii (5,), in FINGERS' order; None where no capsules overlap."""
+        """Targets for joints (T, 21, 3) m and the fingers' radii (5,) m, in FINGERS' order; None without overlap."""
         start, end = _segments(joints_m)
         first, second = PAIRS[:, 0], PAIRS[:, 1]
         s, t = _closest(start[:, first], end[:, first], start[:, second], end[:, second])
@@ -46,7 +48,7 @@ class Separation:
         depth = radius_m[finger[first]] + radius_m[finger[second]] - SOFT_M - distance
         if not bool((depth > 0).any()):
             return None
-        deepest = depth.topk(min(MOST_PAIRS, depth.shape[1]), dim=1)
+        deepest = depth.topk(min(MAX_PAIRS, depth.shape[1]), dim=1)
         rows = deepest.indices
         away = torch.nn.functional.normalize(apart.gather(1, rows[..., None].expand(-1, -1, 3)), dim=-1)
         move = deepest.values.clamp_min(0)[..., None] * away / 2
@@ -62,7 +64,7 @@ class Separation:
 
 
 def finger_radii(model: HandModel, betas: Tensor) -> Tensor:
-    """(5,) m, in FINGERS' order: the distance of a finger's skin from its bones on its broad sides, straight in the rest pose, of a shape (10,)."""
+    """(5,) radii (m) of the fingers of a shape (10,), in FINGERS' order: distance of the skin from the bones at the broad sides."""
     points = HandPoints.of(model, torch.arange(778))
     shaped = points.rest + points.shapedirs @ betas
     joints, skin = shaped[:NUM_JOINTS], shaped[NUM_JOINTS:]
@@ -78,7 +80,7 @@ def finger_radii(model: HandModel, betas: Tensor) -> Tensor:
 
 
 def _segments(joints_m: Tensor) -> tuple[Tensor, Tensor]:
-    """(T, S, 3) starts and ends."""
+    """Start and end points (T, S, 3) of the capsules' segments."""
     from_joint, to_joint = [a for _, a, _, _ in SEGMENTS], [b for _, _, b, _ in SEGMENTS]
     share = torch.tensor([free for *_, free in SEGMENTS]).to(joints_m)[:, None]
     start, end = joints_m[:, from_joint], joints_m[:, to_joint]
@@ -86,13 +88,13 @@ def _segments(joints_m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _from_joint(segment: Tensor, along: Tensor) -> Tensor:
-    """Shares (T, P) of the way along segments, as shares from the segments' first joints."""
+    """Positions (T, P) in 0..1 along segments as positions along the bone from its first joint."""
     free = torch.tensor([s[3] for s in SEGMENTS]).to(along)[segment]
     return free + (1 - free) * along
 
 
 def _closest(p: Tensor, p_end: Tensor, q: Tensor, q_end: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares (T, P) of the way along segments p and q (T, P, 3) at which they are nearest to each other."""
+    """Positions (T, P) in 0..1 along segments p and q (T, P, 3) at which they are closest to each other."""
     d1, d2, r = p_end - p, q_end - q, p - q
     a, e, b = d1.square().sum(-1), d2.square().sum(-1), (d1 * d2).sum(-1)
     c, f = (d1 * r).sum(-1), (d2 * r).sum(-1)

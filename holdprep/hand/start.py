@@ -1,4 +1,4 @@
-"""A first pose for registration, in closed form and from any global rotation: each bone turned onto what is seen of it."""
+"""Initial pose of the registration in closed form, for any global rotation: each bone is rotated onto its observations."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ AT_ONCE = 1024  # frames in memory
 
 
 def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandState:
-    """Each bone by Procrustes on the vertices (T, 778, 3) skinned to it, weighed by `seen` (T, 778): some 5 mm away, from any pose."""
+    """Initial state from vertices (T, 778, 3) m: each bone by Procrustes on its vertices, weighted by `seen` (T, 778); errors of about 5 mm."""
     parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(AT_ONCE), seen.split(AT_ONCE), strict=True)]
     return HandState(torch.cat([p.rotations for p in parts]), parts[0].betas, torch.cat([p.transl for p in parts]))
 
@@ -29,7 +29,7 @@ def _from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandSt
     bones = roma.special_procrustes((w @ products).unflatten(2, (3, 3)) - centres)
     local = [bones[:, 0]] + [bones[:, model.parents[k]].mT @ bones[:, k] for k in range(1, 16)]
     state = HandState(torch.stack(local, dim=1), torch.zeros(10).to(target), torch.zeros(len(target), 3).to(target))
-    few = torch.arange(0, 778, 8)  # enough to place it
+    few = torch.arange(0, 778, 8)  # sufficient for the translation
     points = HandPoints.of(model, few).pose(state).points[:, 21:]
     share = seen[:, few].to(target)
     share = (share / share.sum(dim=1, keepdim=True).clamp_min(1))[..., None]
@@ -37,7 +37,7 @@ def _from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandSt
 
 
 def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:
-    """The palm by Procrustes, each finger bone by the shortest turn onto its direction; bones that are not `seen` (T, 21) keep the mean pose."""
+    """Initial state from joints (T, 21, 3) m: palm by Procrustes, finger bones by the shortest rotation; mean pose where not `seen` (T, 21)."""
     points = HandPoints.of(model, torch.zeros(0, dtype=torch.long))
     state = _mean_pose(model, len(j3d_m))
     mean = points.pose(state.rows(slice(1))).points[0]
@@ -53,9 +53,9 @@ def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:
         parent = world[model.parents[k]]
         want = (parent.mT @ (target[:, child] - target[:, k])[..., None])[..., 0]
         have = (state.rotations[:, k] @ (points.rest[child] - points.rest[k]).expand_as(want)[..., None])[..., 0]
-        turn = shortest_turn(have, want)
+        rotation = shortest_rotation(have, want)
         both = (seen[:, child] * seen[:, k] > 0)[:, None, None]
-        rotations[:, k] = torch.where(both, turn @ state.rotations[:, k], state.rotations[:, k])
+        rotations[:, k] = torch.where(both, rotation @ state.rotations[:, k], state.rotations[:, k])
         world[k] = parent @ rotations[:, k]
     state = HandState(rotations, state.betas, state.transl)
     joints = points.pose(state).points
@@ -64,7 +64,7 @@ def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:
 
 
 def from_pixels(model: HandModel, j2d_px: Tensor, K: Tensor, weight: Tensor) -> HandState:
-    """The hand in its mean pose by PnP (SQPnP, Terzakis & Lourakis 2020)."""
+    """Initial state from pixels (T, 21, 2): the hand in its mean pose by PnP (SQPnP, Terzakis & Lourakis 2020)."""
     state = _mean_pose(model, len(j2d_px))
     mean = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(state.rows(slice(1))).points[0].cpu()
     rotations, transl = state.rotations.clone(), state.transl.clone()
@@ -79,15 +79,15 @@ def from_pixels(model: HandModel, j2d_px: Tensor, K: Tensor, weight: Tensor) -> 
     return HandState(rotations, state.betas, transl)
 
 
-def placed(model: HandModel, state: HandState, j2d_px: Tensor, K: Tensor, weight: Tensor) -> HandState:
-    """The same pose moved to where its joints were seen in the picture."""
-    still = HandState(state.rotations, state.betas, torch.zeros_like(state.transl))
-    joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(still).points
+def translated(model: HandModel, state: HandState, j2d_px: Tensor, K: Tensor, weight: Tensor) -> HandState:
+    """The state translated so that its joints project to the observed pixels (T, 21, 2)."""
+    at_origin = HandState(state.rotations, state.betas, torch.zeros_like(state.transl))
+    joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(at_origin).points
     return HandState(state.rotations, state.betas, linear_translation(joints, K, torch.nan_to_num(j2d_px), weight))
 
 
-def shortest_turn(a: Tensor, b: Tensor) -> Tensor:
-    """(T, 3, 3) rotations that take directions a onto b without twist."""
+def shortest_rotation(a: Tensor, b: Tensor) -> Tensor:
+    """(T, 3, 3) shortest rotations from directions a to b (T, 3)."""
     a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
     axis = torch.linalg.cross(a, b)
     angle = torch.atan2(axis.norm(dim=-1), (a * b).sum(dim=-1))

@@ -119,7 +119,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             start = stream.read(16)
         # what torch says of these is long and tells of its insides
         if start[:2] in (b"PK", b""):
-            raise HoldprepError(f"{path} could not be read: it is cut short at {path.stat().st_size} bytes; make or download it again")
+            raise HoldprepError(f"{path} could not be read: it is truncated at {path.stat().st_size} bytes; make or download it again")
         if start[:1] != b"\x80":  # with which pickles begin
             raise HoldprepError(f"{path} is no checkpoint, it begins with {start!r}: a web page saved in its place? download it again")
     with _readable(path), torch.serialization.safe_globals([(_Setting, name) for name in _settings_in(path)]):

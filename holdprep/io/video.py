@@ -33,7 +33,7 @@ class VideoInfo:
 def probe_video(path: Path) -> VideoInfo:
     """Raises HoldprepError where the file is missing or holds no video that can be decoded."""
     if not path.is_file():
-        raise HoldprepError(f"video {path} is not there: check video=")
+        raise HoldprepError(f"video {path} does not exist: check video=")
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():

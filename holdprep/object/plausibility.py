@@ -1,15 +1,9 @@
-"""Plausibility metrics that reveal a wrong reconstruction: point cloud against masks, field of view, gaps."""
+"""Plausibility metrics that reveal a wrong reconstruction: point cloud against masks, field of view."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-
-
-def longest_gap(known: np.ndarray) -> int:
-    """Length of the longest run of frames that are not `known` (T,) bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], known, [True]]).astype(int)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def field_of_view_deg(focal_px: float, image_size: tuple[int, int]) -> float:

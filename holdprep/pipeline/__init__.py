@@ -1,5 +1,4 @@
-"""The stage graph at work: what a stage is (stage), what is up to date (state, plan), what is kept of every run (records, exchange), and the
-run itself (runner)."""
+"""Execution of the stage graph: stages (stage), what is up to date (state, plan), records of runs (records, exchange), the run (runner)."""
 
 from holdprep.pipeline.stage import Context, Metrics, Result, Stage, Standing, deferred
 

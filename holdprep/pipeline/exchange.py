@@ -1,7 +1,7 @@
-"""A stage's outputs replaced all or nothing: new ones are laid beside the old and take their places together, whatever ends the process.
+"""Atomic replacement of a stage's outputs, also if the process is interrupted.
 
-The stage writes into a staging folder. When it is complete, a journal says what moves where; from then on the exchange is finished by
-whoever comes next, before then nothing has changed.
+The stage writes into a staging folder. When it is complete, a journal of all moves is written; from then on the exchange is completed by
+this process or the next run. Before, nothing has changed.
 """
 
 import errno
@@ -16,12 +16,12 @@ from holdprep.sequence import ARTEFACTS, RECORDS, Sequence
 
 
 def staging(seq: Sequence, stage: str) -> Path:
-    """The folder in which a stage lays its outputs."""
+    """The folder into which a stage writes its outputs."""
     return seq.home / RECORDS / "staging" / stage
 
 
 def begin(seq: Sequence, stage: str) -> Sequence:
-    """The sequence as the running stage sees it: written into an empty staging folder."""
+    """The sequence for the running stage, which writes into an empty staging folder."""
     folder = staging(seq, stage)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -29,36 +29,36 @@ def begin(seq: Sequence, stage: str) -> Sequence:
 
 
 def abandon(seq: Sequence, stage: str) -> None:
-    """Throw the staging folder away: nothing has changed."""
+    """Delete the staging folder; the outputs are unchanged."""
     shutil.rmtree(staging(seq, stage), ignore_errors=True)
 
 
 def staged_artefacts(seq: Sequence, stage: str) -> list[str]:
-    """What lies in the staging folder, by artefact."""
-    return [a for a in ARTEFACTS if _is_there(seq.place(staging(seq, stage), a))]
+    """The artefacts in the staging folder."""
+    return [a for a in ARTEFACTS if _exists(seq.place(staging(seq, stage), a))]
 
 
 def commit(seq: Sequence, stage: str, remove: Iterable[str], absent: Iterable[str], record: Mapping[str, Any]) -> None:
-    """Exchange: what is staged takes its places, `remove` goes, `absent` is no longer read through the overlay, `record` is written."""
+    """Exchange: install staged artefacts, remove `remove`, hide `absent` of the overlaid sequence, write `record`."""
     journal = {"install": staged_artefacts(seq, stage), "remove": list(remove), "absent": list(absent), "record": dict(record)}
     records.write(seq, stage, journal, "exchange.json")
     finish(seq, stage)
 
 
 def is_pending(seq: Sequence, stage: str, root: Path | None = None) -> bool:
-    """True where an exchange was begun and not finished."""
+    """Whether an exchange has started and is not complete."""
     return records.path(seq, stage, "exchange.json", root).is_file()
 
 
 def finish(seq: Sequence, stage: str) -> bool:
-    """Carry out what the journal says, as far as it has not been; False where there is none. May be repeated after any interruption."""
+    """Complete the exchange of the journal; False if there is none. May be repeated after any interruption."""
     if not is_pending(seq, stage):
         return False
     journal = records.read(seq, stage, "exchange.json")
     if journal is not None:
         folder = staging(seq, stage)
         for artefact in journal["install"]:
-            if _is_there(seq.place(folder, artefact)):
+            if _exists(seq.place(folder, artefact)):
                 _put(seq.place(folder, artefact), seq.place(seq.home, artefact), folder / ".replaced" / artefact)
         for artefact in journal["remove"]:
             _take(seq.place(seq.home, artefact), folder / ".replaced" / artefact)
@@ -72,8 +72,8 @@ def finish(seq: Sequence, stage: str) -> bool:
     return True
 
 
-def _is_there(place: Path) -> bool:
-    return place.is_file() or (place.is_dir() and any(place.iterdir()))
+def _exists(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _put(new: Path, final: Path, aside: Path) -> None:
@@ -93,7 +93,7 @@ def _take(old: Path, aside: Path) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename, or copy to beside the target and rename where that is on another disk."""
+    """Rename; on another disk, copy to the target's folder and rename."""
     try:
         os.replace(source, target)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run would do and why, before it does it: by the runner, `dry=true` and `stage=status`."""
+"""The plan of a run: what it will do and why, for the runner, `dry=true` and `stage=status`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Action = Literal["run", "skip", "keep", "refuse"]
 
 @dataclass(frozen=True)
 class Step:
-    """What a run would do with a stage. `again` says that something is there that it replaces."""
+    """The action of a run for one stage. `again`: existing outputs are replaced."""
 
     stage: Stage
     state: State
@@ -28,9 +28,9 @@ class Step:
 
 
 def plan(stages: Iterable[Stage], cfg: Config, seq: Sequence_, named: Iterable[str] = ()) -> list[Step]:
-    """One step a stage, in order; what follows a stage that runs is expected to run. `named` are the keys given on this command line."""
+    """One step per stage, in order; stages that depend on a stage that runs will run too. `named` are the keys of this command line."""
     steps: list[Step] = []
-    remade: dict[str, str] = {}  # artefact -> stage that will make it
+    remade: dict[str, str] = {}  # artefact -> stage that will write it
     for stage in stages:
         step = _step(stage, cfg, seq, remade, named)
         steps.append(step)
@@ -41,19 +41,19 @@ def plan(stages: Iterable[Stage], cfg: Config, seq: Sequence_, named: Iterable[s
 
 def _step(stage: Stage, cfg: Config, seq: Sequence_, remade: dict[str, str], named: Iterable[str]) -> Step:
     if stage.on_request:
-        return Step(stage, State("missing", "asked for"), "run", "asked for")
+        return Step(stage, State("missing", "requested"), "run", "requested")
     state = state_of(stage, cfg, seq)
     again = state.kind != "missing" and not stage.reports
     if state.kind == "running":
         return Step(stage, state, "refuse", state.reason)
-    if stage.reports and state.kind != "fresh":  # a page about the others is nobody's work
+    if stage.reports and state.kind != "fresh":  # a report may always be replaced
         return Step(stage, state, "run", state.reason)
     if cfg.force:
         return Step(stage, state, "run", f"force=true ({state.reason})", again)
     if state.kind == "foreign":
-        asked = sorted(key for key in named if state.differs and _belongs(key, stage.remembers))
-        if asked:
-            return Step(stage, state, "refuse", f"{state.reason}, and {', '.join(asked)} would replace it: force=true does")
+        conflicting = sorted(key for key in named if state.differs and _belongs(key, stage.remembers))
+        if conflicting:
+            return Step(stage, state, "refuse", f"{state.reason}, and {', '.join(conflicting)} would replace it: force=true does")
         return Step(stage, state, "keep", state.reason + (f"; not used: {state.differs}" if state.differs else ""))
     if state.kind != "fresh" and state.loses:
         lost = f"{ARTEFACTS[state.loses[0]]}, which holdprep did not make"
@@ -74,25 +74,25 @@ def _belongs(key: str, prefixes: Sequence[str]) -> bool:
 
 
 def refuse(steps: Iterable[Step], seq: Sequence_) -> None:
-    """Raises HoldprepError, before anything runs, where a person's work would be lost or another process is at work."""
+    """Raise HoldprepError, before anything runs, where a user's files would be lost or another process is running."""
     for step in steps:
         if step.action == "refuse":
             raise HoldprepError(f"{step.stage.name}: {step.reason} (sequence {seq.name})")
 
 
 def announce(steps: Sequence[Step]) -> str | None:
-    """One line on what will be made anew, and why; None where nothing that is there is replaced."""
+    """One line on the stages that run again, and why; None where nothing is replaced."""
     again = [step for step in steps if step.again and step.action == "run"]
     if not again:
         return None
     causes = [step for step in again if not step.reason.startswith("follows ")]
     following = [step.stage.name for step in again if step not in causes]
-    told = "; ".join(f"{step.stage.name} ({step.reason})" for step in causes)
-    return f"made anew: {told}" + (f"; then {', '.join(following)}" if following else "")
+    reasons = "; ".join(f"{step.stage.name} ({step.reason})" for step in causes)
+    return f"runs again: {reasons}" + (f"; then {', '.join(following)}" if following else "")
 
 
 def verdict(stage: Stage, cfg: Config, seq: Sequence_, state: State) -> str:
-    """pass, warn, fail, or `failed` with the line of the last failure; empty where nothing is known."""
+    """pass, warn, fail, or `failed` with the last error message; empty if unknown."""
     failure = records.read(seq, stage.name, "failed.json")
     if failure is not None:
         return f"failed: {failure['error']}"

@@ -1,7 +1,7 @@
-"""What is kept of every stage's run in processed/.holdprep/: its record, the measurement of foreign artefacts, its last failure.
+"""Records of stages in processed/.holdprep/: the last run, the measurement of foreign artefacts, the last failure.
 
-A record holds the hashes of inputs and outputs, the values of the settings, what a person gave, versions, time and metrics. A sweep's job
-writes into its overlay and reads the sequence's where it has none of its own.
+A record holds the hashes of inputs and outputs, the values of the settings, the user's overrides, versions, time and metrics. A sweep's job
+writes into its overlay, and reads the sequence's records where the overlay has none.
 """
 
 import fcntl
@@ -22,13 +22,15 @@ FORMAT = 2
 
 
 def path(seq: Sequence, stage: str, kind: Kind | Literal["running"] = "json", root: Path | None = None) -> Path:
-    """Where a stage's record of this kind lies, in the folder that the run changes or in `root`."""
+    """Path of a stage's record of this kind, in the folder that the run changes or in `root`."""
     return (root or seq.home) / RECORDS / f"{stage}.{kind}"
 
 
 def read(seq: Sequence, stage: str, kind: Kind = "json") -> dict[str, Any] | None:
-    """The overlay's record, else the sequence's; None where there is none. An unreadable one counts as none; one in the format of an older
-    holdprep says what was made, and has no settings to compare."""
+    """The overlay's record, else the sequence's; None without a readable one.
+
+    A record in the format of an older holdprep has no settings to compare.
+    """
     for root in dict.fromkeys((seq.home, seq.root)):
         try:
             record = json.loads(path(seq, stage, kind, root).read_text())
@@ -42,19 +44,19 @@ def read(seq: Sequence, stage: str, kind: Kind = "json") -> dict[str, Any] | Non
 
 
 def write(seq: Sequence, stage: str, record: Mapping[str, Any], kind: Kind = "json") -> None:
-    """Atomically."""
+    """Write a record atomically."""
     target = path(seq, stage, kind)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(target, json.dumps({"format": FORMAT} | dict(record), indent=1, default=str).encode())
 
 
 def discard(seq: Sequence, stage: str, kind: Kind) -> None:
-    """Remove a record of the folder that the run changes."""
+    """Remove a record in the folder that the run changes."""
     path(seq, stage, kind).unlink(missing_ok=True)
 
 
 def of_sequence(seq: Sequence) -> list[dict[str, Any]]:
-    """The records of the sequence's own runs (no job's), in order of time."""
+    """The records of the sequence's own runs (not of jobs), in order of time."""
     names = [file.name.removesuffix(".json") for file in (seq.root / RECORDS).glob("*.json")]
     bare = Sequence(seq.data_root, seq.name)
     found = [record for name in sorted(names) if "finished" in (record := read(bare, name) or {}) and "given" in record]
@@ -62,7 +64,7 @@ def of_sequence(seq: Sequence) -> list[dict[str, Any]]:
 
 
 def is_running(seq: Sequence, stage: str) -> bool | None:
-    """True while a process runs the stage, False where a killed one left its marker, None where neither is so."""
+    """True while a process runs the stage, False if a killed one left its marker, else None."""
     try:
         with path(seq, stage, "running").open("r+") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -75,7 +77,7 @@ def is_running(seq: Sequence, stage: str) -> bool | None:
 
 @contextmanager
 def lock(seq: Sequence, stage: str) -> Iterator[Path]:
-    """Keep other processes off this stage; gives the marker that says that it runs, which the caller removes when all is well."""
+    """Lock this stage against other processes; yields the marker file of a running stage, which the caller removes on success."""
     marker = path(seq, stage, "running")
     marker.parent.mkdir(parents=True, exist_ok=True)
     with marker.open("a") as handle:
@@ -84,23 +86,23 @@ def lock(seq: Sequence, stage: str) -> Iterator[Path]:
             is_same = marker.exists() and os.path.samestat(os.fstat(handle.fileno()), marker.stat())
         except BlockingIOError:
             is_same = False
-        if not is_same:  # also where the other process has ended since: what it made must be looked at first
+        if not is_same:  # also if the other process has ended in the meantime: its outputs must be checked first
             raise HoldprepError(f"another process is running stage {stage} on {seq.name} ({marker}): wait for it")
         yield marker
 
 
 _hashes: dict[tuple[int, ...], str] = {}  # of files, by inode, size and time of change
-_MOST_HASHES = 100_000
+_MAX_HASHES = 100_000
 
 
-def fingerprint(place: Path | None) -> str | None:
-    """Hash of a file's content, or of a folder's names and contents; None where there is nothing."""
-    if place is None or not place.exists():
+def fingerprint(path: Path | None) -> str | None:
+    """Hash of a file's content, or of a folder's names and contents; None if it does not exist or is empty."""
+    if path is None or not path.exists():
         return None
-    if place.is_file():
-        return _hash_file(place)
-    files = sorted(p for p in place.rglob("*") if p.is_file() and not p.name.startswith("."))
-    lines = [f"{p.relative_to(place)} {_hash_file(p)}" for p in files]
+    if path.is_file():
+        return _hash_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    lines = [f"{p.relative_to(path)} {_hash_file(p)}" for p in files]
     return hashlib.blake2b("\n".join(lines).encode()).hexdigest()[:32] if lines else None
 
 
@@ -114,18 +116,18 @@ def _hash_file(file: Path) -> str:
 
 
 def load_hashes(seq: Sequence) -> None:
-    """Take up the hashes that an earlier run kept with the sequence: unchanged files are not read again."""
+    """Load the hashes of an earlier run, so that unchanged files are not read again."""
     try:
         _hashes.update({(ino, size, time): value for ino, size, time, value in json.loads(_hash_store(seq).read_text())})
     except (OSError, ValueError, TypeError):
-        return  # none, or damaged: every file is read
+        return  # missing or damaged: all files are read
 
 
 def keep_hashes(seq: Sequence) -> None:
-    """Keep the hashes with the sequence; a sweep's job, which writes nothing of it, does not."""
+    """Store the hashes with the sequence, except in a sweep's job, which does not write to it."""
     store = _hash_store(seq)
     if seq.overlay is None and store.parent.is_dir():
-        write_bytes_atomic(store, json.dumps([[*key, value] for key, value in list(_hashes.items())[-_MOST_HASHES:]]).encode())
+        write_bytes_atomic(store, json.dumps([[*key, value] for key, value in list(_hashes.items())[-_MAX_HASHES:]]).encode())
 
 
 def _hash_store(seq: Sequence) -> Path:

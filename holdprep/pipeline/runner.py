@@ -1,4 +1,4 @@
-"""A run: every stage asked for, in order, as far as it has to; its record, its gates, and what is left of it when it ends early."""
+"""The run: execution of the selected stages in order, with records, gates, and recovery after interruptions."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-pyth
 
 @dataclass
 class Outcome:
-    """How a stage ended: `status` is done, skipped, kept (made by others) or failed; `seconds` of this run."""
+    """Result of a stage: `status` is done, skipped, kept (foreign outputs) or failed; `seconds` of this run."""
 
     status: str
     seconds: float
@@ -42,8 +42,7 @@ class Outcome:
 def run(stages: list[Stage], graph: list[Stage], context: Context) -> dict[str, Outcome]:
     """Run `stages` (a part of `graph`, in order); raises the first failure after recording it in metrics.json.
 
-    What follows a failure does not run, except stages that report: a report of what went wrong is worth most. Raises HoldprepError
-    before anything runs where a person's work would be lost.
+    After a failure only stages that report are run. Raises HoldprepError before anything runs where a user's files would be lost.
     """
     cfg, seq = context.cfg, context.seq
     records.load_hashes(seq)
@@ -70,7 +69,7 @@ def run(stages: list[Stage], graph: list[Stage], context: Context) -> dict[str, 
 
 
 def recover(graph: list[Stage], seq: Sequence) -> None:
-    """Finish every exchange that a killed run has left behind. Raises HoldprepError where it is the sequence's and this run is a job's."""
+    """Complete all exchanges of a killed run. Raises HoldprepError for an exchange of the sequence if this run is a job."""
     for stage in graph:
         if seq.overlay is not None and exchange.is_pending(seq, stage.name, seq.root):
             raise HoldprepError(f"a run of stage {stage.name} on {seq.name} was interrupted: run stage=all seq={seq.name} first")
@@ -78,13 +77,13 @@ def recover(graph: list[Stage], seq: Sequence) -> None:
             with records.lock(seq, stage.name) as marker:
                 exchange.finish(seq, stage.name)
                 marker.unlink()
-            log.info("%-12s the outputs of a run that was killed were complete, and are now in place", stage.name)
+            log.info("%-12s the outputs of a killed run were complete and are now installed", stage.name)
 
 
 def _attempt(
     stage: Stage, graph: list[Stage], context: Context, outcomes: dict[str, Outcome], before: BaseException | None
 ) -> BaseException | None:
-    """Run one stage and write metrics.json; returns what it failed with. What ends the process itself passes through."""
+    """Run one stage and write metrics.json; returns its exception, if any. Exceptions that end the process are not caught."""
     started = time.monotonic()
     try:
         outcomes[stage.name] = _run_one(stage, graph, context, has_failed=before is not None)
@@ -113,7 +112,7 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: boo
         refuse([step], seq)
     if step.action == "keep":
         record = _measured(stage, context)
-        (context.warn if step.state.differs else context.note)(f"kept: {step.reason} (force=true makes it anew)")
+        (context.warn if step.state.differs else context.note)(f"kept: {step.reason} (force=true replaces it)")
         return Outcome("kept", 0.0, record["metrics"], judge(stage.name, record["metrics"], cfg.gates))
     if step.action == "skip":
         metrics = (records.read(seq, stage.name) or {}).get("metrics", {})
@@ -134,7 +133,7 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: boo
 
 
 def _work(stage: Stage, context: Context) -> tuple[Result, Metrics, float]:
-    """Run the stage beside its old outputs, and exchange them. Its marker stays behind unless it ended by itself."""
+    """Run the stage with a staging folder, and exchange the outputs. The marker remains only if the process is interrupted."""
     cfg, seq = context.cfg, context.seq
     with records.lock(seq, stage.name) as marker:
         exchange.finish(seq, stage.name)
@@ -170,8 +169,8 @@ def _exchange(stage: Stage, context: Context, before: Mapping[str, Any], result:
         "stage": stage.name,
         **before,
         "outputs": outputs,
-        "given": {key: text for key, text in context.given.items() if _stays(key, stage)},
-        "own": {key: text for key, text in context.own.items() if _stays(key, stage)},
+        "given": {key: text for key, text in context.given.items() if _is_remembered(key, stage)},
+        "own": {key: text for key, text in context.own.items() if _is_remembered(key, stage)},
         "metrics": metrics,
         "curves": {k: [_plain(x) for x in v] for k, v in result.curves.items()},
         "notes": result.notes,
@@ -183,12 +182,12 @@ def _exchange(stage: Stage, context: Context, before: Mapping[str, Any], result:
     exchange.commit(seq, stage.name, gone, gone, record)
 
 
-def _stays(key: str, stage: Stage) -> bool:
+def _is_remembered(key: str, stage: Stage) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in stage.remembers)
 
 
 def _keep_failure(stage: Stage, context: Context, error: Exception) -> None:
-    """What `stage=status` tells of a stage that failed, until it ends well. Nothing to add where not even that can be written."""
+    """Record the failure of a stage for `stage=status`, until it succeeds."""
     line = str(error) if isinstance(error, HoldprepError) else f"{type(error).__name__}: {error}"
     try:
         records.write(context.seq, stage.name, {"error": line, "finished": datetime.now().isoformat(timespec="seconds")}, "failed.json")
@@ -197,7 +196,7 @@ def _keep_failure(stage: Stage, context: Context, error: Exception) -> None:
 
 
 def _measured(stage: Stage, context: Context) -> dict[str, Any]:
-    """The numbers of outputs that holdprep did not make, computed anew whenever they or their inputs change."""
+    """Metrics of foreign outputs, computed again when they or their inputs change."""
     cfg, seq = context.cfg, context.seq
     basis = {"outputs": outputs_of(stage, cfg, seq), "inputs": now(stage, cfg, seq)["inputs"]}
     record = records.read(seq, stage.name, "measured.json")
@@ -206,14 +205,14 @@ def _measured(stage: Stage, context: Context) -> dict[str, Any]:
     result = stage.measure(context) if stage.measure is not None else Result()
     metrics = {k: _plain(v) for k, v in result.metrics.items()}
     curves = {k: [_plain(x) for x in v] for k, v in result.curves.items()}
-    notes = [*result.notes, "not made by holdprep; measured as it is"]
+    notes = [*result.notes, "not made by holdprep; measured unchanged"]
     record = {"stage": stage.name, **basis, "metrics": metrics, "curves": curves, "notes": notes, "seconds": 0.0}
     records.write(seq, stage.name, record, "measured.json")
     return record
 
 
 def standing(graph: Iterable[Stage], context: Context) -> dict[str, Standing]:
-    """What every stage has to show for itself now; foreign artefacts are measured, what cannot be measured is left out with a warning."""
+    """The current record of every stage; foreign artefacts are measured, or omitted with a warning."""
     found: dict[str, Standing] = {}
     for stage in graph:
         if stage.reports or stage.on_request:
@@ -240,7 +239,7 @@ def _enforce(name: str, outcome: Outcome, cfg: Config) -> None:
         log.error("%-12s %s", name, gate.line())
     if failed and cfg.on_fail == "stop":
         tried = f" (tried: {outcome.metrics['tried']})" if "tried" in outcome.metrics else ""
-        raise HoldprepError(f"{name}: {failed[0].line()}{tried} (on_fail=warn goes on all the same)")
+        raise HoldprepError(f"{name}: {failed[0].line()}{tried} (on_fail=warn continues)")
 
 
 def _check_needs(stage: Stage, graph: list[Stage], seq: Sequence) -> None:
@@ -249,7 +248,7 @@ def _check_needs(stage: Stage, graph: list[Stage], seq: Sequence) -> None:
         if not seq.has(artefact):
             earlier = maker.get(artefact, "create").replace("align.", "align mode=")
             raise MissingArtefact(
-                f"stage {stage.name} needs {seq.path(artefact)}, which is not there: run stage={earlier} seq={seq.name} first"
+                f"stage {stage.name} needs {seq.path(artefact)}, which does not exist: run stage={earlier} seq={seq.name} first"
             )
 
 
@@ -261,19 +260,19 @@ def _installed(package: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value: numpy scalars to Python's, NaN and infinity to None."""
+    """The value for JSON: numpy scalars as Python's, NaN and infinity as None."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def outcomes_so_far(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """The stages that this run has come to, as its metrics.json has them: status, seconds, metrics, gates, error."""
+    """The stages in the run's metrics.json so far: status, seconds, metrics, gates, error."""
     path = run_dir / "metrics.json"
     return json.loads(path.read_text())["stages"] if path.is_file() else {}
 
 
 def write_metrics(run_dir: Path, name: str, outcomes: Mapping[str, Outcome]) -> None:
-    """metrics.json of a run on the sequence (or of the command) `name`: how every stage ended, and the seconds that it took now."""
+    """Write metrics.json of a run on the sequence (or of the command) `name`: result and time of every stage."""
     run_dir.mkdir(parents=True, exist_ok=True)
     tree = {stage: {**asdict(o), "seconds": round(o.seconds, 3)} for stage, o in outcomes.items()}
     content = {"seq": name, "pid": os.getpid(), "stages": tree, "seconds": round(sum(o.seconds for o in outcomes.values()), 3)}

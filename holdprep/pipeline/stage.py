@@ -1,4 +1,4 @@
-"""A node of the stage graph: what it reads, makes and depends on; what its run is given and what it hands back."""
+"""A node of the stage graph: inputs, outputs and dependencies; context and result of its run."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ Metrics = dict[str, float | int | str | bool]
 
 @dataclass(frozen=True)
 class Standing:
-    """What a stage has to show for itself now: the record of its own run, or the measurement of what others made in its place."""
+    """The current record of a stage: that of its own run, or the measurement of foreign outputs."""
 
     record: dict[str, Any]
     is_foreign: bool
@@ -32,10 +32,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given.
+    """Input of a stage.
 
-    `given` are the settings that a person gave for this sequence, by key, as Hydra overrides (now or in an earlier run), `named` the keys
-    given now, `own` those of the sequence's holdprep.yaml. `standing` is filled for stages that report on the others.
+    `given` are the user's overrides for this sequence by key (now or in an earlier run), `named` the keys given now, `own` the overrides in
+    the sequence's holdprep.yaml. `standing` holds the records of all stages, for stages that report.
     """
 
     cfg: Config
@@ -49,15 +49,15 @@ class Context:
     standing: Mapping[str, Standing] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
-        """One line to screen and log, under the stage's name."""
+        """Log one line with the stage's name."""
         log.info("%-12s %s", self.stage, text)
 
     def warn(self, text: str) -> None:
-        """One line that the user should read."""
+        """Log a warning with the stage's name."""
         log.warning("%-12s %s", self.stage, text)
 
     def training(self) -> "Training":
-        """How the stage's optimisations are run: on the device asked for, by `trainer` and `callbacks`, logged by the run's loggers."""
+        """Settings of the stage's optimisations: device, `trainer`, `callbacks`, and the run's loggers."""
         from holdprep.optimisation import StopWhenFlat, Training, checkpoints
 
         options, node = self.cfg.trainer.model_dump(), self.cfg.callbacks
@@ -71,7 +71,7 @@ class Context:
 
 @dataclass
 class Result:
-    """What a stage reports: numbers for gates and loggers, one value a frame for the report's curves, lines for the reader."""
+    """Result of a stage: metrics for gates and loggers, curves with one value per frame, notes for the user."""
 
     metrics: Metrics = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -82,18 +82,18 @@ class Result:
 class Stage:
     """A node of the graph. Artefacts are named as in `sequence.ARTEFACTS`.
 
-    What it reads: `needs` must be there, `uses` are read if they are, `external` names files outside the graph (a video, a tracker's
-    folder, MANO's files); one that is gone is nothing to compare with, unless its name begins with NAMED.
+    Inputs: `needs` must exist, `uses` are read if they exist, `external` are files outside of the graph (a video, a tracker's folder, MANO's
+    files); missing ones are not compared, unless their name begins with NAMED.
 
-    What it makes: `outputs`, whose presence means that it has run, and `optional(cfg)`, which these settings may make; both decide
-    whether it is up to date. `previews` never do.
+    Outputs: `outputs`, which exist if the stage has run, and `optional(cfg)`, which it may write with these settings; both determine whether
+    it is up to date. `previews` do not.
 
-    `settings(cfg)` are the values that change its outputs, nested as the configuration is. `remembers` are the keys (or groups, or nodes)
-    that stay with the sequence once given. `measure` computes the numbers of `run` from the outputs of others. `prepare` is what the
-    user does before it is known whether the stage must run (clicks, where they are asked for), `inspect` what is shown after it.
-    `importer` is the override that reads what another tool made in the stage's place.
-    `reports` marks a stage that reads what all others recorded: it runs whenever that has changed, after a failure too; `on_request` one
-    that is no part of `stage=all` and always runs.
+    `settings(cfg)` are the values that change its outputs, nested as in the configuration. `remembers` are the keys (or groups, or nodes)
+    that are kept for the sequence once given. `measure` computes the metrics of `run` from existing outputs. `prepare` is called before it
+    is decided whether the stage must run (clicks, if requested), `inspect` after it.
+    `importer` is the override that reads another tool's result instead of running the stage.
+    `reports` marks a stage that reads all records: it runs when these have changed, also after a failure; `on_request` one that is not part
+    of `stage=all` and always runs.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Stage:
 
 
 def deferred(module: str, function: str, **arguments: Any) -> Callable[..., Any]:
-    """A function that is imported when it is called: to find that a stage is up to date must not take seconds of imports."""
+    """A function that is imported when it is called, to avoid slow imports for stages that are up to date."""
 
     def call(*args: Any) -> Any:
         return getattr(import_module(module), function)(*args, **arguments)

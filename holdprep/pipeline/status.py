@@ -1,4 +1,4 @@
-"""stage=status and dry=true: what the sequences have, whether it is up to date and good, why not, and what a run would do."""
+"""stage=status and dry=true: a table of the stages' states, quality, and the actions of a run."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -21,7 +21,7 @@ Row = tuple[str, ...]
 
 
 def show(arguments: Sequence[str], conf_dir: Path) -> None:
-    """Print one table of every sequence (or job) that the arguments name. Raises HoldprepError where one is not there."""
+    """Print one table of all sequences (or jobs) in the arguments. Raises HoldprepError where one does not exist."""
     table = Table()
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
@@ -32,19 +32,19 @@ def show(arguments: Sequence[str], conf_dir: Path) -> None:
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
-def rows(told: list[str]) -> Iterator[Row]:
-    """The rows of one sequence; stages in a row of which the same is to be said share one."""
-    configured = cli.configure(compose("config", told), told, unpack=False)
+def rows(overrides: list[str]) -> Iterator[Row]:
+    """The rows of one sequence; consecutive stages with the same entries share one."""
+    configured = cli.configure(compose("config", overrides), overrides, unpack=False)
     cfg = configured.cfg
     seq = SequenceFolder(cfg.data_root, cfg.seq)
     if not seq.root.is_dir() and cfg.video is None and cfg.source.name == "video":
-        raise HoldprepError(f"{seq.root} is not there: run stage=all seq={cfg.seq} video=<file> first")
+        raise HoldprepError(f"{seq.root} does not exist: run stage=all seq={cfg.seq} video=<file> first")
     records.load_hashes(seq)
     steps = plan(stages.select(cfg), cfg, seq, configured.settings.named)
-    told_of = [
+    entries = [
         (step.stage.name, (step.state.kind, verdict(step.stage, cfg, seq, step.state), WOULD[step.action], step.reason)) for step in steps
     ]
     name = cfg.seq
-    for said, group in groupby(told_of, key=lambda entry: entry[1]):
-        yield (name, ", ".join(stage for stage, _ in group), *said)
+    for cells, group in groupby(entries, key=lambda entry: entry[1]):
+        yield (name, ", ".join(stage for stage, _ in group), *cells)
         name = ""

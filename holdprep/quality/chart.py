@@ -1,4 +1,4 @@
-"""Curves over time as inline SVG: small, sharp in print, coloured by the page's style sheet (classes c0, c1, ...)."""
+"""Curves over time as inline SVG, coloured by the page's style sheet (classes c0, c1, ...)."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ COLORS = 6
 
 @dataclass(frozen=True)
 class Curve:
-    """Numbers over `frames` (T,): `series` holds (T,) arrays by name, NaN where there is nothing to draw.
+    """Values over `frames` (T,): `series` holds (T,) arrays by name, NaN where unknown.
 
     `shaded` (T,) bool marks frames that were infilled or lost.
     """
@@ -25,7 +25,7 @@ class Curve:
 
 
 def line_chart(curve: Curve) -> Markup:
-    """The curve as one <svg> element; without a finite value it says so instead."""
+    """The curve as one <svg> element; a text if there is no finite value."""
     values = np.array([v for v in curve.series.values()], dtype=float)
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -45,7 +45,7 @@ def line_chart(curve: Curve) -> Markup:
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
-    """Path data, interrupted at NaN; a lone point becomes a dot (a line of no length with round ends)."""
+    """Path data, interrupted at NaN; a single point is a dot (a line of zero length with round ends)."""
     commands, pen_down = [], False
     for i, (a, b) in enumerate(zip(x, y, strict=True)):
         if not np.isfinite(b):
@@ -81,8 +81,8 @@ def _axes(ylabel: str, x_ticks: np.ndarray, y_ticks: np.ndarray, first: float, s
         if LEFT - 1 <= x <= WIDTH - RIGHT + 1:
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 2}" text-anchor="middle">frame</text>')
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(ylabel)}</text>')
+    centre = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text transform="translate(12 {centre}) rotate(-90)" text-anchor="middle">{escape(ylabel)}</text>')
     return parts
 
 

@@ -1,7 +1,7 @@
-"""How far an estimate is from the truth: hands, object, and how the two meet. Pure functions of arrays.
+"""Errors of an estimate with respect to ground truth: hands, object, and contact. Functions of arrays.
 
-Every length is reported in mm; the definition and its source stand at the function that computes it. A value that cannot be known (a
-part is missing, the motion is too small) is left out and noted, never guessed.
+All lengths are in mm; definitions and sources are in the docstrings of the functions. A value that cannot be computed (a part is missing,
+the motion is too small) is omitted with a note.
 """
 
 import re
@@ -15,14 +15,14 @@ from scipy.spatial import cKDTree
 from holdprep.errors import HoldprepError
 from holdprep.geometry.rigid import apply, from_rt, invert, rotation_angle_deg
 from holdprep.hand.model import SIDES, Side
-from holdprep.quality.gauge import Gauge, camera_spread, fit_gauge
+from holdprep.quality.gauge import Gauge, camera_motion, fit_gauge
 from holdprep.quality.metrics import acceleration, contour_f
 from holdprep.quality.surface import Lattice, Surface, cloud_errors_mm, size_error_pct
 from holdprep.quality.truth import GroundTruth, HandTruth, rigid_fit
 
-LARGE_TURN_DEG = 5.0
-_MAX_SCALE_SD = 0.05  # a scale less certain than this says nothing
-_MIN_SPREAD = 0.01  # cameras that move by less than this share of their distance to the object cannot tell its scale
+LARGE_ROTATION_DEG = 5.0
+_MAX_SCALE_SD = 0.05  # largest standard error of a usable scale
+_MIN_CAMERA_MOTION = 0.01  # of the cameras' distance to the object, to determine the scale
 _ADD_POINTS = 1000
 _MEETING_FRAMES = 100
 
@@ -36,15 +36,15 @@ Curves = dict[str, np.ndarray]
 
 
 def direction(metric: str) -> Literal["less", "more"] | None:
-    """Which way a metric of `evaluate` is better, by its name without an entity; None where that is not known."""
+    """Whether less or more is better for a metric of `evaluate`, by its name without an entity; None if unknown."""
     return "more" if _MORE.search(metric) else "less" if _LESS.search(metric) else None
 
 
 @dataclass(frozen=True)
 class HandEstimate:
-    """One hand over the T frames of an `Estimate`, in the camera frame, NaN rows where there is none.
+    """One estimated hand over the T frames of an `Estimate`, in the camera frame, NaN rows where there is none.
 
-    `vertices_m` (T, 778, 3), `joints_m` (T, 21, 3) in MANO-21 order, `is_valid` (T,) bool false where the hand was filled in, not seen,
+    `vertices_m` (T, 778, 3), `joints_m` (T, 21, 3) in MANO-21 order, `is_valid` (T,) bool false where the hand was infilled,
     `faces` (F, 3) of the hand model, outward (for the penetration's volume).
     """
 
@@ -56,12 +56,12 @@ class HandEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is to be judged; every part but the names may be missing.
+    """An estimate to evaluate; all parts except the names may be missing.
 
     A point X of the object's own (SfM) frame, as in `object_points` (N, 3), lies at `T_cam_obj`[t] (obj_scale X) in the OpenCV camera
     frame: `T_cam_obj` (T, 4, 4) is rigid, and its translation has the unit of `obj_scale` X. That unit is the metre if `is_metric` (after
-    alignment), SfM's own if not (before it). `registered` (T,) bool says which poses come from the images; `K` (3, 3) belongs to
-    pictures of `image_size` (width, height); `masks` holds (T, H, W) bool by entity (right, left, object).
+    alignment), SfM's unit if not (before it). `registered` (T,) bool is true for poses from the images; `K` (3, 3) is for
+    images of `image_size` (width, height); `masks` holds (T, H, W) bool by entity (right, left, object).
     """
 
     names: list[str]
@@ -78,7 +78,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` by name; `curves` (T,) over the estimate's frames, NaN where nothing is known; `notes` on what was left out."""
+    """Result: `metrics` by name; `curves` (T,) over the estimate's frames, NaN where unknown; `notes` on omitted values."""
 
     metrics: dict[str, float]
     curves: dict[str, list[float]]
@@ -86,12 +86,12 @@ class Evaluation:
 
 
 def evaluate(estimate: Estimate, truth: GroundTruth, truth_masks: Mapping[str, Sequence[np.ndarray]] | None = None) -> Evaluation:
-    """Every metric that both sides allow; frames are matched by name.
+    """All metrics that can be computed from estimate and truth; frames are matched by name.
 
-    `truth_masks` holds (H, W) bool by entity for the truth's frames. Raises HoldprepError where no frame has a name in common.
+    `truth_masks` holds (H, W) bool by entity for the truth's frames. Raises HoldprepError where no name is in both.
     """
-    place = {name: i for i, name in enumerate(truth.names)}
-    index = np.array([place.get(name, -1) for name in estimate.names], dtype=int)
+    row_of = {name: i for i, name in enumerate(truth.names)}
+    index = np.array([row_of.get(name, -1) for name in estimate.names], dtype=int)
     matched = int((index >= 0).sum())
     if matched == 0:
         raise HoldprepError(
@@ -111,7 +111,7 @@ def evaluate(estimate: Estimate, truth: GroundTruth, truth_masks: Mapping[str, S
         if posed is not None:
             metrics |= _shape(estimate, truth, T_true, posed, curves)
             if estimate.is_metric:
-                metrics |= _roots(truth, T_true, hands, posed, curves) | _meeting(truth, T_true, index, hands, posed, curves)
+                metrics |= _roots(truth, T_true, hands, posed, curves) | _contact(truth, T_true, index, hands, posed, curves)
     metrics |= _masks(estimate, truth_masks or {}, index, curves)
     return Evaluation(metrics, {name: curve.tolist() for name, curve in curves.items()}, notes)
 
@@ -139,7 +139,7 @@ def _keep(metrics: dict[str, float], curves: Curves, name: str, curve: np.ndarra
 
 
 def _camera(estimate: Estimate, truth: GroundTruth) -> dict[str, float]:
-    """focal_error_pct: signed, of fx in units of the picture's width where both sizes are known."""
+    """focal_error_pct: signed relative error of fx, in units of the image's width where both sizes are known."""
     if estimate.K is None:
         return {}
     ratio = estimate.K[0, 0] / truth.K[0, 0]
@@ -169,7 +169,7 @@ def point_error_mm(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def procrustes_error_mm(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(T,) mean distance after the similarity that best takes each frame's points to the truth's: PA-MPJPE.
+    """(T,) mean distance (mm) after similarity alignment of each frame's points with the truth's: PA-MPJPE.
 
     Zimmermann et al., FreiHAND, ICCV 2019, whose evaluation HO-3D uses too; the alignment is Umeyama's (PAMI 1991).
     """
@@ -177,9 +177,9 @@ def procrustes_error_mm(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
     known = _finite(estimate) & _finite(truth)
     if known.any():
         a, b = (x[known] - x[known].mean(axis=1, keepdims=True) for x in (estimate, truth))
-        turned = a @ np.swapaxes(rigid_fit(a, b)[:, :3, :3], 1, 2)
-        scale = (turned * b).sum(axis=(1, 2), keepdims=True) / (turned**2).sum(axis=(1, 2), keepdims=True)
-        result[known] = point_error_mm(scale * turned, b)
+        rotated = a @ np.swapaxes(rigid_fit(a, b)[:, :3, :3], 1, 2)
+        scale = (rotated * b).sum(axis=(1, 2), keepdims=True) / (rotated**2).sum(axis=(1, 2), keepdims=True)
+        result[known] = point_error_mm(scale * rotated, b)
     return result
 
 
@@ -189,10 +189,10 @@ def relative_root_error_mm(root_a: np.ndarray, root_b: np.ndarray, true_a: np.nd
 
 
 def _hands(estimate: Estimate, hands: Mapping[Side, _HandPair], curves: Curves) -> dict[str, float]:
-    """Per side: mpjpe_mm, root_relative_mpjpe_mm (wrists put together first), pa_mpjpe_mm, mpvpe_mm and accel_error_mm.
+    """Per side: mpjpe_mm, root_relative_mpjpe_mm (after alignment of wrists), pa_mpjpe_mm, mpvpe_mm and accel_error_mm.
 
     accel_error_mm is the mean length of the difference of accelerations, per frame squared (Kanazawa et al., HMMR, CVPR 2019).
-    found_pct counts frames with an estimate among those with a true hand; filled_mpjpe_mm is mpjpe_mm over frames filled in.
+    found_pct is the share of frames with an estimate among those with a true hand; filled_mpjpe_mm is mpjpe_mm over infilled frames.
     hands.mrrpe_mm is the error of the vector between both wrists.
     """
     metrics: dict[str, float] = {}
@@ -229,7 +229,7 @@ def _has_joints(hand: _HandPair) -> bool:
 
 @dataclass(frozen=True)
 class _Posed:
-    """The estimate in the true object's frame: poses of it (T, 4, 4) m, NaN where unknown; its size relative to the truth."""
+    """The estimate in the true object's frame: poses (T, 4, 4) m, NaN where unknown; size relative to the truth."""
 
     T_cam_obj: np.ndarray
     size: float
@@ -237,12 +237,12 @@ class _Posed:
 
 
 def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, float], curves: Curves, notes: list[str]) -> _Posed | None:
-    """Rotation, translation and scale over the registered frames, after the one similarity that SfM leaves free (see `fit_gauge`).
+    """Rotation, translation and scale over the registered frames, after the similarity transform that SfM leaves free (see `fit_gauge`).
 
     rotation_error_deg_median, _p95, rotation_above_5deg_pct: geodesic angle; translation_error_mm: median distance of the true object
-    frame's origin; scale_error_pct: signed, how much larger than the truth everything is (with its standard error scale_error_sd_pct).
-    Before alignment there is no metre: the translation is compared in the gauge's unit and there is no scale error.
-    filled_rotation_error_deg_median: over frames that have a pose, but not from the images. registered_pct: of frames with a true pose.
+    frame's origin; scale_error_pct: signed relative error of the scale (with its standard error scale_error_sd_pct).
+    Before alignment there is no metric unit: the translation is compared in the gauge's unit, without a scale error.
+    filled_rotation_error_deg_median: over infilled frames. registered_pct: of frames with a true pose.
     """
     T = np.asarray(estimate.T_cam_obj, np.float64)
     finite, true = _finite(T), _finite(T_true)
@@ -252,14 +252,14 @@ def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, floa
     metrics["registered_pct"] = 100 * float(registered[true].mean())
     used = registered & true
     if not used.any():
-        notes.append("no registered frame has a true object pose: nothing of the object could be compared")
+        notes.append("no registered frame has a true object pose: the object was not compared")
         return None
     gauge = fit_gauge(T[used], T_true[used])
-    known = gauge.scale_sd <= _MAX_SCALE_SD and camera_spread(T_true[used]) >= _MIN_SPREAD
+    known = gauge.scale_sd <= _MAX_SCALE_SD and camera_motion(T_true[used]) >= _MIN_CAMERA_MOTION
     if known and estimate.is_metric:
         metrics |= {"scale_error_pct": 100 * (gauge.scale - 1), "scale_error_sd_pct": 100 * gauge.scale * gauge.scale_sd}
     elif not known:
-        notes.append("the object turns too little before the camera, or its poses are too far off, to tell its scale")
+        notes.append("the object rotates too little, or its poses have too large errors, to compare its scale")
         gauge = fit_gauge(T[used], T_true[used], fixed_scale=1.0)
     unit = 1.0 if estimate.is_metric else gauge.scale
     T_posed = T @ from_rt(gauge.R, gauge.origin)
@@ -269,7 +269,7 @@ def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, floa
     curves["rotation_error_deg"] = angle
     metrics["rotation_error_deg_median"] = float(np.median(angle[used]))
     metrics["rotation_error_deg_p95"] = float(np.percentile(angle[used], 95))
-    metrics["rotation_above_5deg_pct"] = 100 * float((angle[used] > LARGE_TURN_DEG).mean())
+    metrics["rotation_above_5deg_pct"] = 100 * float((angle[used] > LARGE_ROTATION_DEG).mean())
     filled = finite & true & ~registered
     if filled.any():
         metrics["filled_rotation_error_deg_median"] = float(np.median(angle[filled]))
@@ -282,11 +282,10 @@ def _object_pose(estimate: Estimate, T_true: np.ndarray, metrics: dict[str, floa
 
 
 def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _Posed, curves: Curves) -> dict[str, float]:
-    """add_mm, add_s_mm of the true model's vertices under both poses, `cloud_errors_mm` and `size_error_pct` of the cloud in the true
-    object's frame.
+    """add_mm, add_s_mm of the true model's vertices, `cloud_errors_mm` and `size_error_pct` of the cloud in the true object's frame.
 
     ADD: Hinterstoisser et al., ACCV 2012; ADD-S, to the nearest vertex instead, for symmetric objects: Xiang et al., PoseCNN, RSS 2018.
-    At most 1000 vertices are moved. The cloud keeps its size: a wrong scale shows in its distances.
+    At most 1000 vertices are used. The cloud keeps its size: a wrong scale increases its distances.
     """
     metrics: dict[str, float] = {}
     if truth.object_vertices_m is None:
@@ -294,7 +293,7 @@ def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _P
     vertices = truth.object_vertices_m
     some = vertices[np.linspace(0, len(vertices) - 1, min(len(vertices), _ADD_POINTS)).astype(int)]
     known = _finite(posed.T_cam_obj)
-    moved = apply(invert(posed.T_cam_obj[known]) @ T_true[known], some)  # where the true points are in the estimate's object
+    moved = apply(invert(posed.T_cam_obj[known]) @ T_true[known], some)  # true points in the estimated object's frame
     for name, error in (("add_mm", np.linalg.norm(moved - some, axis=2)), ("add_s_mm", cKDTree(vertices).query(moved)[0])):
         curve = np.full(len(known), np.nan)
         curve[known] = 1000 * error.mean(axis=1)
@@ -314,7 +313,7 @@ def _shape(estimate: Estimate, truth: GroundTruth, T_true: np.ndarray, posed: _P
 
 
 def _roots(truth: GroundTruth, T_true: np.ndarray, hands: Mapping[Side, _HandPair], posed: _Posed, curves: Curves) -> dict[str, float]:
-    """Per side mrrpe_mm: of the vector from the object (its vertices' mean, its frame's origin without a mesh) to the wrist."""
+    """Per side mrrpe_mm: error of the vector from the object (its vertices' mean, its frame's origin without a mesh) to the wrist."""
     metrics: dict[str, float] = {}
     centre = np.zeros((1, 3)) if truth.object_vertices_m is None else truth.object_vertices_m.mean(axis=0, keepdims=True)
     root, true_root = apply(posed.T_cam_obj, posed.size * centre)[:, 0], apply(T_true, centre)[:, 0]
@@ -325,13 +324,13 @@ def _roots(truth: GroundTruth, T_true: np.ndarray, hands: Mapping[Side, _HandPai
     return metrics
 
 
-def _meeting(
+def _contact(
     truth: GroundTruth, T_true: np.ndarray, index: np.ndarray, hands: Mapping[Side, _HandPair], posed: _Posed, curves: Curves
 ) -> dict[str, float]:
-    """How hand and object meet, per side, in at most 100 frames, evenly spread.
+    """Gap and penetration of hand and object, per side, in at most 100 evenly spaced frames.
 
     The estimated object is the true surface at the estimated pose, in the estimated size. contact_gap_mm: distance from it of the nearest
-    hand vertex, 0 where one is inside, mean over the frames in which the truth has contact (all, if it does not say);
+    hand vertex, 0 where one is inside, mean over the frames in which the truth has contact (all, if unknown);
     penetration_depth_mm: depth of the deepest hand vertex, 0 where none is inside, mean over frames (Hasson et al., ObMan, CVPR 2019);
     penetration_volume_cm3: of the cubes of 2 mm whose centres are inside both (ibid.), mean over frames. The names with _true are the
     same of the true hand and object.
@@ -344,14 +343,14 @@ def _meeting(
     inside = lattice.inside(vertices, faces)
     touching = np.ones(len(index), bool) if truth.contact is None else np.asarray(truth.contact, bool)[index]
     known = np.flatnonzero(_finite(posed.T_cam_obj))
-    looked = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MEETING_FRAMES)).astype(int))]
+    sampled = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), _MEETING_FRAMES)).astype(int))]
     for side, hand in hands.items():
         bodies = {"": (hand.estimate.vertices_m, posed.T_cam_obj, posed.size), "_true": (hand.vertices, T_true, 1.0)}
         for tag, (mesh, T, size) in bodies.items():
             if mesh is None:
                 continue
             local = np.full(mesh.shape, np.nan)
-            local[looked] = apply(invert(T[looked]), mesh[looked]) / size
+            local[sampled] = apply(invert(T[sampled]), mesh[sampled]) / size
             nearest = size * _nearest(surface, local)
             _keep(metrics, curves, f"{side}.contact_gap{tag}_mm", np.where(touching, 1000 * np.maximum(nearest, 0), np.nan))
             _keep(metrics, curves, f"{side}.penetration_depth{tag}_mm", 1000 * np.maximum(-nearest, 0))
@@ -362,7 +361,7 @@ def _meeting(
 
 
 def _nearest(surface: Surface, meshes: np.ndarray) -> np.ndarray:
-    """(T,) the smallest signed distance of the vertices (T, V, 3), NaN where unknown."""
+    """(T,) smallest signed distance of the vertices (T, V, 3), NaN where unknown."""
     result = np.full(len(meshes), np.nan)
     known = _finite(meshes)
     result[known] = surface.signed_distance(meshes[known].reshape(-1, 3)).reshape(-1, meshes.shape[1]).min(axis=1)
@@ -378,8 +377,7 @@ def _overlaps_m3(lattice: Lattice, inside: np.ndarray, meshes: np.ndarray, faces
 
 
 def _masks(estimate: Estimate, truth_masks: Mapping[str, Sequence[np.ndarray]], index: np.ndarray, curves: Curves) -> dict[str, float]:
-    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, means over the frames where either mask
-    shows something."""
+    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, over frames where a mask is not empty."""
     metrics: dict[str, float] = {}
     for entity in sorted(estimate.masks.keys() & truth_masks.keys()):
         curve, contour = np.full((2, len(index)), np.nan)

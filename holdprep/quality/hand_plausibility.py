@@ -1,6 +1,6 @@
-"""Measures of a posed hand that need no ground truth: shape, breadths, joint limits, self-penetration, and noise from frame to frame.
+"""Metrics of a posed hand without ground truth: shape, breadths, joint limits, self-penetration, noise from frame to frame.
 
-Everything is measured on the model's own skin in MANO's layout, so MANO and the stand-in hand are measured alike.
+All are measured on the model's skin in MANO's layout, in the same way for MANO and the stand-in hand.
 """
 
 import math
@@ -11,7 +11,9 @@ from scipy.signal import savgol_filter
 from scipy.special import ndtri_exp
 from torch import Tensor
 
+from holdprep.geometry.noise import second_difference_variances
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.joints import FINGERS
 from holdprep.hand.lbs import HandPoints
 from holdprep.hand.model import HandModel, ManoParams, Side
@@ -19,17 +21,17 @@ from holdprep.hand.priors import LIMIT_SIGMA, beyond_limits, chain_length_m
 from holdprep.quality.sections import finger_section, joints_of, palm_section, widths_m
 from holdprep.quality.self_penetration import THUMB, self_penetration_mm
 
-PERCENTILE = 95.0  # of frames: what happens in one frame of twenty shows, a single bad frame does not decide
+PERCENTILE = 95.0  # of frames: detects errors in one of twenty frames, ignores a single bad frame
 LIMIT_TOLERANCE = 2 * LIMIT_SIGMA  # rad: the registration's limits are soft, with a standard deviation of LIMIT_SIGMA
-WINDOW, ORDER = 11, 3  # frames, and degree of the polynomial that counts as smooth motion
-LEAST_PAIRS, NORMAL_MAD = 12, 0.6745  # pairs of second differences; median of |x| for a normal x of standard deviation 1
+WINDOW, ORDER = 11, 3  # frames, and degree of the polynomial of smooth motion
+
 
 Metrics = dict[str, float]
 Curves = dict[str, np.ndarray]
 
 
 def plausibility(model: HandModel, params: ManoParams, is_valid: np.ndarray) -> tuple[Metrics, Curves]:
-    """All numbers of a registered hand that need no picture, over the frames `is_valid` (T,) bool, and curves (T,), NaN in the others.
+    """All metrics of a registered hand without images, over the frames `is_valid` (T,) bool, and curves (T,), NaN in other frames.
 
     Metrics are those of `shape_sigmas`, `hand_measures` (of the median shape where each frame has its own), `limit_metrics`, and
     self_penetration_mm, the 95th percentile over valid frames. Curves: limit_excess_deg, self_penetration_mm. NaN without a valid frame.
@@ -47,15 +49,15 @@ def plausibility(model: HandModel, params: ManoParams, is_valid: np.ndarray) -> 
     )
     metrics = shape_sigmas(betas.numpy()) | hand_measures(model, median)
     metrics |= limit_metrics(curves["limit_excess_deg"]) | {"self_penetration_mm": _percentile(curves["self_penetration_mm"])}
-    return metrics, {name: _scattered(curve, valid) for name, curve in curves.items()}
+    return metrics, {name: scatter_to_frames(curve, valid, len(valid)) for name, curve in curves.items()}
 
 
 def shape_sigmas(betas: np.ndarray) -> Metrics:
-    """shape_largest and shape_mahalanobis of a shape (10,), the worst of (T, 10), in standard deviations of one Gaussian variable.
+    """shape_largest and shape_mahalanobis of a shape (10,), or the largest of (T, 10), in standard deviations of one Gaussian variable.
 
     MANO's coefficients are independent with unit variance over the people scanned (Romero et al. 2017), so the squared Mahalanobis distance
-    d2 of a hand is chi-square with 10 degrees of freedom: an average hand has d = 3. What is returned is the z of one Gaussian variable that
-    is as rare: P(|Z| > z) = P(chi2 > d2); so 3 and 5 mean the same for both numbers. For 10 degrees of freedom
+    d2 of a hand is chi-square with 10 degrees of freedom: an average hand has d = 3. Returned is the z of one Gaussian variable of the same
+    probability: P(|Z| > z) = P(chi2 > d2); so 3 and 5 have the same meaning for both numbers. For 10 degrees of freedom
     P(chi2 > 2 x) = exp(-x) sum_{k<5} x^k / k! (Abramowitz and Stegun 26.4.21), taken as a logarithm, which does not underflow.
     """
     shapes = np.atleast_2d(np.asarray(betas, float))
@@ -67,7 +69,7 @@ def shape_sigmas(betas: np.ndarray) -> Metrics:
 
 
 def hand_measures(model: HandModel, betas: Tensor) -> Metrics:
-    """What a calliper and a ruler measure on the flat hand of a shape (10,), in mm.
+    """Breadths and lengths (mm) of the flat hand of a shape (10,), as measured by a calliper and a ruler.
 
     finger_breadth_min_mm, finger_breadth_max_mm: narrowest and widest calliper width, in any direction, of the fingers' sections at their
     middle and end joints (of the thumb at its end joint). palm_breadth_mm: across the knuckles of the four fingers. hand_length_mm: from the
@@ -96,12 +98,12 @@ def hand_measures(model: HandModel, betas: Tensor) -> Metrics:
 
 
 def limit_excess_deg(side: Side, rotations: Tensor) -> np.ndarray:
-    """(T,) degrees by which the worst joint of `rotations` (T, 16, 3, 3) is beyond its limits."""
+    """(T,) largest excess (degrees) of the joints of `rotations` (T, 16, 3, 3) over their limits."""
     return np.rad2deg(beyond_limits(side, rotations).abs().flatten(1).amax(dim=1).numpy())
 
 
 def limit_metrics(excess_deg: np.ndarray) -> Metrics:
-    """beyond_limits_pct: share of frames whose `excess_deg` (T,) is more than soft limits give way; limit_excess_deg: its 95th percentile."""
+    """beyond_limits_pct: share of frames with `excess_deg` (T,) above LIMIT_TOLERANCE; limit_excess_deg: its 95th percentile."""
     share = 100 * float((excess_deg > math.degrees(LIMIT_TOLERANCE)).mean()) if len(excess_deg) else math.nan
     return {"beyond_limits_pct": share, "limit_excess_deg": _percentile(excess_deg)}
 
@@ -109,9 +111,9 @@ def limit_metrics(excess_deg: np.ndarray) -> Metrics:
 def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.ndarray]:
     """RMS over points and frames of the high-pass of points (T, N, 2) px, and the RMS of each frame (T,); NaN where there is none.
 
-    The high-pass is what a cubic fitted to 11 frames leaves at the central one (Savitzky and Golay 1964). It removes slow motion: of a swing
-    by 100 px once in 60 frames it keeps under 0.2 px. Of white noise it keeps 89 % of the RMS. A frame counts where it and five frames on
-    either side are valid (`is_valid` (T,) bool), so stretches under 11 frames do not. Fast motion passes as well: see `frame_noise_px`.
+    The high-pass is the residual of a cubic fitted to 11 frames at the central one (Savitzky and Golay 1964). It removes slow motion: of a
+    swing by 100 px with a period of 60 frames less than 0.2 px remain. Of white noise 89 % of the RMS remain. A frame is used if it and five
+    frames on both sides are valid (`is_valid` (T,) bool). Fast motion remains too: see `frame_noise_px`.
     """
     curve = np.full(len(points_px), np.nan)
     valid = np.asarray(is_valid, bool) & np.isfinite(points_px).all(axis=(1, 2))
@@ -126,27 +128,15 @@ def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.nd
 
 
 def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
-    """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px; NaN where too few tell.
+    """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px; NaN with too few frames.
 
-    Independent noise of variance v gives neighbouring second differences a covariance of -4 v. Motion that takes more than four frames for a
-    period gives them a positive one, so it adds nothing; but it is subtracted, so fast motion hides small noise and the result is then a lower
-    bound. Second differences beyond 3 robust standard deviations are clipped. At least 12 pairs of them are needed: 15 frames in a row.
+    See `second_difference_variances`. Motion with a period of more than four frames gives neighbouring second differences a positive
+    covariance, which is subtracted: with fast motion the result is a lower bound. At least 15 frames in a row are needed.
     """
-    bends = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
-    bends = np.diff(bends, 2, axis=0)
-    pairs = np.isfinite(bends[1:] * bends[:-1]).all(axis=(1, 2))
-    if pairs.sum() < LEAST_PAIRS:
-        return math.nan
-    limit = 3 * np.nanmedian(np.abs(bends), axis=0) / NORMAL_MAD
-    bends = np.clip(bends, -limit, limit)
-    return float(np.sqrt(max(0.0, -np.mean(bends[1:][pairs] * bends[:-1][pairs]) / 4)))
+    known = np.where(np.asarray(is_valid, bool)[:, None, None], points_px, np.nan)
+    estimate = second_difference_variances(np.diff(known, 2, axis=0))
+    return math.nan if estimate is None else float(np.sqrt(estimate[0]))
 
 
 def _percentile(values: np.ndarray) -> float:
     return float(np.percentile(values, PERCENTILE)) if len(values) else math.nan
-
-
-def _scattered(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    curve = np.full(len(valid), np.nan)
-    curve[valid] = values
-    return curve

@@ -1,4 +1,4 @@
-"""Numbers that say how good a stage's result is: pure functions of arrays, one value a sequence or one a frame."""
+"""Quality metrics of the stages' results: functions of arrays with one value per sequence or per frame."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 from scipy.ndimage import median_filter
 
-JUMP_FACTOR = 1.5  # a mask whose area leaves [median / 1.5, median * 1.5] has lost a part or leaked into something
-CONTOUR_SHARE = 0.008  # of the picture's diagonal: DAVIS' tolerance
-JUMP_WINDOW = 9  # frames of the running median: an error of up to four frames in a row stands out against it
+JUMP_FACTOR = 1.5  # largest ratio of a mask's area and the running median; beyond it, a part is missing or the mask leaks
+CONTOUR_SHARE = 0.008  # of the image's diagonal: DAVIS' tolerance
+JUMP_WINDOW = 9  # frames of the running median, which detects errors of up to four frames in a row
 
 
 @dataclass(frozen=True)
 class MaskCurves:
-    """Per frame of one entity's masks: `area_px` (T,), `border_pct` (T,) share of the picture's border that is covered, `is_jump` (T,)."""
+    """Curves of one entity's masks: `area_px` (T,), `border_pct` (T,) share of the image's border that is covered, `is_jump` (T,) bool."""
 
     area_px: np.ndarray
     border_pct: np.ndarray
@@ -23,7 +23,7 @@ class MaskCurves:
     def metrics(self) -> dict[str, float]:
         """frames_with_mask_pct, the count area_jumps and, over the frames with a mask, area_median_px and border_leak_pct.
 
-        The latter is the 95th percentile: a leak in one frame of twenty shows.
+        The latter is the 95th percentile, which detects a leak in one of twenty frames.
         """
         seen = self.area_px > 0
         return {
@@ -35,7 +35,7 @@ class MaskCurves:
 
 
 def mask_curves(masks: Iterable[np.ndarray]) -> MaskCurves:
-    """What each mask (H, W) bool covers; raises ValueError without masks. One mask at a time is held."""
+    """Curves of masks (H, W) bool, one in memory at a time; raises ValueError without masks."""
     areas, borders = [], []
     for mask in masks:
         edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
@@ -53,7 +53,7 @@ def mask_metrics(masks: Iterable[np.ndarray]) -> dict[str, float]:
 
 
 def all_mask_metrics(masks: Mapping[str, Sequence[np.ndarray]]) -> tuple[dict[str, float | int | str | bool], dict[str, list[float]]]:
-    """Metrics (`<entity>.<name>`) and curves (`<entity>.area_px`) of every entity, and how each hand meets the object.
+    """Metrics (`<entity>.<name>`) and curves (`<entity>.area_px`) of every entity, and overlap and contact of each hand's masks with the object's.
 
     `masks` holds (T, H, W) bool by entity: right, left, object.
     """
@@ -69,23 +69,26 @@ def all_mask_metrics(masks: Mapping[str, Sequence[np.ndarray]]) -> tuple[dict[st
 
 
 def area_jumps(area_px: np.ndarray, factor: float = JUMP_FACTOR, window: int = JUMP_WINDOW) -> np.ndarray:
-    """Frames (T,) bool whose area differs by more than `factor` from the running median of the frames that have a mask.
+    """(T,) bool: frames whose area differs by more than `factor` from the running median over frames with a mask.
 
-    Empty frames are no jumps (they are counted on their own), and do not pull the median down.
+    Empty frames are not jumps (they are counted separately), and are not part of the median.
     """
     is_jump = np.zeros(len(area_px), bool)
     seen = np.flatnonzero(area_px > 0)
     if len(seen) > 2:
         area = area_px[seen].astype(float)
-        # mirrored, not repeated, at the ends: the first frame must not be its own reference
+        # mirrored, not repeated, at the ends, so that the first frame is not its own reference
         median = median_filter(area, size=min(window, 2 * len(seen) - 3), mode="mirror")
         is_jump[seen] = np.maximum(area / median, median / area) > factor
     return is_jump
 
 
 def overlap_metrics(hand: Iterable[np.ndarray], obj: Iterable[np.ndarray], dilate_px: int = 3) -> dict[str, float]:
-    """How a hand's masks (T, H, W) meet the object's: overlap_pct, the largest share of the smaller one that both claim, and
-    touching_pct, the share of the frames showing both in which they touch (0 if no frame shows both)."""
+    """Overlap and contact of a hand's masks (T, H, W) with the object's.
+
+    overlap_pct is the largest overlap as a share of the smaller mask; touching_pct the share of frames with both masks in which they touch
+    (0 if there are none).
+    """
     overlaps, touches = [], []
     for a, b in zip(hand, obj, strict=True):
         smaller = min(np.count_nonzero(a), np.count_nonzero(b))
@@ -98,7 +101,7 @@ def overlap_metrics(hand: Iterable[np.ndarray], obj: Iterable[np.ndarray], dilat
 
 
 def touching_frames(mask_a: Iterable[np.ndarray], mask_b: Iterable[np.ndarray], dilate_px: int) -> np.ndarray:
-    """Frames (T,) bool in which a pixel of one mask lies within `dilate_px` pixels of the other; masks are (T, H, W) bool."""
+    """(T,) bool: frames in which a pixel of one mask lies within `dilate_px` pixels of the other; masks are (T, H, W) bool."""
     return np.array([_touch(a, b, dilate_px) for a, b in zip(mask_a, mask_b, strict=True)], bool)
 
 
@@ -110,7 +113,7 @@ def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
 
 
 def contour_f(mask: np.ndarray, true: np.ndarray) -> float:
-    """F of two masks' contours (H, W): the harmonic mean of the shares of either within 0.8 % of the picture's diagonal of the other.
+    """F measure of two masks' contours (H, W): harmonic mean of the shares of each within 0.8 % of the image's diagonal of the other.
 
     Perazzi et al., A benchmark dataset and evaluation methodology for video object segmentation (DAVIS), CVPR 2016. 1 where both are empty,
     0 where one is.
@@ -127,7 +130,7 @@ def contour_f(mask: np.ndarray, true: np.ndarray) -> float:
 
 
 def _contour(mask: np.ndarray) -> np.ndarray:
-    """(H, W) 0/1: pixels of the mask beside one that is not, the picture's border aside."""
+    """(H, W) 0/1: pixels of the mask with a neighbour outside of it, except at the image's border."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     return (mask & (cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] == 0)).astype(np.uint8)
 
@@ -139,9 +142,9 @@ def longest_gap(is_valid: np.ndarray) -> int:
 
 
 def acceleration(points: np.ndarray) -> np.ndarray:
-    """(T,) mean length of the second difference over time of points (T, N, D), per frame squared.
+    """(T,) mean norm of the second difference over time of points (T, N, D), per frame squared.
 
-    NaN at both ends and beside NaN frames.
+    NaN at both ends and next to NaN frames.
     """
     result = np.full(len(points), np.nan)
     if len(points) > 2:

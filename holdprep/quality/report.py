@@ -1,4 +1,4 @@
-"""The page that says whether a sequence is fit to train on: one self-contained HTML file, for screen and paper."""
+"""The quality report of a sequence: one self-contained HTML file, for screen and print."""
 
 import base64
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from holdprep.errors import HoldprepError
 from holdprep.quality.chart import COLORS, Curve, line_chart
 from holdprep.quality.gates import Gate, Status, Value, overall, show
 
-PICTURE_SIDE = 1920  # px: a sheet of twelve frames stays readable when enlarged; a report of five sheets stays near 3 MB
-WIDE = 1000  # px: wider pictures (sheets, large frames) get a row of their own
+PICTURE_SIDE = 1920  # px: sheets of twelve frames are readable when enlarged; a report of five sheets has about 3 MB
+WIDE = 1000  # px: wider images (sheets, large frames) have a row of their own
 JPEG_QUALITY = 82
 
 VERDICTS: dict[Status, str] = {"pass": "Fit to train on", "warn": "Usable: read the warnings first", "fail": "Not fit to train on"}
@@ -22,9 +22,9 @@ VERDICTS: dict[Status, str] = {"pass": "Fit to train on", "warn": "Usable: read 
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage of the pipeline: its time in seconds, whether it was skipped as up to date, its numbers and their gates.
+    """One stage of the pipeline: its time in seconds, whether it was skipped as up to date, its metrics and gates.
 
-    `error` is the line that it failed with, if it did.
+    `error` is the message of its failure, if any.
     """
 
     name: str
@@ -41,7 +41,7 @@ class StageReport:
 
     @property
     def other_metrics(self) -> dict[str, Value]:
-        """The numbers that no gate judges."""
+        """The metrics without a gate."""
         judged = {gate.metric for gate in self.gates}
         return {name: value for name, value in self.metrics.items() if name not in judged}
 
@@ -56,12 +56,12 @@ class Picture:
 
     @property
     def is_wide(self) -> bool:
-        """Whether the picture needs the page's whole width."""
+        """Whether the image needs the full width of the page."""
         return self.image.shape[1] > WIDE
 
     @property
     def data_uri(self) -> str:
-        """The picture as a JPEG in the page itself, reduced to PICTURE_SIDE."""
+        """The image as an embedded JPEG, reduced to PICTURE_SIDE."""
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise HoldprepError(f"the report's picture '{self.title}' is {self.image.dtype} {self.image.shape}; it must be uint8 (H, W, 3)")
         scale = min(1.0, PICTURE_SIDE / max(self.image.shape[:2]))
@@ -72,7 +72,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a report shows. `hand_model` is "mano" or "standin"; `created` a date for reading; `config_yaml` the resolved config."""
+    """Content of a report. `hand_model` is "mano" or "standin"; `created` a date as text; `config_yaml` the resolved configuration."""
 
     seq: str
     version: str
@@ -97,7 +97,7 @@ class ReportData:
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML; it refers to nothing outside itself. Raises HoldprepError if a picture is none."""
+    """The report as self-contained HTML. Raises HoldprepError for an invalid image."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""Cross-sections of the hand model's skin: rings of material points, found once on the mean shape, that follow any shape and any pose."""
+"""Cross-sections of the hand model's skin: rings of surface points, defined on the mean shape, valid for any shape and pose."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel
 
-OWN = 0.5  # share of the skinning weight from which on a vertex belongs to a finger, or to the thumb
-ANGLES = np.linspace(0, math.pi, 60, endpoint=False)  # a calliper's directions
+OWN = 0.5  # minimal skinning weight of the vertices of a finger or the thumb
+ANGLES = np.linspace(0, math.pi, 60, endpoint=False)  # of the calliper
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Section:
     share: np.ndarray
 
     def points(self, vertices: np.ndarray) -> np.ndarray:
-        """(R, 3) on a mesh (778, 3)."""
+        """The points (R, 3) on a mesh (778, 3)."""
         return vertices[self.ids[:, 0]] + self.share[:, None] * (vertices[self.ids[:, 1]] - vertices[self.ids[:, 0]])
 
 
@@ -30,7 +30,7 @@ def joints_of(model: HandModel, vertices: np.ndarray) -> np.ndarray:
 
 
 def finger_section(model: HandModel, number: int, bone: int, along: float) -> Section:
-    """The section of finger `number` of FINGERS at `along` (0 to 1) of its `bone` (0 to 2), square to the finger there."""
+    """The section of finger `number` of FINGERS at `along` (0 to 1) of its `bone` (0 to 2), perpendicular to the finger."""
     vertices = model.v_template.double().numpy()
     joints, finger = joints_of(model, vertices), FINGERS[number]
     start, end = joints[finger[bone]], joints[finger[bone + 1]]
@@ -40,7 +40,7 @@ def finger_section(model: HandModel, number: int, bone: int, along: float) -> Se
 
 
 def palm_section(model: HandModel) -> Section:
-    """The palm's section through the knuckles of index and little finger, square to the palm, without the thumb."""
+    """The palm's section through the knuckles of index and little finger, perpendicular to the palm, without the thumb."""
     vertices = model.v_template.double().numpy()
     joints = joints_of(model, vertices)
     across = joints[FINGERS[0][0]] - joints[FINGERS[2][0]]
@@ -52,7 +52,7 @@ def palm_section(model: HandModel) -> Section:
 
 
 def cut(vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, axis: np.ndarray) -> Section:
-    """Where the plane through `origin`, square to `axis`, cuts the edges of `faces` (F, 3)."""
+    """Intersection of the plane through `origin`, perpendicular to `axis`, with the edges of `faces` (F, 3)."""
     edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
     height = ((vertices - origin) @ axis)[edges]
     crossing = (height[:, 0] < 0) != (height[:, 1] < 0)
@@ -61,7 +61,7 @@ def cut(vertices: np.ndarray, faces: np.ndarray, origin: np.ndarray, axis: np.nd
 
 
 def widths_m(points: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """(2,) smallest and largest distance between parallel jaws of a calliper on points (R, 3), held square to `axis`."""
+    """(2,) smallest and largest distance between parallel jaws of a calliper on points (R, 3), perpendicular to `axis`."""
     side = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
     across = np.stack([side / np.linalg.norm(side), np.cross(axis, side) / np.linalg.norm(np.cross(axis, side))])
     jaws = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) @ across

@@ -1,9 +1,9 @@
-"""How far parts of one posed hand are inside each other: fingers in fingers, fingers in the palm.
+"""Self-penetration of a posed hand: depth of fingers in other fingers and in the palm.
 
-A finger is a row of cross-sections. A section with centre c overlaps another part by h - s: s is the signed distance of c from the tangent plane
-at that part's nearest vertex, h how far the section itself reaches towards that plane. Unlike the depth of the deepest vertex this goes on
-growing when two fingers share one axis, and it needs no vertex to lie there. Skin that is neighbour on every hand (webs, knuckles against
-the palm, a finger against itself) is not tested.
+A finger is a sequence of cross-sections. A section with centre c overlaps another part by h - s: s is the signed distance of c from the
+tangent plane at that part's nearest vertex, h the extent of the section towards that plane. Unlike the depth of the deepest vertex, this
+also increases when two fingers have the same axis, and does not depend on the position of vertices. Adjacent skin (webs, knuckles
+against the palm, a finger against itself) is not tested.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdprep.geometry.normals import vertex_normals
 from holdprep.hand.joints import FINGERS, MANO21_TIP_VERTICES
 from holdprep.hand.model import HandModel
 from holdprep.quality.sections import Section, finger_section
@@ -29,25 +30,28 @@ SECTIONS = (
     (2, 0.6),
     (2, 0.85),
 )  # bone, share of its length
-FREE_OF_PALM = 4  # the finger's sections from this one on are not neighbours of the palm: half of the middle bone, and the end
+FREE_OF_PALM = 4  # first section of a finger that is not adjacent to the palm: half of the middle bone
 FREE_OF_PALM_THUMB = 6
-SKIN_OF_FINGER = 0.9  # of the skinning weight: less is web
+SKIN_OF_FINGER = 0.9  # minimal skinning weight
 SKIN_OF_PALM = 0.5
-ASIDE_M = 8e-3  # half the longest distance of neighbouring vertices: a vertex farther aside is not below the point
-DEEPEST_M = 15e-3  # no point inside a finger or a palm is farther from the skin
+ASIDE_M = 8e-3  # maximal lateral distance of a vertex below a point: half the longest distance of neighbouring vertices
+DEEPEST_M = 15e-3  # maximal distance from the skin of points inside a finger or palm
 AT_ONCE = 64  # frames in memory
 Pair = tuple[Tensor, Tensor]  # sections (S,) and vertices (N,) of the part that they are tested against
 
 
 def self_penetration_mm(model: HandModel, vertices_m: Tensor) -> np.ndarray:
-    """(T,) mm by which parts of posed hands (T, 778, 3) would have to move apart, the largest of each frame; 0 where nothing overlaps.
+    """(T,) largest overlap (mm) of parts of posed hands (T, 778, 3) m; 0 without overlap.
 
-    Linear in frames. Of random poses it is at most 1 mm below the exact depth of closed meshes, and on average 1 mm above it for depths of 2
-    to 6 mm; beyond that it is what the parts have to move, up to their whole thickness, where the exact depth ends at half of it.
+    Linear in frames. For random poses it is at most 1 mm below the exact depth of closed meshes, and on average 1 mm above it for depths of
+    2 to 6 mm; larger values are the distance by which parts have to move apart, up to their thickness (the exact depth is at most half).
     """
     ring, pairs = _sections(model), _pairs(model)
-    faces = model.faces.to(vertices_m.device)
-    overlap = [_overlap_m(part, _vertex_normals(part, faces), ring, pairs) for part in vertices_m.float().split(AT_ONCE)]
+    faces = model.faces.cpu().numpy()
+    overlap = []
+    for part in vertices_m.float().split(AT_ONCE):
+        normals = torch.from_numpy(vertex_normals(part.cpu().numpy(), faces)).to(part)
+        overlap.append(_overlap_m(part, normals, ring, pairs))
     return np.concatenate([np.zeros(0), *(1e3 * o.double().cpu().numpy() for o in overlap)])
 
 
@@ -59,13 +63,13 @@ class _Rings:
     share: Tensor
 
     def points(self, vertices: Tensor) -> Tensor:
-        """(T, S, R, 3) of posed meshes (T, 778, 3)."""
+        """Points (T, S, R, 3) on posed meshes (T, 778, 3)."""
         first, second = vertices[:, self.ids[..., 0]], vertices[:, self.ids[..., 1]]
         return torch.lerp(first, second, self.share.to(vertices)[..., None])
 
 
 def _sections(model: HandModel) -> _Rings:
-    """SECTIONS of every finger and the tip, which is a section of one point; (the thumb's first bone is the palm's)."""
+    """SECTIONS of every finger, and its tip as a section of one point; the thumb's first bone is part of the palm."""
     rings = []
     for number, finger in enumerate(FINGERS):
         tip = MANO21_TIP_VERTICES[finger[3] - 16]
@@ -78,7 +82,7 @@ def _sections(model: HandModel) -> _Rings:
 
 
 def _pairs(model: HandModel) -> list[Pair]:
-    """What is tested against what."""
+    """Pairs of sections and vertices that are tested against each other."""
     weights, per_finger = model.weights, len(SECTIONS) + 1
     sections = [torch.arange(per_finger) + per_finger * k for k in range(THUMB)]
     sections.append(torch.arange(per_finger - 2) + per_finger * THUMB)
@@ -93,7 +97,7 @@ def _pairs(model: HandModel) -> list[Pair]:
 
 
 def _overlap_m(vertices: Tensor, normals: Tensor, ring: _Rings, pairs: list[Pair]) -> Tensor:
-    """(T,) largest overlap of posed meshes (T, 778, 3)."""
+    """(T,) largest overlap (m) of posed meshes (T, 778, 3)."""
     points = ring.points(vertices)
     centres = points.mean(dim=2)
     largest = vertices.new_zeros(len(vertices))
@@ -107,13 +111,3 @@ def _overlap_m(vertices: Tensor, normals: Tensor, ring: _Rings, pairs: list[Pair
         reach = torch.einsum("tsrc,tsc->tsr", centres[:, rows, None] - points[:, rows], normal).amax(dim=2)
         largest = torch.maximum(largest, (reach - signed).amax(dim=1))
     return largest
-
-
-def _vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(T, 778, 3) unit normals, each face weighted by its area."""
-    a, b, c = vertices[:, faces].unbind(2)
-    normal = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices)
-    for corner in faces.unbind(1):
-        total.index_add_(1, corner, normal)
-    return torch.nn.functional.normalize(total, dim=-1)

@@ -12,12 +12,14 @@ _NEIGHBOURS = 8
 _CUBES = 1_000_000
 _FIT_STEPS = 30
 _MAX_SIZE_SD = 0.01
-_OFF_EDGES = np.array([2.7e-6, 3.1e-6, 0.0])  # of a cube: keeps columns off the edges of axis-aligned meshes, where a cut counts twice
+_OFF_EDGES = np.array(
+    [2.7e-6, 3.1e-6, 0.0]
+)  # of a cube: moves columns away from edges of axis-aligned meshes, where intersections count twice
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A triangle mesh as dense samples with normals. `points` and `normals` (N, 3); `spacing_m`, the samples' typical distance."""
+    """A triangle mesh as dense samples with normals. `points` and `normals` (N, 3); `spacing_m` is their typical distance."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -26,7 +28,7 @@ class Surface:
 
     @staticmethod
     def of(vertices: np.ndarray, faces: np.ndarray, samples: int = _SAMPLES, seed: int = 0) -> "Surface":
-        """Samples uniform in area; faces (F, 3) go around so that their normals point outwards."""
+        """A surface of samples uniform in area; the faces (F, 3) are oriented outwards."""
         mesh = trimesh.Trimesh(vertices, faces, process=False)
         points, face = trimesh.sample.sample_surface(mesh, samples, seed=seed)
         normals = mesh.triangles_cross[face]
@@ -34,10 +36,10 @@ class Surface:
         return Surface(np.asarray(points), normals, cKDTree(points), float(np.sqrt(mesh.area / samples)))
 
     def signed_distance(self, points: np.ndarray) -> np.ndarray:
-        """(M,) distance of points (M, 3) from the surface, negative inside; exact over flat parts, good to about a spacing at edges.
+        """(M,) distance of points (M, 3) from the surface, negative inside; exact over flat parts, with errors of about `spacing_m` at edges.
 
-        The side is that of the neighbouring sample whose normal points most directly at or away from the point: next to an edge the very
-        nearest sample may lie on the face around the corner, which does not know the side.
+        The sign is that of the neighbouring sample whose normal is closest to the direction of the point: at an edge the nearest sample may
+        lie on the other face, whose normal does not determine the side.
         """
         distance, near = self.tree.query(points, k=_NEIGHBOURS)
         along = ((points[:, None] - self.points[near]) * self.normals[near]).sum(axis=2)
@@ -49,7 +51,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Cubes `pitch_m` wide that fill a box: the centre of cube (i, j, k) is `low` + pitch_m (i, j, k), with `shape` cubes along each axis."""
+    """A grid of cubes of width `pitch_m`: the centre of cube (i, j, k) is `low` + pitch_m (i, j, k), with `shape` cubes along each axis."""
 
     low: np.ndarray
     pitch_m: float
@@ -64,10 +66,10 @@ class Lattice:
         return Lattice((low + high) / 2 - pitch_m * (np.array([nx, ny, nz]) - 1) / 2, pitch_m, (nx, ny, nz))
 
     def inside(self, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-        """`shape` bool: whether each cube's centre lies inside a mesh (V, 3), (F, 3), whichever way its faces go around.
+        """`shape` bool: whether each cube's centre lies inside a mesh (V, 3), (F, 3), of either orientation.
 
-        Each column of cubes is cut with the triangles over it; a cube is inside where the signed cuts below it do not cancel. Holes,
-        such as MANO's wrist, are first closed by triangles to the mean of their border.
+        Each column of cubes is intersected with the triangles; a cube is inside where the signed intersections below it do not cancel.
+        Holes, such as MANO's wrist, are first closed by triangles to the mean of their border.
         """
         triangles = (_closed(vertices, faces) - self.low) / self.pitch_m + _OFF_EDGES
         first = np.clip(np.ceil(triangles[..., :2].min(axis=1)), 0, None).astype(int)
@@ -82,9 +84,9 @@ class Lattice:
         shares, column = shares[hit], column[hit]
         total = shares.sum(axis=1)
         cut = (shares * triangles[pair[hit], :, 2]).sum(axis=1) / total
-        turns = np.zeros((*self.shape[:2], self.shape[2] + 1), int)
-        np.add.at(turns, (column[:, 0], column[:, 1], np.clip(np.ceil(cut), 0, self.shape[2]).astype(int)), np.sign(total).astype(int))
-        return turns.cumsum(axis=2)[..., :-1] != 0
+        windings = np.zeros((*self.shape[:2], self.shape[2] + 1), int)
+        np.add.at(windings, (column[:, 0], column[:, 1], np.clip(np.ceil(cut), 0, self.shape[2]).astype(int)), np.sign(total).astype(int))
+        return windings.cumsum(axis=2)[..., :-1] != 0
 
     def volume_m3(self, inside: np.ndarray) -> float:
         """Volume of the cubes marked in `inside`."""
@@ -102,19 +104,19 @@ def _closed(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     border = edges[~np.isin(back, there)]
     if len(border) == 0:
         return vertices[faces]
-    middle = np.broadcast_to(vertices[border].mean(axis=(0, 1)), (len(border), 3))
-    return np.concatenate([vertices[faces], np.stack([vertices[border[:, 1]], vertices[border[:, 0]], middle], axis=1)])
+    centroid = np.broadcast_to(vertices[border].mean(axis=(0, 1)), (len(border), 3))
+    return np.concatenate([vertices[faces], np.stack([vertices[border[:, 1]], vertices[border[:, 0]], centroid], axis=1)])
 
 
 def cloud_errors_mm(
     cloud: np.ndarray, surface: Surface, thresholds_mm: tuple[int, ...] = (5, 10), samples: int = 10_000
 ) -> dict[str, float]:
-    """A cloud (N, 3) m against the true surface.
+    """Errors of a cloud (N, 3) m with respect to the true surface.
 
     accuracy_mm: mean distance of the cloud from the surface; completeness_mm: mean distance of points of the surface from the cloud;
     chamfer_mm: the mean of both (Fan et al., A point set generation network, CVPR 2017, unsquared); precision_<d>mm_pct and
     recall_<d>mm_pct: shares of either within d; fscore_<d>mm_pct: their harmonic mean (Knapitsch et al., Tanks and Temples, 2017).
-    SfM sees a part of the object: accuracy and precision do not punish that, the others do.
+    SfM reconstructs a part of the object: accuracy and precision do not depend on the missing part, the others do.
     """
     to_surface = 1000 * np.abs(surface.signed_distance(cloud))
     to_cloud = 1000 * cKDTree(cloud).query(surface.points[:samples])[0]
@@ -129,17 +131,17 @@ def cloud_errors_mm(
 
 
 def size_error_pct(cloud: np.ndarray, surface: Surface) -> float | None:
-    """By how much a cloud (N, 3) m near the true surface is too large: the similarity that lays it on the surface best, point to plane
-    (Chen & Medioni, 1992) with Geman-McClure weights.
+    """Relative size error of a cloud (N, 3) m near the true surface, from the similarity transform that aligns it with the surface.
 
-    Unlike the trajectory's scale it does not feel a wrong focal length. None where what the cloud shows does not tell its size within 1 %.
+    The alignment is point to plane (Chen & Medioni, 1992) with Geman-McClure weights. Unlike the trajectory's scale, it is independent of
+    the focal length. None where the standard error of the size exceeds 1 %.
     """
-    middle = cloud.mean(axis=0)
-    moved, log_scale = cloud - middle, 0.0
+    centroid = cloud.mean(axis=0)
+    moved, log_scale = cloud - centroid, 0.0
     for _ in range(_FIT_STEPS):
-        _, near = surface.tree.query(moved + middle)
+        _, near = surface.tree.query(moved + centroid)
         normal = surface.normals[near]
-        off = ((moved + middle - surface.points[near]) * normal).sum(axis=1)
+        off = ((moved + centroid - surface.points[near]) * normal).sum(axis=1)
         sigma = max(3 * float(np.median(np.abs(off))), surface.spacing_m)
         weight = (sigma**2 / (sigma**2 + off**2)) ** 2
         J = np.column_stack([np.cross(moved, normal), normal, (moved * normal).sum(axis=1)])
@@ -148,6 +150,6 @@ def size_error_pct(cloud: np.ndarray, surface: Surface) -> float | None:
         moved = np.exp(step[6]) * moved @ Rotation.from_rotvec(step[:3]).as_matrix().T + step[3:6]
         log_scale += step[6]
     variance = float((weight * off**2).sum() / weight.sum())
-    ridge = 1e-9 * np.trace(H) * np.eye(7)  # what nothing determines has a large error, not none
+    ridge = 1e-9 * np.trace(H) * np.eye(7)  # undetermined parameters have a large error
     known = np.sqrt(variance * np.linalg.inv(H + ridge)[6, 6]) < _MAX_SIZE_SD
     return 100 * float(np.exp(-log_scale) - 1) if known else None

@@ -1,4 +1,4 @@
-"""Which frames' masks look wrong, and why: the frames to click again."""
+"""Detection of frames with suspect masks, as a list of frames to click again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,26 +7,26 @@ import numpy as np
 
 from holdprep.quality.metrics import mask_curves
 
-REASONS: dict[str, str] = {  # in the order of what to look at first
+REASONS: dict[str, str] = {  # in the order of importance
     "empty": "mask gone",
     "jump": "area jumps",
     "border": "leaks to the border",
     "overlap": "hand and object overlap",
     "flicker": "flickers",
 }
-EMPTY_SHARE = 0.25  # an entity that leaves the picture gets small first: one that vanishes from over a quarter of its usual area is lost
-BORDER_STEP_PCT = 5.0  # of the picture's border, above the clip's median: more than an arm's width
-OVERLAP_PCT = 10.0  # of the smaller mask; a few pixels are rounding between two tools' masks
-FLICKER_IOU = 0.6  # with the frame before, moved along; true masks of quick and thin things stay above 0.65
-FLOW_SIDE = 320  # px: motion is measured on pictures of this size
+EMPTY_SHARE = 0.25  # of the median area: an entity leaving the image becomes small first; a larger mask that vanishes is an error
+BORDER_STEP_PCT = 5.0  # of the image's border, above the clip's median, which contains the arm
+OVERLAP_PCT = 10.0  # of the smaller mask; a few pixels are due to rounding
+FLICKER_IOU = 0.6  # with the previous frame after its motion; true masks of fast and thin objects have above 0.65
+FLOW_SIDE = 320  # px: size of the images for optical flow
 
 
 def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """{entity: {reason: (T,) bool}} of the frames whose mask is suspect; reasons are those of REASONS.
 
-    `masks` holds T (H, W) bool by entity (right, left, object), `images` are the T BGR frames, which tell how things move.
+    `masks` holds T (H, W) bool by entity (right, left, object), `images` are the T BGR frames, from which motion is estimated.
     """
-    flicker = {entity: iou < FLICKER_IOU for entity, iou in moved_iou(masks, images).items()}  # NaN is no flicker
+    flicker = {entity: iou < FLICKER_IOU for entity, iou in moved_iou(masks, images).items()}  # NaN is not flicker
     found = {}
     for entity, frames in masks.items():
         curves = mask_curves(frames)
@@ -43,7 +43,7 @@ def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndar
 
 
 def vanished(area_px: np.ndarray) -> np.ndarray:
-    """Frames (T,) bool without a mask beside one whose area (T,) is still over EMPTY_SHARE of the median."""
+    """(T,) bool: frames without a mask next to one whose area (T,) is above EMPTY_SHARE of the median."""
     seen = area_px > 0
     if not seen.any():
         return np.zeros(len(area_px), bool)
@@ -65,7 +65,7 @@ def _overlaps(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def moved_iou(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """{entity: (T,) IoU of each mask with the one before, moved by optical flow}; NaN for the first and where either is empty."""
+    """{entity: (T,) IoU of each mask with the previous one, warped by optical flow}; NaN for the first and where either is empty."""
     scale = min(1.0, FLOW_SIDE / max(images[0].shape[:2]))
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found = {entity: np.full(len(images), np.nan) for entity in masks}
@@ -83,7 +83,7 @@ def moved_iou(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.nda
 
 
 def _best_iou(before: np.ndarray, mask: np.ndarray, back: np.ndarray) -> float:
-    """IoU of a soft mask with the one before it, moved by the flow `back` to it, pixel by pixel or as one: flow is poor at edges."""
+    """IoU of a soft mask with the previous one, warped by the flow `back` per pixel or by its median, since flow is inaccurate at edges."""
     ys, xs = np.indices(mask.shape, dtype=np.float32)
     whole = np.broadcast_to(np.median(back[mask > 0.5], axis=0), back.shape)
     ious = []
@@ -93,10 +93,10 @@ def _best_iou(before: np.ndarray, mask: np.ndarray, back: np.ndarray) -> float:
     return max(ious)
 
 
-def reclick(found: Mapping[str, Mapping[str, np.ndarray]], spread: int = 5) -> dict[int, list[str]]:
-    """{frame: reasons} to click again: of suspect frames at most `spread` apart from the next one, the one with most reasons.
+def reclick(found: Mapping[str, Mapping[str, np.ndarray]], max_distance: int = 5) -> dict[int, list[str]]:
+    """{frame: reasons} to click again: of suspect frames with gaps of at most `max_distance`, the one with most reasons.
 
-    `found` is what `suspects` returns. A reason reads `object: mask gone`.
+    `found` is the result of `suspects`. A reason has the form `object: mask gone`.
     """
     reasons: dict[int, list[str]] = {}
     for entity, flags in found.items():
@@ -105,7 +105,7 @@ def reclick(found: Mapping[str, Mapping[str, np.ndarray]], spread: int = 5) -> d
                 reasons.setdefault(t, []).append(f"{entity}: {words}")
     groups: list[list[int]] = []
     for t in sorted(reasons):
-        if groups and t - groups[-1][-1] <= spread:
+        if groups and t - groups[-1][-1] <= max_distance:
             groups[-1].append(t)
         else:
             groups.append([t])

@@ -1,6 +1,6 @@
-"""What is known exactly about a sequence: one file of our own, and readers of two data sets with ground truth.
+"""Ground truth of a sequence: this project's file format, and readers of two data sets.
 
-The data sets' conventions end here: what leaves is in OpenCV camera axes, metres and MANO-21 order, like everything else.
+The data sets' conventions are converted here: results are in OpenCV camera axes, metres and MANO-21 order.
 """
 
 import zipfile
@@ -20,18 +20,18 @@ from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.io import safeio
 
-_FLIP = np.diag([1.0, -1.0, -1.0])  # OpenGL's camera axes to OpenCV's and back
+_FLIP = np.diag([1.0, -1.0, -1.0])  # between OpenGL's and OpenCV's camera axes
 _HAND_FIELDS = ("vertices_m", "joints_m")
 _PARAMS = ("global_orient", "hand_pose", "betas", "transl")
 _OPTIONAL = ("T_cam_obj", "object_vertices_m", "object_faces", "segments", "contact")
-_SAME_HAND_M = 0.005  # joints of the same parameters in the same model agree to well under this; another model misses by centimetres
-_LID_RAD = np.radians(5.0)  # an articulated object whose lid moves less is one rigid body
+_SAME_HAND_M = 0.005  # joints of the same parameters in the same model differ by much less, in another model by centimetres
+_LID_RAD = np.radians(5.0)  # an articulated object whose lid moves less is treated as rigid
 _VIEWS = 9  # of ARCTIC: the egocentric camera, undistorted, and eight fixed ones
 
 
 @dataclass(frozen=True)
 class HandTruth:
-    """One hand over T frames in the camera frame; NaN rows where it is absent or unknown.
+    """One true hand over T frames in the camera frame; NaN rows where it is absent or unknown.
 
     `params` MANO's parameters, float64 tensors; `vertices_m` (T, 778, 3); `joints_m` (T, 21, 3) in MANO-21 order.
     """
@@ -43,12 +43,12 @@ class HandTruth:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The truth about T frames, which are told apart by `names`; what is not known is None, or NaN rows.
+    """Ground truth of T frames with unique `names`; unknown values are None, or NaN rows.
 
-    `image_size` (width, height) of the pictures that `K` (3, 3) belongs to; `distortion` is COLMAP's SIMPLE_RADIAL k, 0 without;
+    `image_size` (width, height) of the images of `K` (3, 3); `distortion` is COLMAP's SIMPLE_RADIAL k, 0 without;
     `T_cam_obj` (T, 4, 4) rigid and metric; `object_vertices_m` (V, 3) and `object_faces` (F, 3) in the object's frame.
-    `segments` (T,) numbers the grasps, `contact` (T,) bool says when a hand touches the object.
-    Raises HoldprepError where two frames have one name or an array is not of T frames.
+    `segments` (T,) are numbers of the grasps, `contact` (T,) bool is true where a hand touches the object.
+    Raises HoldprepError where two frames have the same name or an array has not T frames.
     """
 
     names: list[str]
@@ -76,7 +76,7 @@ class GroundTruth:
 
 
 def save_truth(path: Path, truth: GroundTruth) -> None:
-    """One .npz of plain arrays, whole or not at all."""
+    """Write the ground truth as one .npz of plain arrays, atomically."""
     arrays: dict[str, Any] = {"names": np.array(truth.names, dtype=str), "image_size": np.array(truth.image_size), "K": truth.K}
     arrays |= {"distortion": np.float64(truth.distortion), "grasp": np.array(truth.grasp)}
     arrays |= {key: getattr(truth, key) for key in _OPTIONAL if getattr(truth, key) is not None}
@@ -89,14 +89,14 @@ def save_truth(path: Path, truth: GroundTruth) -> None:
 
 
 def load_truth(path: Path) -> GroundTruth:
-    """What `save_truth` wrote. Raises HoldprepError where the file is not there, is not such a file or lacks a key."""
+    """Read a file of `save_truth`. Raises HoldprepError where it is missing, of another format or without a required key."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
-        raise HoldprepError(f"ground truth {path} is not there") from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a lone array, of an .npy, is no archive
-        raise HoldprepError(f"{path} is no ground truth file (a .npz of plain arrays): {str(error).splitlines()[0][:200]}") from error
+        raise HoldprepError(f"ground truth {path} does not exist") from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: the single array of an .npy file
+        raise HoldprepError(f"{path} is not a ground truth file (a .npz of plain arrays): {str(error).splitlines()[0][:200]}") from error
     for key in ("names", "image_size", "K"):
         _entry(arrays, key, path)
     hands = {side: _hand(arrays, side) for side in SIDES if any(key.startswith(f"{side}.") for key in arrays)}
@@ -120,20 +120,20 @@ def _hand(arrays: Mapping[str, np.ndarray], side: Side) -> HandTruth:
 
 def _entry(data: Any, key: str, path: Path) -> Any:
     if not isinstance(data, Mapping) or key not in data:
-        raise HoldprepError(f"{path} has no {key!r}: is it a ground truth file of the kind that was asked for?")
+        raise HoldprepError(f"{path} has no {key!r}: is it a ground truth file of the kind that was requested?")
     return data[key]
 
 
 def read_ho3d(folder: Path, models: Mapping[Side, HandModel] | None = None, ycb: Path | None = None) -> GroundTruth:
-    """A sequence of HO-3D v2 or v3: `folder`/meta/*.pkl, one a frame and named like it. Hampali et al., HOnnotate, CVPR 2020.
+    """A sequence of HO-3D v2 or v3: `folder`/meta/*.pkl, one per frame and named like it. Hampali et al., HOnnotate, CVPR 2020.
 
-    The data set's camera axes are OpenGL's (x right, y up, z backwards): turned here by diag(1, -1, -1). Its `handJoints3D` are in
-    MANO-21 order as they are (joint_order.png of its repository; `jointsMapManoToSimple` of its vis_HO3D.py is our
-    OPENPOSE_FROM_MANO21); only its tips index to little are other vertices, 333, 444, 555, 672, millimetres beside ours.
-    Its `handPose` includes the hand's mean pose (flat_hand_mean=True there), which is taken out here.
+    The data set's camera axes are OpenGL's (x right, y up, z backwards): rotated here by diag(1, -1, -1). Its `handJoints3D` are in
+    MANO-21 order (joint_order.png of its repository; `jointsMapManoToSimple` of its vis_HO3D.py is OPENPOSE_FROM_MANO21 here); only its
+    fingertips index to little are other vertices, 333, 444, 555, 672, at distances of millimetres.
+    Its `handPose` includes the hand's mean pose (flat_hand_mean=True there), which is subtracted here.
 
     With the right hand's model (MANO's own), parameters and mesh are known too, and the joints are the model's; `ycb` is the folder
-    of the YCB models, or its parent. What a frame's file does not know is NaN; the evaluation split knows no hand.
+    of the YCB models, or its parent. Values missing in a frame's file are NaN; the evaluation split has no hand.
     Raises HoldprepError where a key is missing or the model is not the one that the joints were made with.
     """
     files = sorted((folder / "meta").glob("*.pkl"))
@@ -164,13 +164,13 @@ def _ho3d_hand(frames: Mapping[Path, Any], models: Mapping[Side, HandModel] | No
         return HandTruth(joints_m=joints)
     pose = _rows(frames, "handPose", 48)
     flips = np.broadcast_to(_FLIP, (len(pose), 3, 3))
-    orient, transl = _turn_hand(flips, pose[:, :3], _rows(frames, "handTrans", 3), joints_gl[:, 0], joints[:, 0])
+    orient, transl = _transform_hand(flips, pose[:, :3], _rows(frames, "handTrans", 3), joints_gl[:, 0], joints[:, 0])
     mean = models["right"].hand_mean.double().numpy()
     return _posed(models["right"], (orient, pose[:, 3:] - mean, _rows(frames, "handBeta", 10), transl), joints, folder)
 
 
 def _rows(frames: Mapping[Path, Any], key: str, size: int) -> np.ndarray:
-    """(T, size): one value a file, NaN where the file holds None or another number of values."""
+    """(T, size): one row per file, NaN where the file has None or another number of values."""
     values = [_entry(frame, key, file) for file, frame in frames.items()]
     fits = [value is not None and np.size(value) == size for value in values]
     return np.stack([np.asarray(v, np.float64).ravel() if fit else np.full(size, np.nan) for v, fit in zip(values, fits, strict=True)])
@@ -184,7 +184,7 @@ def _ycb_mesh(ycb: Path, objects: set[str], folder: Path) -> tuple[np.ndarray, n
     name = objects.pop()
     file = next((f for sub in ("", "models") if (f := ycb / sub / name / "textured_simple.obj").is_file()), None)
     if file is None:
-        raise HoldprepError(f"{ycb / name / 'textured_simple.obj'} is not there: give the folder of the YCB-Video 3D models")
+        raise HoldprepError(f"{ycb / name / 'textured_simple.obj'} does not exist: give the folder of the YCB-Video 3D models")
     mesh = trimesh.load_mesh(file, process=False)
     return np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
 
@@ -194,12 +194,12 @@ def read_arctic(
 ) -> GroundTruth:
     """One view of a processed ARCTIC sequence (`processed_seqs/<subject>/<sequence>.npy`). Fan et al., ARCTIC, CVPR 2023.
 
-    `view` 0 is the egocentric camera without its distortion, 1..8 the fixed ones; `image_size` is that of the view's pictures. Frame i
-    is picture number i + `first` (the subject's `ioi_offset` in the data set's misc.json), named with five digits as there.
-    Camera and extrinsics are not in the file: K is solved from points and their projections, the camera's place from points in both
-    frames; both are exact. Hands and objects that the file marks as outside the picture are NaN.
+    `view` 0 is the egocentric camera without its distortion, 1..8 the fixed ones; `image_size` is that of the view's images. Frame i
+    is image number i + `first` (the subject's `ioi_offset` in the data set's misc.json), named with five digits as there.
+    Camera and extrinsics are not in the file: K is computed from points and their projections, the camera's pose from points in both
+    frames; both are exact. Hands and objects that the file marks as outside of the image are NaN.
     `T_cam_obj` is that of the object's base. The mesh is there if the file was made with --export_verts: base and lid, or the base
-    alone where the lid opens by more than 5 degrees. With `models` (MANO's own), meshes of hands are made where the file has none.
+    alone where the lid opens by more than 5 degrees. With `models` (MANO's own), meshes of hands are computed where the file has none.
     Raises HoldprepError where a key is missing, the view does not exist or a model is not the one that the joints were made with.
     """
     if not 0 <= view < _VIEWS:
@@ -233,7 +233,7 @@ def _arctic_hand(
     world, cam, params = data["world_coord"], data["cam_coord"], data["params"]
     joints = _array(cam, f"joints.{side}", file)[:, view]
     rot, pose, betas, transl = (_array(params, f"{key}_{side[0]}", file) for key in ("rot", "pose", "shape", "trans"))
-    orient, transl = _turn_hand(T_cam_world[:, :3, :3], rot, transl, _array(world, f"joints.{side}", file)[:, 0], joints[:, 0])
+    orient, transl = _transform_hand(T_cam_world[:, :3, :3], rot, transl, _array(world, f"joints.{side}", file)[:, 0], joints[:, 0])
     valid = _array(cam, f"{side}_valid", file)[:, view] > 0
     known = tuple(np.where(valid[:, None], value, np.nan) for value in (orient, pose, betas, transl))
     joints = np.where(valid[:, None, None], joints, np.nan)
@@ -248,10 +248,10 @@ def _arctic_mesh(
     if "verts.object" not in cam:
         return None, None
     lid = _array(params, "obj_arti", file).ravel()
-    middle = int(np.argsort(lid)[len(lid) // 2])
+    median_frame = int(np.argsort(lid)[len(lid) // 2])
     count = int(_array(world, "v_len", file).ravel()[0])
-    vertices = _array(cam, "verts.object", file)[middle, view, :count]  # padded to the data set's largest object, like the faces
-    T = invert(T_cam_obj[middle])
+    vertices = _array(cam, "verts.object", file)[median_frame, view, :count]  # padded to the data set's largest object, like the faces
+    T = invert(T_cam_obj[median_frame])
     faces = _array(world, "f", file)[0, : int(_array(world, "f_len", file).ravel()[0])].astype(np.int64)
     if np.ptp(lid) > _LID_RAD:
         is_base = _array(world, "parts_ids", file)[0, :count] == 2  # 1 is the lid
@@ -266,7 +266,7 @@ def _array(data: Any, key: str, path: Path) -> np.ndarray:
 
 
 def _solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """(3, 3) without skew, by least squares from points (..., 3) and their pixels (..., 2)."""
+    """Intrinsics (3, 3) without skew, by least squares from points (..., 3) and their pixels (..., 2)."""
     K = np.eye(3)
     usable = (points_cam[..., 2] > 1e-3) & np.isfinite(points_px).all(axis=-1)
     xy = points_cam[usable][:, :2] / points_cam[usable][:, 2:]
@@ -276,7 +276,7 @@ def _solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
 
 
 def rigid_fit(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(T, 4, 4) that best takes points (T, N, 3) to (T, N, 3), by least squares: Kabsch, Acta Cryst. A32, 1976."""
+    """Rigid transforms (T, 4, 4) from source to target points (T, N, 3), by least squares: Kabsch, Acta Cryst. A32, 1976."""
     a, b = (x - x.mean(axis=1, keepdims=True) for x in (source, target))
     U, _, Vt = np.linalg.svd(np.swapaxes(b, 1, 2) @ a)
     U[..., -1] *= np.sign(np.linalg.det(U @ Vt))[:, None]
@@ -285,24 +285,24 @@ def rigid_fit(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _matrices(rotvec: np.ndarray) -> np.ndarray:
-    """(T, 3, 3) of rotation vectors (T, 3); NaN stays NaN."""
+    """Rotation matrices (T, 3, 3) of rotation vectors (T, 3); NaN stays NaN."""
     known = np.isfinite(rotvec).all(axis=1)
     R = np.full((len(rotvec), 3, 3), np.nan)
     R[known] = Rotation.from_rotvec(rotvec[known]).as_matrix()
     return R
 
 
-def _turn_hand(
+def _transform_hand(
     R: np.ndarray, orient: np.ndarray, transl: np.ndarray, wrist: np.ndarray, wrist_cam: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """MANO's orientation and translation (T, 3) after a motion with turns R (T, 3, 3) that takes the wrist to `wrist_cam` (T, 3).
+    """MANO's orientation and translation (T, 3) after a rigid motion with rotations R (T, 3, 3) that moves the wrist to `wrist_cam` (T, 3).
 
-    MANO turns about the shaped template's wrist, wrist - transl, which the motion leaves where it is.
+    MANO rotates about the shaped template's wrist, wrist - transl, which does not depend on the motion.
     """
-    turned = R @ _matrices(orient)
-    known = np.isfinite(turned).all(axis=(1, 2))
+    rotated = R @ _matrices(orient)
+    known = np.isfinite(rotated).all(axis=(1, 2))
     result = np.full_like(orient, np.nan)
-    result[known] = Rotation.from_matrix(turned[known]).as_rotvec()
+    result[known] = Rotation.from_matrix(rotated[known]).as_rotvec()
     return result, wrist_cam - (wrist - transl)
 
 
@@ -312,7 +312,7 @@ def _mano(params: tuple[np.ndarray, ...]) -> ManoParams:
 
 
 def _posed(model: HandModel, params: tuple[np.ndarray, ...], joints_m: np.ndarray, path: Path) -> HandTruth:
-    """Mesh and joints that the model makes of the parameters, if its 16 joints agree with the file's (T, 21, 3)."""
+    """Mesh and joints of the model for the parameters; raises HoldprepError where its 16 joints differ from the file's (T, 21, 3)."""
     mano = _mano(params)
     mesh = lbs.forward(model.to(torch.float64), mano)
     joints = mesh.joints.numpy()

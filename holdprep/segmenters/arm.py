@@ -1,6 +1,6 @@
-"""The bare arm: skin that belongs to nobody, and goes on from the hand without an edge.
+"""The bare arm: skin of no entity, adjacent to the hand without an edge in the image.
 
-Where hand and arm are two labels, their border is carried like any other, and the background's colours have no skin among them.
+With separate labels of hand and arm, their border is propagated like others, and the background's colours contain no skin.
 """
 
 import cv2
@@ -8,15 +8,15 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 BINS = 32
-TYPICAL_PCT = 15.0  # a colour is skin where it is commoner in the hand than that share of the hand's own pixels have it
-THIN_PX = 5  # strips narrower than this beside a hand are its own blurred edge,
-THIN = 0.15  # and narrower than that share of its size, a shelf or a twig of its colour
-REACH = 1.0  # of the hand's size, in which an arm is looked for
-KEPT_PX = 30  # next to a hand an arm's label is carried so far
+TYPICAL_PCT = 15.0  # percentile of colour frequencies over the hand's pixels, above which a colour is skin
+THIN_PX = 5  # narrower strips beside a hand are its blurred edge
+THIN = 0.15  # of the hand's size: narrower strips are other objects of similar colour
+REACH = 1.0  # of the hand's size: maximal distance of an arm from the hand
+KEPT_PX = 30  # distance from the hand within which the arm's label is propagated
 
 
 def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarray:
-    """Pixels (H, W) bool of the background that look like the hands and hang together with them; `lab` (H, W, 3) is the key frame."""
+    """Pixels (H, W) bool of the background with the hands' colours and connected to them; `lab` (H, W, 3) is the key frame."""
     hand = np.isin(labels, hands)
     if not hand.any():
         return hand
@@ -25,8 +25,8 @@ def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarra
     np.add.at(table, tuple(b[hand.ravel()] for b in bins), 1.0)
     common = gaussian_filter(table, 1.0)[bins].reshape(hand.shape)
     skin = (common > np.percentile(common[hand], TYPICAL_PCT)) & (labels == 0) & _near(hand, REACH * np.sqrt(hand.sum()))
-    width = max(THIN_PX, round(THIN * np.sqrt(hand.sum()))) | 1  # an even kernel would shift it
-    most = cv2.medianBlur(skin.astype(np.uint8), 5)  # single pixels are off by noise
+    width = max(THIN_PX, round(THIN * np.sqrt(hand.sum()))) | 1  # odd, since an even kernel would shift the result
+    most = cv2.medianBlur(skin.astype(np.uint8), 5)  # removes noise of single pixels
     strip = cv2.morphologyEx(most, cv2.MORPH_OPEN, np.ones((width, width), np.uint8)) * (labels == 0)
     _, parts = cv2.connectedComponents(strip.astype(np.uint8), connectivity=4)
     touching = np.unique(parts[_near(hand, THIN_PX)])
@@ -34,7 +34,7 @@ def find_arm(lab: np.ndarray, labels: np.ndarray, hands: list[int]) -> np.ndarra
 
 
 def keep_near(labels: np.ndarray, arm: int, hands: list[int]) -> np.ndarray:
-    """Label pictures whose arm ends where it no longer helps to place a hand's border; without any hand in sight it stays."""
+    """Label images with the arm restricted to KEPT_PX around the hands; unchanged without a visible hand."""
     hand = np.isin(labels, hands)
     return np.where((labels == arm) & ~_near(hand, KEPT_PX), 0, labels).astype(labels.dtype) if hand.any() else labels
 

@@ -5,16 +5,16 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-CORNERS, CORNER_DISTANCE_PX, CLEARANCE_PX = 400, 8, 15  # of the background, and how far from any entity
-WITHIN_PX, MIN_SHARE, MIN_CORNERS = 1.0, 0.6, 30  # of the corners found again, so many must move as one
-PARTS = 4  # the picture is cut into so many by so many, and each gives its share of corners
+CORNERS, CORNER_DISTANCE_PX, CLEARANCE_PX = 400, 8, 15  # of the background, their distance from each other, and from any entity
+WITHIN_PX, MIN_SHARE, MIN_CORNERS = 1.0, 0.6, 30  # of tracked corners: inlier distance, minimal share and number of inliers
+PARTS = 4  # the image is divided into 4 x 4 parts, with the same maximal number of corners in each
 
 
 def homographies(grey: Callable[[int], np.ndarray], labels: list[np.ndarray], reference: int) -> list[np.ndarray] | None:
     """Homographies (3, 3) from the frame `reference` to each of T; None where the background does not move as one plane.
 
-    `grey` gives a frame (H, W) uint8, `labels` are the T label pictures (0 is background). Each frame is brought near by its neighbour's
-    homography and then matched with the reference itself, so that no error adds up.
+    `grey` returns a frame (H, W) uint8, `labels` are the T label images (0 is background). Each frame starts from its neighbour's homography
+    and is matched with the reference, so that errors do not accumulate.
     """
     corners = _corners(grey(reference), labels[reference])
     if len(corners) < MIN_CORNERS:
@@ -31,7 +31,7 @@ def homographies(grey: Callable[[int], np.ndarray], labels: list[np.ndarray], re
 
 
 def _corners(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Corners (N, 2) of the background, spread over the picture."""
+    """Corners (N, 2) of the background, distributed over the image."""
     free = cv2.erode((labels == 0).astype(np.uint8) * 255, np.ones((CLEARANCE_PX, CLEARANCE_PX), np.uint8))
     found = []
     for rows in np.array_split(np.arange(grey.shape[0]), PARTS):
@@ -46,7 +46,7 @@ def _corners(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _match(reference: np.ndarray, grey: np.ndarray, labels: np.ndarray, corners: np.ndarray, near: np.ndarray) -> np.ndarray | None:
-    """The homography (3, 3) that takes the reference's corners (N, 2) to a frame, sought about `near`; None where too few agree."""
+    """The homography (3, 3) of the reference's corners (N, 2) to a frame, starting from `near`; None with too few inliers."""
     guess = cv2.perspectiveTransform(corners[:, None], near).astype(np.float32)
     moved, status, _ = cv2.calcOpticalFlowPyrLK(
         reference, grey, corners[:, None], guess.copy(), winSize=(21, 21), maxLevel=2, flags=cv2.OPTFLOW_USE_INITIAL_FLOW

@@ -1,11 +1,10 @@
-"""The segmenter without weights: key frames' outlines, carried through the clip by optical flow and local colour.
+"""The segmenter without network weights: outlines of key frames, propagated by optical flow and local colour.
 
-Between two key frames labels are carried forward from the one and backward from the other, and blended by distance. Per pixel, the
-label's probability comes from its nearest neighbours in (place, colour) among the previous frame's labelled pixels, moved by
-optical flow, smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size finds the
-background; the second adds what that shows about the whole clip: the background's plate, where the camera is static or only
-rotates, each label's colours, and where a key frame may have left a finger out. The bare arm is a label of its own; its border with the
-hand is a line that moves with the skin about it.
+Between two key frames labels are propagated forward from one and backward from the other, and blended by distance. A pixel's label
+probabilities are those of its nearest neighbours in (position, colour) among the previous frame's labelled pixels, moved by optical flow
+and smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size detects the background; the second
+uses in addition the background's plate, where the camera is static or only rotates, each label's colours, and parts of key frames where
+a finger may be missing. The bare arm has its own label; its border with the hand is a line that moves with the skin around it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,13 +32,13 @@ def propagate(
 ) -> dict[str, np.ndarray]:
     """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
 
-    `prompts` maps a frame's index to its entities. What a key frame says nothing about is carried there from the nearest one that does,
-    and clicks alone correct what is carried. `progress` makes the bar (tqdm, or a kind of it).
-    Propagation works at a longest side of `work_side` pixels. Raises HoldprepError where no key frame is given or one outlines nothing.
+    `prompts` maps a frame's index to its entities. Entities without a prompt on a key frame are propagated there from the nearest one with,
+    and clicks alone correct propagated masks. `progress` creates the progress bar (tqdm or a subclass).
+    Propagation works at a longest side of `work_side` pixels. Raises HoldprepError without key frames, or where one outlines nothing.
     """
     entities = [e for e in ENTITIES if any(e in p for p in prompts.values())]
     if not entities:
-        raise HoldprepError("segmenter=classical: no key frame outlines anything: add prompts for the object and a hand")
+        raise HoldprepError("segmenter=classical: no key frame has an outline: add prompts for the object and a hand")
     size = images[0].shape[:2]
     labels = _label_frames(images, prompts, LabelSet(tuple(entities)), work_side, progress or partial(tqdm, disable=True))
     masks = {entity: np.empty((len(labels), *size), bool) for entity in entities}
@@ -53,7 +52,7 @@ def propagate(
 def outline(
     image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], *, work_side: int = 640
 ) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
+    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as of a key frame, `known` masks of entities without a prompt or to be corrected."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
     clip, scale = _at_work_size([image], work_side)
     prior = np.zeros(clip.shape, np.uint8)
@@ -71,21 +70,21 @@ def _label_frames(
     work_side: int,
     progress: Callable[..., tqdm],
 ) -> list[np.ndarray]:
-    """Label pictures (h, w) uint8 of all frames, at work size."""
+    """Label images (h, w) uint8 of all frames, at work size."""
     clip, scale = _at_work_size(images, work_side)
     keys = _label_key_frames(clip, label_set, prompts, scale)
     with progress(total=2 * len(images), desc="masks", unit="frame") as bar:
         knowledge = Knowledge(clip, keys, _first_pass(clip, keys, label_set, bar), label_set.count, label_set.arm, label_set.hands)
-        doubted = {t: np.where(knowledge.unoutlined(t, key), label_set.unknown, key) for t, key in keys.items()}
-        return [keys.get(t, labels) for t, labels in enumerate(propagate_all(clip, doubted, label_set, knowledge, bar))]
+        with_unknown = {t: np.where(knowledge.missing_fingers(t, key), label_set.unknown, key) for t, key in keys.items()}
+        return [keys.get(t, labels) for t, labels in enumerate(propagate_all(clip, with_unknown, label_set, knowledge, bar))]
 
 
 def _label_key_frames(
     clip: Clip, label_set: LabelSet, prompts: Mapping[int, Mapping[str, EntityPrompt]], scale: float
 ) -> dict[int, np.ndarray]:
-    """Every key frame's labels: first those that outline every entity, then the others with what is carried to them."""
-    sure = {e: anchors(prompts, e) for e in label_set.entities}
-    own = {t: {e: p for e, p in prompts[t].items() if e in sure and t in sure[e]} for t in sorted(prompts)}
+    """Labels of all key frames: first those that outline every entity, then the others with propagated labels."""
+    outlined = {e: anchors(prompts, e) for e in label_set.entities}
+    own = {t: {e: p for e, p in prompts[t].items() if e in outlined and t in outlined[e]} for t in sorted(prompts)}
     keys = {t: key_frame_labels(clip, t, label_set, p, scale) for t, p in own.items() if any(not each.absent for each in p.values())}
     found = {}
     for t in own:
@@ -94,7 +93,7 @@ def _label_key_frames(
             continue
         prior = np.zeros(clip.shape, np.uint8)
         for k, entity in enumerate(label_set.entities, start=1):
-            sources = [s for s in sure[entity] if s in keys]
+            sources = [s for s in outlined[entity] if s in keys]
             if entity not in own[t] and sources:
                 source = min(sources, key=lambda s: abs(s - t))
                 prior[(labels_at(clip, source, keys[source], t, label_set) == k) & (prior == 0)] = k
@@ -103,7 +102,7 @@ def _label_key_frames(
 
 
 def _at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, float]:
-    """BGR images (H, W, 3) at a longest side of `work_side` pixels or as they are, and by what they are scaled."""
+    """BGR images (H, W, 3) at a longest side of `work_side` pixels or unchanged, and their scale factor."""
     clip, scale = Clip([]), 1.0
     for image in images:
         scale = min(1.0, work_side / max(image.shape))
@@ -112,7 +111,7 @@ def _at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, f
 
 
 def _first_pass(clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet, bar: tqdm) -> list[np.ndarray]:
-    """Every frame's labels by flow and local colour alone, at half the size: enough to know where the background is."""
+    """Labels of all frames by flow and local colour only, at half the size, which is sufficient to detect the background."""
     small = clip.halved()
     small_keys = {t: cv2.resize(k, small.shape[::-1], interpolation=cv2.INTER_NEAREST) for t, k in keys.items()}
     labels = propagate_all(small, small_keys, label_set, None, bar)
@@ -120,7 +119,7 @@ def _first_pass(clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet,
 
 
 def _enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each label's mask enlarged smoothly, and the strongest one taken."""
+    """Enlarged labels: masks are enlarged smoothly, and the largest value determines the label."""
     if labels.shape == size:
         return labels
     strongest, best = np.zeros(size, np.uint8), np.full(size, -np.inf, np.float32)

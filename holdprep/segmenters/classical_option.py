@@ -1,4 +1,4 @@
-"""segmenter=classical: prompts on key frames, carried through the clip by optical flow and local colour, without weights."""
+"""segmenter=classical: prompts on key frames, propagated by optical flow and local colour, without network weights."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from holdprep.segmenters.option import ClickedSegmenter, PromptedSegmenter
 
 
 class ClassicalSegmenter(ClickedSegmenter):
-    """The segmenter without weights."""
+    """The segmenter without network weights."""
 
     name: Literal["classical"]
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")

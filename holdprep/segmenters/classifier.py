@@ -1,4 +1,4 @@
-"""The classical segmenter's classifier: label probabilities of pixels from labelled ones near in place and colour."""
+"""The classical segmenter's classifier: label probabilities of pixels from labelled ones of similar position and colour."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # reach of the local classifier in place and in colour
-SAMPLE_STEP = 2  # every second pixel in both directions is a sample, and is classified
+SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # kernel widths of position and colour
+SAMPLE_STEP = 2  # every second pixel in both directions is used and classified
 NEIGHBOURS = 8
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of a clip: 0 the background, k the k-th of `entities`, and the hands' bare arms the last, which counts as background.
+    """The labels of a clip: 0 background, k the k-th of `entities`, the last the bare arms, which are part of the background.
 
-    The label `unknown` occurs on key frames alone, and no sample has it.
+    The label `unknown` occurs on key frames only, and not in samples.
     """
 
     entities: tuple[str, ...]
@@ -42,7 +42,7 @@ class LabelSet:
         return self.count
 
     def min_part_px(self, label: int, largest: float) -> float:
-        """Least size of a connected part of a label, whose largest part has `largest` pixels: fingers may be separate parts."""
+        """Minimal size of a connected part of a label whose largest part has `largest` pixels; fingers may be separate parts."""
         if label in (0, self.arm):
             return 60
         return (0.1 if self.entities[label - 1] == "object" else 0.03) * largest
@@ -50,10 +50,9 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """Probabilities of the entities' and arm's labels in a region of a picture, (h, w, L - 1) uint8, 255 for 1; the rest, and all else, is
-    background.
+    """Probabilities of the entities' and arm's labels in a region of an image, (h, w, L - 1) uint8, 255 for 1.
 
-    One byte each: a long clip's probabilities must fit into memory.
+    The rest, and pixels outside of the region, are background. uint8 saves memory in long clips.
     """
 
     of_labels: np.ndarray
@@ -61,11 +60,11 @@ class Probabilities:
 
     @staticmethod
     def of(probability: np.ndarray, region: tuple[slice, slice]) -> "Probabilities":
-        """From those of all labels (h, w, L) in a region."""
+        """Probabilities from those of all labels (h, w, L) in a region."""
         return Probabilities(np.round(255 * probability[..., 1:]).astype(np.uint8), region)
 
     def whole(self, shape: tuple[int, int]) -> np.ndarray:
-        """(H, W, L) float32, in a picture of `shape`."""
+        """Probabilities (H, W, L) float32 of the whole image of `shape`."""
         full = np.zeros((*shape, self.of_labels.shape[-1] + 1), np.float32)
         full[self.region][..., 1:] = self.of_labels / np.float32(255)
         full[..., 0] = 1 - full[..., 1:].sum(axis=-1)
@@ -74,34 +73,34 @@ class Probabilities:
 
 @dataclass
 class Samples:
-    """Labelled pixels that the classifier uses: place (N, 2), colour (N, 3), label probabilities (N, L)."""
+    """Labelled pixels for the classifier: position (N, 2), colour (N, 3), label probabilities (N, L)."""
 
-    place: np.ndarray
+    position: np.ndarray
     color: np.ndarray
     probability: np.ndarray
 
     @staticmethod
     def of(lab: np.ndarray, probability: np.ndarray, flow: np.ndarray | None, region: tuple[slice, slice]) -> "Samples":
         ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-        place = np.stack([xs, ys], axis=-1).astype(np.float32)
+        position = np.stack([xs, ys], axis=-1).astype(np.float32)
         if flow is not None:
-            place += flow[ys, xs]
-        return Samples(place.reshape(-1, 2), lab[ys, xs].reshape(-1, 3), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1))
+            position += flow[ys, xs]
+        return Samples(position.reshape(-1, 2), lab[ys, xs].reshape(-1, 3), probability[ys, xs].reshape(len(ys) * len(ys[0]), -1))
 
     def where(self, keep: np.ndarray) -> "Samples":
-        return Samples(self.place[keep], self.color[keep], self.probability[keep])
+        return Samples(self.position[keep], self.color[keep], self.probability[keep])
 
 
 def classify(
-    samples: Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, asked: np.ndarray | None = None
+    samples: Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, selected: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label probabilities (h, w, L) of a region: kernel-weighted nearest neighbours in place and colour; equal probabilities where not `asked` (H, W)."""
-    tree = cKDTree(np.c_[samples.place / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
+    """Label probabilities (h, w, L) of a region: by kernel-weighted nearest neighbours in position and colour; uniform where not `selected` (H, W)."""
+    tree = cKDTree(np.c_[samples.position / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
     ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
-    wanted = np.ones(ys.shape, bool) if asked is None else asked[ys, xs]
+    wanted = np.ones(ys.shape, bool) if selected is None else selected[ys, xs]
     query = np.c_[xs[wanted] / SIGMA_PX, ys[wanted] / SIGMA_PX, lab[ys, xs][wanted] / SIGMA_LAB]
     distance, index = tree.query(query, k=neighbours, eps=0.3, distance_upper_bound=6, workers=-1)
-    found = index < len(samples.place)
+    found = index < len(samples.position)
     weight = np.where(found, np.exp(-0.5 * np.minimum(distance, 6) ** 2), 0)
     count = samples.probability.shape[1]
     votes = np.full((*ys.shape, count), 0.02 / count, np.float32)
@@ -112,7 +111,7 @@ def classify(
 
 
 def smooth_in_edges(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Probabilities smoothed within the edges of the picture `guide`, normalised."""
+    """Normalised probabilities, smoothed except across edges of the image `guide`."""
     smoother = cv2.ximgproc.createFastGlobalSmootherFilter(guide, SMOOTH_LAMBDA, SMOOTH_SIGMA)
     planes = [smoother.filter(np.ascontiguousarray(probability[..., k])) for k in range(probability.shape[2])]
     smooth = np.clip(np.stack(planes, axis=-1), 1e-4, None)
@@ -120,15 +119,15 @@ def smooth_in_edges(probability: np.ndarray, guide: np.ndarray) -> np.ndarray:
 
 
 def clean_labels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
-    """Labels without specks: each small part gets the label that surrounds it."""
+    """Labels without small parts, which get the label of their surroundings."""
     out = labels.copy()
     for k in range(label_set.count):
         _, index, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=4)
         areas = stats[1:, cv2.CC_STAT_AREA]
         for part in np.flatnonzero(areas < label_set.min_part_px(k, max(areas, default=0))) + 1:
-            speck = index == part
-            ring = (cv2.dilate(speck.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~speck
-            out[speck] = np.bincount(out[ring], minlength=label_set.count).argmax() if ring.any() else 0
+            small = index == part
+            ring = (cv2.dilate(small.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~small
+            out[small] = np.bincount(out[ring], minlength=label_set.count).argmax() if ring.any() else 0
     return out
 
 
@@ -137,7 +136,7 @@ def one_hot(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def region_of(labels: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The foreground's bounding box with a margin; the whole picture where there is none."""
+    """The foreground's bounding box with a margin; the whole image without foreground."""
     ys, xs = np.nonzero(labels)
     if len(ys) == 0:
         return slice(0, labels.shape[0]), slice(0, labels.shape[1])

@@ -1,4 +1,4 @@
-"""Masks in COCO's json: run lengths down the columns, as numbers or in COCO's compressed string."""
+"""Masks in COCO's json: run lengths along columns, as numbers or in COCO's compressed string."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from holdprep.errors import HoldprepError
 
 
 def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """A mask (H, W) bool of `size` (H, W) from run lengths of background and foreground in turn, column by column.
+    """A mask (H, W) bool of `size` (H, W) from alternating run lengths of background and foreground, column by column.
 
     A string holds each length in 5-bit digits from 48 on, lowest first: bit 32 says that more follow, bit 16 of the last is the sign;
     from the fourth on, what it differs from the length two before (COCO's maskApi.c). Raises ValueError where it does not fill `size`.
@@ -37,7 +37,7 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
 def read_coco(path: Path, value: int | None) -> dict[str, np.ndarray]:
     """{frame name: mask (H, W) bool} of a json with `images` and `annotations`, or with a mapping of frame names to run lengths.
 
-    Annotations of category `value` count, or all of them if it is None; a frame's parts are united, a frame without any is empty.
+    Annotations of category `value` are used, or all if it is None; parts of a frame are united, a frame without any is empty.
     """
     try:
         tree = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Masks that another tool has made: a folder of pictures, COCO's json, or a video; matched by frame name."""
+"""Masks of another tool: a folder of images, COCO's json, or a video; matched by frame name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from holdprep.segmenters.coco import read_coco
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 LOSSY = (".jpg", ".jpeg")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
-NAMED = 5  # missing frames that a message names
+NAMED = 5  # missing frames listed in a message
 
 
 def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """Masks (T, H, W) bool of the frames `names`, and notes on what was assumed. `size` is (height, width) of images/.
+    """Masks (T, H, W) bool of the frames `names`, and notes on assumptions. `size` is (height, width) of images/.
 
-    A mask belongs to the frame of its name (0001 and 00001 are one number). Where no name fits and there are as many masks as
-    frames, the tool has numbered them anew: they are taken in order, and a note says so; a video has no names and needs as many frames.
-    Over 0 is foreground (over 127 where pictures are lossy and not 0/1), or the label `value`: index of a palette, grey level, COCO's
-    category. Raises HoldprepError for what is missing, unreadable, of another size, or of several labels without a value.
+    A mask belongs to the frame of its name (0001 and 00001 are the same number). Where no name matches and there are as many masks as
+    frames, they are used in order, with a note; a video has no names and needs as many frames. Foreground are values above 0 (above 127 in
+    lossy images that are not 0/1), or the label `value`: palette index, grey level, COCO category. Raises HoldprepError for masks that are
+    missing, unreadable, of another size, or of several labels without a value.
     """
     notes: list[str] = []
     if path.suffix.lower() == ".json":
@@ -32,7 +32,7 @@ def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: i
         masks = [_fitting(found[key], size, f"{path}: mask {key}") for key in keys]
     elif path.suffix.lower() in VIDEOS:
         masks = _read_video(path, names, size, value)
-        notes.append(f"{path}: a video has no names, its frames are taken in order of images/ ({names[0]} ...)")
+        notes.append(f"{path}: a video has no names, its frames are used in order of images/ ({names[0]} ...)")
     else:
         files = _pictures(path)
         keys = _match(path, list(files), names, notes)
@@ -46,7 +46,7 @@ def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: i
 def _pictures(folder: Path) -> dict[str, Path]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".")) if folder.is_dir() else []
     if not files:
-        raise HoldprepError(f"{folder} holds no masks: one picture a frame is needed, named as in images/; or a .json (COCO) or a video")
+        raise HoldprepError(f"{folder} holds no masks: one image per frame is needed, named as in images/; or a .json (COCO) or a video")
     by_stem: dict[str, Path] = {}
     for file in files:
         if file.stem in by_stem:
@@ -60,7 +60,7 @@ def _key(stem: str) -> str:
 
 
 def _match(path: Path, stems: list[str], names: Sequence[str], notes: list[str]) -> list[str]:
-    """The mask's own name for each of the frames `names`."""
+    """The mask's name for each of the frames `names`."""
     by_key: Mapping[str, str] = {_key(stem): stem for stem in stems}
     missing = [n for n in names if _key(n) not in by_key]
     if not missing:
@@ -69,34 +69,34 @@ def _match(path: Path, stems: list[str], names: Sequence[str], notes: list[str])
     consecutive = numbers in ({*range(len(names))}, {*range(1, len(names) + 1)})
     if len(stems) == len(names) and (len(missing) == len(names) or consecutive):
         ordered = sorted(stems, key=lambda s: (len(_key(s)), s))
-        notes.append(f"{path}: masks are numbered anew ({ordered[0]} ...), taken in order of images/ ({names[0]} ...)")
+        notes.append(f"{path}: masks have other numbers ({ordered[0]} ...) and are used in order of images/ ({names[0]} ...)")
         return ordered
     listed = ", ".join(missing[:NAMED]) + (" ..." if len(missing) > NAMED else "")
     raise HoldprepError(f"{path}: {len(missing)} of {len(names)} frames have no mask ({listed}); masks must be named as in images/")
 
 
 def _read_picture(path: Path, value: int | None) -> np.ndarray:
-    """A picture's mask (H, W) bool. Indexed pictures are read by index, which OpenCV does not give."""
+    """An image's mask (H, W) bool. Palette images are read by index, which OpenCV does not support."""
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture if picture.mode in ("P", "L", "1", "I;16", "I") else picture.convert("RGB"))
             is_indexed = picture.mode == "P"
     except (OSError, SyntaxError, ValueError):
-        raise HoldprepError(f"{path} is not a readable picture ({path.stat().st_size} bytes)") from None
+        raise HoldprepError(f"{path} is not a readable image ({path.stat().st_size} bytes)") from None
     pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     if value is not None:
         return pixels == value
     labels = np.unique(pixels[pixels > 0])
     if is_indexed and len(labels) > 1:
         listed = ", ".join(map(str, labels[:NAMED]))
-        raise HoldprepError(f"{path} holds labels {listed}: say which is which (segmenter.values.object=, .right=, .left=)")
+        raise HoldprepError(f"{path} holds labels {listed}: set the label of each entity (segmenter.values.object=, .right=, .left=)")
     lossy = path.suffix.lower() in LOSSY and len(labels) > 0 and labels[-1] > 1
     return pixels > (127 if lossy else 0)
 
 
 def _read_video(path: Path, names: Sequence[str], size: tuple[int, int], value: int | None) -> list[np.ndarray]:
     if value is not None:
-        raise HoldprepError(f"{path}: a video is lossy and has no labels: leave segmenter.values out, one video an entity")
+        raise HoldprepError(f"{path}: a video is lossy and has no labels: do not set segmenter.values; one video per entity")
     video.probe_video(path)
     masks = []
     for frame in video.read_video(path):

@@ -1,4 +1,4 @@
-"""segmenter=import: masks that another tool has made."""
+"""segmenter=import: masks of another tool."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class MaskValues(Node):
-    """The label of each entity in masks that hold several."""
+    """The label of each entity in masks with several labels."""
 
     right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
-    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks hold one entity, everything over 0")
+    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks of one entity, all values above 0")
     object: int | None = Field(ge=0, le=65535, description="the object's label")
 
 
 class ImportSegmenter(SegmenterNode):
-    """Another tool's folders, json files or videos of masks."""
+    """Folders, json files or videos of masks of another tool."""
 
     name: Literal["import"]
     right: Path | None = Field(
@@ -42,7 +42,7 @@ class ImportSegmenter(SegmenterNode):
         return self.recorded(*ENTITIES)
 
     def outputs(self) -> tuple[str, ...]:
-        """Masks of either hand; those of each entity as the tool made them are there already."""
+        """Masks of both hands; the tool's own masks exist already."""
         return HAND_MASKS
 
     def advice(self, entity: str, seq: "Sequence") -> str:

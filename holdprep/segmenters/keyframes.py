@@ -1,4 +1,4 @@
-"""The classical segmenter's key frames: a person's prompts as labels, by GrabCut and the classifier."""
+"""The classical segmenter's key frames: labels from prompts, by GrabCut and the classifier."""
 
 from collections.abc import Mapping
 
@@ -11,22 +11,22 @@ from holdprep.segmenters.classifier import SAMPLE_STEP, LabelSet, Samples, class
 from holdprep.segmenters.knowledge import Clip
 from holdprep.segmenters.prompts import EntityPrompt
 
-GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop it works on, background that it sees around
-CORE_PX, SETTLED = 13, 0.99  # a prompt's outline may be off by half of that many pixels; what has so much of one label about it keeps it
+GRABCUT_SIDE, GRABCUT_MARGIN = 200, 40  # px: longest side of the crop, margin of background
+CORE_PX, SETTLED = 13, 0.99  # width of the uncertain edge of a prompt's outline; share of one label above which a pixel is not classified
 
 
 def key_frame_labels(
     clip: Clip, t: int, label_set: LabelSet, prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
 ) -> np.ndarray:
-    """A key frame's labels: outlines painted (the object over the hands unless the prompts order them otherwise), edges moved to those of the picture.
+    """A key frame's labels: outlines drawn (the object over the hands unless prompts give another order), edges moved to those of the image.
 
-    `prior` labels hold for entities without a prompt, and are what clicks alone correct.
+    `prior` labels are used for entities without a prompt, and are corrected by clicks alone.
     """
     labels = np.zeros(clip.shape, np.uint8)
     for k, entity in enumerate(label_set.entities, start=1):
         if prior is not None and entity not in prompts:
             labels[prior == k] = k
-    # outlines as they are ordered; then what is found by colour, the object first: it fills its box better than a hand does
+    # outlines in their order, then segmentation by colour, the object first: it fills its box better than a hand
     present = {e: p for e, p in prompts.items() if e in label_set.entities and not p.absent}
     for entity in sorted(present, key=lambda e: 0 if present[e].polygons else 1 if e == "object" else 2):
         k = label_set.entities.index(entity) + 1
@@ -39,7 +39,7 @@ def key_frame_labels(
     if prior is not None and not labels.any():
         return labels
     if not labels.any():
-        raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the picture")
+        raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the image")
     labels[find_arm(clip.lab(t), labels, label_set.hands)] = label_set.arm
     return clean_labels(
         _refine_edges(clip, t, labels, label_set, {label_set.entities.index(e) + 1: p for e, p in present.items()}, scale), label_set
@@ -49,9 +49,9 @@ def key_frame_labels(
 def _refine_edges(
     clip: Clip, t: int, labels: np.ndarray, label_set: LabelSet, prompts: Mapping[int, EntityPrompt], scale: float
 ) -> np.ndarray:
-    """Labels whose edges are moved to those of the picture; clicks of `prompts` (by label) hold whatever the picture shows.
+    """Labels with edges moved to those of the image; clicks of `prompts` (by label) are always respected.
 
-    Between skin and skin the picture has no edge: there the drawn line stays.
+    Between two skin labels the image has no edge: there the drawn line is kept.
     """
     region, drawn, clicked, lab = region_of(labels, 25), labels, np.zeros(clip.shape, bool), clip.lab(t)
     for _ in range(2):
@@ -77,7 +77,7 @@ def _refine_edges(
 
 
 def _without_edge(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) without its uncertain edge; parts too thin for that stay nearly whole."""
+    """A mask (H, W) without its uncertain edge; thin parts are eroded by one pixel only."""
     core = cv2.erode(mask.astype(np.uint8), np.ones((CORE_PX, CORE_PX), np.uint8), borderValue=1) > 0
     _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     thin = mask & ~np.isin(parts, np.unique(parts[core]))
@@ -85,7 +85,7 @@ def _without_edge(mask: np.ndarray) -> np.ndarray:
 
 
 def _click_discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Discs about clicks, (H, W) bool."""
+    """Discs around clicks, (H, W) bool."""
     mask = np.zeros(shape, np.uint8)
     for x, y in points:
         cv2.circle(mask, (round(x), round(y)), max(shape) // 80, 1, -1)
@@ -95,7 +95,7 @@ def _click_discs(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _mask_of_prompt(
     image: np.ndarray, prompt: EntityPrompt, scale: float, t: int, taken: np.ndarray, before: np.ndarray | None = None
 ) -> np.ndarray:
-    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the mask `before` them.
+    """A prompt as a mask (H, W) bool: its polygons filled, or GrabCut from its box and clicks, or from the earlier mask `before`.
 
     Pixels `taken` (H, W) belong to other entities.
     """
@@ -123,13 +123,13 @@ def _mask_of_prompt(
     background = np.isin(seeds, (cv2.GC_BGD, cv2.GC_PR_BGD))
     if background.all() or not background.any():
         raise HoldprepError(
-            f"segmenter=classical: a prompt of key frame {t} covers {'nothing' if background.all() else 'the whole picture'}: draw it anew"
+            f"segmenter=classical: a prompt of key frame {t} covers {'nothing' if background.all() else 'the whole image'}: draw it again"
         )
     return _grab_cut(image, seeds)
 
 
 def _grab_cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """GrabCut's mask (H, W) bool, found on a reduced crop around what may be foreground: edges are refined later."""
+    """GrabCut's mask (H, W) bool, on a reduced crop around possible foreground; edges are refined later."""
     region = region_of(seeds != cv2.GC_BGD, GRABCUT_MARGIN)
     crop, start = image[region], seeds[region]
     scale = min(1.0, GRABCUT_SIDE / max(start.shape))

@@ -1,4 +1,4 @@
-"""What the segmenter without weights learns from a first pass: the clip's frames, label colours, the background's plate."""
+"""Results of the classical segmenter's first pass: the clip's frames, label colours, the background's plate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from scipy.ndimage import gaussian_filter
 from holdprep.segmenters.camera import homographies
 
 HISTOGRAM_BINS = 24
-COLOR_WEIGHT, LEAST_LIKELY = 1.0, 8.0  # of a label's colours beside place, and the log-ratio beyond which a colour counts no further
-MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-ratios by which a colour is likelier a hand's than the object's or the background's
-BESIDE_PX, LEAST_SURE = 50, 0.3  # so far from an entity a finger may be missed; share of a pixel's views that do without its like
+COLOR_WEIGHT, MAX_LOG_RATIO = 1.0, 8.0  # weight of colour, and bound of its log-ratio
+MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-likelihood ratios of the hand's and other labels' colours
+BESIDE_PX, MIN_CLEAR = 50, 0.3  # maximal distance of a missing finger from an entity; minimal share of a pixel's views without skin
 IQR_TO_STD = 0.74  # of a normal distribution
-STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion a frame below which the camera stands still
+STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion per frame below which the camera is static
 
 
 @dataclass
 class Clip:
-    """The frames at work size, BGR uint8; a long clip has no room for what is quickly made of them."""
+    """The frames at work size, BGR uint8; derived images are computed on demand to save memory."""
 
     bgr: list[np.ndarray]
 
@@ -28,7 +28,7 @@ class Clip:
         return cv2.cvtColor(self.bgr[t][region].astype(np.float32) / 255, cv2.COLOR_BGR2Lab)
 
     def grey(self, t: int) -> np.ndarray:
-        """(H, W) uint8."""
+        """A frame in grey, (H, W) uint8."""
         return cv2.cvtColor(self.bgr[t], cv2.COLOR_BGR2GRAY)
 
     def halved(self) -> "Clip":
@@ -41,41 +41,41 @@ class Clip:
 
 @dataclass(frozen=True)
 class _Plate:
-    """The background without entities: median colour (H, W, 3) in Lab, its spread (H, W, 3), and where it is known (H, W)."""
+    """The background without entities: median colour (H, W, 3) in Lab, its standard deviation (H, W, 3), and where it is known (H, W)."""
 
     color: np.ndarray
-    spread: np.ndarray
+    std: np.ndarray
     known: np.ndarray
 
     @staticmethod
     def of(seen: np.ndarray) -> "_Plate":
-        """From N views (N, H, W, 3), NaN where an entity is or nothing was seen."""
-        color, spread = np.zeros(seen.shape[1:], np.float32), np.zeros(seen.shape[1:], np.float32)
-        sightings = np.isfinite(seen[..., 0]).sum(axis=0)
+        """The plate from N views (N, H, W, 3), NaN where there is an entity or no view."""
+        color, std = np.zeros(seen.shape[1:], np.float32), np.zeros(seen.shape[1:], np.float32)
+        counts = np.isfinite(seen[..., 0]).sum(axis=0)
         for y in range(seen.shape[1]):
             row = np.sort(np.moveaxis(seen[:, y], 0, -1).astype(np.float32), axis=-1)  # NaN last
-            at = (np.maximum(sightings[y] - 1, 0)[:, None, None] * np.array([0.25, 0.5, 0.75])).round().astype(np.intp)
+            at = (np.maximum(counts[y] - 1, 0)[:, None, None] * np.array([0.25, 0.5, 0.75])).round().astype(np.intp)
             low, color[y], high = np.moveaxis(np.take_along_axis(row, np.repeat(at, 3, axis=1), axis=-1), -1, 0)
-            spread[y] = IQR_TO_STD * (high - low)
-        known = sightings >= 3
-        return _Plate(np.where(known[..., None], color, 0), np.where(known[..., None], spread, 0), known)
+            std[y] = IQR_TO_STD * (high - low)
+        known = counts >= 3
+        return _Plate(np.where(known[..., None], color, 0), np.where(known[..., None], std, 0), known)
 
     def seen_in(self, region: tuple[slice, slice], H: np.ndarray | None) -> "_Plate":
-        """The part that a frame's region shows; `H` (3, 3) takes the plate's pixels to the frame's, None where both are the same."""
+        """The part visible in a frame's region; `H` (3, 3) maps the plate's pixels to the frame's, None where both are the same."""
         if H is None:
-            return _Plate(self.color[region], self.spread[region], self.known[region])
+            return _Plate(self.color[region], self.std[region], self.known[region])
         (y1, y2), (x1, x2) = ((s.start, s.stop) for s in region)
         shift = np.array([[1, 0, -x1], [0, 1, -y1], [0, 0, 1.0]])
-        color, spread, known = (
-            cv2.warpPerspective(part, shift @ H, (x2 - x1, y2 - y1)) for part in (self.color, self.spread, self.known.astype(np.float32))
+        color, std, known = (
+            cv2.warpPerspective(part, shift @ H, (x2 - x1, y2 - y1)) for part in (self.color, self.std, self.known.astype(np.float32))
         )
-        return _Plate(color, spread, known > 0.999)
+        return _Plate(color, std, known > 0.999)
 
     def evidence(self, lab: np.ndarray, region: tuple[slice, slice], H: np.ndarray | None) -> np.ndarray:
-        """How much pixels (h, w, 3) of a region look like the plate, or one pixel beside it; darker counts half: shadows fall on backgrounds."""
+        """Log-evidence (h, w) for background of a region's pixels (h, w, 3), by the most similar plate pixel within one pixel; darkening counts half."""
         here = self.seen_in(region, H)
         best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
-        weight = 1 / (np.array([5, 2.5, 2.5], np.float32) + here.spread)
+        weight = 1 / (np.array([5, 2.5, 2.5], np.float32) + here.std)
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
                 off = (lab - np.roll(here.color, (dy, dx), axis=(0, 1))) * weight
@@ -86,9 +86,9 @@ class _Plate:
 
 
 class Knowledge:
-    """What a first pass shows about the whole clip: each label's colours, and the background's plate, moved to where the camera looks.
+    """Evidence from the whole clip: each label's colours, and the background's plate, warped to each frame.
 
-    `keys` are label pictures of the key frames, `labels` of all frames; label `arm` has the colours of `hands`.
+    `keys` are label images of the key frames, `labels` of all frames; label `arm` has the colours of `hands`.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class Knowledge:
         self._clip, self._arm, self._hands = clip, arm, hands
         self._others = [k for k in range(count) if k not in (*hands, arm)]
         self._colors = self._histograms(clip, keys, count)
-        still = is_static(clip, labels)
-        self._motion = None if still else homographies(clip.grey, labels, len(labels) // 2)
-        self._plate = self._background(clip, labels) if still or self._motion is not None else None
+        static = is_static(clip, labels)
+        self._motion = None if static else homographies(clip.grey, labels, len(labels) // 2)
+        self._plate = self._background(clip, labels) if static or self._motion is not None else None
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
@@ -124,12 +124,12 @@ class Knowledge:
         return self._colors[bins[..., 0], bins[..., 1], bins[..., 2]]
 
     def _skin(self, lab: np.ndarray) -> np.ndarray:
-        """Log-ratio (...) by which colours (..., 3) are likelier a hand's than the object's or the background's."""
+        """Log-likelihood ratio (...) of colours (..., 3) for hands and for the other labels."""
         likelihood = self._likelihood(lab)
         return likelihood[..., self._hands].max(axis=-1, initial=-np.inf) - likelihood[..., self._others].max(axis=-1)
 
     def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> _Plate:
-        """Colours over frames in which a pixel is far from any entity; skin beside one may be a missed finger, and counts where all is skin."""
+        """The plate from frames in which a pixel is far from any entity; skin near an entity is excluded, unless the pixel always shows skin."""
         at = range(0, len(labels), max(len(labels) // frames, 1))
         views, fingers = np.empty((len(at), *clip.shape, 3), np.float16), np.empty((len(at), *clip.shape), bool)
         for i, t in enumerate(at):
@@ -140,7 +140,7 @@ class Knowledge:
             seen = self._at_reference(np.dstack([np.where(free[..., None], lab, np.nan), finger]), t)
             views[i], fingers[i] = seen[..., :3], seen[..., 3] > 0.5
         there = np.isfinite(views[..., 0])
-        views[fingers & ((there & ~fingers).sum(axis=0) >= LEAST_SURE * there.sum(axis=0))] = np.nan
+        views[fingers & ((there & ~fingers).sum(axis=0) >= MIN_CLEAR * there.sum(axis=0))] = np.nan
         return _Plate.of(views)
 
     def _at_reference(self, seen: np.ndarray, t: int) -> np.ndarray:
@@ -153,8 +153,8 @@ class Knowledge:
         """Log-evidence (h, w, L) for each label in a frame's region."""
         lab = self._clip.lab(t, region)
         likelihood = self._likelihood(lab)
-        evidence = COLOR_WEIGHT * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -LEAST_LIKELY, 0)
-        # hand and object differ in colour more reliably than either from a background that may hold their like
+        evidence = COLOR_WEIGHT * np.clip(likelihood - likelihood.max(axis=-1, keepdims=True), -MAX_LOG_RATIO, 0)
+        # colours of hand and object differ more reliably than those of entity and background
         entities = likelihood[..., 1:]
         evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
         evidence[..., 0] += self._like_plate(t, lab, region)
@@ -163,11 +163,11 @@ class Knowledge:
     def _like_plate(self, t: int, lab: np.ndarray, region: tuple[slice, slice]) -> np.ndarray | float:
         return 0.0 if self._plate is None else self._plate.evidence(lab, region, None if self._motion is None else self._motion[t])
 
-    def unoutlined(self, t: int, labels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W) bool that a key frame's labels call background, but may be a finger: skin beside an entity, and not the plate's."""
+    def missing_fingers(self, t: int, labels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W) bool labelled background on a key frame that may be a finger: skin near an entity that differs from the plate."""
         lab, (height, width) = self._clip.lab(t), labels.shape
-        strange = (self._skin(lab) > SURELY_SKIN) & (self._like_plate(t, lab, (slice(0, height), slice(0, width))) < 0) & (labels == 0)
-        opened = cv2.morphologyEx(strange.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        suspect = (self._skin(lab) > SURELY_SKIN) & (self._like_plate(t, lab, (slice(0, height), slice(0, width))) < 0) & (labels == 0)
+        opened = cv2.morphologyEx(suspect.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         _, parts = cv2.connectedComponents(opened, connectivity=4)
 
         def near(mask: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ class Knowledge:
 
 
 def is_static(clip: Clip, labels: list[np.ndarray]) -> bool:
-    """True if the background's corners do not move from frame to frame."""
+    """Whether the background's corners are static."""
     moved = []
     for t in range(1, len(clip.bgr)):
         free = cv2.erode((labels[t - 1] == 0).astype(np.uint8) * 255, np.ones((15, 15), np.uint8))

@@ -1,4 +1,4 @@
-"""What every option of `segmenter` is: the Protocol that stage segment relies on, the bases of its nodes, and its result."""
+"""Interface of the options of `segmenter`: Protocol, bases of the nodes, and result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ HAND_MASKS = ("masks_right", "masks_left")
 
 @dataclass(frozen=True)
 class SegmentedMasks:
-    """A segmenter's result: masks (T, H, W) bool by entity, and remarks."""
+    """Result of a segmenter: masks (T, H, W) bool by entity, and notes."""
 
     masks: Masks
     notes: list[str] = field(default_factory=list)
@@ -31,8 +31,8 @@ class SegmentedMasks:
 class PromptedSegmenter:
     """A segmenter of prompts with its settings bound.
 
-    `outline(image, prompts, known)` gives one BGR picture's masks (H, W) bool by entity, from its prompts and from known masks where
-    they leave things open; `propagate(images, prompts, progress=None)` every frame's (T, H, W), from prompts by frame index.
+    `outline(image, prompts, known)` returns one BGR image's masks (H, W) bool by entity, from prompts and known masks of entities without;
+    `propagate(images, prompts, progress=None)` those of all frames (T, H, W), from prompts by frame index.
     """
 
     outline: Callable[..., Masks]
@@ -44,20 +44,20 @@ class Segmenter(BackendOption, Protocol):
     """An option of `segmenter`, as stage segment uses it."""
 
     def segment(self, task: Task) -> SegmentedMasks:
-        """The masks of every frame; entities that nobody asked for are left out afterwards."""
+        """The masks of all frames; entities that are not requested are removed later."""
 
     def clicked(self) -> "ClickedSegmenter | None":
-        """The node itself where a person's prompts guide it, for which the click page can be opened; else None."""
+        """The node itself if it uses prompts, for which the click page can be opened; else None."""
 
     def advice(self, entity: str, seq: "Sequence") -> str:
-        """What to do where no frame has a mask of an entity that is needed: the end of an error's line."""
+        """Advice at the end of the error message where no frame has a mask of a needed entity."""
 
 
 class SegmenterNode(Backend):
-    """The base of nodes of `segmenter`."""
+    """Base of the nodes of `segmenter`."""
 
     def outputs(self) -> tuple[str, ...]:
-        """Masks of either hand, and of each entity as the segmenter made them."""
+        """Masks of both hands, and the segmenter's own masks of each entity."""
         return (*HAND_MASKS, *(f"sam_{entity}" for entity in ENTITIES))
 
     def segment(self, task: Task) -> SegmentedMasks:
@@ -71,13 +71,13 @@ class SegmenterNode(Backend):
 
 
 class ClickedSegmenter(SegmenterNode):
-    """A segmenter that a person's prompts guide; a subclass loads its implementation."""
+    """A segmenter with prompts; a subclass loads its implementation."""
 
     prompts: Path | None = Field(description="clicks, boxes or polygons on key frames; null = <seq>/prompts.yaml")
-    # what opens the page changes no result by itself: it is not recorded
-    ui: bool = Field(exclude=True, description="open the click page first: local, its address is printed")
-    fix: bool = Field(exclude=True, description="open the click page on the frames whose masks look wrong")
-    port: int = Field(exclude=True, ge=0, le=65535, description="the click page's port on 127.0.0.1; 0 = any free one")
+    # not recorded, since opening the page does not change results
+    ui: bool = Field(exclude=True, description="open the local click page first; its address is printed")
+    fix: bool = Field(exclude=True, description="open the click page on frames with suspect masks")
+    port: int = Field(exclude=True, ge=0, le=65535, description="the click page's port on 127.0.0.1; 0 = any free port")
 
     def load(self, device: str) -> PromptedSegmenter:
         """The implementation with these settings, its networks on `device`."""
@@ -88,7 +88,7 @@ class ClickedSegmenter(SegmenterNode):
         return self.prompts or seq.path("prompts")
 
     def files(self, seq: "Sequence") -> External:
-        """The prompts with the mask pictures that they name."""
+        """The file of prompts and the mask images that it names."""
         from holdprep.segmenters.prompts import mask_files
 
         path = self.prompts_path(seq)
@@ -112,7 +112,8 @@ class ClickedSegmenter(SegmenterNode):
         path = self.prompts_path(task.seq)
         if not path.is_file():
             raise HoldprepError(
-                f"{path} is not there: click with segmenter.ui=true, write it (holdprep/README.md, 'Clicks'), or segmenter=import with a tool's masks"
+                f"{path} does not exist: click with segmenter.ui=true, write it (holdprep/README.md, 'Clicks'), "
+                "or segmenter=import with a tool's masks"
             )
         prompts = read_indexed_prompts(path, task.seq.frame_names(), task.seq.image_size())
         masks = self.load(task.device).propagate(task.seq.images(), prompts, progress=partial(tqdm, disable=None))

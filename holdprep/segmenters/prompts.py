@@ -1,4 +1,4 @@
-"""Prompts: prompts.yaml holds, for a few key frames, where each entity is."""
+"""Prompts: prompts.yaml with outlines, boxes and clicks of the entities on a few key frames."""
 
 import difflib
 from collections.abc import Hashable, Mapping, Sequence
@@ -20,9 +20,9 @@ FIELDS = ("polygon", "polygons", "mask", "positive", "negative", "box")
 
 @dataclass(frozen=True)
 class EntityPrompt:
-    """Where an entity is in one frame, in pixels (x, y): coarse outlines, clicks on it and beside it, a box x1, y1, x2, y2.
+    """Prompt of an entity in one frame, in pixels (x, y): coarse outlines, positive and negative clicks, a box x1, y1, x2, y2.
 
-    `absent` says that the entity is not in the frame.
+    `absent`: the entity is not in the frame.
     """
 
     polygons: tuple[np.ndarray, ...] = ()
@@ -33,14 +33,14 @@ class EntityPrompt:
 
     @property
     def is_outline(self) -> bool:
-        """True if it outlines the entity by itself; clicks alone may only correct what another key frame outlines."""
+        """Whether it outlines the entity without other key frames; clicks alone may only correct another key frame's outline."""
         return bool(self.polygons) or self.box is not None or self.absent
 
 
 def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> list[int]:
-    """Key frames that outline `entity` by themselves; all others with clicks correct what is carried there from these.
+    """Key frames that outline `entity` by themselves; clicks on others correct the masks propagated from these.
 
-    Without any outline or box, the key frame with the most positive clicks is the one (the first of several).
+    Without any outline or box, it is the first key frame with the most positive clicks.
     """
     own = {t: p[entity] for t, p in sorted(prompts.items()) if entity in p}
     strong = [t for t, prompt in own.items() if prompt.is_outline]
@@ -51,7 +51,7 @@ def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> l
 
 
 def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]], image_size: tuple[int, int]) -> None:
-    """The reverse of `read_prompts`, to a tenth of a pixel; `prompts` by frame name, `image_size` (width, height) of images/."""
+    """Write prompts for `read_prompts`, rounded to 0.1 px; `prompts` by frame name, `image_size` (width, height) of images/."""
 
     def numbers(values: Any) -> Any:
         return np.round(np.asarray(values, float), 1).tolist()
@@ -71,7 +71,7 @@ def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]],
 def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[str, dict[str, EntityPrompt]]:
     """prompts.yaml as {frame name: {entity: EntityPrompt}}.
 
-    `image_size` (width, height) is that of images/; where the file has another, coordinates are scaled. A mask file (beside prompts.yaml,
+    `image_size` (width, height) is that of images/; where the file has another, coordinates are scaled. A mask file (next to prompts.yaml,
     0 is background) is read as its outlines, without holes. Raises HoldprepError in one line naming file, frame and entity.
     """
     tree = _tree(path)
@@ -83,7 +83,7 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
         for entity, prompt in entities.items():
             if prompt.positive is None and not prompt.is_outline and not any(_shows(other.get(entity)) for other in found.values()):
                 raise HoldprepError(
-                    f"{path}: frame {frame}, {entity}: negative clicks alone say nothing; add a polygon, a box or positive clicks"
+                    f"{path}: frame {frame}, {entity}: negative clicks alone are not sufficient; add a polygon, a box or positive clicks"
                 )
     if image_size is not None:
         for frame, entities in found.items():
@@ -97,12 +97,12 @@ def read_indexed_prompts(path: Path, names: Sequence[str], image_size: tuple[int
     prompts = read_prompts(path, image_size=image_size)
     unknown = [frame for frame in prompts if frame not in names]
     if unknown:
-        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames there: {names[0]} ... {names[-1]})")
+        raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames are {names[0]} ... {names[-1]})")
     return {names.index(frame): entities for frame, entities in prompts.items()}
 
 
 def mask_files(path: Path) -> dict[str, Path]:
-    """The mask pictures that a prompts.yaml names, there or not, by that name. Raises HoldprepError where it is no prompts.yaml."""
+    """Paths of the mask images in a prompts.yaml, existing or not, by name. Raises HoldprepError for another file."""
     prompts = [p for entities in _tree(path)["frames"].values() if isinstance(entities, dict) for p in entities.values()]
     names = [str(p["mask"]) for p in prompts if isinstance(p, dict) and "mask" in p]
     return {name: path.parent / name for name in names}
@@ -122,7 +122,7 @@ def _tree(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Units:
-    """Where mask files are looked for, the factor (2,) from the file's coordinates to images/, and the size of those (None: not known)."""
+    """Folder of mask files, factor (2,) from the file's coordinates to those of images/, and size of images/ (None: unknown)."""
 
     folder: Path
     scale: np.ndarray
@@ -130,18 +130,18 @@ class _Units:
 
 
 class _TextKeys(yaml.SafeLoader):
-    """Keys as they are written: YAML takes an unquoted 0012 for an octal number, and the last of two equal keys for the only one."""
+    """Loader with keys as text, since YAML reads an unquoted 0012 as an octal number; duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
 
 def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndarray:
-    """From the file's pictures to images/; both have the same proportions."""
+    """Factor (2,) from the file's image size to that of images/; both have the same proportions."""
     if size is None or image_size is None:
         return np.ones(2)
     size = _numbers(size, (2,), f"{path}: image_size")
@@ -157,7 +157,7 @@ def _shows(prompt: EntityPrompt | None) -> bool:
 
 
 def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str) -> None:
-    """Clicks lie in the picture; outlines may pass its border a little, as a hand-drawn line does."""
+    """Raise HoldprepError for clicks outside of the image, or outlines more than 5 % outside."""
     box = [] if prompt.box is None else [np.reshape(prompt.box, (2, 2))]
     clicks = [points for points in (prompt.positive, prompt.negative) if points is not None]
     for points, margin in [(p, 0.05) for p in (*prompt.polygons, *box)] + [(p, 0.0) for p in clicks]:
@@ -165,7 +165,7 @@ def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str)
         if beyond.any():
             x, y = points[beyond.any(axis=1)][0]
             raise HoldprepError(
-                f"{where}: ({x:.0f}, {y:.0f}) lies outside the picture of {image_size[0]} x {image_size[1]} pixels: correct it, or image_size"
+                f"{where}: ({x:.0f}, {y:.0f}) lies outside the image of {image_size[0]} x {image_size[1]} pixels: correct it, or image_size"
             )
 
 
@@ -205,7 +205,7 @@ def _entity(prompt: Any, units: _Units, where: str) -> EntityPrompt:
 def _mask_outlines(path: Path, image_size: tuple[int, int] | None, where: str) -> tuple[np.ndarray, ...]:
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
     if picture is None:
-        raise HoldprepError(f"{where}: {path} is no mask picture: put it beside prompts.yaml, or give its path from there")
+        raise HoldprepError(f"{where}: {path} is not a mask image: copy it next to prompts.yaml, or give its relative path")
     size = np.array(picture.shape[::-1], float)
     goal = size if image_size is None else np.array(image_size, float)
     if abs(size[0] * goal[1] / (size[1] * goal[0]) - 1) > SAME_ASPECT:
@@ -213,7 +213,7 @@ def _mask_outlines(path: Path, image_size: tuple[int, int] | None, where: str) -
     contours, _ = cv2.findContours((picture > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = tuple(c[:, 0] * (goal / size) for c in contours if len(c) >= 3)
     if not outlines:
-        raise HoldprepError(f"{where}: {path} is empty: say 'absent' where the entity is not in the frame")
+        raise HoldprepError(f"{where}: {path} is empty: use 'absent' where the entity is not in the frame")
     return outlines
 
 

@@ -1,4 +1,4 @@
-"""The classical segmenter's propagation: key frames' labels carried from frame to frame by optical flow and the classifier."""
+"""The classical segmenter's propagation: labels of key frames, propagated by optical flow and the classifier."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ from holdprep.segmenters.classifier import LabelSet, Probabilities, Samples, cla
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.wrist import Wrist
 
-NEWCOMER = 0.01  # probability of a label that no neighbour has
+NEW_LABEL = 0.01  # probability of a label without neighbours
 
 
 def propagate_all(
     clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet, knowledge: Knowledge | None, bar: tqdm
 ) -> list[np.ndarray]:
-    """Labels of every frame: carried from the key frame before and the one after, blended by distance."""
+    """Labels of all frames: propagated from the previous and the next key frame, blended by distance."""
     at, labels = sorted(keys), dict(keys)
     bar.update(len(at))
     for a, b in zip([None, *at], [*at, None], strict=True):
@@ -29,7 +29,7 @@ def propagate_all(
 def _propagate_between(
     clip: Clip, keys: Mapping[int, np.ndarray], a: int | None, b: int | None, label_set: LabelSet, knowledge: Knowledge | None, bar: tqdm
 ) -> dict[int, np.ndarray]:
-    """Labels of the frames between key frames `a` and `b`, by frame; None is the clip's end, from which nothing is carried.
+    """Labels of the frames between key frames `a` and `b`, by frame; None is the clip's start or end, without propagation.
 
     A frame's probabilities from one direction are kept until the other direction reaches the frame.
     """
@@ -50,31 +50,31 @@ def _propagate_between(
             bar.update()
 
     ways = [(start, order) for start, order in ((a, inner), (b, inner[::-1])) if start is not None]
-    with ThreadPoolExecutor(len(ways)) as pool:  # both are mostly inside OpenCV and SciPy, which release Python's lock
+    with ThreadPoolExecutor(len(ways)) as pool:  # OpenCV and SciPy release Python's lock
         list(pool.map(follow, *zip(*ways, strict=True)))
     return labels
 
 
 def labels_at(clip: Clip, source: int, labels: np.ndarray, t: int, label_set: LabelSet) -> np.ndarray:
-    """Labels of frame `t` carried from the key frame `source`."""
+    """Labels of frame `t` propagated from the key frame `source`."""
     step = 1 if t > source else -1
     for _, probabilities in _propagate_from(clip, source, labels, range(source + step, t + step, step), label_set, None):
         last = probabilities
     return last.whole(clip.shape).argmax(axis=-1).astype(np.uint8)
 
 
-def _least_probability(labels: np.ndarray, label_set: LabelSet, region: tuple[slice, slice]) -> np.ndarray:
-    """Least probability (h, w, L) of each label, for what comes into sight: new skin is that of the hand or arm it is nearer to."""
-    least = np.full((*labels[region].shape, label_set.count), NEWCOMER, np.float32)
+def _min_probability(labels: np.ndarray, label_set: LabelSet, region: tuple[slice, slice]) -> np.ndarray:
+    """Minimal probability (h, w, L) of each label, for new parts; new skin belongs to the closer one of hand and arm."""
+    minimum = np.full((*labels[region].shape, label_set.count), NEW_LABEL, np.float32)
     near = cv2.GaussianBlur(one_hot(labels[region], label_set.count), (0, 0), KEPT_PX / 2)[..., label_set.skin] + 1e-6
-    least[..., label_set.skin] *= near / near.max(axis=-1, keepdims=True)
-    return least
+    minimum[..., label_set.skin] *= near / near.max(axis=-1, keepdims=True)
+    return minimum
 
 
 def _propagate_from(
     clip: Clip, start: int, labels: np.ndarray, order: Iterable[int], label_set: LabelSet, knowledge: Knowledge | None
 ) -> Iterator[tuple[int, Probabilities]]:
-    """Yields (frame, label probabilities) along `order`, each from the frame before it."""
+    """Yield (frame, label probabilities) along `order`, each from the previous frame."""
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey, lab, wrists = clip.grey(start), clip.lab(start), {k: Wrist.of(labels, k, label_set.arm) for k in label_set.hands}
     for t in order:
@@ -88,7 +88,7 @@ def _propagate_from(
         lab = clip.lab(t)
         probability = classify(samples, lab, region)
         if knowledge is not None:
-            probability = np.exp(np.log(probability + _least_probability(labels, label_set, region)) + knowledge.evidence(t, region))
+            probability = np.exp(np.log(probability + _min_probability(labels, label_set, region)) + knowledge.evidence(t, region))
             probability /= probability.sum(axis=-1, keepdims=True)
         probability = smooth_in_edges(probability, clip.bgr[t][region])
         for k, wrist in wrists.items():

@@ -1,8 +1,8 @@
 """SAM 2 and SAM 3 video (Ravi et al. 2024, Carion et al. 2025) by `transformers`, with weights from a local folder.
 
-Pictures are prepared here, because the processors of `transformers` need torchvision. Only the last few frames' memories are kept,
-so that a clip's length costs no more than its low-resolution masks. Every entity has a session of its own, as each has key frames
-of its own; all share the picture's features, which are most of the work.
+Images are prepared here, because the processors of `transformers` need torchvision. Only the memories of the last few frames are kept, so
+that memory grows only by the low-resolution masks. Every entity has its own session, since key frames differ; all share the image's
+features, which take most of the time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +23,12 @@ from holdprep.segmenters import ENTITIES
 from holdprep.segmenters.prompts import EntityPrompt, anchors
 
 Family = Literal["sam2", "sam3"]
-_Features = dict[int, Any]  # of one picture, by frame
+_Features = dict[int, Any]  # of one image, by frame
 
 
 @dataclass(frozen=True)
 class _Release:
-    """Where a family's classes are, what its pictures are normalised by (RGB of 0 to 1), and where its weights come from."""
+    """A family's classes in `transformers`, normalisation of its images (RGB of 0 to 1), and source of its weights."""
 
     module: str
     prefix: str
@@ -46,7 +46,7 @@ RELEASES: dict[Family, _Release] = {
         "sam3_tracker_video", "Sam3TrackerVideo", ("sam3_video", "sam3_tracker_video"), (0.5,) * 3, (0.5,) * 3, "facebook/sam3"
     ),
 }
-LOGIT_LIMIT = 5.0  # how sure one direction may be against the other where they are blended
+LOGIT_LIMIT = 5.0  # bound of the logits of each direction before blending
 
 
 def propagate(
@@ -58,13 +58,13 @@ def propagate(
 ) -> dict[str, np.ndarray]:
     """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
 
-    `prompts` maps a frame's index to its entities. Masks are carried forward from an entity's first key frame and backward from its last;
-    between key frames both are blended by distance. An outline counts as the mask itself, a box and clicks are what the model is asked
-    with; clicks alone correct what the model remembers of the other key frames. `progress` makes the bar (tqdm, or a kind of it).
+    `prompts` maps a frame's index to its entities. Masks are propagated forward from an entity's first key frame and backward from its last;
+    between key frames both are blended by distance. An outline is used as the mask, a box and clicks as prompts of the model; clicks alone
+    correct the model's masks from other key frames. `progress` creates the progress bar (tqdm or a subclass).
     """
     entities = [e for e in ENTITIES if any(e in p and not p[e].absent for p in prompts.values())]
     if not entities:
-        raise HoldprepError("no key frame shows anything: add prompts for the object and a hand")
+        raise HoldprepError("no key frame has a prompt: add prompts for the object and a hand")
     size = (images[0].shape[0], images[0].shape[1])
     tracks = [_Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
     with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
@@ -94,7 +94,7 @@ def propagate(
 def outline(
     image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], predictor: "Predictor"
 ) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as a key frame's, `known` masks for what they leave open or correct."""
+    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as of a key frame, `known` masks of entities without a prompt or to be corrected."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
     size = (image.shape[0], image.shape[1])
     pixels, shared = predictor.pixels(image), _Features()
@@ -107,7 +107,7 @@ def outline(
             steps.insert(0, (0, mask))
         for t, outlined in steps:
             track.condition(t, pixels, shared, outlined)
-            shared[0] = shared[1] = next(iter(shared.values()))  # one picture stands for both frames
+            shared[0] = shared[1] = next(iter(shared.values()))  # the same image is used for both frames
         logits.append(track.logits(1 if entity in prompts else 0))
     labels = _labels(logits, size)
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}
@@ -121,7 +121,7 @@ def _labels(logits: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
 
 
 class Predictor:
-    """A loaded model: what its pictures and prompts must look like."""
+    """A loaded model, with the format of its images and prompts."""
 
     def __init__(self, model: Any, session: Any, release: _Release, device: str) -> None:
         self.model, self._session, self._release, self._device = model, session, release, device
@@ -130,7 +130,7 @@ class Predictor:
 
     @staticmethod
     def load(family: Family, weights: Path | None, device: str) -> "Predictor":
-        """The model in the folder `weights` (config.json, *.safetensors); nothing is fetched and nothing in it is executed."""
+        """The model in the folder `weights` (config.json, *.safetensors); nothing is downloaded, no code in it is executed."""
         release = RELEASES[family]
         model = pretrained.load(f"segmenter={family}", weights, f"{release.prefix}Model", release.types, release.source, device)
         import transformers
@@ -140,7 +140,7 @@ class Predictor:
         return Predictor(model, session, release, device)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """A BGR image (H, W, 3) uint8 as the network wants it, (1, 3, side, side)."""
+        """The network's input (1, 3, side, side) from a BGR image (H, W, 3) uint8."""
         shrinks = max(image.shape[:2]) > self.side
         small = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         rgb = small[..., ::-1].astype(np.float32) / 255
@@ -148,7 +148,7 @@ class Predictor:
         return torch.from_numpy(array.transpose(2, 0, 1)[None].astype(np.float32)).to(self._device)
 
     def session(self, size: tuple[int, int]) -> Any:
-        """An empty tracking session for pictures of (height, width)."""
+        """An empty tracking session for images of (height, width)."""
         session = self._session(
             video_height=size[0],
             video_width=size[1],
@@ -163,13 +163,13 @@ class Predictor:
 
 @dataclass
 class _Track:
-    """One entity through the clip: its key frames, the model's memories, and both directions' masks at low resolution."""
+    """One entity in the clip: key frames, the model's memories, and masks of both directions at low resolution."""
 
     predictor: Predictor
     prompts: Mapping[int, EntityPrompt]
     size: tuple[int, int]
     anchors: list[int]
-    carried: dict[bool, dict[int, torch.Tensor]] = field(default_factory=lambda: {False: {}, True: {}})
+    propagated: dict[bool, dict[int, torch.Tensor]] = field(default_factory=lambda: {False: {}, True: {}})
 
     def __post_init__(self) -> None:
         self.session = self.predictor.session(self.size)
@@ -184,30 +184,30 @@ class _Track:
         else:
             self.session.add_point_inputs(0, t, self._points(prompt))
         self.session.obj_with_new_inputs = [1]
-        if corrects:  # a frame that counts as tracked before is asked together with what is remembered
+        if corrects:  # a frame marked as tracked is processed with the memories
             self.session.frames_tracked_per_obj[0][t] = {"reverse": False}
-        logits = self._ask(t, pixels, min(outputs["cond_frame_outputs"], default=t) > t, shared)
+        logits = self._predict(t, pixels, min(outputs["cond_frame_outputs"], default=t) > t, shared)
         if corrects:
             outputs["cond_frame_outputs"][t] = outputs["non_cond_frame_outputs"].pop(t)
         del outputs["cond_frame_outputs"][t]["high_res_masks"]
-        self.carried[False][t] = self.carried[True][t] = logits
+        self.propagated[False][t] = self.propagated[True][t] = logits
 
     def step(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> None:
-        """Carry the mask to frame `t`; nothing happens on key frames and before the first one in this direction."""
+        """Propagate the mask to frame `t`, unless it is a key frame or before the first one in this direction."""
         if t in self.prompts or (t > max(self.prompts) if reverse else t < min(self.prompts)):
             return
-        self.carried[reverse][t] = self._ask(t, pixels, reverse, shared)
+        self.propagated[reverse][t] = self._predict(t, pixels, reverse, shared)
         recent = self.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
         del recent[t]["high_res_masks"]
         recent.pop(t + self.predictor.memory if reverse else t - self.predictor.memory, None)
 
     def forget(self) -> None:
-        """Start a direction: only key frames are remembered."""
+        """Start a direction: clear the memories of all but key frames."""
         self.session.output_dict_per_obj[0]["non_cond_frame_outputs"].clear()
 
     def logits(self, t: int) -> torch.Tensor:
-        """The mask (h, w) of frame `t` at low resolution, over 0 inside: both directions blended by the distance to their key frames."""
-        ways = [self.carried[reverse].get(t) for reverse in (False, True)]
+        """The mask (h, w) of frame `t` at low resolution, above 0 inside: both directions, blended by the distance to their key frames."""
+        ways = [self.propagated[reverse].get(t) for reverse in (False, True)]
         known = [way for way in ways if way is not None]
         if len(known) == 1 or t in self.prompts:
             return known[0]
@@ -215,8 +215,8 @@ class _Track:
         share = (after - t) / (after - before)
         return share * known[0] + (1 - share) * known[1]
 
-    def _ask(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> torch.Tensor:
-        """Logits (h, w) float16 on the CPU; `shared` carries the picture's features from one entity to the next."""
+    def _predict(self, t: int, pixels: torch.Tensor, reverse: bool, shared: _Features) -> torch.Tensor:
+        """Logits (h, w) float16 on the CPU; `shared` are the image's features, shared by all entities."""
         self.session.cache._vision_features = shared
         found = self.predictor.model(self.session, frame_idx=t, frame=pixels, reverse=reverse)
         self.session.processed_frames.clear()
@@ -228,7 +228,7 @@ class _Track:
         return torch.from_numpy(np.float32(small >= 0.5))[None, None]
 
     def _points(self, prompt: EntityPrompt) -> dict[str, torch.Tensor]:
-        """Box corners (labels 2 and 3) and clicks (1 on the entity, 0 beside it) in the network's pixels."""
+        """Box corners (labels 2 and 3) and clicks (1 positive, 0 negative) in the network's pixels."""
         parts = [(np.reshape(prompt.box, (2, 2)), [2, 3])] if prompt.box is not None else []
         parts += [(points, [label] * len(points)) for points, label in ((prompt.positive, 1), (prompt.negative, 0)) if points is not None]
         scale = self.predictor.side / np.array(self.size[::-1])

@@ -1,4 +1,4 @@
-"""segmenter=sam2 and segmenter=sam3: prompts on key frames, carried through the clip by SAM's video networks."""
+"""segmenter=sam2 and segmenter=sam3: prompts on key frames, propagated by SAM's video networks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,7 @@ class SamSegmenter(ClickedSegmenter):
     """SAM 2 or SAM 3 video."""
 
     name: Literal["sam2", "sam3"]
-    weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as Hugging Face has them")
+    weights: Path | None = Field(description="folder with the model's config.json and .safetensors, as on Hugging Face")
 
     def files(self, seq: "Sequence") -> External:
         return super().files(seq) | {"weights": self.weights and self.weights / "config.json"}

@@ -1,4 +1,4 @@
-"""segmenter=truth: the true masks of a synthetic sequence, with errors on request."""
+"""segmenter=truth: the true masks of a synthetic sequence, with optional errors."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TruthSegmenter(SegmenterNode):
-    """The ground truth in place of a segmenter."""
+    """Ground truth instead of a segmenter's result."""
 
     name: Literal["truth"]
     erode_px: int = Field(ge=0, description="true masks are eroded by this (px)")

@@ -46,7 +46,7 @@ class Sequence(SequencePaths):
         return stems
 
     def images(self, lens: "Lens | None" = None) -> "Images":
-        """The frames of images/, read when asked for; with `lens` as a pinhole camera would have taken them."""
+        """The frames of images/, read when requested; with `lens` as a pinhole camera would have taken them."""
         self.frame_names()
         return Images(image_files(self.path("images")), lens=lens)
 
@@ -74,7 +74,7 @@ class Sequence(SequencePaths):
         return [e for e in ENTITIES if self.has(f"masks_{e}")]
 
     def masks(self, entity: str, kind: str = "masks", lens: "Lens | None" = None) -> "Masks":
-        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when asked for, one a frame of images/.
+        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when requested, one a frame of images/.
 
         With `lens` those of the pictures that a pinhole camera would have taken.
         """

@@ -1,4 +1,4 @@
-"""Pictures on disk: folders of them as sequences that are read when asked for, and their codecs."""
+"""Pictures on disk: folders of them as sequences that are read when requested, and their codecs."""
 
 import re
 from collections.abc import Sequence as Seq
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Images(Seq[np.ndarray]):
-    """Pictures on disk as a sequence: read when asked for, the last one kept; seen past `lens` where there is one."""
+    """Pictures on disk as a sequence: read when requested, the last one kept; seen past `lens` where there is one."""
 
     def __init__(self, files: list[Path], flags: int = cv2.IMREAD_COLOR, lens: "Lens | None" = None) -> None:
         self.files = files

@@ -1,6 +1,6 @@
-"""The stage graph: one file a stage, thin. A stage reads, calls the domain, writes and reports numbers; the maths is elsewhere.
+"""The stage graph: one short file per stage. A stage reads files, calls the domain code, writes files and reports metrics.
 
-Stages are imported when they run. A stage's own order is that of `GRAPH`; `needs` and `uses` list what each reads of the others.
+Stages are imported when they run. Their order is that of `GRAPH`; `needs` and `uses` list the artefacts that each reads.
 """
 
 from holdprep.config.schema import Config
@@ -122,12 +122,12 @@ REPORT = Stage(
     reports=True,
 )
 GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
-# asked for by name: few sequences have ground truth
+# runs only by name, since few sequences have ground truth
 EVALUATE = Stage("evaluate", deferred("holdprep.stages.evaluate", "run"), needs=("images",), on_request=True)
 
 
 def select(cfg: Config) -> list[Stage]:
-    """The stages that a configuration asks for, in order."""
+    """The stages selected by a configuration, in order."""
     if cfg.stage in ("all", "status"):
         return GRAPH
     if cfg.stage == "align":

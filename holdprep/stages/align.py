@@ -1,4 +1,4 @@
-"""Registered hands and SfM's object -> one metric camera frame: mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
+"""Registered hands and SfM's object in one metric camera frame -> mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,9 +25,9 @@ from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
-ORDER_FRAMES = 60  # whose masks tell what lies before what
+ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
-CONTACT_PX = 3  # masks this near to each other touch
+CONTACT_PX = 3  # largest distance of masks that touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
 
@@ -49,7 +49,7 @@ def run(ctx: Context, mode: Mode) -> Result:
 
 
 def measure(ctx: Context, mode: Mode) -> Result:
-    """Of an alignment that others made: mode ho as hold_fit.aligned.npy has it, modes h and o as their states do."""
+    """Metrics of an existing alignment: mode ho from hold_fit.aligned.npy, modes h and o from their states."""
     seq = ctx.seq
     fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
     models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
@@ -62,7 +62,7 @@ def measure(ctx: Context, mode: Mode) -> Result:
 
 
 def _aligned(ctx: Context) -> Alignment:
-    """hold_fit.aligned.npy as an alignment; its scale's standard error is not known."""
+    """hold_fit.aligned.npy as an alignment; the standard error of the scale is unknown."""
     K, hands, obj, _ = read_aligned(ctx)
     params = {
         side: ManoParams(*(torch.as_tensor(x, dtype=torch.float64) for x in (h.global_orient, h.hand_pose, h.betas, h.transl_m)))
@@ -73,13 +73,13 @@ def _aligned(ctx: Context) -> Alignment:
 
 
 def options_of(cfg: Config) -> Options:
-    """What `align`, `weights` and `seed` say. HOLD's methods have their own freedom and scale."""
+    """Options from `align`, `weights` and `seed`. HOLD's methods have their own free unknowns and scale."""
     weights = Weights.from_dict(cfg.weights.model_dump())
     return Options(cfg.align.method, weights, max_iterations=cfg.align.max_iterations, seed=cfg.seed, **cfg.align.freedom())
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
-    """The alignment problem from the sequence's artefacts, matched by frame name; and what colmap/ holds."""
+    """The alignment problem from the sequence's artefacts, matched by frame name; and the content of colmap/."""
     names = seq.frame_names()
     cloud = colmap_files.read_colmap(seq)
     fits = seq.read_npy("fit_slerp")
@@ -90,7 +90,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem,
     for side, model in models.items():
         if side not in track.j2d_px:
             raise HoldprepError(
-                f"{seq.path('j2d')} has no {side} hand, {seq.path('fit_slerp')} has one: run stage=hand_pose and stage=register again"
+                f"{seq.path('j2d')} has no {side} hand, but {seq.path('fit_slerp')} has:  run stage=hand_pose and stage=register again"
             )
         params = params_from_dict(fits[side])
         if len(params.transl) != len(names):
@@ -138,7 +138,7 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
 
 
 def _with_quality(found: Alignment, problem: Problem) -> Alignment:
-    """With the metrics of `hand_quality`, without those of the shape, which is the registration's."""
+    """The alignment with the metrics of `hand_quality`, except those of the shape, which registration reports."""
     metrics, curves = dict(found.metrics), dict(found.curves)
     for side, hand in problem.hands.items():
         own, own_curves = hand_quality(hand.model, found.hands[side], _seen(problem, side), found.K.numpy(), hand.outlines)
@@ -148,7 +148,7 @@ def _with_quality(found: Alignment, problem: Problem) -> Alignment:
 
 
 def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Problem, cloud: dict[str, np.ndarray]) -> None:
-    """hold_fit.aligned.npy as HOLD writes it, and a picture a frame."""
+    """Write hold_fit.aligned.npy in HOLD's layout, and one image per frame."""
     hands, models = {}, {side: hand.model for side, hand in problem.hands.items()}
     for side, p in found.hands.items():
         betas = p.betas.numpy()
@@ -164,7 +164,7 @@ def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Prob
 
 
 def _seen(problem: Problem, side: Side) -> np.ndarray:
-    """(T,) frames in which the hand's keypoints count."""
+    """(T,) bool, frames in which the hand's keypoints have weight."""
     return np.asarray(problem.hands[side].weight.reshape(problem.num_frames, -1).sum(dim=1) > 0)
 
 

@@ -1,4 +1,4 @@
-"""Aligned sequence -> build/ and <seq>.zip, exactly what HOLD trains on; read back as the trainer does before it counts as done."""
+"""Aligned sequence -> build/ and <seq>.zip in the format of HOLD's trainer, verified by reading them as the trainer does."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from holdprep.sequence import image_files, packing, read_image, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points, side_view
 
-VIS_FRAMES = 24  # pictures in build/vis
+VIS_FRAMES = 24  # images in build/vis
 
 
 def run(ctx: Context) -> Result:
@@ -54,7 +54,7 @@ def run(ctx: Context) -> Result:
 
 
 def measure(ctx: Context) -> Result:
-    """Of a build that others made, as the trainer reads it, against the alignment."""
+    """Metrics of an existing build, read as by the trainer, with respect to the alignment."""
     folder = ctx.seq.path("build")
     K, hands, obj, models = read_aligned(ctx)
     points = _points(hands, obj, models)
@@ -65,13 +65,13 @@ def measure(ctx: Context) -> Result:
     try:
         roundtrip, shift_m = _roundtrip(data, models, points, K), np.asarray(data["normalize_shift"], np.float64)
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise HoldprepError(f"{folder / 'data.npy'} is not as HOLD's trainer reads it ({error}): run stage=build force=true") from error
+        raise HoldprepError(f"{folder / 'data.npy'} cannot be read by HOLD's trainer ({error}): run stage=build force=true") from error
     labels = [np.unique(read_image(file, cv2.IMREAD_UNCHANGED)) for file in masks]
     return Result(_metrics(ctx, labels, hold.rays_report(points, shift_m), roundtrip, models))
 
 
 def _points(hands: Mapping[Side, hold.AlignedHand], obj: hold.AlignedObject, models: Mapping[Side, HandModel]) -> dict[str, np.ndarray]:
-    """(T, N, 3) metres in the camera frame, by entity."""
+    """Points (T, N, 3) m in the camera frame, by entity."""
     points: dict[str, np.ndarray] = {side: pose_aligned(models[side], hand).vertices.numpy() for side, hand in hands.items()}
     return points | {"object": obj.points_cam_m}
 
@@ -98,7 +98,7 @@ def _metrics(
 def _without_arms(
     label_images: Iterable[np.ndarray], px: Mapping[Side, np.ndarray], models: Mapping[Side, HandModel]
 ) -> Iterator[np.ndarray]:
-    """Label images (H, W) whose hands end at the wrist: what the posed hands `px` (T, 778, 2) show to be forearm is background."""
+    """Label images (H, W) with the forearms set to background, given the posed hands `px` (T, 778, 2)."""
     for t, picture in enumerate(label_images):
         labels = picture.copy()
         for side, model in models.items():
@@ -107,7 +107,7 @@ def _without_arms(
 
 
 def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m: dict[str, np.ndarray], K: np.ndarray) -> float:
-    """Largest distance (px) between a point where it was aligned and where the trainer will see it."""
+    """Largest distance (px) between the projections of a point by the alignment and by the trainer."""
     seen = project_build(data, models)
     return max(float(np.abs(seen[e] - project(points_cam_m[e], K)).max()) for e in seen)
 
@@ -115,7 +115,7 @@ def _roundtrip(data: dict[str, Any], models: dict[Side, HandModel], points_cam_m
 def _pictures(
     ctx: Context, points_cam_m: dict[str, np.ndarray], models: dict[Side, HandModel], K: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Overlays and side views of some frames, evenly over the clip."""
+    """Overlays and side views of some frames, evenly spaced."""
     names, images = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq))
     fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
     seen = {side: np.asarray(fits.get(side, {}).get("is_valid", np.ones(len(names)))) > 0 for side in models}

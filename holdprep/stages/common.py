@@ -1,4 +1,4 @@
-"""What several stages need: the hand model in use, the camera, a hand's outlines and quality, and an alignment read back."""
+"""Functions shared by stages: hand model, camera, a hand's outlines and quality, reading of an alignment."""
 
 import numpy as np
 import torch
@@ -16,23 +16,23 @@ from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausi
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.sequence import colmap as colmap_files
 
-JITTER_STEP = 10  # jitter is measured on every so many vertices
+JITTER_STEP = 10  # jitter is measured on every tenth vertex
 
 
 def hand_model(cfg: Config, side: Side) -> HandModel:
-    """MANO where the user has it (hand_model.path or $MANO_DIR), else the stand-in; float64."""
+    """The hand model: MANO if available (hand_model.path or $MANO_DIR), else the stand-in; float64."""
     return load_hand_model(side, cfg.hand_model.path, dtype=torch.float64)
 
 
 def camera(seq: Sequence, K: np.ndarray) -> tuple[np.ndarray, Lens | None]:
-    """Intrinsics (3, 3) and lens as object_pose measured them; before that `K`, a tracker's, and no lens."""
+    """Intrinsics (3, 3) and lens from object_pose; if it has not run, `K` of a tracker and no lens."""
     if not seq.has("colmap"):
         return K, None
     return np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), colmap_files.lens_of(seq)
 
 
 def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None) -> Outlines | None:
-    """The edges of a hand's masks, where the object and the other hand may occlude it; None without masks of that hand."""
+    """The edges of a hand's masks, with the object and the other hand as possible occluders; None without masks of that hand."""
     if not seq.has(f"masks_{side}"):
         return None
     hiding = [seq.masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
@@ -45,7 +45,7 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
 def hand_quality(
     model: HandModel, params: ManoParams, is_valid: np.ndarray, K: np.ndarray, outlines: Outlines | None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics over the frames `is_valid` (T,), and curves, that reveal a wrong hand: plausibility, agreement with its mask, jitter."""
+    """Metrics over the frames `is_valid` (T,), and curves, of a hand: plausibility, agreement with its mask, jitter."""
     vertices_m = lbs.forward(model, params).vertices.numpy()
     metrics, curves = plausibility(model, params, is_valid)
     if outlines is not None:
@@ -66,7 +66,7 @@ def pose_aligned(model: HandModel, hand: hold.AlignedHand) -> lbs.HandMesh:
 
 
 def read_aligned(ctx: Context) -> tuple[np.ndarray, dict[Side, hold.AlignedHand], hold.AlignedObject, dict[Side, HandModel]]:
-    """K, hands, object and hand models as alignment left them, whoever ran it (hold_fit.aligned.npy)."""
+    """K, hands, object and hand models from hold_fit.aligned.npy."""
     frames = len(ctx.seq.frame_names())
     path = ctx.seq.path("fit_aligned")
     fit, cloud = ctx.seq.read_npy("fit_aligned"), colmap_files.read_colmap(ctx.seq)

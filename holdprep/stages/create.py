@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from holdprep.synth.film import Shot
 
 SIDES_OF: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "both": ("right", "left")}
-DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: a tenth of a millimetre, 0 where nothing is
-VIDEO_STRIDE = 2  # HOLD's skip_every; a folder of images is taken as it is
+DEPTH_UNITS_PER_M = 10_000  # 16-bit PNGs: 0.1 mm, 0 for background
+VIDEO_STRIDE = 2  # HOLD's skip_every; image folders have stride 1
 
 
 def run(ctx: Context) -> Result:
@@ -34,7 +34,7 @@ def run(ctx: Context) -> Result:
 
 
 def measure(ctx: Context) -> Result:
-    """Of images/ that others made: how many there are, and of what size; each must be readable and as large as the first."""
+    """Metrics of existing images/: number and size; each must be readable and of the size of the first."""
     files = ctx.seq.images().files
     sizes = [read_image(file).shape[1::-1] for file in files]
     odd = next((t for t, size in enumerate(sizes) if size != sizes[0]), None)
@@ -46,8 +46,8 @@ def measure(ctx: Context) -> Result:
 
 
 def _render(ctx: Context, node: SyntheticSource) -> Result:
-    """images/ and ground_truth/ of a rendered sequence."""
-    from holdprep.synth.scene import make_scene  # an extra: videos do not need its packages
+    """Render a sequence: images/ and ground_truth/."""
+    from holdprep.synth.scene import make_scene  # optional packages, not needed for videos
 
     seq = ctx.seq
     values = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
@@ -58,7 +58,7 @@ def _render(ctx: Context, node: SyntheticSource) -> Result:
 
 
 def write_rendered(seq: Sequence, truth: GroundTruth, shots: "Iterable[Shot]") -> None:
-    """images/ with their archive and ground_truth/ of a scene."""
+    """Write images/ with their archive and ground_truth/ of a scene."""
     entities = (*truth.hands, "object")
     with ExitStack() as stack:
         images, depths = (stack.enter_context(atomic_dir(seq.target(a))) for a in ("images", "truth_depth"))
@@ -81,11 +81,11 @@ def _read(ctx: Context) -> Result:
     is_folder = path.is_dir()
     files = image_files(path) if is_folder else []
     if is_folder and not files:
-        raise HoldprepError(f"{path} holds no pictures ({len(list(path.iterdir()))} other files): give a folder of images or a video")
+        raise HoldprepError(f"{path} holds no images ({len(list(path.iterdir()))} other files): give a folder of images or a video")
     stems = [f.stem for f in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
-        raise HoldprepError(f"{path} holds several pictures named {twice}: frames are known by their names, rename or remove one")
+        raise HoldprepError(f"{path} holds several images named {twice}: frames are identified by their names, rename or remove one")
     info = video.VideoInfo(0.0, len(files)) if is_folder else video.probe_video(path)
     stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
     stream = islice(video.read_folder(files) if is_folder else video.read_video(path), cfg.start, cfg.end)
@@ -97,7 +97,7 @@ def _read(ctx: Context) -> Result:
             shutil.copyfile(path, temporary)
     read = len(times) if is_folder else len(times) * stride
     if not is_folder and cfg.end is None and info.frame_count - (cfg.start + read) > max(stride, 0.02 * info.frame_count):
-        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is cut short or damaged")
+        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is truncated or damaged")
     content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
     if is_folder:
         content["focal_px"] = video.focal_px(files[0], cfg.crop, size)

@@ -1,4 +1,4 @@
-"""What the sequence holds, compared with ground truth: a table on the screen, every number in metrics.json."""
+"""Comparison of the sequence with ground truth: a table on the screen, all metrics in metrics.json."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(ctx: Context) -> Result:
 
 
 def truth_path(cfg: Config, seq: Sequence) -> Path:
-    """The ground truth asked for, or the synthetic sequence's own."""
+    """The path of the ground truth in evaluate.truth, or the synthetic sequence's own."""
     return cfg.evaluate.truth or seq.path("truth")
 
 
@@ -41,7 +41,7 @@ def _truth(ctx: Context) -> ground_truth.GroundTruth:
         raise MissingArtefact(
             f"no ground truth at {path}: set evaluate.truth and evaluate.format, or make a sequence with source=synthetic"
         )
-    # the data sets' parameters belong to MANO's own model
+    # the data sets' parameters are those of MANO's model
     models = {side: model for side in SIDES if (model := hand_model(ctx.cfg, side)).name == "mano"}
     if cfg.format == "ho3d":
         return ground_truth.read_ho3d(path, models, cfg.ycb)
@@ -51,7 +51,7 @@ def _truth(ctx: Context) -> ground_truth.GroundTruth:
 
 
 def _estimate(ctx: Context) -> Estimate:
-    """What there is: the alignment, or before it what registration and SfM say each in its own frame."""
+    """The estimate: the alignment, or without one the results of registration and SfM in their own frames."""
     seq = ctx.seq
     estimate = Estimate(
         seq.frame_names(), image_size=seq.image_size(), masks={e: list(seq.masks(e)) for e in seq.entities()}, is_metric=False
@@ -89,6 +89,6 @@ def _registered_hands(ctx: Context) -> dict[Side, HandEstimate]:
 
 
 def _valid(ctx: Context) -> dict[Side, np.ndarray]:
-    """Frames in which each hand was seen, where registration says so."""
+    """(T,) valid frames of each hand, where registration has recorded them."""
     fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
     return {side: np.asarray(fits[side]["is_valid"]) > 0 for side in SIDES if side in fits and "is_valid" in fits[side]}

@@ -1,4 +1,4 @@
-"""images/ (and hand masks) -> processed/v3d.npy and j2d.full.npy, the layout that HOLD's registration reads."""
+"""images/ (and hand masks) -> processed/v3d.npy and j2d.full.npy, the layout of HOLD's registration."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -19,13 +19,11 @@ from holdprep.viz.overlay import COLORS, draw_mesh, draw_skeleton
 
 
 def measure(ctx: Context) -> Result:
-    """Of v3d.npy, whoever made it. Raises HoldprepError where it holds no hand that is asked for."""
+    """Metrics of an existing v3d.npy. Raises HoldprepError where it holds no requested hand."""
     track = trackfile.read(ctx.seq.path("v3d").parent, ctx.seq.frame_names())
     found = {s: track.found(s) for s in ctx.cfg.hands.sides if s in track.vertices_m}
     if not found:
-        raise HoldprepError(
-            f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
-        )
+        raise HoldprepError(f"{ctx.seq.path('v3d')} holds no hand of hands.which={ctx.cfg.hands.which}: run stage=hand_pose again")
     return _result(found, list(track.notes))
 
 
@@ -43,7 +41,7 @@ def run(ctx: Context) -> Result:
 
 
 def _write_crops(ctx: Context, boxes_px: Mapping[Side, np.ndarray]) -> None:
-    """crop_image/ of the hands that have boxes, and boxes.npy of the only one."""
+    """Write crop_image/ of the hands that have boxes, and boxes.npy if there is one hand only."""
     for side, boxes in boxes_px.items():
         suffix = () if len(boxes_px) == 1 else (side,)
         if not suffix:
@@ -52,7 +50,7 @@ def _write_crops(ctx: Context, boxes_px: Mapping[Side, np.ndarray]) -> None:
 
 
 def _write_overlays(ctx: Context, track: VertexTrack) -> None:
-    """2d_keypoints/ and hpe_vis/: the tracker's keypoints, and its meshes under its own camera."""
+    """Write 2d_keypoints/ and hpe_vis/: the tracker's keypoints, and its meshes under its own camera."""
     faces = {side: hand_model(ctx.cfg, side).faces.numpy() for side in track.vertices_m}
 
     def frames() -> Iterator[tuple[int, str, np.ndarray]]:

@@ -1,6 +1,6 @@
-"""What decides about a stage besides the graph: the values of its settings, and the files that it reads outside the graph.
+"""Inputs of stages outside the graph: values of their settings, and files that they read.
 
-Nothing heavy is imported here: whether a stage is up to date must be known at once.
+No large packages are imported here, so that the check whether a stage is up to date is fast.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ def _seed(cfg: Config, backend: BackendOption) -> dict[str, int]:
 
 
 def source(cfg: Config, seq: Sequence) -> Path | None:
-    """The video or image folder that this sequence comes from: the one named, video.mp4, or the folder used the last time."""
+    """The video or image folder of this sequence: the one in `video`, video.mp4, or the folder of the last run."""
     if cfg.video is not None:
         return cfg.video
     if seq.has("video"):
@@ -26,29 +26,29 @@ def source(cfg: Config, seq: Sequence) -> Path | None:
 
 
 def create_files(cfg: Config, seq: Sequence) -> External:
-    """The video, where the sequence is not rendered."""
+    """The video, unless the sequence is rendered."""
     return {} if cfg.source.name == "synthetic" else {"video": source(cfg, seq)}
 
 
 def create_settings(cfg: Config) -> Values:
-    """A rendered scene by its own values, a video by what is cut out of it; whether raw pictures are kept changes no output."""
+    """Values of a rendered scene, or of frame selection of a video; raw images change no output."""
     if cfg.source.name == "synthetic":
         return {"source": cfg.source.recorded()}
     return {"source": cfg.source.recorded(), "create": cfg.create.recorded("raw_images")}
 
 
 def segment_files(cfg: Config, seq: Sequence) -> External:
-    """What the segmenter reads outside the graph: prompts, weights, another tool's masks, the ground truth."""
+    """Files that the segmenter reads: prompts, weights, another tool's masks, ground truth."""
     return cfg.segmenter.files(seq)
 
 
 def segment_outputs(cfg: Config) -> tuple[str, ...]:
-    """Masks that the segmenter writes where there are such hands or entities."""
+    """Masks that the segmenter writes for existing entities."""
     return cfg.segmenter.outputs()
 
 
 def segment_settings(cfg: Config) -> Values:
-    """The segmenter's own values, the hands asked for, and the seed where masks depend on it."""
+    """The segmenter's values, the requested hands, and the seed if masks depend on it."""
     found = {"segmenter": cfg.segmenter.settings(), "hands": {"which": cfg.hands.which}}
     return found | _seed(cfg, cfg.segmenter)
 
@@ -59,7 +59,7 @@ def hand_model_files(cfg: Config, seq: Sequence) -> External:
 
 
 def hand_pose_files(cfg: Config, seq: Sequence) -> External:
-    """What the tracker reads outside the graph, and the hand model."""
+    """Files that the tracker reads, and the hand model."""
     return cfg.hand.files(seq) | hand_model_files(cfg, seq)
 
 
@@ -69,43 +69,43 @@ def hand_pose_outputs(cfg: Config) -> tuple[str, ...]:
 
 
 def hand_pose_settings(cfg: Config) -> Values:
-    """The tracker's own values, the hands asked for, and the hand's length and the seed where the track depends on them."""
+    """The tracker's values, the requested hands, and the hand's length and the seed if the track depends on them."""
     hands = {"which": cfg.hands.which} | ({"length_mm": cfg.hands.length_mm} if cfg.hand.uses_length else {})
     return {"hand": cfg.hand.settings(), "hands": hands} | _seed(cfg, cfg.hand)
 
 
 def register_settings(cfg: Config) -> Values:
-    """The method, and the hand's length, which some methods refuse."""
+    """The method's values, and those of the hands."""
     return {"registration": cfg.registration.recorded("save_mesh"), "hands": cfg.hands.recorded()}
 
 
 def object_pose_files(cfg: Config, seq: Sequence) -> External:
-    """What the source of poses reads outside the graph: the ground truth, another tool's result, the weights of networks."""
+    """Files that the source of poses reads: ground truth, another tool's result, weights of networks."""
     return cfg.object_pose.files(seq)
 
 
 def object_pose_settings(cfg: Config) -> Values:
-    """The source's own values, and the seed where poses depend on it."""
+    """The source's values, and the seed if poses depend on it."""
     return {"object_pose": cfg.object_pose.settings()} | _seed(cfg, cfg.object_pose)
 
 
 def align_settings(cfg: Config) -> Values:
-    """The method, its weights, and the seed of the scale's estimators."""
+    """The method's values, the weights, and the seed of the scale estimators."""
     return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed}
 
 
 def build_settings(cfg: Config) -> Values:
-    """Where the object is put, and whether the build is packed."""
+    """Values of the build: the object's position, and packing."""
     return {"build": cfg.build.recorded()}
 
 
 def build_outputs(cfg: Config) -> tuple[str, ...]:
-    """The packed build, where it is asked for."""
+    """The packed build, if requested."""
     return ("zip",) if cfg.build.zip else ()
 
 
 def report_files(cfg: Config, seq: Sequence) -> External:
-    """Everything that stages recorded: the page is made anew when one of them has changed."""
+    """All records of stages: the report is written again when one of them has changed."""
     found: External = {}
     for folder in dict.fromkeys((seq.root, seq.home)):
         for path in sorted((folder / RECORDS).glob("*.json")):
@@ -116,5 +116,5 @@ def report_files(cfg: Config, seq: Sequence) -> External:
 
 
 def report_settings(cfg: Config) -> Values:
-    """The thresholds that it judges by."""
+    """The thresholds of the gates."""
     return {"gates": None if cfg.gates is None else cfg.model_dump(mode="json", include={"gates"})["gates"]}

@@ -12,6 +12,7 @@ from holdprep.object.option import ObjectPoseSource, PoseTask
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.gates import Gate, judge, show
+from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import colmap as colmap_files
 from holdprep.viz.overlay import draw_axes, draw_points
 
@@ -19,7 +20,7 @@ LENS_MATTERS_PX = 1.0  # at the corner
 
 
 def measure(ctx: Context) -> Result:
-    """Of processed/colmap/, whoever made it: what there is no file of is left out."""
+    """Metrics of an existing processed/colmap/, without those whose files are missing."""
     seq, names = ctx.seq, ctx.seq.frame_names()
     files = colmap_files.read_colmap(seq)
     inverse = np.linalg.inv(files["normalization_mat"])
@@ -49,7 +50,7 @@ def run(ctx: Context) -> Result:
     lens = _lens(ctx, found)
     if lens is not None and cfg.undistort:
         result.notes.append(
-            f"the lens moves the picture's corner by {lens.corner_shift_px():.1f} px: from here on pictures, masks and keypoints are "
+            f"the lens moves the image's corner by {lens.corner_shift_px():.1f} px: in later stages images, masks and keypoints are "
             "undistorted (object_pose.undistort=false leaves them)"
         )
         found = undistort(found, lens)
@@ -58,7 +59,7 @@ def run(ctx: Context) -> Result:
 
 
 def _lens(ctx: Context, found: ObjectReconstruction) -> Lens | None:
-    """The lens, if it matters."""
+    """The lens, if its distortion is significant."""
     lens = Lens(found.K, float(found.distortion[0]), ctx.seq.image_size()) if len(found.distortion) else None
     return lens if lens is not None and lens.corner_shift_px() > LENS_MATTERS_PX else None
 
@@ -100,7 +101,7 @@ def _observations_of_kept_points(found: ObjectReconstruction) -> dict[str, np.nd
 
 
 def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    T_cam_centre = found.T_cam_obj.copy()  # the SfM frame's own origin lies anywhere: axes are shown at the cloud's middle
+    T_cam_centre = found.T_cam_obj.copy()  # axes are drawn at the cloud's median, since the origin of the SfM frame is arbitrary
     T_cam_centre[:, :3, 3] = apply(found.T_cam_obj, np.median(found.trimmed_points_obj, axis=0)[None])[:, 0]
     length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
     colors = found.colors[found.kept_points][:, ::-1]
@@ -109,7 +110,7 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
 
 
 def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
-    """What tells a wrong reconstruction that registered every frame at a fraction of a pixel."""
+    """Plausibility metrics, which detect wrong reconstructions even with small reprojection errors."""
     seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
     known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
     masks = [seq.masks("object")[t] for t in at]
@@ -119,7 +120,7 @@ def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)
     return {
-        "longest_gap": plausibility.longest_gap(found.registered),
+        "longest_gap": longest_gap(found.registered),
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
         "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
         "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
@@ -163,10 +164,10 @@ def _curves(found: ObjectReconstruction) -> dict[str, list[float]]:
 
 
 def _mappings(found: ObjectReconstruction) -> list[str]:
-    """What the mappings came to, in one line."""
-    told = [
+    """The results of the mappings as one line."""
+    results = [
         f"{m.num_registered} frames, {m.num_points} points, focal length {m.focal_px:.0f} px, {m.num_jumps} jumps"
         + (" (kept)" if m.kept else f" (like the kept one in {100 * m.agreement:.0f} %, at {m.relative_cost:.2f} of its cost)")
         for m in found.models
     ]
-    return [f"models: {'; '.join(told)}"] if told else []
+    return [f"models: {'; '.join(results)}"] if results else []

@@ -29,9 +29,7 @@ def run(ctx: Context) -> Result:
     track = trackfile.read(ctx.seq.path("v3d").parent, names)
     sides = [s for s in ctx.cfg.hands.sides if s in track.vertices_m and np.isfinite(track.vertices_m[s]).any()]
     if not sides:
-        raise HoldprepError(
-            f"{ctx.seq.path('v3d')} holds no hand that hands.which={ctx.cfg.hands.which} asks for: run stage=hand_pose again"
-        )
+        raise HoldprepError(f"{ctx.seq.path('v3d')} holds no hand of hands.which={ctx.cfg.hands.which}: run stage=hand_pose again")
     result = Result(metrics={"frames": len(names)}, notes=list(track.notes))
     method: RegistrationMethod = ctx.cfg.registration
     K, lens = camera(ctx.seq, track.K) if method.uses_measured_camera else (track.K, None)
@@ -57,12 +55,12 @@ def run(ctx: Context) -> Result:
 
 
 def measure(ctx: Context) -> Result:
-    """Of hold_fit.slerp.npy, whoever made it, in the frames that it does not mark as filled: under its own camera, else the tracker's."""
+    """Metrics of an existing hold_fit.slerp.npy in its valid frames, under its own camera if it has one, else the tracker's."""
     names, path = ctx.seq.frame_names(), ctx.seq.path("fit_slerp")
     track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
     result = Result(metrics={"frames": len(names)})
     (known_K, lens), K = camera(ctx.seq, track.K), np.asarray(fits.get("K", track.K), np.float64)
-    if not np.allclose(K, known_K):  # another camera than the one whose lens is known
+    if not np.allclose(K, known_K):  # the lens of another camera is unknown
         lens = None
     for side in (s for s in SIDES if s in fits):
         model, params = hand_model(ctx.cfg, side), params_from_dict(fits[side])
@@ -71,7 +69,9 @@ def measure(ctx: Context) -> Result:
                 f"{path} has {len(params.transl)} frames of the {side} hand, images/ has {len(names)}: run stage=register again"
             )
         if side not in track.vertices_m:
-            raise HoldprepError(f"{path} has a {side} hand, {ctx.seq.path('v3d')} has none: run stage=hand_pose and stage=register again")
+            raise HoldprepError(
+                f"{path} has a {side} hand, but {ctx.seq.path('v3d')} has not: run stage=hand_pose and stage=register again"
+            )
         is_rescaled = ctx.cfg.hands.length_mm is not None
         error_m = registration.error_of(model, params, _targets(side, model, track, K, lens), rescaled=is_rescaled)
         marked = torch.as_tensor(np.asarray(fits[side].get("is_valid", np.ones(len(names))))) > 0
@@ -84,9 +84,9 @@ def measure(ctx: Context) -> Result:
 
 
 def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, lens: Lens | None) -> Targets:
-    """What the tracker measured: its keypoints where it is one of keypoints, else its meshes; 2D keypoints tell the place.
+    """Targets from the tracker: keypoints of a keypoint tracker, else meshes; their position is given by the 2D keypoints.
 
-    What is in space was placed under the tracker's own camera; it is rotated to where the measured one (`K`, `lens`) sees it.
+    3D points are under the tracker's own camera, and are rotated to the measured one (`K`, `lens`).
     """
     j2d_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
     centre_px = (np.min(j2d_px, axis=1) + np.max(j2d_px, axis=1)) / 2
@@ -101,7 +101,7 @@ def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, le
 
 
 def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU with the mask and explained share of its edge, (T,) each, NaN without masks."""
+    """IoU with the mask and explained share of its edge, (T,) each; NaN without masks."""
     nothing = np.full(len(vertices_m), np.nan)
     return (nothing, nothing) if outlines is None else outlines.agreement(vertices_m, K)
 
@@ -130,7 +130,7 @@ def _report(
     result.curves |= {f"{side}.{name}": values.tolist() for name, values in curves.items()}
     result.notes += fit.notes
     result.notes.append(
-        f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from what the tracker saw, "
+        f"{side} hand: {metrics[f'{side}.error_mm']:.2f} mm from the tracker's measurements, "
         f"{metrics[f'{side}.infilled_frames']} of {len(is_valid)} frames infilled (longest gap {metrics[f'{side}.longest_gap']})"
     )
 
@@ -138,7 +138,7 @@ def _report(
 def _write_meshes(
     ctx: Context, side: Side, model: HandModel, fit: registration.Registration, coarse: ManoParams | None, target_m: np.ndarray
 ) -> None:
-    """HOLD's mesh_fit_vis: the target and the fit of every frame that has one; the coarse one where the method has one."""
+    """Write HOLD's mesh_fit_vis: target, fit and, if the method has one, the coarse fit of every valid frame."""
     meshes = {"target": target_m, "fine": lbs.forward(model, fit.params).vertices.numpy()}
     if coarse is not None:
         meshes["coarse"] = lbs.forward(model, coarse).vertices.numpy()

@@ -1,4 +1,4 @@
-"""What every stage recorded -> report.html: gates, pictures and curves of the sequence in one self-contained file."""
+"""Records of all stages -> report.html: gates, images and curves of the sequence in one self-contained file."""
 
 from datetime import datetime
 
@@ -19,17 +19,17 @@ from holdprep.viz.overlay import contact_sheet, draw_masks
 STAGES = ("create", "segment", "hand_pose", "register", "object_pose", "align.h", "align.o", "align.ho", "build")
 SHOWN = 12  # frames in a sheet
 SHEETS = {
-    "keypoints_vis": ("Hand keypoints", "What the hand tracker saw, one colour a finger."),
+    "keypoints_vis": ("Hand keypoints", "Keypoints of the hand tracker, one colour per finger."),
     "colmap_2d": (
         "Object poses",
-        "The cloud of SfM projected by each frame's pose: it must stick to the object. Axes x red, y green, z blue.",
+        "The cloud of SfM projected by each frame's pose: it must stay on the object. Axes x red, y green, z blue.",
     ),
-    "align_vis": ("Aligned hand and object", "Hand mesh and object cloud in the one metric frame."),
+    "align_vis": ("Aligned hand and object", "Hand mesh and object cloud in the common metric frame."),
 }
 CURVES = (
     ("segment", "area_px", "Mask area", "px"),
     ("register", "error_mm", "Distance of the hand model to its target", "mm"),
-    ("object_pose", "inliers", "Observations behind each object pose", "points"),
+    ("object_pose", "inliers", "Observations per object pose", "points"),
 )
 
 
@@ -56,7 +56,7 @@ def run(ctx: Context) -> Result:
 
 
 def _stages(records: dict, run: dict, thresholds: Thresholds | None) -> list[StageReport]:
-    """What every stage left behind, and how it fared in this run: skipped, or the line it failed with."""
+    """The record of every stage, and its status in this run: skipped, or the error message."""
     found = []
     for name in STAGES:
         record, now = records.get(name), run.get(name, {})
@@ -83,12 +83,12 @@ def _pictures(ctx: Context, records: dict) -> list[Picture]:
         masks = {e: seq.masks(e) for e in entities}
         images = seq.images()
         drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in _some(len(names))]
-        caption = "Right hand green, left hand blue, object red: outlines must follow fingers and object."
+        caption = "Right hand green, left hand blue, object red: outlines must fit fingers and object."
         found.append(Picture("Masks", caption, contact_sheet(drawn, [names[t] for t in _some(len(names))])))
         again = np.flatnonzero(records.get("segment", {}).get("curves", {}).get("reclick", []))[:SHOWN].tolist()
         if again and again[-1] < len(names):
             drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in again]
-            caption = "Masks that vanish, jump, leak, overlap or flicker; the notes say which."
+            caption = "Masks that vanish, jump, leak, overlap or flicker; see the notes."
             found.append(Picture("Frames to click again", caption, contact_sheet(drawn, [names[t] for t in again])))
     for artefact, (title, caption) in SHEETS.items():
         files = [f for f in image_files(seq.path(artefact))] if seq.has(artefact) else []
@@ -99,7 +99,7 @@ def _pictures(ctx: Context, records: dict) -> list[Picture]:
     if sides:
         chosen = [sides[t] for t in _some(len(sides))[::3]]
         sheet = contact_sheet([read_image(f, cv2.IMREAD_COLOR) for f in chosen], [f.stem.removesuffix("_side") for f in chosen])
-        found.append(Picture("From the side", "Depth to the right: hand and object must meet where the fingers are.", sheet))
+        found.append(Picture("From the side", "Depth to the right: hand and object must touch at the fingers.", sheet))
     return found
 
 
@@ -119,7 +119,7 @@ def _curves(ctx: Context, records: dict) -> list[Curve]:
 
 
 def _shaded(stage: str, recorded: dict, frames: int) -> np.ndarray | None:
-    """Frames that were filled in: hands that are not valid, object poses that are not registered."""
+    """(T,) bool, infilled frames: hands that are not valid, object poses that are not registered."""
     marks = [_array(v) for k, v in recorded.items() if k.endswith(("is_valid", "registered")) and len(v) == frames]
     return np.any([m == 0 for m in marks], axis=0) if marks else None
 

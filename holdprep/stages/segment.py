@@ -21,7 +21,7 @@ from holdprep.ui.server import ClickServer
 
 
 def click(ctx: Context) -> None:
-    """Before the stage, where it is asked for: the page that makes prompts.yaml, until the user is done with it."""
+    """Open the click page, which writes prompts.yaml, before the stage if requested; returns when the user is done."""
     node = ctx.cfg.segmenter.clicked()
     if node is None or not (node.ui or node.fix):
         return
@@ -38,18 +38,18 @@ def click(ctx: Context) -> None:
         return path
 
     def started(address: str) -> None:
-        ctx.note(f"click page at {address} (this machine alone); `Done` there goes on here")
+        ctx.note(f"click page at {address} (local only); `Done` on the page continues here")
 
     asyncio.run(ClickServer(session, ctx.seq.name, names, save, again).run(node.port, started))
 
 
 def _usable_prompts(ctx: Context, path: Path, names: list[str]) -> dict[int, dict[str, EntityPrompt]]:
-    """The clicks of frames that are there: the page must open where images/ were made anew, to correct them."""
+    """The prompts of existing frames, so that the page also opens after a change of images/."""
     if not path.is_file():
         return {}
     unknown = _unknown(path, ctx, names)
     if unknown:
-        ctx.warn(f"{path.name}: {len(unknown)} frames are not in images/ (first: {unknown[0]}) and are left out; a copy is kept on saving")
+        ctx.warn(f"{path.name}: {len(unknown)} frames are not in images/ (first: {unknown[0]}) and are ignored; a copy is kept when saving")
     prompts = read_prompts(path, image_size=ctx.seq.image_size())
     return {names.index(frame): entities for frame, entities in prompts.items() if frame in names}
 
@@ -59,18 +59,18 @@ def _unknown(path: Path, ctx: Context, names: list[str]) -> list[str]:
 
 
 def _usable_masks(ctx: Context) -> dict[str, MasksOnDisk]:
-    """The masks that cover every frame of images/; those of an earlier choice of frames are of no use to the page."""
+    """The masks that cover all frames of images/; masks of another selection of frames are not used."""
     masks = {}
     for entity in ctx.seq.entities():
         try:
             masks[entity] = ctx.seq.masks(entity)
         except HoldprepError as error:
-            ctx.warn(f"the page opens without the masks of before: {error}")
+            ctx.warn(f"the page opens without earlier masks: {error}")
     return masks
 
 
 def measure(ctx: Context) -> Result:
-    """Of processed masks, whoever made them."""
+    """Metrics of existing masks."""
     masks = {entity: list(ctx.seq.masks(entity)) for entity in ctx.seq.entities()}
     if "object" not in masks:
         raise HoldprepError(f"{ctx.seq.path('masks_object')} holds no masks: the object's are needed")
@@ -88,7 +88,7 @@ def run(ctx: Context) -> Result:
 
 
 def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str]) -> Result:
-    """The numbers of masks (T, H, W) bool by entity, and which frames are worth another click."""
+    """Metrics of masks (T, H, W) bool by entity, and the frames to click again."""
     names = ctx.seq.frame_names()
     metrics, curves = quality.all_mask_metrics(frames)
     found = suspects.suspects(frames, ctx.seq.images())
@@ -103,7 +103,7 @@ def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str
 
 
 def _require(ctx: Context, masks: Masks, wanted: tuple[str, ...]) -> None:
-    """The object and every hand asked for (auto: one at least) have masks in some frame."""
+    """Raise HoldprepError unless the object and every requested hand (auto: at least one) have masks in some frame."""
     seen = [entity for entity, m in masks.items() if m.any()]
     needed = wanted if ctx.cfg.hands.which != "auto" else ("object", *(("right",) if {"right", "left"}.isdisjoint(seen) else ()))
     lacking = [entity for entity in needed if entity not in seen]
@@ -113,7 +113,7 @@ def _require(ctx: Context, masks: Masks, wanted: tuple[str, ...]) -> None:
 
 
 def _write(ctx: Context, masks: Masks) -> None:
-    """Masks by entity (sam/ where the segmenter made them), merged into one label picture a frame, and the object's pictures."""
+    """Write masks by entity (sam/ for a segmenter's masks), one merged label image per frame, and the object's images."""
     names, outputs = ctx.seq.frame_names(), ctx.cfg.segmenter.outputs()
 
     def pictures(entity: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,1 +1,1 @@
-"""Sweeps: the table that closes one, the search over weights, one trial of it."""
+"""Sweeps: summary table, search over weights, one trial of a search."""

@@ -1,4 +1,4 @@
-"""What closes a sweep: one table of every job, on the screen and as summary.csv, and an exit status that says if one failed."""
+"""Summary of a sweep: a table of all jobs, on the screen and as summary.csv, and the exit status."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ KEY_NUMBERS = (
 
 
 class Summary(Callback):
-    """Hydra callback: collects the jobs' metrics.json when a sweep ends."""
+    """Hydra callback that collects the jobs' metrics.json when a sweep ends."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -43,11 +43,11 @@ class Summary(Callback):
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """One row a job: its folder, what it was told, how it ended, each stage's verdict and its numbers (`<stage>/<metric>`)."""
+    """One row per job: folder, overrides, status, and each stage's verdict and metrics (`<stage>/<metric>`)."""
     rows = []
     jobs = [p for p in folder.iterdir() if (p / ".hydra" / "overrides.yaml").is_file()]
     for job in sorted(jobs, key=lambda p: int(p.name.split("_")[0])):
-        row: dict[str, Any] = {"job": job.name} | _told(list(OmegaConf.load(job / ".hydra" / "overrides.yaml")))
+        row: dict[str, Any] = {"job": job.name} | _overrides(list(OmegaConf.load(job / ".hydra" / "overrides.yaml")))
         stages = json.loads((job / "metrics.json").read_text())["stages"] if (job / "metrics.json").is_file() else {}
         ended = {name: s["status"] for name, s in stages.items()}
         row["status"] = "failed" if "failed" in ended.values() or not ended else "ok"
@@ -64,8 +64,8 @@ def _worst(verdicts: list[str]) -> str:
     return next((v for v in ("fail", "warn") if v in verdicts), "pass")
 
 
-def _told(overrides: list[Any]) -> dict[str, str]:
-    """Each override's key and value; of one that deletes a key, that it does."""
+def _overrides(overrides: list[Any]) -> dict[str, str]:
+    """Key and value of each override; "(deleted)" for one that deletes a key."""
     found = {}
     for override in map(str, overrides):
         key, _, value = override.lstrip("+~").partition("=")
@@ -74,13 +74,13 @@ def _told(overrides: list[Any]) -> dict[str, str]:
 
 
 def _show(rows: list[dict[str, Any]], columns: list[str]) -> None:
-    """What differs between the jobs, for the screen; the file has everything."""
+    """Print the columns that differ between the jobs; the file has all."""
     differing = [c for c in columns if c != "error" and len({str(row.get(c, "")) for row in rows}) > 1]
-    told = [c for c in differing if "/" not in c and c not in ("job", "status", "seconds")]
+    settings = [c for c in differing if "/" not in c and c not in ("job", "status", "seconds")]
     verdicts = [c for c in columns if c.endswith("/verdict") and c.partition("/")[0] not in ("report", "score")]
     numbers = [c for c in KEY_NUMBERS if c in columns]
     numbers += [c for c in differing if "/" in c and c not in (*verdicts, *numbers)][: max(0, SHOWN - len(numbers))]
-    shown = ["job", *told, "status", "seconds", *numbers]
+    shown = ["job", *settings, "status", "seconds", *numbers]
     table = Table()
     for column in shown:
         table.add_column(column.replace("/", " "), overflow="fold")
@@ -96,7 +96,7 @@ def _show(rows: list[dict[str, Any]], columns: list[str]) -> None:
 
 
 def _verdicts(row: dict[str, Any], columns: list[str]) -> str:
-    """Stages by verdict, the worst first: `fail: align.ho; warn: register, build; pass: 5`."""
+    """Stages by verdict, worst first: `fail: align.ho; warn: register, build; pass: 5`."""
     stages = {v: [c.partition("/")[0] for c in columns if row.get(c) == v] for v in ("fail", "warn", "pass")}
     named = [f"{verdict}: {', '.join(stages[verdict])}" for verdict in ("fail", "warn") if stages[verdict]]
     return "; ".join([*named, *([f"pass: {len(stages['pass'])}"] if stages["pass"] else [])])

@@ -1,4 +1,4 @@
-"""stage=score, one trial of a search over weights: every sequence is aligned in the warm process and scored; nothing of theirs is written."""
+"""stage=score, one trial of a search over weights: all sequences are aligned in this process and scored; nothing is written to them."""
 
 import logging
 import math
@@ -25,11 +25,11 @@ from holdprep.sequence import Sequence
 from holdprep.stages.align import load_problem, options_of
 
 log = logging.getLogger("holdprep")
-WORST = 1e6  # of a trial that cannot be aligned: optuna wants a number
+WORST = 1e6  # loss of a trial that cannot be aligned: Optuna needs a number
 
 
 def run(cfg: Config, for_sequence: Callable[[str], Config], run_dir: Path) -> float:
-    """The worst sequence's loss; scores of all go to metrics.json. Raises HoldprepError where there is nothing to score."""
+    """The worst sequence's loss; all scores are written to metrics.json. Raises HoldprepError where there is nothing to score."""
     started = time.monotonic()
     scores = score(cfg, for_sequence)
     metrics: Metrics = {**scores, "worst": worst(scores, cfg.score_metric)}
@@ -39,20 +39,23 @@ def run(cfg: Config, for_sequence: Callable[[str], Config], run_dir: Path) -> fl
 
 
 def score(cfg: Config, for_sequence: Callable[[str], Config]) -> dict[str, float]:
-    """By sequence, each under its own settings (`for_sequence`): label-free mm (see `label_free_mm`), or the ground-truth metric
-    `score_metric`, of a signed one the size. Raises ConfigError where a sequence has no such metric or its direction is not known."""
+    """Scores by sequence, each with its own settings (`for_sequence`).
+
+    A score is in mm without labels (see `label_free_mm`), or the absolute value of the ground-truth metric `score_metric`. Raises ConfigError
+    where a sequence has no such metric or its direction is unknown.
+    """
     if not cfg.seqs:
-        raise ConfigError("stage=score: say which sequences: seqs=[a,b]")
+        raise ConfigError("stage=score: set the sequences: seqs=[a,b]")
     return {name: _score(for_sequence(name), name, cfg.score_metric) for name in cfg.seqs}
 
 
 def worst(scores: Mapping[str, float], metric: str | None) -> float:
-    """The score of the sequence that came out worst."""
+    """The score of the worst sequence."""
     return max(scores.values(), key=lambda value: loss(value, metric))
 
 
 def loss(value: float, metric: str | None) -> float:
-    """What a search makes small: the score itself, or where more is better its negative; WORST where there was none."""
+    """The quantity that a search minimises: the score, or its negative where more is better; WORST without a score."""
     if math.isnan(value):
         return WORST
     return -value if metric is not None and direction(metric) == "more" else value
@@ -75,7 +78,7 @@ def _score(cfg: Config, name: str, metric: str | None) -> float:
 
 @lru_cache(maxsize=64)
 def _problem(data_root: Path, name: str, model_path: Path | None) -> Problem:
-    """Read once for all trials."""
+    """The problem of a sequence, read once for all trials."""
     seq = Sequence(data_root, name)
     fits = seq.read_npy("fit_slerp")
     return load_problem(seq, {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits})[0]
@@ -102,5 +105,5 @@ def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: st
     if not values:
         raise ConfigError(f"score_metric={metric}: {seq.name} has none; it has {', '.join(sorted(metrics))}")
     if direction(metric) is None:
-        raise ConfigError(f"score_metric={metric}: it is a count or a property, neither less nor more of it is better: choose another")
+        raise ConfigError(f"score_metric={metric}: it is a count or a property without a better direction: choose another")
     return max(values, key=lambda value: loss(value, metric))

@@ -1,1 +1,1 @@
-"""Rendered sequences with exact ground truth, and ground truth with one known error at a time."""
+"""Rendered sequences with exact ground truth, and ground truth with known errors."""

@@ -1,4 +1,4 @@
-"""Ground truth with one known error at a time, in place of a hand tracker, of masks or of SfM: so that one stage is measured alone."""
+"""Ground truth with known errors, instead of a hand tracker, masks or SfM, to measure single stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,20 @@ from holdprep.object.reconstruction import ObjectReconstruction, Observations, R
 from holdprep.quality.truth import GroundTruth
 
 Drop = Literal["random", "bursts", "ends"]
-BURST = 6  # frames: a fifth of a second at 30 fps, what a quick turn of the hand costs a tracker
+BURST = 6  # frames: 0.2 s at 30 fps, as lost by trackers at fast rotations of the hand
 OTHER: dict[Side, Side] = {"right": "left", "left": "right"}
 CLOUD_POINTS = 2500
-CLOUD_NOISE_PX = 0.3  # SIFT's precision on a sharp picture; SfM's own residuals are of this size
-SFM_UNITS_PER_M = 7.3  # any number: SfM's unit is nobody's
+CLOUD_NOISE_PX = 0.3  # SIFT's precision on sharp images, and the size of SfM's residuals
+SFM_UNITS_PER_M = 7.3  # arbitrary, as SfM's unit
 
 
 @dataclass(frozen=True)
 class HandErrors:
-    """What a tracker gets wrong: `noise_px` std of each keypoint, `depth_noise_pct` std of the hand's distance per frame, `drop_pct` of the
-    frames without a hand (`drop`: at random, in bursts, at both ends), `size_error_pct` of the hand's size, `swap` of left and right."""
+    """Errors of a tracker.
+
+    `noise_px` standard deviation of each keypoint, `depth_noise_pct` standard deviation of the hand's distance per frame, `drop_pct` of the
+    frames without a hand (`drop`: at random, in bursts, at both ends), `size_error_pct` of the hand's size, `swap` of left and right.
+    """
 
     noise_px: float = 0.0
     depth_noise_pct: float = 0.0
@@ -40,17 +43,17 @@ class HandErrors:
 
 def frame_index(truth: GroundTruth, names: Sequence[str]) -> np.ndarray:
     """(T,) rows of the truth for frames `names`; raises HoldprepError where one has no truth."""
-    place = {name: i for i, name in enumerate(truth.names)}
-    missing = [name for name in names if name not in place]
+    row_of = {name: i for i, name in enumerate(truth.names)}
+    missing = [name for name in names if name not in row_of]
     if missing:
-        raise HoldprepError(f"the ground truth knows no frame {missing[0]} ({len(missing)} of {len(names)} such)")
-    return np.array([place[name] for name in names])
+        raise HoldprepError(f"the ground truth has no frame {missing[0]} ({len(missing)} of {len(names)} such)")
+    return np.array([row_of[name] for name in names])
 
 
 def hand_track(truth: GroundTruth, names: Sequence[str], errors: HandErrors, seed: int) -> VertexTrack:
-    """What a tracker with these errors would have seen of every true hand in frames `names`.
+    """The track of a tracker with these errors, of every true hand in frames `names`.
 
-    Size and distance grow together, as a monocular tracker errs: the picture stays as it is. Distance noise alone moves the hand
+    A size error changes size and distance together, as in monocular trackers, with unchanged pixels. Distance noise moves the hand
     along its ray. Raises HoldprepError where the truth has no hand meshes.
     """
     rng = np.random.default_rng(seed)
@@ -59,19 +62,19 @@ def hand_track(truth: GroundTruth, names: Sequence[str], errors: HandErrors, see
     j2d_px: dict[Side, np.ndarray] = {}
     for side, hand in truth.hands.items():
         if hand.vertices_m is None or hand.joints_m is None:
-            raise HoldprepError(f"the ground truth holds no mesh of the {side} hand: it cannot stand in for a tracker")
+            raise HoldprepError(f"the ground truth holds no mesh of the {side} hand: it cannot replace a tracker")
         vertices, joints = hand.vertices_m[index], hand.joints_m[index]
         lost = dropped_frames(len(names), errors.drop_pct, errors.drop, rng)
-        farther = errors.depth_noise_pct / 100 * rng.standard_normal((len(names), 1, 1)) * joints[:, :1]
+        depth_error = errors.depth_noise_pct / 100 * rng.standard_normal((len(names), 1, 1)) * joints[:, :1]
         seen_px = _project(joints, truth) + errors.noise_px * rng.standard_normal((*joints.shape[:2], 2))
-        told: Side = OTHER[side] if errors.swap else side
-        vertices_m[told] = np.where(lost[:, None, None], np.nan, vertices * (1 + errors.size_error_pct / 100) + farther)
-        j2d_px[told] = np.where(lost[:, None, None], np.nan, seen_px)
-    return VertexTrack(vertices_m, j2d_px, truth.K, tuple(names), ("ground truth in place of a tracker",))
+        label: Side = OTHER[side] if errors.swap else side
+        vertices_m[label] = np.where(lost[:, None, None], np.nan, vertices * (1 + errors.size_error_pct / 100) + depth_error)
+        j2d_px[label] = np.where(lost[:, None, None], np.nan, seen_px)
+    return VertexTrack(vertices_m, j2d_px, truth.K, tuple(names), ("ground truth instead of a tracker",))
 
 
 def dropped_frames(frames: int, pct: float, how: Drop, rng: np.random.Generator) -> np.ndarray:
-    """(T,) bool: `pct` percent of the frames, at random, in bursts of `BURST`, or at both ends; one frame at least is kept."""
+    """(T,) bool: `pct` percent of the frames, at random, in bursts of `BURST`, or at both ends; at least one frame is kept."""
     count = min(round(frames * pct / 100), frames - 1)
     lost = np.zeros(frames, bool)
     if how == "ends":
@@ -89,7 +92,7 @@ def dropped_frames(frames: int, pct: float, how: Drop, rng: np.random.Generator)
 def corrupt_masks(
     masks: Mapping[str, np.ndarray], erode_px: int = 0, dilate_px: int = 0, leak_pct: float = 0.0, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Masks (T, H, W) bool by entity, eroded, dilated, and grown by a disc at their edge that has `leak_pct` percent of their area."""
+    """Masks (T, H, W) bool by entity, eroded, dilated, and enlarged by a disc at their edge of `leak_pct` percent of their area."""
     rng = np.random.default_rng(seed)
     return {entity: np.stack([_corrupt_mask(m, erode_px, dilate_px, leak_pct, rng) for m in stack]) for entity, stack in masks.items()}
 
@@ -118,33 +121,33 @@ def object_reconstruction(
     focal_error_pct: float = 0.0,
     seed: int = 0,
 ) -> ObjectReconstruction:
-    """What SfM would have found in frames `names` if it made no other error: points on the surface, seen where the object's visible mask
-    (H, W) bool and their normal allow, in a frame and a unit of its own.
+    """SfM's reconstruction of frames `names` with no other errors: surface points, with an arbitrary frame and unit.
 
-    A focal length that is wrong by a factor puts every depth off by it and leaves sizes alone. Raises HoldprepError without a true mesh.
+    Points are observed where the object's visible mask (H, W) bool and their normals permit. A wrong focal length changes all depths by the
+    same factor and does not change sizes. Raises HoldprepError without a true mesh.
     """
     if truth.T_cam_obj is None or truth.object_vertices_m is None or truth.object_faces is None:
-        raise HoldprepError("the ground truth holds no object mesh or poses: it cannot stand in for SfM")
+        raise HoldprepError("the ground truth holds no object mesh or poses: it cannot replace SfM")
     rng = np.random.default_rng(seed)
     T_cam_obj = truth.T_cam_obj[frame_index(truth, names)]
     mesh = trimesh.Trimesh(truth.object_vertices_m, truth.object_faces, process=False)
     points, face = trimesh.sample.sample_surface(mesh, CLOUD_POINTS, seed=seed)
     known = ~dropped_frames(len(names), drop_pct, "random", rng)
-    seen = _sightings(np.asarray(points), mesh.face_normals[face], T_cam_obj, known, masks, truth, rng)
+    seen = _observations(np.asarray(points), mesh.face_normals[face], T_cam_obj, known, masks, truth, rng)
     R_sfm_obj = Rotation.random(rng=rng).as_matrix()
-    middle = truth.object_vertices_m.mean(axis=0) + 0.02 * rng.standard_normal(3)  # SfM's origin lies anywhere
+    origin = truth.object_vertices_m.mean(axis=0) + 0.02 * rng.standard_normal(3)  # SfM's origin is arbitrary
     R_cam_sfm = T_cam_obj[:, :3, :3] @ R_sfm_obj.T
-    transl = SFM_UNITS_PER_M * (T_cam_obj[:, :3, :3] @ middle + T_cam_obj[:, :3, 3])
+    transl = SFM_UNITS_PER_M * (T_cam_obj[:, :3, :3] @ origin + T_cam_obj[:, :3, 3])
     factor = 1 + focal_error_pct / 100
     transl[:, 2] *= factor
     K = truth.K.copy()
     K[[0, 1], [0, 1]] *= factor
     lens = np.array([truth.distortion * factor**2]) if truth.distortion else np.zeros(0)
-    cloud = SFM_UNITS_PER_M * (points - middle) @ R_sfm_obj.T
+    cloud = SFM_UNITS_PER_M * (points - origin) @ R_sfm_obj.T
     return assemble(RawReconstruction(names, K, from_rt(R_cam_sfm, transl), known, cloud, seen, lens))
 
 
-def _sightings(
+def _observations(
     points: np.ndarray,
     normals: np.ndarray,
     T_cam_obj: np.ndarray,

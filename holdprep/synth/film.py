@@ -1,4 +1,4 @@
-"""A film of hands and an object: skin, sleeves, a room behind, a hand-held camera with a lens, an exposure and a sensor."""
+"""Rendered video of hands and an object: skin, sleeves, background, a hand-held camera with lens, exposure and sensor noise."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,26 +11,29 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand.joints import MANO21_TIP_VERTICES, WRIST_RING
 from holdprep.hand.model import HandModel, Side
-from holdprep.synth.render import Mesh, Rendered, Renderer, vertex_normals
+from holdprep.synth.render import Mesh, Rendered, Renderer
 from holdprep.synth.textures import make_room, make_texture
 
 ENTITY = {"right": 1, "left": 2, "object": 3}
-ARM = 4  # forearms and sleeves hide what is behind them and belong to nobody
-SUB_FRAMES, STEP_PX = 8, 2.0  # a blurred picture is a mean of at most so many, each that far from the next
+ARM = 4  # forearms and sleeves occlude, but are no entity
+SUB_FRAMES, STEP_PX = 8, 2.0  # of a blurred image: maximal number, and maximal motion between two
 GAMMA = 2.2
 SKIN = np.array([[0.62, 0.36, 0.26], [0.50, 0.27, 0.18], [0.72, 0.46, 0.36], [0.30, 0.16, 0.10]])  # linear RGB, from fair to dark
 ARM_STEPS_M = np.array([0.015, 0.04, 0.06, 0.061, 0.12, 0.6])  # rings of the forearm behind the wrist
 ARM_WIDTH = np.array([1.02, 1.12, 1.2, 1.38, 1.5, 2.2])
-SLEEVE_M = 0.0605  # cloth begins
+SLEEVE_M = 0.0605  # start of the sleeve
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What films: `K` (3, 3), `size` (width, height), `distortion` SIMPLE_RADIAL's k, `shake_deg` std of its turning, `blur` exposure as a share
-    of the time between frames, `noise` std of the sensor in grey levels."""
+    """The camera: `K` (3, 3), `size` (width, height), `distortion` SIMPLE_RADIAL's k, `shake_deg` standard deviation of its rotation.
+
+    `blur` is the exposure as a share of the time between frames, `noise` the standard deviation of the sensor in grey levels.
+    """
 
     K: np.ndarray
     size: tuple[int, int]
@@ -42,8 +45,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Actors:
-    """What is filmed, in the frame of a camera that does not shake: `T_cam_obj` (T, 4, 4), the object's mesh and print, and by side the hand's
-    `vertices_m` (T, 778, 3) with its model."""
+    """Object and hands in the frame of a camera without shake.
+
+    `T_cam_obj` (T, 4, 4), the object's mesh and texture, and by side the hand's vertices `hands_m` (T, 778, 3) with its model.
+    """
 
     T_cam_obj: np.ndarray
     object_vertices_m: np.ndarray
@@ -56,7 +61,7 @@ class Actors:
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame: `image` (H, W, 3) uint8 BGR, `masks` by entity (H, W) bool, what is seen of it, `depth_m` (H, W), infinite behind all."""
+    """One frame: `image` (H, W, 3) uint8 BGR, `masks` of visible parts by entity (H, W) bool, `depth_m` (H, W), infinite in the background."""
 
     image: np.ndarray
     masks: dict[str, np.ndarray]
@@ -64,15 +69,15 @@ class Shot:
 
 
 def shake(frames: int, std_deg: float, seed: int) -> np.ndarray:
-    """(T, 4, 4) T_shaken_still: slow turning of a hand-held camera, smooth over a third of a second at 30 fps."""
+    """(T, 4, 4) T_shaken_static: slow rotation of a hand-held camera, smooth over about 0.3 s at 30 fps."""
     rng = np.random.default_rng(seed)
-    turns = gaussian_filter1d(rng.standard_normal((frames + 40, 3)), 5.0, axis=0)[20 : frames + 20]
-    turns *= np.radians(std_deg) / max(float(turns.std()), 1e-12)
-    return from_rt(Rotation.from_rotvec(turns).as_matrix(), np.zeros((frames, 3)))
+    rotvecs = gaussian_filter1d(rng.standard_normal((frames + 40, 3)), 5.0, axis=0)[20 : frames + 20]
+    rotvecs *= np.radians(std_deg) / max(float(rotvecs.std()), 1e-12)
+    return from_rt(Rotation.from_rotvec(rotvecs).as_matrix(), np.zeros((frames, 3)))
 
 
 def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
-    """The film, frame by frame. A hand's mask is its model's mesh, open at the wrist: forearm and sleeve hide, but belong to nobody."""
+    """The video, frame by frame. A hand's mask is its model's mesh, open at the wrist; forearm and sleeve occlude, but are no entity."""
     rng = np.random.default_rng(seed)
     lens = _Lens(camera)
     width, height = lens.size
@@ -91,17 +96,17 @@ def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
 
 
 def _to_linear(picture: np.ndarray) -> np.ndarray:
-    """Light (..., 3) float32 in 0..1 of a uint8 picture; light adds up, grey levels do not."""
+    """Linear light (..., 3) float32 in 0..1 of a uint8 image."""
     return ((np.arange(256) / 255) ** GAMMA).astype(np.float32)[picture]
 
 
 def _over(image: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """Covered pixels over the background; colours of half-covered ones are multiplied by their share already."""
+    """The image over the background; colours of partly covered pixels are premultiplied."""
     return image[..., :3] + behind * (1 - image[..., 3:])
 
 
 def _background(room: np.ndarray, K: np.ndarray, size: tuple[int, int], R_shaken: np.ndarray) -> np.ndarray:
-    """The far room under a turned camera: a homography of its plate, which is larger than the picture by the same margin all round."""
+    """The background under a rotated camera: a homography of its plate, which is larger than the image by the same margin on all sides."""
     margin = (np.array(room.shape[1::-1]) - size) / 2
     plate_K = np.array([[1, 0, margin[0]], [0, 1, margin[1]], [0, 0, 1]]) @ K
     H = plate_K @ R_shaken.T @ np.linalg.inv(K)
@@ -118,7 +123,7 @@ def _develop(picture: np.ndarray, exact: Rendered, lens: "_Lens", camera: Camera
 
 
 class _Lens:
-    """A pinhole picture large enough, and where each pixel of the distorted one looks in it."""
+    """A sufficiently large pinhole image, and the position in it of each pixel of the distorted one."""
 
     def __init__(self, camera: Camera) -> None:
         self._k = camera.distortion
@@ -134,7 +139,7 @@ class _Lens:
         lost = ~(np.linalg.norm(project(distort(rays, self._k), camera.K) - grid, axis=2) < 0.05)
         if lost.any():
             raise HoldprepError(
-                f"distortion {self._k:g} bends {lost.sum()} of {width * height} pixels to where no ray goes: bring it nearer to 0, or a longer focal length"
+                f"distortion {self._k:g} bends {lost.sum()} of {width * height} pixels outside of all rays: use a value closer to 0, or a longer focal length"
             )
         straight = straight.reshape(height, width, 2)
         margin = np.ceil(np.maximum(-straight.min(axis=(0, 1)), straight.max(axis=(0, 1)) - np.array([width - 1, height - 1]))).astype(int)
@@ -144,12 +149,12 @@ class _Lens:
         self._look_u, self._look_v = np.moveaxis((straight + margin).astype(np.float32), 2, 0)
 
     def bend(self, picture: np.ndarray, flags: int) -> np.ndarray:
-        """The picture through the lens."""
+        """The image distorted by the lens."""
         return picture if self._k == 0 else cv2.remap(picture, self._look_u, self._look_v, flags)
 
 
 class _Stage:
-    """Meshes of every moment, also between frames."""
+    """Meshes at any time, also between frames."""
 
     def __init__(self, actors: Actors, T_shaken: np.ndarray, rng: np.random.Generator) -> None:
         self._actors = actors
@@ -159,17 +164,17 @@ class _Stage:
         self._limbs = {side: _Limb(model, skin, cloth) for side, model in actors.models.items()}
 
     def meshes(self, t: float) -> list[Mesh]:
-        """Everything at time `t` in frames."""
+        """All meshes at time `t` in frames."""
         actors, T = self._actors, self.shaken_at(t)
-        placed = apply(T @ self._object_at(t), actors.object_vertices_m)
-        white = np.ones_like(placed)
-        found = [Mesh(placed, actors.object_faces, ENTITY["object"], white, actors.object_uv, "object", gloss=0.12)]
+        vertices_m = apply(T @ self._object_at(t), actors.object_vertices_m)
+        white = np.ones_like(vertices_m)
+        found = [Mesh(vertices_m, actors.object_faces, ENTITY["object"], white, actors.object_uv, "object", gloss=0.12)]
         for side, vertices in actors.hands_m.items():
             found += self._limbs[side].meshes(apply(T, _between(vertices, t)), ENTITY[side])
         return found
 
     def exposure(self, t: int, K: np.ndarray, share: float) -> list[float]:
-        """The moments whose mean is a frame exposed around `t`; `t` alone where nothing moves by more than a step."""
+        """The times whose mean is a frame exposed around `t`; `t` alone without significant motion."""
         opens, closes = np.clip([t - share / 2, t + share / 2], 0, len(self._actors.T_cam_obj) - 1)
         if opens == closes:
             return [float(t)]
@@ -188,14 +193,14 @@ def _between(x: np.ndarray, t: float) -> np.ndarray:
 
 
 def _interpolator(T: np.ndarray) -> Callable[[float], np.ndarray]:
-    """Poses (T, 4, 4) at any time between the first and the last frame: SLERP, straight lines."""
+    """Poses (T, 4, 4) at any time between the first and the last frame: SLERP and linear interpolation."""
     frames = np.arange(len(T))
-    turn = Slerp(frames, Rotation.from_matrix(T[:, :3, :3])) if len(T) > 1 else None
+    slerp = Slerp(frames, Rotation.from_matrix(T[:, :3, :3])) if len(T) > 1 else None
 
     def at(t: float) -> np.ndarray:
-        if turn is None or t == int(t):
+        if slerp is None or t == int(t):
             return T[int(t)]
-        return from_rt(turn(t).as_matrix(), _between(T[:, :3, 3], t))
+        return from_rt(slerp(t).as_matrix(), _between(T[:, :3, 3], t))
 
     return at
 
@@ -214,23 +219,23 @@ def skin_colour(model: HandModel, base: np.ndarray) -> np.ndarray:
 
 
 class _Limb:
-    """A hand with a forearm, which goes on smoothly from the open wrist: bare at first, then a sleeve."""
+    """A hand with a forearm attached to the open wrist: bare at first, then a sleeve."""
 
     def __init__(self, model: HandModel, skin: np.ndarray, cloth: np.ndarray) -> None:
         self._hand, hand_rest = model.faces.numpy(), model.v_template.numpy()
         ring = np.array(WRIST_RING)
         rings = np.stack([ring, *(len(hand_rest) + np.arange(len(ring) * len(ARM_STEPS_M)).reshape(-1, len(ring)))])
         if (np.stack([self._hand, np.roll(self._hand, -1, axis=1)], axis=-1) == ring[:2]).all(axis=-1).any():
-            rings = rings[:, ::-1]  # neighbouring faces run along their common edge in opposite ways
+            rings = rings[:, ::-1]  # adjacent faces have opposite directions of their common edge
         a, b = rings, np.roll(rings, -1, axis=1)
         self._arm = np.stack([a[:-1], b[:-1], a[1:], b[:-1], b[1:], a[1:]], axis=-1).reshape(-1, 3)
-        # the mottle follows the wrist's rest shape: it must not swim when the arm moves
+        # the skin's texture is fixed to the wrist's rest shape
         self._rest = np.concatenate([hand_rest, *(hand_rest[ring] + [0, 0, step] for step in ARM_STEPS_M)])
         hand = skin_colour(model, skin)
         self._colour = np.concatenate([hand, *(hand[ring] if step < SLEEVE_M else np.tile(cloth, (len(ring), 1)) for step in ARM_STEPS_M)])
 
     def meshes(self, hand_m: np.ndarray, entity: int) -> list[Mesh]:
-        """The hand (778, 3) and its arm, with normals across the wrist."""
+        """The hand (778, 3) and its arm, with continuous normals at the wrist."""
         vertices = np.concatenate([hand_m, _arm_rings(hand_m)])
         normals = vertex_normals(vertices, np.concatenate([self._hand, self._arm]))
         parts = ((self._hand, entity), (self._arm, ARM))
@@ -238,12 +243,12 @@ class _Limb:
 
 
 def _arm_rings(hand_m: np.ndarray) -> np.ndarray:
-    """(R, 3) rings behind the wrist of a hand (778, 3)."""
+    """Vertices (R, 3) of the rings behind the wrist of a hand (778, 3)."""
     ring = hand_m[list(WRIST_RING)]
     centre = ring.mean(axis=0)
     normal = np.linalg.svd(ring - centre)[2][2]
     back = normal * np.sign(normal @ (centre - hand_m.mean(axis=0)))
-    away = back * [1, 1, 0] + [0, 0, max(back[2], 0.15)]  # an elbow towards the lens would fill the picture: the arm bends past it
+    away = back * [1, 1, 0] + [0, 0, max(back[2], 0.15)]  # the arm is bent away from the camera, which it would occlude
     bend = np.clip(ARM_STEPS_M / 0.06, 0, 1)[:, None]
     way = (1 - bend) * back + bend * away / np.linalg.norm(away)
     rings = centre + (ARM_STEPS_M[:, None] * way)[:, None] + ARM_WIDTH[:, None, None] * (ring - centre)

@@ -1,7 +1,7 @@
-"""Hands that hold an object: finger poses whose tips touch its surface and nothing passes through, several moments at once.
+"""Hands that hold an object: finger poses with tips on its surface and without penetration, for several times at once.
 
-The grip frame is the object's before it turns in the hand: y up along its axis, fingers on the side of -z, the thumb opposite. The hand
-comes from below, so that most of the object stays in sight and a forearm has somewhere to go.
+The grip frame is the object's frame before it rotates in the hand: y up along its axis, fingers on the side of -z, the thumb opposite. The
+hand is below, so that most of the object is visible, and there is space for a forearm.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ ITERATIONS = 350
 REACHES_M = (0.045, 0.06, 0.075)
 FINGER_HALF_M = 0.009  # skin to bone
 SIGMA_TOUCH_M, SIGMA_INSIDE_M = 5e-4, 1.5e-4
-SIGMA_TURN, SIGMA_PLACE_M = 0.25, 0.02  # how far the wrist may leave its start, rad and m
+SIGMA_ROTATION, SIGMA_TRANSL_M = 0.25, 0.02  # standard deviation of the wrist's change from its start, rad and m
 SIGMA_SIDE_M = 0.003
-SIGMA_STEP, SIGMA_STEP_M = 0.2, 0.01  # change from one moment to the next
-TIP_WEIGHT = (1.0, 1.0, 1.0, 0.7, 0.3)  # thumb, index, middle, ring, little: the little finger may rest beside the object
+SIGMA_STEP, SIGMA_STEP_M = 0.2, 0.01  # change between consecutive times
+TIP_WEIGHT = (1.0, 1.0, 1.0, 0.7, 0.3)  # thumb, index, middle, ring, little: the little finger may be next to the object
 MIRROR = np.diag([-1.0, 1.0, 1.0])
-# fingers nearly straight, the thumb out: what a hand does before it closes about a thing; on top of the mean pose
+# nearly straight fingers of an opened hand, added to the mean pose
 OPEN_BEND = (-0.15, -0.25, -0.1)
 
 
 @dataclass(frozen=True)
 class Grip:
-    """Hands at K moments in the grip frame: `params` of K frames, `gap_mm` and `inside_mm` (K,) as `contact` has them."""
+    """Hands at K times in the grip frame: `params` of K frames, `gap_mm` and `inside_mm` (K,) as returned by `contact`."""
 
     params: ManoParams
     gap_mm: np.ndarray
@@ -42,28 +42,28 @@ def solve_grip(
     obj: SynthObject,
     model: HandModel,
     betas: Tensor,
-    turn_rad: np.ndarray,
+    rotation_rad: np.ndarray,
     gap_m: np.ndarray,
     *,
     from_above: bool = False,
     reaches_m: tuple[float, ...] = REACHES_M,
     seed: int = 0,
 ) -> Grip:
-    """A hand at K moments, at which the object has turned by `turn_rad` (K,) about y in it and the tips keep `gap_m` (K,) from it.
+    """A hand at K times, with the object rotated by `rotation_rad` (K,) about y and the tips at a distance `gap_m` (K,).
 
-    `reaches_m` is how far the tips may reach up from the object's bottom (down from its top if `from_above`): each is tried for the first
-    moment, the one that holds best is kept for all. Deterministic by `seed`.
+    `reaches_m` are heights of the tips above the object's bottom (below its top if `from_above`): each is tried for the first time, and the
+    best one is used for all. Deterministic by `seed`.
     """
     model, betas = model.to(torch.float32), betas.float()
-    turns, gaps = torch.as_tensor(turn_rad).float(), torch.as_tensor(gap_m).float()
+    angles, gaps = torch.as_tensor(rotation_rad).float(), torch.as_tensor(gap_m).float()
     starts = [_start(obj, model, betas, from_above, reach, seed) for reach in reaches_m]
-    tried = _solve(obj, model, _stack(starts), turns[:1].repeat(len(starts)), gaps[:1].repeat(len(starts)), coupled=False)
-    gap, inside = contact(obj, model, tried, turns[:1].repeat(len(starts)))
+    tried = _solve(obj, model, _stack(starts), angles[:1].repeat(len(starts)), gaps[:1].repeat(len(starts)), coupled=False)
+    gap, inside = contact(obj, model, tried, angles[:1].repeat(len(starts)))
     best = int(np.argmin(np.abs(gap - 1000 * float(gaps[0])) + inside))
-    found = _stack([_row(tried, best)] * len(turns))
-    if len(turns) > 1:
-        found = _solve(obj, model, found, turns, gaps, coupled=True)
-    return Grip(found, *contact(obj, model, found, turns))
+    found = _stack([_row(tried, best)] * len(angles))
+    if len(angles) > 1:
+        found = _solve(obj, model, found, angles, gaps, coupled=True)
+    return Grip(found, *contact(obj, model, found, angles))
 
 
 def _stack(params: list[ManoParams]) -> ManoParams:
@@ -75,11 +75,11 @@ def _row(params: ManoParams, k: int) -> ManoParams:
     return ManoParams(params.global_orient[k : k + 1], params.hand_pose[k : k + 1], params.betas, params.transl[k : k + 1])
 
 
-def _solve(obj: SynthObject, model: HandModel, start: ManoParams, turns: Tensor, gaps: Tensor, coupled: bool) -> ManoParams:
-    """Adam on finger angles (a Gaussian about the start) and wrist; `coupled` moments that are next to each other stay close."""
+def _solve(obj: SynthObject, model: HandModel, start: ManoParams, angles: Tensor, gaps: Tensor, coupled: bool) -> ManoParams:
+    """Adam on finger angles (Gaussian about the start) and wrist; with `coupled`, changes between consecutive times are penalised."""
     sigma = PoseNoise().table().float().reshape(45)
-    free = [torch.zeros(len(turns), n, requires_grad=True) for n in (3, 45, 3)]
-    rate = 0.004 if coupled else 0.02  # rad a step; coupled moments start from a grip that holds, and must not be shaken off it
+    free = [torch.zeros(len(angles), n, requires_grad=True) for n in (3, 45, 3)]
+    rate = 0.004 if coupled else 0.02  # rad per step; coupled times start from a valid grip
     adam = torch.optim.Adam([{"params": free[:2], "lr": rate}, {"params": free[2:], "lr": rate / 10}])
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, ITERATIONS)
     patches = lbs.tip_patches(model)
@@ -88,7 +88,7 @@ def _solve(obj: SynthObject, model: HandModel, start: ManoParams, turns: Tensor,
         for _ in range(ITERATIONS):
             adam.zero_grad()
             vertices = lbs.forward(model, _moved(start, *free)).vertices
-            distance = _distances(obj, vertices, turns)
+            distance = _distances(obj, vertices, angles)
             touch = (weight * (_soft_min(distance[:, patches]) - gaps[:, None]).abs() / SIGMA_TOUCH_M).sum()
             inside = ((-distance).clamp_min(0) / SIGMA_INSIDE_M).square().sum()
             loss = touch + inside + _prior(free, sigma, coupled) + _opposition(obj, vertices[:, patches].mean(dim=2))
@@ -98,49 +98,49 @@ def _solve(obj: SynthObject, model: HandModel, start: ManoParams, turns: Tensor,
     return _moved(start, *(x.detach() for x in free))
 
 
-def contact(obj: SynthObject, model: HandModel, params: ManoParams, turns: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) mean distance in mm of the thumb's tip and the two nearest others, 0 where they are inside, and depth of the deepest vertex."""
-    distance = _distances(obj, lbs.forward(model, params).vertices, turns)
+def contact(obj: SynthObject, model: HandModel, params: ManoParams, angles: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) mean distance in mm of the thumb's tip and the two nearest others, 0 where they are inside, and (K,) depth of the deepest vertex."""
+    distance = _distances(obj, lbs.forward(model, params).vertices, angles)
     tips = distance[:, lbs.tip_patches(model)].amin(dim=2).clamp_min(0)
     gap = (tips[:, 0] + tips[:, 1:].sort(dim=1).values[:, :2].sum(dim=1)) / 3
     return 1000 * gap.double().numpy(), 1000 * (-distance).amax(dim=1).clamp_min(0).double().numpy()
 
 
 def _opposition(obj: SynthObject, tips: Tensor) -> Tensor:
-    """The thumb belongs on the side of +z, index to ring on that of -z: what it costs tips (K, 5, 3) to be elsewhere."""
+    """Cost of tips (K, 5, 3) with the thumb not on the side of +z, or index to ring not on that of -z."""
     z, side = tips[..., 2], 0.35 * obj.grip_m
     lacking = torch.cat([(side - z[:, :1]).clamp_min(0), (z[:, 1:4] + side).clamp_min(0)], dim=1)
     return (lacking / SIGMA_SIDE_M).square().sum()
 
 
-def _distances(obj: SynthObject, vertices: Tensor, turns: Tensor) -> Tensor:
-    """(K, 778) signed distance of every vertex."""
-    turn = roma.rotvec_to_rotmat(turns[:, None].to(vertices) * torch.tensor([0.0, 1.0, 0.0]).to(vertices))
-    return obj.signed_distance(vertices @ turn)  # rows: the inverse turn
+def _distances(obj: SynthObject, vertices: Tensor, angles: Tensor) -> Tensor:
+    """(K, 778) m, signed distance of every vertex."""
+    R = roma.rotvec_to_rotmat(angles[:, None].to(vertices) * torch.tensor([0.0, 1.0, 0.0]).to(vertices))
+    return obj.signed_distance(vertices @ R)  # rows: the inverse rotation
 
 
 def _soft_min(distance: Tensor) -> Tensor:
-    """(K, 5) least distance of each tip's patch, smooth over half a millimetre."""
+    """(K, 5) smooth minimum of each tip patch's distance, of width 0.5 mm."""
     share = torch.softmax(-distance / 5e-4, dim=2)
     return (share * distance).sum(dim=2)
 
 
 def _prior(free: list[Tensor], sigma: Tensor, coupled: bool) -> Tensor:
-    orient, pose, place = free
-    near = (orient / SIGMA_TURN).square().sum() + (pose / sigma).square().sum() + (place / SIGMA_PLACE_M).square().sum()
+    orient, pose, shift = free
+    near = (orient / SIGMA_ROTATION).square().sum() + (pose / sigma).square().sum() + (shift / SIGMA_TRANSL_M).square().sum()
     if not coupled:
         return near
-    steps = [(x[1:] - x[:-1]) / s for x, s in ((orient, SIGMA_STEP), (pose, SIGMA_STEP), (place, SIGMA_STEP_M))]
+    steps = [(x[1:] - x[:-1]) / s for x, s in ((orient, SIGMA_STEP), (pose, SIGMA_STEP), (shift, SIGMA_STEP_M))]
     return near + torch.stack([s.square().sum() for s in steps]).sum()
 
 
-def _moved(start: ManoParams, orient: Tensor, pose: Tensor, place: Tensor) -> ManoParams:
-    turned = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(orient) @ roma.rotvec_to_rotmat(start.global_orient))
-    return ManoParams(turned, start.hand_pose + pose, start.betas, start.transl + place)
+def _moved(start: ManoParams, orient: Tensor, pose: Tensor, shift: Tensor) -> ManoParams:
+    orient = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(orient) @ roma.rotvec_to_rotmat(start.global_orient))
+    return ManoParams(orient, start.hand_pose + pose, start.betas, start.transl + shift)
 
 
 def _start(obj: SynthObject, model: HandModel, betas: Tensor, from_above: bool, reach_m: float, seed: int) -> ManoParams:
-    """One open hand whose palm lies behind the object's lower part, fingers up."""
+    """One open hand with the palm behind the object's lower part, fingers up."""
     flip = 1.0 if model.side == "right" else -1.0  # mirrored in x, bending about z changes its sign
     pose = np.zeros((15, 3))
     pose[:12, 2] = flip * np.tile(OPEN_BEND, 4)
@@ -150,13 +150,13 @@ def _start(obj: SynthObject, model: HandModel, betas: Tensor, from_above: bool, 
     joints = lbs.forward(model, open_hand).joints[0].double().numpy()
     joints = joints if model.side == "right" else joints @ MIRROR
     tips, knuckles = joints[[17, 18, 19]].mean(axis=0), joints[[1, 4, 10]].mean(axis=0)
-    place = np.array([0.0, -obj.height_m / 2 + reach_m, -obj.grip_m / 2 - FINGER_HALF_M]) - R @ tips
-    place[2] = min(place[2], -obj.grip_m / 2 - FINGER_HALF_M - (R @ knuckles)[2])
+    shift = np.array([0.0, -obj.height_m / 2 + reach_m, -obj.grip_m / 2 - FINGER_HALF_M]) - R @ tips
+    shift[2] = min(shift[2], -obj.grip_m / 2 - FINGER_HALF_M - (R @ knuckles)[2])
     if model.side == "left":
-        R, place = MIRROR @ R @ MIRROR, MIRROR @ place
+        R, shift = MIRROR @ R @ MIRROR, MIRROR @ shift
     if from_above:
-        R, place = np.diag([-1.0, -1.0, 1.0]) @ R, np.diag([-1.0, -1.0, 1.0]) @ place
+        R, shift = np.diag([-1.0, -1.0, 1.0]) @ R, np.diag([-1.0, -1.0, 1.0]) @ shift
     wrist = (model.J_regressor @ (model.v_template + model.shapedirs @ betas))[0].double().numpy()
-    transl = R @ wrist + place - wrist  # MANO turns about the wrist, R and place about the model's origin
+    transl = R @ wrist + shift - wrist  # MANO angles about the wrist, R and shift about the model's origin
     orient = roma.rotmat_to_rotvec(torch.from_numpy(R[None])).float()
     return ManoParams(orient, open_hand.hand_pose, betas, torch.from_numpy(transl[None]).float())

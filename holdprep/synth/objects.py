@@ -1,4 +1,4 @@
-"""Everyday objects of real size: meshes to draw, and signed distances to touch. The object's axis is y, its frame's origin its middle."""
+"""Everyday objects of real size: meshes and signed distances. The object's axis is y, the origin of its frame its centre."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from torch import Tensor
 from holdprep.errors import HoldprepError
 
 Distance = Callable[[Tensor], Tensor]
-SIDES = 72  # around a solid of revolution
-SHARP_DEG = 35.0  # profile corners sharper than this are edges: their normals are not shared
+SIDES = 72  # segments around a solid of revolution
+SHARP_DEG = 35.0  # sharper profile corners are edges, without shared normals
 
 
 @dataclass(frozen=True)
 class SynthObject:
-    """`vertices_m` (V, 3), `faces` (F, 3) outward, `uv` (V, 2) in 0..1, `texture` a kind of `textures.make_texture`.
+    """An object: `vertices_m` (V, 3), `faces` (F, 3) outward, `uv` (V, 2) in 0..1, `texture` a kind of `textures.make_texture`.
 
     `signed_distance` takes points (..., 3) in metres to (...,), negative inside, exact outside, differentiable. `grip_m` is how wide the
     object is where fingers and thumb oppose each other: along z. `has_handle`: something at +x that fingers must keep clear of.
@@ -65,7 +65,7 @@ def _bottle() -> Shape:
 
 
 def _mug() -> Shape:
-    """A full mug: the drink's surface is flat; its handle is half a ring at +x that ends inside the wall."""
+    """A full mug with a flat top; its handle is half a ring at +x that ends inside the wall."""
     profile = np.array([[0, -47.5], [37, -47.5], [40, -44.5], [40, 47.5], [36, 47.5], [36, 42], [0, 42]]) / 1000
     body, ring = revolve(profile), _half_ring(np.array([0.038, 0, 0]), 0.026, 0.0055)
     vertices, uv = np.concatenate([body[0], ring[0]]), np.concatenate([body[2], ring[2]])
@@ -78,7 +78,7 @@ def _mug() -> Shape:
 
 
 def _box() -> Shape:
-    """60 x 90 x 40 mm; each face has a part of the print of its own."""
+    """A box of 60 x 90 x 40 mm; each face has its own part of the texture."""
     half = np.array([30, 45, 20]) / 1000
     vertices, faces, uv = [], [], []
     for face in range(6):
@@ -114,9 +114,9 @@ OBJECTS = {
 
 
 def revolve(profile_m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices, outward faces and uv of a profile (P, 2) of (radius, y), from the axis below to the axis above, turned about y.
+    """Vertices, outward faces and uv of a profile (P, 2) of (radius, y), from the axis below to the axis above, rotated about y.
 
-    v runs along the profile, u around; corners sharper than SHARP_DEG get a ring for each side.
+    v runs along the profile, u around; corners sharper than SHARP_DEG have one ring per side.
     """
     steps = np.diff(profile_m, axis=0)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(steps, axis=1))])
@@ -146,7 +146,7 @@ def revolve(profile_m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def revolved_distance(profile_m: np.ndarray) -> Distance:
-    """Signed distance to the solid of a profile: that to its polygon in the half-plane of radius and y."""
+    """Signed distance to the solid of a profile, by that to its polygon in the half-plane of radius and y."""
     a, b = torch.from_numpy(profile_m[:-1]), torch.from_numpy(profile_m[1:])
 
     def distance(points: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def revolved_distance(profile_m: np.ndarray) -> Distance:
         t = ((p - start) * way).sum(dim=-1) / way.square().sum(dim=-1)
         gap = p - start - t.clamp(0, 1)[..., None] * way
         nearest = (gap.square().sum(dim=-1).amin(dim=-1) + 1e-20).sqrt()
-        # even-odd: how often does the ray outwards, at constant y, cross the profile
+        # even-odd rule: number of crossings of the profile by the outward ray at constant y
         y, x = p[..., 1], p[..., 0]
         spans = (start[:, 1] > y) != (start[:, 1] + way[:, 1] > y)
         crossing = start[:, 0] + (y - start[:, 1]) / torch.where(way[:, 1] == 0, 1.0, way[:, 1]) * way[:, 0]

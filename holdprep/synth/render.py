@@ -1,6 +1,6 @@
-"""A rasteriser with shadows on OpenGL (moderngl, EGL; Mesa's software driver will do): pictures, depth and who is seen at each pixel.
+"""A rasteriser with shadows on OpenGL (moderngl, EGL; Mesa's software driver suffices): images, depth and visible entity per pixel.
 
-Cameras are the project's: K, OpenCV axes, pixel centres at whole numbers; row 0 of every array is the picture's top.
+Cameras are the project's: K, OpenCV axes, pixel centres at integers; row 0 of every array is the image's top.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.normals import vertex_normals
 
 NEAR_M, FAR_M = 0.02, 20.0
 SHADOW_SIDE = 1024
-SHADOW_SOFT_M, SHADOW_BIAS_M = 0.005, 0.003  # radius over which a shadow's edge fades; closer than the bias nothing shades itself
+SHADOW_SOFT_M, SHADOW_BIAS_M = 0.005, 0.003  # width of a shadow's edge; minimal distance of a surface that casts a shadow
 SAMPLES = 4
-LIGHT = np.array([-0.45, -0.75, -0.5]) / np.linalg.norm([-0.45, -0.75, -0.5])  # towards the light, camera axes: above, left, before
+LIGHT = np.array([-0.45, -0.75, -0.5]) / np.linalg.norm([-0.45, -0.75, -0.5])  # towards the light, camera axes: above, left, in front
 
 VERTEX = """
 #version 330
@@ -101,10 +102,10 @@ void main() { gl_Position = shadow * vec4(position, 1.0); }
 
 @dataclass(frozen=True)
 class Mesh:
-    """What is drawn: `vertices_m` (V, 3) in the camera frame, `faces` (F, 3), `entity` a number from 1 to 255.
+    """A mesh to draw: `vertices_m` (V, 3) in the camera frame, `faces` (F, 3), `entity` a number from 1 to 255.
 
     `colour` (V, 3) linear RGB in 0..1 is multiplied by the BGR `texture` at `uv` (V, 2), or by a mottle fixed to `rest_m` (V, 3).
-    `normals` (V, 3) are the mesh's own where it has no neighbour that it must join smoothly.
+    `normals` (V, 3) are computed from the mesh if they are not given.
     """
 
     vertices_m: np.ndarray
@@ -130,7 +131,7 @@ class Rendered:
 
 
 class Renderer:
-    """Pictures of one size; a context manager, as it holds an OpenGL context. `textures` (H, W, 3) uint8 BGR by name."""
+    """Renderer of images of one size; a context manager, since it holds an OpenGL context. `textures` (H, W, 3) uint8 BGR by name."""
 
     def __init__(self, width: int, height: int, textures: Mapping[str, np.ndarray] | None = None) -> None:
         self.width, self.height = width, height
@@ -160,7 +161,7 @@ class Renderer:
         self._gl.release()
 
     def render(self, K: np.ndarray, meshes: Sequence[Mesh], facts: bool = True) -> Rendered:
-        """One frame; without `facts`, depth and entity are left empty (for the sub-frames of a blurred picture)."""
+        """One frame; without `facts`, depth and entity are left empty (for the sub-frames of a blurred image)."""
         projection = projection_matrix(K, self.width, self.height)
         with self._gl:
             buffers = [(mesh, *self._buffers(mesh)) for mesh in meshes]
@@ -232,7 +233,7 @@ class Renderer:
 
 
 def projection_matrix(K: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(4, 4) clip coordinates of camera-frame points, without OpenGL's flip: the first row that is read back is the picture's top.
+    """(4, 4) clip coordinates of camera-frame points, without OpenGL's flip: the first row that is read back is the image's top.
 
     Window coordinates put pixel centres at halves, hence the 0.5.
     """
@@ -245,16 +246,8 @@ def projection_matrix(K: np.ndarray, width: int, height: int) -> np.ndarray:
     return P
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, each face weighing by its area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    cross = np.cross(b - a, c - a)
-    normals = np.stack([np.bincount(faces.ravel(), np.repeat(cross[:, i], 3), minlength=len(vertices)) for i in range(3)], axis=1)
-    return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
-
-
 def _shadow_matrix(points: np.ndarray) -> np.ndarray:
-    """(4, 4) the scene as the light sees it, an orthographic view that just holds all points (N, 3)."""
+    """(4, 4) orthographic projection from the light that contains all points (N, 3)."""
     side = np.cross(LIGHT, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
     R = np.stack([side, np.cross(LIGHT, side), -LIGHT])

@@ -1,4 +1,4 @@
-"""A whole synthetic sequence from a few choices: who holds what, how it moves, how it is filmed, and the truth about it."""
+"""A complete synthetic sequence: object, hands, motion, camera, and ground truth."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,8 +14,8 @@ from holdprep.synth.motion import Grasp, make_motion, moved
 from holdprep.synth.objects import make_object
 
 PHONE_FOCAL = 0.95  # focal length / longer side of a phone's main camera, film mode
-SHAPE_STD = 0.7  # of betas: ordinary people
-TOUCH_MM = 3.0  # nearer than this a fingertip touches
+SHAPE_STD = 0.7  # standard deviation of betas
+TOUCH_MM = 3.0  # maximal distance of a fingertip in contact
 
 
 def make_scene(
@@ -35,10 +35,10 @@ def make_scene(
     seed: int = 0,
     hands: Mapping[Side, HandModel] | None = None,
 ) -> tuple[GroundTruth, Iterator[film.Shot]]:
-    """The truth, with frames named 0000, 0001, ..., and the film, which is shot as it is read.
+    """The truth, with frames named 0000, 0001, ..., and the video, which is rendered on reading.
 
-    `size` (width, height) in px; see `film.Camera` for the camera's faults. One hand shape serves both hands. `hands` are filmed in place of the
-    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then holds joints alone. Raises HoldprepError
+    `size` (width, height) in px; see `film.Camera` for the camera's errors. Both hands have the same shape. `hands` are rendered instead of the
+    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then has joints only. Raises HoldprepError
     without OpenGL, when the first frame is read.
     """
     rng = np.random.default_rng(seed)
@@ -69,6 +69,6 @@ def make_scene(
 
 
 def _hand(model: HandModel, params: ManoParams, is_model: bool) -> HandTruth:
-    """The hand's joints; parameters and vertices too where it is the hand model that everything is fitted with."""
+    """The hand's joints, and parameters and vertices if it is the hand model used for fitting."""
     mesh = lbs.forward(model, params)
     return HandTruth(params, mesh.vertices.numpy(), mesh.joints.numpy()) if is_model else HandTruth(joints_m=mesh.joints.numpy())

@@ -1,4 +1,4 @@
-"""Procedural pictures, BGR uint8: what is printed on objects, and rooms to stand behind them. Deterministic by seed."""
+"""Procedural images, BGR uint8: textures of objects, and backgrounds. Deterministic by seed."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ SYLLABLES = ["ba", "co", "di", "fe", "go", "hu", "ka", "li", "mo", "nu", "pe", "
 
 
 def make_texture(kind: str, seed: int) -> np.ndarray:
-    """(1024, 1024, 3) uint8 BGR: `label` (print that SIFT likes), `plain`, `repeat` (one small motif tiled) or `bands` (rings along v)."""
+    """(1024, 1024, 3) uint8 BGR: `label` (a texture with many SIFT features), `plain`, `repeat` (one small motif tiled) or `bands` (rings along v)."""
     return KINDS[kind](np.random.default_rng(seed))
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float) -> np.ndarray:
-    """(height, width) of unit variance; made small and enlarged where it is smooth."""
+    """(height, width) noise of unit variance, enlarged from a smaller image if it is smooth."""
     step = max(1, int(sigma / 2))
     small = rng.standard_normal((height // step + 8, width // step + 8)).astype(np.float32)
     field = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / step), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -30,7 +30,7 @@ def _colour(rng: np.random.Generator, saturation: tuple[float, float] = (70, 230
 
 
 def _label(rng: np.random.Generator) -> np.ndarray:
-    """A package: panels of colour, headings, small print, bar codes, pictures of blobs, wear and tear."""
+    """A package label: colour panels, text, bar codes, ellipses, and wear."""
     image = np.full((SIDE, SIDE, 3), 235, np.uint8)
     for row in np.array_split(np.arange(SIDE), 4):
         for column in np.array_split(np.arange(SIDE), rng.integers(3, 6)):
@@ -44,7 +44,7 @@ def _label(rng: np.random.Generator) -> np.ndarray:
 
 
 def _panel(area: np.ndarray, rng: np.random.Generator) -> None:
-    """Paints one panel in place."""
+    """Draw one panel in place."""
     height, width = area.shape[:2]
     area[:] = _colour(rng)
     ink = _colour(rng)
@@ -57,8 +57,8 @@ def _panel(area: np.ndarray, rng: np.random.Generator) -> None:
         y += int(34 * size)
         words = " ".join("".join(rng.choice(SYLLABLES, rng.integers(1, 4))) for _ in range(int(width / (40 * size)) + 1))
         text = words.upper() if rng.random() < 0.4 else words
-        place = (int(rng.integers(0, 20)), y)
-        cv2.putText(area, text, place, int(rng.choice(FONTS)), size, ink, max(1, round(2 * size)), cv2.LINE_AA)
+        at = (int(rng.integers(0, 20)), y)
+        cv2.putText(area, text, at, int(rng.choice(FONTS)), size, ink, max(1, round(2 * size)), cv2.LINE_AA)
 
 
 def _plain(rng: np.random.Generator) -> np.ndarray:
@@ -75,7 +75,7 @@ def _repeat(rng: np.random.Generator) -> np.ndarray:
 
 
 def _bands(rng: np.random.Generator) -> np.ndarray:
-    """Rings of colour that depend on v alone: the same from every side."""
+    """Rings of colour that depend on v only: the same from every side."""
     colours = np.array([_colour(rng) for _ in range(24)], np.uint8)
     edges = np.sort(rng.uniform(0, SIDE, 23))
     return np.repeat(colours[np.searchsorted(edges, np.arange(SIDE))][:, None], SIDE, axis=1)
@@ -85,10 +85,10 @@ KINDS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {"label": _label
 
 
 def make_room(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8: a wall with shelves, books and pictures out of focus above a wooden table."""
+    """(height, width, 3) uint8: a blurred wall with shelves, books and pictures above a wooden table."""
     image: np.ndarray = np.empty((height, width, 3), np.float32)
     horizon = int(height * rng.uniform(0.55, 0.7))
-    dull = (10.0, 90.0)  # rooms are duller than print
+    dull = (10.0, 90.0)  # lower saturation than textures
     image[:] = np.array(_colour(rng, dull), np.float32) * 0.4 + 90
     unit = width / 24
     for shelf in (0.18, 0.42):

@@ -1,4 +1,4 @@
-"""What happens between a person's clicks and masks: prompts on key frames, undo, masks of the frame at hand, propagation."""
+"""The state of the click page: prompts on key frames, undo, masks of the current frame, propagation."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ log = logging.getLogger("holdprep")
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a propagation: share done (0 to 1), whether it runs, the line it failed with."""
+    """Progress of a propagation: completed share (0 to 1), whether it runs, its error message."""
 
     share: float = 0.0
     running: bool = False
@@ -33,9 +33,9 @@ class Progress:
 
 
 class ClickSession:
-    """One sequence being clicked: T BGR images, prompts by frame index, and masks as label pictures.
+    """The click session of one sequence: T BGR images, prompts by frame index, and masks as label images.
 
-    `masks` are those that are there already, (H, W) bool by entity and frame. All methods may be called from several threads.
+    `masks` are existing ones, (H, W) bool by entity and frame. All methods are thread-safe.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class ClickSession:
         self._segmenter = segmenter
         self._size = images[0].shape[:2]
         self._carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(images))]
-        self._edited: dict[int, bytes] = {}  # key frames as they look since they were last touched
+        self._edited: dict[int, bytes] = {}  # label images of edited key frames
         self._undo: list[tuple[int, str, EntityPrompt | None]] = []
         self._lock = threading.RLock()
         self._worker: threading.Thread | None = None
 
     def edit(self, t: int, entity: str, action: Action, at: Sequence[float] = ()) -> None:
-        """A click (x, y), a box (x1, y1, x2, y2), `absent` or `clear` for an entity on frame `t`; its masks follow at once.
+        """A click (x, y), a box (x1, y1, x2, y2), `absent` or `clear` for an entity on frame `t`; updates its masks.
 
-        Raises HoldprepError for what is outside the picture or names nothing.
+        Raises HoldprepError outside of the image, or for an unknown entity or frame.
         """
         if entity not in ENTITIES or not 0 <= t < len(self.images):
             raise HoldprepError(f"there is no entity {entity} or no frame {t}")
@@ -75,7 +75,7 @@ class ClickSession:
             self._undo.append((t, entity, before))
 
     def undo(self) -> int | None:
-        """Take the last edit back; returns its frame, or None where there is nothing to undo."""
+        """Undo the last edit; returns its frame, or None if there is none."""
         with self._lock:
             if not self._undo:
                 return None
@@ -85,12 +85,12 @@ class ClickSession:
             return t
 
     def labels(self, t: int) -> np.ndarray:
-        """The masks of frame `t` as they are now: (H, W) uint8, 0 background, k the k-th of ENTITIES."""
+        """The current masks of frame `t`: (H, W) uint8, 0 background, k the k-th of ENTITIES."""
         data = self._edited.get(t, self._carried[t])
         return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
 
     def overlay(self, t: int) -> bytes:
-        """The masks of frame `t` as a PNG to lay over the picture: tinted, with opaque outlines."""
+        """The masks of frame `t` as a transparent PNG: tinted, with opaque outlines."""
         labels = self.labels(t)
         picture = np.zeros((*self._size, 4), np.uint8)
         for k, entity in enumerate(ENTITIES, start=1):
@@ -101,7 +101,7 @@ class ClickSession:
         return _pack(picture)
 
     def propagate(self) -> None:
-        """Carry the key frames' masks through the clip, in the background; `progress` tells how far it is."""
+        """Propagate the key frames' masks through the clip in a thread; `progress` is updated."""
         with self._lock:
             if self.progress.running:
                 raise HoldprepError("masks are being propagated already: wait for it")
@@ -113,14 +113,14 @@ class ClickSession:
             self._worker.start()
 
     def wait(self) -> None:
-        """Until no propagation runs."""
+        """Wait until no propagation runs."""
         if self._worker is not None:
             self._worker.join()
 
     def _propagate(self, prompts: Prompts) -> None:
         try:
             masks = self._segmenter.propagate(self.images, prompts, progress=partial(_Bar, report=self._report))
-        except Exception as error:  # a thread's failure is the page's to show
+        except Exception as error:  # the page shows the error
             if not isinstance(error, HoldprepError):
                 log.exception("propagation failed")
             self.progress = Progress(error=str(error) or type(error).__name__)
@@ -143,7 +143,7 @@ class ClickSession:
         height, width = self._size
         inside = np.clip(np.reshape(at, (-1, 2)), 0, [width - 1, height - 1])
         if np.abs(inside - np.reshape(at, (-1, 2))).max() > 0.05 * max(width, height):
-            raise HoldprepError(f"({at[0]:.0f}, {at[1]:.0f}) lies outside the picture of {width} x {height} pixels")
+            raise HoldprepError(f"({at[0]:.0f}, {at[1]:.0f}) lies outside the image of {width} x {height} pixels")
         if action == "box":
             (x1, y1), (x2, y2) = inside.min(axis=0).tolist(), inside.max(axis=0).tolist()
             if min(x2 - x1, y2 - y1) < 3:
@@ -162,7 +162,7 @@ class ClickSession:
             del self.prompts[t]
 
     def _refresh(self, t: int) -> None:
-        """The masks of frame `t` from its prompts and what is carried there."""
+        """Update the masks of frame `t` from its prompts and the propagated masks."""
         self._edited.pop(t, None)
         if t in self.prompts:
             labels = self.labels(t)
@@ -171,15 +171,15 @@ class ClickSession:
 
 
 class _Bar(tqdm):
-    """A progress bar that also tells the page."""
+    """A progress bar that also reports to the page."""
 
     def __init__(self, *args: Any, report: Callable[[float], None], **kwargs: Any) -> None:
-        self._tell = report
+        self._report = report
         super().__init__(*args, **kwargs)
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
-        self._tell(min(self.n / self.total, 1.0) if self.total else 0.0)
+        self._report(min(self.n / self.total, 1.0) if self.total else 0.0)
         return shown
 
 

@@ -1,4 +1,4 @@
-"""The click page: a small server on this machine alone, and three files that a browser reads as they are."""
+"""The server of the click page, local only, with three static files."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +32,7 @@ class ClickServer:
         self._done = asyncio.Event()
 
     def app(self) -> web.Application:
-        """The routes; a request that another site's page could have made is refused."""
+        """The routes; requests that another site's page could have made are refused."""
         app = web.Application(middlewares=[_local_only, _errors])
         app.add_routes(
             [
@@ -52,7 +52,7 @@ class ClickServer:
         return app
 
     async def run(self, port: int, started: Callable[[str], None]) -> None:
-        """Serve until the page says that it is done; `started` is told the address. Raises HoldprepError where the port is taken."""
+        """Serve until the page is done; `started` is called with the address. Raises HoldprepError where the port is in use."""
         runner = web.AppRunner(self.app(), access_log=None)
         await runner.setup()
         try:
@@ -60,7 +60,7 @@ class ClickServer:
             try:
                 await site.start()
             except OSError as error:
-                raise HoldprepError(f"port {port} of {HOST} cannot be had ({error.strerror}): set segmenter.port=0 or another") from None
+                raise HoldprepError(f"port {port} of {HOST} cannot be used ({error.strerror}): set segmenter.port=0 or another") from None
             address = runner.addresses[0]
             started(f"http://{address[0]}:{address[1]}/")
             await self._done.wait()
@@ -86,14 +86,19 @@ class ClickServer:
         return web.Response(body=body, content_type="image/png", headers={"Cache-Control": "no-store"})
 
     async def _edit(self, request: web.Request) -> web.Response:
-        asked = await request.json()
+        request_data = await request.json()
         try:
-            told = (int(asked["frame"]), str(asked["entity"]), asked["action"], [float(v) for v in asked.get("at", [])])
+            arguments = (
+                int(request_data["frame"]),
+                str(request_data["entity"]),
+                request_data["action"],
+                [float(v) for v in request_data.get("at", [])],
+            )
         except (KeyError, TypeError, ValueError):
             raise HoldprepError("an edit needs frame, entity, action and where") from None
-        if told[2] not in ("positive", "negative", "box", "absent", "clear"):
-            raise HoldprepError(f"there is no action {told[2]}")
-        await asyncio.to_thread(self.session.edit, *told)
+        if arguments[2] not in ("positive", "negative", "box", "absent", "clear"):
+            raise HoldprepError(f"there is no action {arguments[2]}")
+        await asyncio.to_thread(self.session.edit, *arguments)
         return await self._state(request)
 
     async def _undo(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""One hand as a person checks it: the whole frame, the hand from near, and the mesh from the side."""
+"""Image for checking one hand: the whole frame, the enlarged hand, and the mesh from the side."""
 
 import cv2
 import numpy as np
@@ -13,8 +13,11 @@ HEIGHT = 480
 def hand_panels(
     image: np.ndarray, vertices_m: np.ndarray, joints_m: np.ndarray, j2d_px: np.ndarray, faces: np.ndarray, K: np.ndarray, side: Side
 ) -> np.ndarray:
-    """(480, W, 3): mesh (778, 3) before the camera K on the whole picture; from near the tracker's keypoints (21, 2) as lines and the mesh's
-    joints (21, 3) as rings; the mesh alone from near, and from the side (depth to the right)."""
+    """Panels (480, W, 3) of one hand.
+
+    The mesh (778, 3) under K on the whole image; enlarged, the mesh, and the tracker's keypoints (21, 2) as lines with the mesh's joints
+    (21, 3) as rings; the mesh from the side (depth to the right).
+    """
     mesh = draw_mesh(image, vertices_m, faces, K, COLORS[side])
     joints_px = project(joints_m, K)
     points = np.concatenate([joints_px, j2d_px[np.isfinite(j2d_px).all(axis=1)]])
@@ -29,7 +32,7 @@ def hand_panels(
 
 
 def _square(points_px: np.ndarray) -> tuple[np.ndarray, float]:
-    """Top left corner (2,) and side of a square with room about points (N, 2)."""
+    """Top left corner (2,) and side of a square around points (N, 2), with a margin."""
     low, high = points_px.min(axis=0), points_px.max(axis=0)
     side = max(1.5 * float((high - low).max()), 16.0)
     return (low + high) / 2 - side / 2, side

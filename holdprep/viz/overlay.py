@@ -1,4 +1,4 @@
-"""Pictures drawn on frames: pure functions of BGR images (H, W, 3) uint8, which they leave unchanged."""
+"""Overlays on frames: functions of BGR images (H, W, 3) uint8, which are not modified."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from holdprep.geometry.cameras import project
+from holdprep.geometry.normals import face_normals
 from holdprep.hand.joints import FINGERS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ LIGHT = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
 
 
 def draw_masks(image: np.ndarray, masks: Mapping[str, np.ndarray], alpha: float = 0.45) -> np.ndarray:
-    """Each entity's mask (H, W) bool tinted in its colour, with an outline."""
+    """The image with each entity's mask (H, W) bool tinted in its colour, with an outline."""
     out = image.copy()
     for entity, mask in masks.items():
         color = np.array(COLORS[entity])
@@ -31,7 +32,7 @@ def draw_masks(image: np.ndarray, masks: Mapping[str, np.ndarray], alpha: float 
 
 
 def draw_skeleton(image: np.ndarray, j2d_px: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
-    """21 joints (21, 2) in MANO-21 order, one colour a finger; NaN joints and those of confidence under 0.2 are left out."""
+    """The image with 21 joints (21, 2) in MANO-21 order, one colour per finger; without NaN joints and those of confidence below 0.2."""
     out = image.copy()
     shown = np.isfinite(j2d_px).all(axis=1) & (True if confidence is None else confidence >= 0.2)
     size = max(image.shape[:2]) // 400 + 1
@@ -46,7 +47,7 @@ def draw_skeleton(image: np.ndarray, j2d_px: np.ndarray, confidence: np.ndarray 
 
 
 def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[int, int, int]) -> np.ndarray:
-    """Points (N, 2) px as dots, in one BGR colour or (N, 3)."""
+    """The image with points (N, 2) px as dots, in one BGR colour or (N, 3)."""
     out = image.copy()
     radius = max(image.shape[:2]) // 640 + 1
     shown = np.isfinite(px).all(axis=1)
@@ -57,7 +58,7 @@ def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[in
 
 
 def draw_axes(image: np.ndarray, K: np.ndarray, T_cam_obj: np.ndarray, length: float) -> np.ndarray:
-    """The object frame's axes, x red, y green, z blue, of `length` in the unit of T_cam_obj (4, 4)."""
+    """The image with the object frame's axes, x red, y green, z blue, of `length` in the unit of T_cam_obj (4, 4)."""
     ends = np.concatenate([np.zeros((1, 3)), length * np.eye(3)]) @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
     if (ends[:, 2] <= 0).any():
         return image
@@ -70,11 +71,11 @@ def draw_axes(image: np.ndarray, K: np.ndarray, T_cam_obj: np.ndarray, length: f
 def draw_mesh(
     image: np.ndarray, vertices_cam_m: np.ndarray, faces: np.ndarray, K: np.ndarray, color: tuple[int, int, int], alpha: float = 0.75
 ) -> np.ndarray:
-    """A shaded mesh (V, 3), painted from far to near; what lies behind the camera is left out."""
+    """The image with a shaded mesh (V, 3), drawn from far to near, without triangles behind the camera."""
     if not np.isfinite(vertices_cam_m).all():
         return image
     corners = vertices_cam_m[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = face_normals(vertices_cam_m, faces)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
     shade = 0.35 + 0.65 * np.abs(normals @ LIGHT)
     px = np.clip(project(vertices_cam_m, K), -1e5, 1e5)[faces]
@@ -83,10 +84,10 @@ def draw_mesh(
     out, size = image.copy(), np.array(image.shape[1::-1])
     low = np.clip(np.floor(px[order].min(axis=(0, 1), initial=1e5)), 0, size).astype(int)
     high = np.clip(np.ceil(px[order].max(axis=(0, 1), initial=-1e5)) + 1, low, size).astype(int)
-    part = out[low[1] : high[1], low[0] : high[0]]  # all that the mesh can cover
+    part = out[low[1] : high[1], low[0] : high[0]]  # bounding box of the mesh
     if not part.size:
         return out
-    layer = np.dstack([part, np.zeros(part.shape[:2], np.uint8)])  # with what is covered
+    layer = np.dstack([part, np.zeros(part.shape[:2], np.uint8)])  # with a coverage channel
     shift = 4  # sub-pixel bits
     fixed = np.round((px - low) * 2**shift).astype(np.int32)
     colors = np.column_stack([shade[:, None] * color, np.full(len(shade), 255)]).tolist()
@@ -99,8 +100,7 @@ def draw_mesh(
 def draw_hands(
     image: np.ndarray, meshes: "Mapping[Side, tuple[np.ndarray, np.ndarray]]", K: np.ndarray, infilled: Collection[str] = ()
 ) -> np.ndarray:
-    """Each side's mesh (vertices (V, 3) m, faces) in its colour; one `infilled` from its neighbours, which nothing in this picture measured,
-    is pale, and a line of text says so."""
+    """The image with each side's mesh (vertices (V, 3) m, faces) in its colour; `infilled` ones are pale and listed in a line of text."""
     out = image
     for side, (vertices_m, faces) in meshes.items():
         out = draw_mesh(out, vertices_m, faces, K, COLORS[side], alpha=INFILLED_ALPHA if side in infilled else 0.75)
@@ -109,15 +109,15 @@ def draw_hands(
 
 
 def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
-    """Points (N, 3) of each entity seen from the side: depth runs to the right, the picture's up is up. Depth errors show here."""
+    """Side view of points (N, 3) of each entity: depth to the right, the image's y axis down. It shows depth errors."""
     out = np.full((size, size, 3), 250, np.uint8)
     everything = np.concatenate([p[np.isfinite(p).all(axis=1)] for p in parts.values()])
     if not len(everything):
         return out
-    middle, extent = np.median(everything, axis=0), float(np.percentile(np.ptp(everything, axis=0), 100))
+    centre, extent = np.median(everything, axis=0), float(np.percentile(np.ptp(everything, axis=0), 100))
     scale = 0.85 * size / max(extent, 1e-6)
     for entity, points in parts.items():
-        xy = (points[:, [2, 1]] - middle[[2, 1]]) * scale + size / 2
+        xy = (points[:, [2, 1]] - centre[[2, 1]]) * scale + size / 2
         out = draw_points(out, xy, COLORS[entity])
     bar = scale * 0.05
     cv2.line(out, (12, size - 14), (int(12 + bar), size - 14), (40, 40, 40), 2)
@@ -126,7 +126,7 @@ def side_view(parts: Mapping[str, np.ndarray], size: int = 480) -> np.ndarray:
 
 
 def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: int = 4, width: int = 320) -> np.ndarray:
-    """Pictures in a grid, each `width` wide, with its label."""
+    """Images in a grid, each of `width`, with its label."""
     tiles = []
     for image, label in zip(images, labels, strict=True):
         tile = cv2.resize(image, (width, round(image.shape[0] * width / image.shape[1])), interpolation=cv2.INTER_AREA)
@@ -137,7 +137,7 @@ def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: 
 
 
 def _labelled(image: np.ndarray, text: str) -> np.ndarray:
-    """With a line of text in the upper left corner."""
+    """The image with a line of text in the upper left corner."""
     out = image.copy()
     size = max(0.5, max(image.shape[:2]) / 1280)
     for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):

@@ -22,7 +22,7 @@ EMPTY = torch.zeros(0, dtype=torch.long)
 
 
 def hand_model(side: Side = "right") -> HandModel:
-    """778 vertices around the bones of a hand of human size (wrist at MANO's place, fingers along -x)."""
+    """778 vertices around the bones of a hand of human size (wrist at MANO's position, fingers along -x)."""
     rng = np.random.default_rng(7)
     joints = np.zeros((16, 3))
     joints[0] = (0.096, 0.006, 0.006)
@@ -69,7 +69,7 @@ def hand_model(side: Side = "right") -> HandModel:
 
 
 def random_state(frames: int, seed: int = 0) -> HandState:
-    """T poses that differ slowly, in front of the camera."""
+    """T random poses in front of the camera."""
     g = torch.Generator().manual_seed(seed)
     pose = 0.3 * torch.randn(16, 3, generator=g, dtype=torch.float64) + 0.05 * torch.randn(frames, 16, 3, generator=g, dtype=torch.float64)
     at = torch.tensor([0.02, -0.03, 0.6], dtype=torch.float64) + 0.02 * torch.randn(frames, 3, generator=g, dtype=torch.float64)
@@ -77,7 +77,7 @@ def random_state(frames: int, seed: int = 0) -> HandState:
 
 
 def bar_cloud(count: int = 1500, seed: int = 0) -> torch.Tensor:
-    """Points (count, 3) on the surface of a bar, round about z, ends and all."""
+    """Points (count, 3) on the surface of a cylinder about z, with its end caps."""
     rng = np.random.default_rng(seed)
     around, along = rng.uniform(0, 2 * np.pi, count), rng.uniform(-0.5, 0.5, count)
     end = rng.uniform(size=count) < BAR_RADIUS_M / (BAR_RADIUS_M + BAR_LENGTH_M)
@@ -86,8 +86,8 @@ def bar_cloud(count: int = 1500, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.stack([radius * np.cos(around), radius * np.sin(around), z], axis=1))
 
 
-def turning(frames: int, degrees: float, tilt: float = 0.35) -> torch.Tensor:
-    """Rotations (T, 3, 3) that turn by `degrees` altogether, about an axis that sways."""
+def rotations_about_y(frames: int, degrees: float, tilt: float = 0.35) -> torch.Tensor:
+    """Rotations (T, 3, 3) by `degrees` in total, about an axis that changes slowly."""
     time = torch.linspace(0, 1, frames, dtype=torch.float64)
     vectors = torch.stack([tilt * torch.sin(5 * time), np.deg2rad(degrees) * time, tilt * torch.cos(4 * time)], dim=1)
     return roma.rotvec_to_rotmat(vectors)
@@ -101,12 +101,12 @@ def grasp(
     unit_m: float = 0.037,
     seed: int = 0,
 ) -> tuple[Problem, dict[Side, ManoParams]]:
-    """A round bar held by one or two hands and turned with them (`in_hand`: about its axis, in still hands); the problem and the hands' truth.
+    """A cylinder held by one or two hands and rotated with them (`in_hand`: about its axis, in static hands); problem and true hands.
 
     All five fingertips touch the bar. SfM's unit is `unit_m` metres: the true scale.
     """
     g = torch.Generator().manual_seed(seed)
-    R_cam_hand = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1) if in_hand else turning(frames, 140.0)
+    R_cam_hand = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1) if in_hand else rotations_about_y(frames, 140.0)
     about_z = torch.linspace(0, np.deg2rad(140.0), frames, dtype=torch.float64)[:, None] * torch.tensor([0.0, 0, 1], dtype=torch.float64)
     R = roma.rotvec_to_rotmat(about_z) if in_hand else R_cam_hand
     time = torch.linspace(0, 1, frames, dtype=torch.float64)
@@ -142,7 +142,7 @@ BAR_RADIUS_M, BAR_LENGTH_M = 0.03, 0.16
 
 
 def _holding(model: HandModel, R_cam_hand: torch.Tensor, t_m: torch.Tensor) -> HandState:
-    """The hand that touches the bar at `t_m` (T, 3), turned by `R_cam_hand` (T, 3, 3)."""
+    """The hand that touches the bar at `t_m` (T, 3), rotated by `R_cam_hand` (T, 3, 3)."""
     pose, transl_m = _closed(model.side)
     local = roma.rotvec_to_rotmat(torch.from_numpy(pose))
     wrist = HandPoints.of(model, EMPTY).joint_rest[0]

@@ -30,7 +30,7 @@ UNIT_M = 0.037
 STILL = Refine(rotation=False, pose=False, shape=False)
 
 
-def in_turn(problem, **kwargs):
+def all_modes(problem, **kwargs):
     h = align("h", problem, **kwargs)
     o = align("o", problem, initial=h, **kwargs)
     return h, o, align("ho", problem, initial=o, **kwargs)
@@ -43,7 +43,7 @@ def miss_mm(alignment, truth, side):
 @pytest.mark.parametrize("sides", [("right",), ("left",), ("right", "left")])
 def test_rigid_grasp_comes_out_metric(sides):
     problem, truth = grasp(sides, frames=50, unit_m=UNIT_M)
-    h, o, ho = in_turn(problem)
+    h, o, ho = all_modes(problem)
     assert set(ho.hands) == set(sides)
     for side in sides:
         assert miss_mm(h, truth, side).max() < 0.01
@@ -57,21 +57,21 @@ def test_rigid_grasp_comes_out_metric(sides):
     assert ho.metrics["contact.gap_mm"] < 1
 
 
-def test_noisy_keypoints_cost_little_scale():
+def test_noisy_keypoints_hardly_change_the_scale():
     problem, _ = grasp(frames=100, noise_px=4.0, unit_m=UNIT_M)
-    _, o, ho = in_turn(problem)
+    _, o, ho = all_modes(problem)
     assert o.obj_scale == pytest.approx(UNIT_M, rel=0.015)
     assert ho.metrics["right.reprojection_px"] < 6
 
 
-def test_turned_in_the_fingers_auto_does_not_follow_the_rigid_grasp():
+def test_auto_rejects_the_rigid_grasp_of_an_object_rotated_in_the_fingers():
     problem, _ = grasp(frames=60, in_hand=True, noise_px=2.0, unit_m=UNIT_M)
     o = align("o", problem, initial=align("h", problem, refine=STILL))
     assert "rigid_grasp" not in o.notes[0]
     assert abs(o.obj_scale - UNIT_M) < 2 * o.obj_scale_stderr
 
 
-def test_infilled_frames_with_garbage_change_nothing():
+def test_infilled_frames_with_arbitrary_values_have_no_effect():
     problem, _ = grasp(frames=40, noise_px=2.0)
     hand = problem.hands["right"]
     weight, hidden = hand.weight.clone(), torch.tensor([0, 7, 8, 9, 39])
@@ -80,14 +80,14 @@ def test_infilled_frames_with_garbage_change_nothing():
     for garbage in (float("nan"), 4000.0):
         j2d = hand.j2d_px.clone()
         j2d[hidden] = garbage
-        results.append(in_turn(replace(problem, hands={"right": replace(hand, j2d_px=j2d, weight=weight)}))[2])
+        results.append(all_modes(replace(problem, hands={"right": replace(hand, j2d_px=j2d, weight=weight)}))[2])
     assert torch.allclose(results[0].hands["right"].transl, results[1].hands["right"].transl, atol=1e-9)
     assert results[0].obj_scale == pytest.approx(results[1].obj_scale, rel=1e-9)
     assert results[0].metrics["right.frames"] == 35
     assert bool(torch.isfinite(results[0].hands["right"].hand_pose).all())
 
 
-def test_gaps_take_their_place_from_their_neighbours():
+def test_gaps_are_interpolated_from_neighbouring_frames():
     problem, truth = grasp(frames=30)
     hand = problem.hands["right"]
     weight = hand.weight.clone()
@@ -97,17 +97,17 @@ def test_gaps_take_their_place_from_their_neighbours():
     assert torch.allclose(h.hands["right"].transl[11], expected, atol=1e-5)
 
 
-def test_frames_without_object_pose_play_no_part():
+def test_frames_without_object_pose_are_not_used():
     problem, _ = grasp(frames=40, noise_px=2.0, unit_m=UNIT_M)
     lost = torch.arange(12, 20)
     weight, T = problem.obj_weight.clone(), problem.T_cam_obj.clone()
     weight[lost] = 0.0
     T[lost, :3, 3] *= 3.0
-    _, o, _ = in_turn(replace(problem, obj_weight=weight, T_cam_obj=T))
+    _, o, _ = all_modes(replace(problem, obj_weight=weight, T_cam_obj=T))
     assert o.obj_scale == pytest.approx(UNIT_M, rel=0.015)
 
 
-def test_refinement_mends_a_wrong_rotation():
+def test_refinement_corrects_a_wrong_rotation():
     problem, truth = grasp(frames=30)
     hand = problem.hands["right"]
     off = replace(hand.params, global_orient=hand.params.global_orient + torch.tensor([0.15, -0.1, 0.1]).double())
@@ -130,7 +130,7 @@ def test_shape_moves_only_when_freed():
 def test_loss_never_rises_and_every_term_is_logged(tmp_path):
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, o, ho = in_turn(problem, training=Training([logger]), weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
+    h, o, ho = all_modes(problem, training=Training([logger]), weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
     logger.save()
     header, *rows = (tmp_path / "losses" / "metrics.csv").read_text().splitlines()
     assert {"align/h/j2d", "align/h/loss", "align/ho/contact", "align/ho/smooth", "align/o/rigid_grasp.scale"} <= set(header.split(","))
@@ -141,11 +141,11 @@ def test_loss_never_rises_and_every_term_is_logged(tmp_path):
         assert loss[-1] == pytest.approx(sum(v for k, v in result.losses[-1].items() if k != "loss"))
 
 
-def test_weights_that_were_measured_are_logged_and_reported(tmp_path):
-    """Beside every term without its weight, so that curves of two sequences can be compared; an estimator that found nothing logs nothing."""
+def test_estimated_weights_are_logged_and_reported(tmp_path):
+    """Every term is logged without its weight too, to compare two sequences; an estimator without result logs nothing."""
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, _, ho = in_turn(problem, training=Training([logger]))
+    h, _, ho = all_modes(problem, training=Training([logger]))
     logger.save()
     rows = list(csv.DictReader((tmp_path / "losses" / "metrics.csv").open()))
     last = [row for row in rows if row["align/ho/loss"]][-1]
@@ -168,26 +168,26 @@ def test_a_contact_weight_brings_the_hand_to_the_object():
 
 
 def drift_mm(problem, alignment, truth):
-    """How far the hand lies from its true place on the object: mean over frames."""
+    """Distance (mm) of the hand from its true position on the object: mean over frames."""
     model = problem.hands["right"].model
     away = [lbs.forward(model, p).joints.mean(dim=1) for p in (alignment.hands["right"], truth["right"])]
     return 1e3 * float((away[0] - alignment.transl_cam_obj_m - away[1] + 0.037 * problem.T_cam_obj[:, :3, 3]).norm(dim=1).mean())
 
 
-def test_a_still_hand_keeps_its_place_on_the_object():
-    """Which takes the noise out of its depth; what it may wander is measured, and a hand that really wanders is not held."""
+def test_a_static_hand_keeps_its_position_on_the_object():
+    """This reduces the noise of its depth. The weight follows the measured drift, and a hand that moves on the object is not held."""
     problem, truth = grasp(frames=60, noise_px=5.0)
     o = align("o", problem, initial=align("h", problem))
     held, free = (align("ho", problem, initial=o, weights=w) for w in (Weights(), Weights(grasp=0.0)))
     assert "grasp" in held.losses[-1]
     assert drift_mm(problem, held, truth) < 0.7 * drift_mm(problem, free, truth)
-    turned, truth = grasp(frames=60, noise_px=5.0, in_hand=True)
-    o = align("o", turned, initial=align("h", turned))
-    assert align("ho", turned, initial=o).losses[-1]["grasp"] == 0.0
+    rotated, truth = grasp(frames=60, noise_px=5.0, in_hand=True)
+    o = align("o", rotated, initial=align("h", rotated))
+    assert align("ho", rotated, initial=o).losses[-1]["grasp"] == 0.0
 
 
 def objective_of(sides, refine, frames=20):
-    """The objective of mode ho somewhere beside its optimum, with the object's poses and the focal length moved where these are free."""
+    """The objective of mode ho near its optimum, with the object's poses and the focal length changed where these are free."""
     problem, _ = grasp(sides, frames=frames, noise_px=5.0)
     ready = prepare(tracked(problem, 20, 1.0), Weights())
     o = align("o", problem, initial=align("h", problem))
@@ -198,8 +198,8 @@ def objective_of(sides, refine, frames=20):
     trajectory = Trajectory.of(ready)
     if refine.obj_pose:
         g = torch.Generator().manual_seed(5)
-        turns, shifts = 3e-4 * torch.randn(2, frames, 3, generator=g, dtype=torch.float64)
-        trajectory = trajectory.moved(turns, shifts / UNIT_M).zoomed(0.01)
+        rotvecs, translations = 3e-4 * torch.randn(2, frames, 3, generator=g, dtype=torch.float64)
+        trajectory = trajectory.moved(rotvecs, translations / UNIT_M).with_focal(0.01)
     width = 25.0 if refine.obj_pose else None
     setup = Setup.of(ready, hands, surface, float(np.log(o.obj_scale)), 0.01, grasps=grasps, observation_width_px=width)
     log_scale = torch.tensor(np.log(o.obj_scale) + 0.003, dtype=torch.float64)
@@ -208,9 +208,9 @@ def objective_of(sides, refine, frames=20):
 
 @pytest.mark.parametrize("refine", [Refine(shape=True), Refine(shape=True, obj_pose=True, focal=True)])
 @pytest.mark.parametrize("sides", [("right",), ("left", "right")])
-def test_equations_hold_the_gradient_of_the_loss(sides, refine):
-    """By scale, focal length, shape, anchors of static hands, and a frame's unknowns: differences of the loss against twice the halved
-    squares' gradient."""
+def test_equations_contain_the_gradient_of_the_loss(sides, refine):
+    """By scale, focal length, shape, anchors of static hands, and a frame's unknowns: differences of the loss against twice the gradient of
+    half the squares."""
     objective = objective_of(sides, refine)
     systems, known = objective.equations()
     gradient = 2 * (known.gradient + sum(s.shared_gradient for s in systems.values())).numpy()
@@ -218,7 +218,7 @@ def test_equations_hold_the_gradient_of_the_loss(sides, refine):
     nothing = torch.zeros(len(gradient)).double()
 
     def loss(own, shared):
-        return objective.tried(Step(own, shared)).total
+        return objective.evaluate_step(Step(own, shared)).total
 
     for n, step in enumerate(1e-6 * torch.eye(len(gradient)).double()):
         assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=2e-3, abs=2e-3)
@@ -232,8 +232,8 @@ def test_equations_hold_the_gradient_of_the_loss(sides, refine):
 
 @pytest.mark.parametrize("name", ["j2d", "grasp"])
 @pytest.mark.parametrize("refine", [Refine(shape=True), Refine(rotation=True, pose=False, obj_pose=True, focal=True)])
-def test_jacobians_that_were_written_equal_forward_differentiation(name, refine):
-    """The others are compared by the gradient above: contact's distance is no tensor's function, priors are exact at their centre alone."""
+def test_analytic_jacobians_equal_forward_differentiation(name, refine):
+    """Other terms are compared by the gradient above: contact's distance is not differentiable here, priors are exact at their centre only."""
     objective = objective_of(("right",), refine, frames=12)
     (term,) = [term for term in objective.terms if term.name == name]
     view = objective.at.views["right"]
@@ -241,14 +241,14 @@ def test_jacobians_that_were_written_equal_forward_differentiation(name, refine)
     by_own, by_shared = forward_jacobian(lambda moved: term.residuals(moved).value, view)
     torch.testing.assert_close(own, by_own[..., : own.shape[-1]], rtol=1e-6, atol=1e-7)
     if by_own.shape[-1] > own.shape[-1]:
-        assert float(by_own[..., own.shape[-1] :].abs().max()) < 1e-9  # the object's pose, on which it does not depend
+        assert float(by_own[..., own.shape[-1] :].abs().max()) < 1e-9  # the object's pose, on which the term does not depend
     torch.testing.assert_close(shared, by_shared, rtol=1e-6, atol=1e-7)
 
 
-class Crouching(HandTerm):
-    """The smallest new term: the hand's centroid at least half a metre away. Its Jacobian is by forward differentiation."""
+class MinimalDepth(HandTerm):
+    """Minimal example of a term: the hand's centroid at least 0.5 m away. Its Jacobian is by forward differentiation."""
 
-    name = "crouching"
+    name = "minimal_depth"
 
     def residuals(self, view):
         lacking = (0.5 - view.joints[..., 2].mean(dim=1)).clamp_min(0)[:, None, None]
@@ -258,25 +258,25 @@ class Crouching(HandTerm):
 def test_a_new_term_is_a_class_and_a_weight(monkeypatch):
     problem, _ = grasp(frames=12, noise_px=1.0)
     near = replace(problem, K=problem.K * torch.tensor([[0.5, 0.5, 1], [0.5, 0.5, 1], [1, 1, 1]]).double())  # the hand at half its distance
-    monkeypatch.setattr("holdprep.align.objective.every", lambda: (*every(), Crouching))
-    free, pushed = (align("h", near, weights=Weights(others={"crouching": w})) for w in (0.0, 1e6))
+    monkeypatch.setattr("holdprep.align.objective.every", lambda: (*every(), MinimalDepth))
+    free, pushed = (align("h", near, weights=Weights(others={"minimal_depth": w})) for w in (0.0, 1e6))
     depths = [lbs.forward(near.hands["right"].model, x.hands["right"]).joints[..., 2].mean() for x in (free, pushed)]
     assert depths[0] < 0.45 and depths[1] > 0.49
-    assert pushed.losses[-1]["crouching"] > 0
+    assert pushed.losses[-1]["minimal_depth"] > 0
 
 
-def poses_as_sfm_has_them(problem, seed=1):
-    """Off by as much as the observations leave open."""
-    spread = np.linalg.cholesky(np.linalg.inv(information(problem, 25.0).blocks.numpy()))
-    off = torch.from_numpy((spread @ np.random.default_rng(seed).normal(size=(problem.num_frames, 6, 1)))[..., 0])
+def with_sfm_errors(problem, seed=1):
+    """Poses with errors drawn from the covariance of the observations."""
+    factor = np.linalg.cholesky(np.linalg.inv(information(problem, 25.0).blocks.numpy()))
+    off = torch.from_numpy((factor @ np.random.default_rng(seed).normal(size=(problem.num_frames, 6, 1)))[..., 0])
     return replace(problem, T_cam_obj=Trajectory.of(problem).moved(off[:, :3], off[:, 3:]).T_cam_obj)
 
 
 @pytest.mark.parametrize("sides", [("right",), ("left", "right")])
-def test_a_hand_that_is_known_corrects_the_objects_poses(sides):
+def test_a_known_hand_corrects_the_objects_poses(sides):
     problem, _ = grasp(sides, frames=50, unit_m=UNIT_M)
     problem = tracked(problem, 20, 1.0)
-    given = poses_as_sfm_has_them(problem)
+    given = with_sfm_errors(problem)
     o = align("o", given, initial=align("h", given))
     kept, corrected = (align("ho", given, initial=o, refine=Refine(obj_pose=free)) for free in (False, True))
     off_mm = [1e3 * (a.transl_cam_obj_m - UNIT_M * problem.T_cam_obj[:, :3, 3]).norm(dim=1).median() for a in (kept, corrected)]
@@ -289,12 +289,12 @@ def test_a_hand_that_is_known_corrects_the_objects_poses(sides):
     assert losses[-1] > 0
 
 
-def test_poses_of_frames_that_sfm_did_not_see_are_kept():
+def test_poses_of_frames_without_observations_are_kept():
     problem, _ = grasp(frames=30, unit_m=UNIT_M)
     problem = tracked(problem, 20, 1.0)
     elsewhere = problem.tracks.frame != 12
     given = replace(problem, tracks=Tracks(*(getattr(problem.tracks, k)[elsewhere] for k in ("frame", "point", "px"))))
-    given = poses_as_sfm_has_them(given)
+    given = with_sfm_errors(given)
     o = align("o", given, initial=align("h", given))
     ho = align("ho", given, initial=o, refine=Refine(obj_pose=True))
     moved_mm = 1e3 * (ho.transl_cam_obj_m - ho.obj_scale * given.T_cam_obj[:, :3, 3]).norm(dim=1)
@@ -303,12 +303,12 @@ def test_poses_of_frames_that_sfm_did_not_see_are_kept():
 
 @pytest.mark.parametrize("wrong", [1.03, 0.98])
 @pytest.mark.parametrize("obj_pose", [False, True])
-def test_a_hand_that_is_known_corrects_the_focal_length(wrong, obj_pose):
-    """Its perspective tells it; the object then stands where it belongs."""
+def test_a_known_hand_corrects_the_focal_length(wrong, obj_pose):
+    """The hand's perspective determines the focal length; the object's depth is then correct."""
     problem, _ = grasp(frames=40, unit_m=UNIT_M)
     problem = tracked(problem, 20, 1.0)
-    zoomed = Trajectory.of(problem).zoomed(float(np.log(wrong)))
-    given = replace(problem, K=zoomed.K(problem.K), T_cam_obj=zoomed.T_cam_obj)
+    with_focal = Trajectory.of(problem).with_focal(float(np.log(wrong)))
+    given = replace(problem, K=with_focal.K(problem.K), T_cam_obj=with_focal.T_cam_obj)
     o = align("o", given, initial=align("h", given))
     ho = align("ho", given, initial=o, refine=Refine(focal=True, obj_pose=obj_pose), weights=Weights(focal=0.0))
     off = float(ho.K[0, 0]) / 700 - 1
@@ -349,7 +349,7 @@ def test_state_round_trip(tmp_path):
 
 
 def test_holds_own_checkpoints_are_read(tmp_path):
-    """As Lightning writes them, with what else lies in them; the next mode starts from there."""
+    """As Lightning writes them, with other entries; the next mode starts from there."""
     problem, _ = grasp(("right", "left"), frames=12)
     adam = align("h", problem, method="hold", max_iterations=3)
     tensors = {"models.object.obj_scale": torch.tensor([1.0]), "models.object.obj_transl": adam.transl_cam_obj_m.float()}
@@ -386,7 +386,7 @@ class Evil:
         return print, ("executed",)
 
 
-def test_a_state_that_asks_for_code_is_not_loaded(tmp_path, capsys):
+def test_a_state_that_would_execute_code_is_not_loaded(tmp_path, capsys):
     torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
     with pytest.raises(UnsafeFile):
         load_state(tmp_path / "last.ckpt")
@@ -415,7 +415,7 @@ def with_hand(problem, **changes):
         (lambda p: replace(p, T_cam_obj=p.T_cam_obj * torch.tensor([1.0, 1, -1, 1])[:, None]), "behind the camera in 8 of 8"),
     ],
 )
-def test_what_cannot_be_aligned_is_said_in_one_line(spoil, message):
+def test_input_that_cannot_be_aligned_is_refused_in_one_line(spoil, message):
     problem, _ = grasp(frames=8)
     with pytest.raises(HoldprepError, match=message) as error:
         align("h", spoil(problem))
@@ -423,7 +423,7 @@ def test_what_cannot_be_aligned_is_said_in_one_line(spoil, message):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_impossible_weights_are_named(value):
+def test_weights_that_are_not_allowed_are_errors(value):
     problem, _ = grasp(frames=8)
     with pytest.raises(HoldprepError, match=r"weights\.contact="):
         align("h", problem, weights=Weights(contact=value))
@@ -442,9 +442,9 @@ def test_modes_need_their_predecessor():
 
 
 @pytest.mark.parametrize("unit_m", [1e-6, 1e6])
-def test_wild_units_of_sfm(unit_m):
+def test_extreme_units_of_sfm(unit_m):
     problem, _ = grasp(frames=30, unit_m=unit_m)
-    assert in_turn(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)
+    assert all_modes(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)
 
 
 def test_measured_priors_keep_noise_out_of_the_depth():
@@ -468,7 +468,7 @@ def test_curves_have_a_value_for_every_frame_that_knows_one():
     hand = problem.hands["right"]
     weight, touching = hand.weight.clone(), torch.ones(12)
     weight[3], touching[8:] = 0.0, 0
-    ho = in_turn(replace(problem, hands={"right": replace(hand, weight=weight, contact=touching)}))[2]
+    ho = all_modes(replace(problem, hands={"right": replace(hand, weight=weight, contact=touching)}))[2]
     assert set(ho.curves) == {"right.reprojection_px", "right.jerk_mm", "object.jerk_mm", "contact.gap_mm", "contact.penetration_mm"}
     known = {name: np.flatnonzero(np.isfinite(curve)).tolist() for name, curve in ho.curves.items()}
     assert known["right.reprojection_px"] == [0, 1, 2, *range(4, 12)]

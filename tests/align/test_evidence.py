@@ -1,4 +1,4 @@
-"""Weights measured from draws whose variances are known."""
+"""Weights estimated from samples of known variances."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def test_keypoint_variance_of_gaussian_residuals():
     assert ev.keypoint_variance(0 * pixels, weight[:, :], 0.0) == ev.MIN_NOISE_PX**2
 
 
-def test_what_the_data_determine():
+def test_the_share_that_the_data_determine():
     blocks = np.array([np.diag([4.0 + 1.0, 0.0 + 1.0, 1.0 + 1.0])] * 3)
-    np.testing.assert_allclose(ev.determined(blocks, np.ones(3)), [0.8, 0.0, 0.5], atol=1e-5)
+    np.testing.assert_allclose(ev.determined_share(blocks, np.ones(3)), [0.8, 0.0, 0.5], atol=1e-5)
 
 
 @pytest.mark.parametrize("tau_rad", [0.03, 0.2])
 def test_prior_weight_converges_to_the_departures_variance(tau_rad):
-    """A linear model, y = x + noise of 0.1 rad: evidence must find the variance of x."""
+    """A linear model, y = x + noise of 0.1 rad: evidence must estimate the variance of x."""
     g = torch.Generator().manual_seed(1)
     y = tau_rad * torch.randn(4000, 45, generator=g, dtype=torch.float64) + 0.1 * torch.randn(4000, 45, generator=g, dtype=torch.float64)
     variance, weight = 25.0, 40.0
@@ -36,7 +36,7 @@ def test_prior_weight_converges_to_the_departures_variance(tau_rad):
     assert (variance / (21 * weight)) ** 0.5 == pytest.approx(tau_rad, rel=0.05)
 
 
-def test_prior_weight_stays_within_reason():
+def test_prior_weight_stays_within_its_range():
     least, most = (25.0 / (21 * tau**2) for tau in reversed(ev.DEPARTURE_RAD))
     assert ev.prior_weight(25.0, torch.zeros(5, 3), 1e-6, 40.0) == pytest.approx(most)
     assert ev.prior_weight(25.0, torch.ones(5, 3), 1.0, 40.0) == pytest.approx(least)

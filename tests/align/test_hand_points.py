@@ -23,8 +23,8 @@ def test_rotation_jacobian_is_the_derivative_of_a_step(points):
     ids = torch.tensor([[0, 5, 17, 21, 23], [1, 2, 16, 20, 22], [3, 15, 18, 19, 21]])
     rows = torch.arange(3)[:, None]
 
-    def moved(turn):
-        return points.pose(state.step(torch.zeros(3, 3).double(), turn, torch.zeros(10).double())).points[rows, ids]
+    def moved(rotation):
+        return points.pose(state.step(torch.zeros(3, 3).double(), rotation, torch.zeros(10).double())).points[rows, ids]
 
     zero = torch.full((3, 16, 3), 1e-9, dtype=torch.float64)
     full = torch.autograd.functional.jacobian(moved, zero)
@@ -52,9 +52,9 @@ def test_shape_jacobian_is_autograds(points):
 def test_global_rotation_is_about_the_wrist_and_params_round_trip(points):
     model = hand_model()
     state = random_state(4)
-    turn = torch.cat([torch.ones(4, 1, 3), torch.zeros(4, 15, 3)], dim=1).double()
-    turned = state.step(torch.zeros(4, 3).double(), turn, torch.zeros(10).double())
-    assert torch.allclose(points.pose(turned).points[:, 0], points.pose(state).points[:, 0])
+    rotation = torch.cat([torch.ones(4, 1, 3), torch.zeros(4, 15, 3)], dim=1).double()
+    rotated = state.step(torch.zeros(4, 3).double(), rotation, torch.zeros(10).double())
+    assert torch.allclose(points.pose(rotated).points[:, 0], points.pose(state).points[:, 0])
     back = to_state(model, to_params(model, state))
     assert torch.allclose(back.rotations, state.rotations, atol=1e-9)
 

@@ -20,7 +20,7 @@ PUBLISHED = Weights().with_open(hold.OPEN["hold"])
 
 
 def objective(mode, problem, alignment, targets_of):
-    """HOLD's terms for an alignment, its frozen hands being those of `targets_of`."""
+    """HOLD's terms for an alignment, with the fixed hands of `targets_of`."""
     ready = prepare(problem, Weights())
     states = {s: to_state(h.model, alignment.hands[s]) for s, h in ready.hands.items()}
     zero = {s: replace(x, transl=torch.zeros_like(x.transl)) for s, x in states.items()}
@@ -48,7 +48,7 @@ def test_second_order_ends_at_or_below_adam_in_mode_h(sides):
     assert lm.losses[-1]["j2d"] == pytest.approx(float(objective("h", problem, lm, lm)["j2d"]))
 
 
-def test_adam_meets_the_second_order_optimum_of_mode_h():
+def test_adam_converges_to_the_second_order_optimum_of_mode_h():
     """2500 of Adam's 4000 iterations."""
     problem, _ = grasp(frames=6, noise_px=3.0)
     adam, lm = align("h", problem, method="hold", max_iterations=2500), align("h", problem, refine=STILL)
@@ -122,7 +122,7 @@ def test_arctics_terms_against_closed_forms():
     assert terms["depth"] == pytest.approx(1000 * 0.5 * 0.1**2)
     assert terms["smooth"] == pytest.approx(100 * (0.1**2 / 3) / 3)
     o = hold.losses("o", "hold_arctic", {}, points + torch.tensor([0, 0, 20.0], dtype=torch.float64), targets, weights)
-    assert float(o["depth"]) == pytest.approx(1000 * 5 * (19.9 - 2.5))  # beyond 5 m it is straight
+    assert float(o["depth"]) == pytest.approx(1000 * 5 * (19.9 - 2.5))  # linear beyond 5 m
 
 
 def test_arctics_variant_brings_the_object_to_the_hands():
@@ -142,7 +142,9 @@ def test_published_objectives_on_cuda_end_where_they_end_on_the_cpu(method):
     problem, _ = grasp(("right", "left"), frames=12, noise_px=2.0)
     before = None
     for mode in MODES:
-        cpu, gpu = (align(mode, problem, method=method, initial=before, max_iterations=100, training=Training(device=d)) for d in ("cpu", "cuda"))
+        cpu, gpu = (
+            align(mode, problem, method=method, initial=before, max_iterations=100, training=Training(device=d)) for d in ("cpu", "cuda")
+        )
         assert gpu.losses[-1] == pytest.approx(cpu.losses[-1], rel=1e-3)
         assert torch.allclose(gpu.transl_cam_obj_m, cpu.transl_cam_obj_m, atol=1e-3)
         assert gpu.transl_cam_obj_m.device.type == "cpu"

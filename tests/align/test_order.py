@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from holdprep.align.metrics import order_metrics
-from holdprep.align.order import DepthOrder, contradicted, depth_order, rays_through, seen_rays
+from holdprep.align.order import DepthOrder, contradicted, depth_order, front_vertices, surface_depths
 from holdprep.align.problem import EntityMasks, Weights, outward, prepare
 from holdprep.align.surface import Surface
 from holdprep.hand.lbs import to_state
@@ -19,78 +19,80 @@ K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
 
 
 def rays(frames=40, noise=0.0, seed=0):
-    """Skin 5 mm before the front and 5 mm behind the back, in frames whose hand is wrong in depth by `noise` of it."""
+    """Skin 5 mm in front of the object's front and 5 mm behind its back; the hand's depth has a relative error of `noise` in each frame."""
     rng = np.random.default_rng(seed)
     frame = np.repeat(np.arange(frames), 20)
     front = rng.uniform(9, 11, len(frame))
-    back, before = front + rng.uniform(0.8, 1.4, len(frame)), rng.uniform(size=len(frame)) < 0.5
-    hand = np.where(before, UNIT_M * front - 0.005, UNIT_M * back + 0.005)
-    return DepthOrder(frame, hand * (1 + noise * rng.normal(size=frames))[frame], front, back, before, np.full(frames, max(noise, 0.003)))
+    back, in_front = front + rng.uniform(0.8, 1.4, len(frame)), rng.uniform(size=len(frame)) < 0.5
+    hand = np.where(in_front, UNIT_M * front - 0.005, UNIT_M * back + 0.005)
+    return DepthOrder(frame, hand * (1 + noise * rng.normal(size=frames))[frame], front, back, in_front, np.full(frames, max(noise, 0.003)))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_skin_before_and_behind_bounds_the_scale_from_both_sides(noise):
+def test_skin_in_front_and_behind_bounds_the_scale_from_both_sides(noise):
     found = depth_order({"right": rays(noise=noise)}, around=UNIT_M * 1.12)
-    assert found.doubt == ""
+    assert found.rejection == ""
     assert found.scale == pytest.approx(UNIT_M, rel=0.015)
     assert abs(found.scale / UNIT_M - 1) < 2 * found.stderr_ratio
 
 
-def test_wrong_labels_of_some_pixels_are_borne():
+def test_wrong_labels_of_some_pixels_hardly_change_the_scale():
     order = rays()
-    wrong = np.random.default_rng(1).uniform(size=len(order.before)) < 0.15
-    found = depth_order({"right": replace(order, before=order.before ^ wrong)}, around=UNIT_M)
+    wrong = np.random.default_rng(1).uniform(size=len(order.hand_in_front)) < 0.15
+    found = depth_order({"right": replace(order, hand_in_front=order.hand_in_front ^ wrong)}, around=UNIT_M)
     assert found.scale == pytest.approx(UNIT_M, rel=0.03)
     assert found.figures["contradicted_pct"] == pytest.approx(15, abs=5)
 
 
-@pytest.mark.parametrize(("before", "doubt"), [(True, "never hides the hand"), (False, "never seen before the object")])
-def test_one_side_bounds_but_does_not_decide(before, doubt):
+@pytest.mark.parametrize(("in_front", "reason"), [(True, "never occludes the hand"), (False, "never seen in front of the object")])
+def test_rays_of_one_side_alone_are_rejected(in_front, reason):
     order = rays()
-    assert doubt in depth_order({"left": replace(order, before=np.full(len(order.before), before))}, around=UNIT_M).doubt
-    assert "no pixel" in depth_order({}, around=UNIT_M).doubt
+    assert (
+        reason in depth_order({"left": replace(order, hand_in_front=np.full(len(order.hand_in_front), in_front))}, around=UNIT_M).rejection
+    )
+    assert "no pixel" in depth_order({}, around=UNIT_M).rejection
 
 
-def test_rays_enter_and_leave_a_bar():
-    """Seen along -y from 0.5 m, its axis across the picture: the ray of column c passes it at x = 0."""
+def test_depths_of_a_bars_front_and_back():
+    """The bar is seen along -y from 0.5 m, its axis across the image: the ray of column c passes it at x = 0."""
     cloud = bar_cloud().numpy()
     R = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])  # the bar's z to the camera's x, its y to the camera's z
     height = np.array([0.0, 0.015, 0.05])
     px = np.stack([np.full(3, 320.0), 240 + 700 * height / 0.5], axis=1)
-    front, back = rays_through(Surface.of(cloud, cloud), K, R, np.array([0, 0, 0.5]), px)
+    front, back = surface_depths(Surface.of(cloud, cloud), K, R, np.array([0, 0, 0.5]), px)
     assert front[0] == pytest.approx(0.5 - BAR_RADIUS_M, abs=0.006)
     assert back[0] == pytest.approx(0.5 + BAR_RADIUS_M, abs=0.006)
     assert BAR_RADIUS_M * 2 > back[1] - front[1] > BAR_RADIUS_M
     assert np.isnan([front[2], back[2]]).all()
 
 
-def test_only_the_hands_front_well_inside_a_mask_counts():
-    hand, thing = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
-    hand[:50], thing[50:] = True, True
+def test_only_the_hands_front_well_inside_a_mask_is_used():
+    hand, obj = np.zeros((100, 100), bool), np.zeros((100, 100), bool)
+    hand[:50], obj[50:] = True, True
     px = np.array([[20, 20], [20, 20], [20, 80], [20, 49], [-5, 3], [20, 120], [70, 20]], float)
     vertices = np.array([[0, 0, 0.5], [0, 0, 0.55], [0, 0, 0.6], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0, 0, -0.5]])
-    rows, before = seen_rays(vertices, px, hand, thing)
+    rows, in_front = front_vertices(vertices, px, hand, obj)
     assert rows.tolist() == [0, 2]
-    assert before.tolist() == [True, False]
+    assert in_front.tolist() == [True, False]
 
 
 def test_rays_on_the_wrong_side_are_counted():
-    """Skin 20 mm before the front, 2 mm beyond it (no more than skin is uncertain) and 10 mm beyond it, seen; 10 mm before the back, hidden."""
-    skin, before = np.array([0.48, 0.502, 0.51, 0.55]), np.array([True, True, True, False])
-    order = DepthOrder(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), before, np.array([0.01]))
+    """Visible skin 20 mm in front of the object's front, 2 mm behind it (within SHARP_M) and 10 mm behind it; hidden skin 10 mm before its back."""
+    skin, in_front = np.array([0.48, 0.502, 0.51, 0.55]), np.array([True, True, True, False])
+    order = DepthOrder(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), in_front, np.array([0.01]))
     assert contradicted(order, 0.1).tolist() == [False, False, True, True]
 
 
-def test_alignment_takes_masks_and_says_what_they_do_not_show():
+def test_alignment_reports_which_order_the_masks_do_not_show():
     problem, _ = grasp(frames=12)
     nothing, everything = np.zeros((12, 480, 640), bool), np.ones((12, 480, 640), bool)
     seen = replace(problem, masks=EntityMasks(np.arange(12), {"right": nothing}, everything))
     o = align("o", seen, initial=align("h", problem))
-    assert any("depth_order not believed: the hand is never seen before" in note for note in o.notes)
+    assert any("depth_order rejected: the hand is never seen in front" in note for note in o.notes)
     assert torch.isfinite(torch.tensor(o.obj_scale))
 
 
-def test_a_hand_before_the_object_is_contradicted_by_masks_that_hide_it():
+def test_a_hand_in_front_of_the_object_contradicts_masks_that_hide_it():
     problem, truth = grasp(frames=12)
     nothing, everything = np.zeros((12, 480, 640), bool), np.ones((12, 480, 640), bool)
     ready = prepare(problem, Weights())

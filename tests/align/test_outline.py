@@ -27,11 +27,11 @@ def model() -> HandModel:
 
 
 def truth(frames: int = FRAMES) -> ManoParams:
-    """A flat hand that rotates slowly before the camera."""
+    """A flat hand that rotates slowly in front of the camera."""
     t = torch.linspace(0, 1, frames, dtype=torch.float64)[:, None]
     orient = torch.cat([np.pi / 2 + 0 * t, 0.2 * t, 0.3 * t], dim=1)
-    place = torch.cat([0.06 + 0 * t, 0.01 * t, 0.5 + 0.03 * t], dim=1)
-    return ManoParams(orient, torch.zeros(frames, 45).double(), torch.zeros(10).double(), place)
+    transl = torch.cat([0.06 + 0 * t, 0.01 * t, 0.5 + 0.03 * t], dim=1)
+    return ManoParams(orient, torch.zeros(frames, 45).double(), torch.zeros(10).double(), transl)
 
 
 def silhouettes(model: HandModel, params: ManoParams) -> list[np.ndarray]:
@@ -40,9 +40,9 @@ def silhouettes(model: HandModel, params: ManoParams) -> list[np.ndarray]:
 
 
 def problem_of(model: HandModel, shift_px: float, frames: int = FRAMES) -> Problem:
-    """Keypoints that lie `shift_px` to the right of the hand in every frame, and scatter by 5 px; an object somewhere."""
-    scatter = 5 * torch.randn(frames, 21, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen = project(lbs.forward(model, truth(frames)).joints, K) + torch.tensor([shift_px, 0.0]).double() + scatter
+    """Keypoints `shift_px` to the right of the hand in every frame, with noise of 5 px standard deviation; an arbitrary object."""
+    noise = 5 * torch.randn(frames, 21, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen = project(lbs.forward(model, truth(frames)).joints, K) + torch.tensor([shift_px, 0.0]).double() + noise
     edges = [MaskEdge.of(mask, np.zeros_like(mask)) for mask in silhouettes(model, truth(frames))]
     hand = HandObservation(model, truth(frames), seen, torch.ones(frames, 21), None, Outlines(edges, model.faces.numpy()))
     cloud = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

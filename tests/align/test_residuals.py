@@ -24,7 +24,7 @@ def test_reprojection_of_the_target_is_zero():
     assert res.reprojection(points(), K, pixel[:, :2] / pixel[:, 2:]).abs().max() < 1e-10
 
 
-def test_too_near_counts_only_what_falls_short():
+def test_too_near_is_zero_beyond_the_threshold():
     assert res.too_near(torch.tensor([-0.1, 0.04, 0.3]), 0.05).tolist() == pytest.approx([0.15, 0.01, 0.0])
 
 
@@ -48,8 +48,8 @@ def test_signed_gap_derivative_by_the_objects_pose():
     point = torch.tensor([[0.05, 0.03, 0.9]]).double()
 
     def gap(pose: torch.Tensor) -> torch.Tensor:
-        turned = roma.rotvec_to_rotmat(pose[:3]) @ R
-        return 0.5 * (((point / 0.5 - t - pose[3:]) @ turned - centre).norm(dim=-1) - 0.3)
+        rotated = roma.rotvec_to_rotmat(pose[:3]) @ R
+        return 0.5 * (((point / 0.5 - t - pose[3:]) @ rotated - centre).norm(dim=-1) - 0.3)
 
     away = (point / 0.5 - t) @ R - centre
     slope = (away / away.norm()) @ R.T
@@ -58,24 +58,24 @@ def test_signed_gap_derivative_by_the_objects_pose():
 
 
 def test_drift_derivative_by_the_objects_pose():
-    R, place = roma.random_rotmat(1, dtype=torch.float64), torch.tensor([[0.03, -0.02, 0.05]]).double()
+    R, anchor = roma.random_rotmat(1, dtype=torch.float64), torch.tensor([[0.03, -0.02, 0.05]]).double()
 
     def away(pose: torch.Tensor) -> torch.Tensor:
-        return res.drift(torch.zeros(1, 3).double(), roma.rotvec_to_rotmat(pose[:3]) @ R, 0.5 * pose[3:], place)
+        return res.drift(torch.zeros(1, 3).double(), roma.rotvec_to_rotmat(pose[:3]) @ R, 0.5 * pose[3:], anchor)
 
     by_pose = torch.autograd.functional.jacobian(away, torch.zeros(6).double() + 1e-12)
-    assert torch.allclose(by_pose, res.drift_by_pose(R, place, torch.full((3,), 0.5).double()), atol=1e-9)
+    assert torch.allclose(by_pose, res.drift_by_pose(R, anchor, torch.full((3,), 0.5).double()), atol=1e-9)
 
 
 def test_drift_derivatives_are_autograds():
     g = torch.Generator().manual_seed(3)
-    h, t, place = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(3))
+    h, t, anchor = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(3))
     R = roma.random_rotmat(5, dtype=torch.float64)
     log_scale = torch.tensor(-1.3, dtype=torch.float64)
-    by_scale, by_place = torch.autograd.functional.jacobian(lambda s, p: res.drift(h, R, s.exp() * t, p), (log_scale, place))
+    by_scale, by_anchor = torch.autograd.functional.jacobian(lambda s, p: res.drift(h, R, s.exp() * t, p), (log_scale, anchor))
     assert torch.allclose(by_scale, -log_scale.exp() * t)
-    assert torch.allclose(torch.einsum("fafb->fab", by_place), -R)
-    assert torch.allclose(res.drift(t + (R @ place[..., None])[..., 0], R, t, place), torch.zeros(5, 3, dtype=torch.float64), atol=1e-12)
+    assert torch.allclose(torch.einsum("fafb->fab", by_anchor), -R)
+    assert torch.allclose(res.drift(t + (R @ anchor[..., None])[..., 0], R, t, anchor), torch.zeros(5, 3, dtype=torch.float64), atol=1e-12)
 
 
 def test_motion_of_uniform_movement():
@@ -83,7 +83,7 @@ def test_motion_of_uniform_movement():
     assert torch.allclose(res.motion(moving), torch.tensor([0.1, 0.0, -0.2]).expand(3, 1, 3))
 
 
-def test_linear_translation_is_exact_without_noise_and_blind_to_weightless_joints():
+def test_linear_translation_is_exact_without_noise_and_ignores_joints_of_zero_weight():
     rest = points(21).expand(3, 21, 3) - torch.tensor([0.0, 0.0, 0.7]).double()
     transl = torch.tensor([[0.0, 0.1, 0.5], [0.2, -0.1, 0.8], [0.0, 0.0, 1.5]], dtype=torch.float64)
     pixel = (rest + transl[:, None]) @ K.T

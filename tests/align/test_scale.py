@@ -50,15 +50,15 @@ def test_centroid_is_the_minimum_of_the_l1_objective():
 
 
 @pytest.mark.parametrize("sides", [("right",), ("left",), ("right", "left")])
-def test_rigid_grasp_finds_the_scale_and_believes_it(sides):
+def test_rigid_grasp_estimates_the_scale_and_accepts_it(sides):
     found, _ = tracks(noise_m=0.018, sides=sides, frames=200)
     result = rigid_grasp(found)
     assert result.scale == pytest.approx(UNIT_M, rel=0.01)
-    assert result.doubt == ""
+    assert result.rejection == ""
     assert result.stderr_ratio < 0.02
 
 
-def test_rigid_grasp_survives_wild_frames():
+def test_rigid_grasp_is_robust_to_outlier_frames():
     found, _ = tracks(frames=100)
     track = found["right"]
     joints = track.joints_m.copy()
@@ -66,38 +66,38 @@ def test_rigid_grasp_survives_wild_frames():
     assert rigid_grasp({"right": replace(track, joints_m=joints)}).scale == pytest.approx(UNIT_M, rel=2e-3)
 
 
-def test_rigid_grasp_finds_nothing_still_when_the_object_is_turned_in_the_hand():
+def test_rigid_grasp_has_no_static_stretch_where_the_object_rotates_in_the_hand():
     found, surface = tracks(in_hand=True, frames=60)
     estimates = all_estimates(found, surface)
-    assert "never stands still" in estimates["rigid_grasp"].doubt
+    assert "is never static" in estimates["rigid_grasp"].rejection
     chosen = scale.choose(estimates)
     assert chosen.name == "contact"
-    assert any("rigid_grasp not believed" in note for note in chosen.notes)
+    assert any("rigid_grasp rejected" in note for note in chosen.notes)
     assert chosen.scale == pytest.approx(UNIT_M, rel=0.02)
     assert abs(chosen.scale / UNIT_M - 1) < 2 * chosen.stderr_ratio
 
 
-def test_a_new_grip_starts_a_new_stretch_and_spoils_nothing():
+def test_a_new_grip_starts_a_new_stretch():
     found, _ = tracks(noise_m=0.005, frames=120)
     track = found["right"]
-    turn = Rotation.from_rotvec([0.0, 0, 0.6]).as_matrix()
-    to_other = np.einsum("fab,bc,fdc->fad", track.R_cam_obj, turn, track.R_cam_obj)[60:]
+    rotation = Rotation.from_rotvec([0.0, 0, 0.6]).as_matrix()
+    to_other = np.einsum("fab,bc,fdc->fad", track.R_cam_obj, rotation, track.R_cam_obj)[60:]
     centre = UNIT_M * track.t_cam_obj_sfm[60:, None]
     joints, R = track.joints_m.copy(), track.R_cam_hand.copy()
     joints[60:] = np.einsum("fab,fjb->fja", to_other, joints[60:] - centre) + centre
     R[60:] = to_other @ R[60:]
-    gripped_anew = replace(track, joints_m=joints, R_cam_hand=R)
-    stretches = static_stretches(gripped_anew)
+    regripped = replace(track, joints_m=joints, R_cam_hand=R)
+    stretches = static_stretches(regripped)
     assert len(stretches) == 2
     assert stretches[0][-1] < 60 <= stretches[1][0]
     assert sum(len(rows) for rows in stretches) > 100
-    result = rigid_grasp({"right": gripped_anew})
+    result = rigid_grasp({"right": regripped})
     assert result.scale == pytest.approx(UNIT_M, rel=0.01)
-    assert result.doubt == ""
+    assert result.rejection == ""
 
 
-def test_a_slow_slip_is_measured_and_widens_the_error():
-    """The hand turns on the object by a tenth of the object's own turn."""
+def test_a_slow_slip_is_measured_and_increases_the_standard_error():
+    """The hand rotates on the object by 5 % of the object's rotation."""
     found, _ = tracks(frames=60)
     track = found["right"]
     held = rigid_grasp(found)
@@ -109,15 +109,15 @@ def test_a_slow_slip_is_measured_and_widens_the_error():
     assert result.stderr_ratio > held.stderr_ratio + 0.0005
 
 
-def test_a_gap_of_frames_ends_a_still_stretch():
+def test_a_gap_of_frames_ends_a_static_stretch():
     found, _ = tracks(frames=60)
     rows = np.r_[0:20, 40:60]
     assert [len(r) for r in static_stretches(part(found["right"], rows))] == [20, 20]
 
 
-def test_a_hardly_turned_object_gives_no_rigid_scale():
+def test_an_object_with_little_rotation_gives_no_rigid_scale():
     found, _ = tracks(noise_m=0.03, frames=100)
-    assert "hardly turned" in rigid_grasp({"right": part(found["right"], slice(0, 10))}).doubt
+    assert "hardly rotates" in rigid_grasp({"right": part(found["right"], slice(0, 10))}).rejection
 
 
 @pytest.mark.parametrize("in_hand", [False, True])
@@ -126,10 +126,10 @@ def test_contact_meets_the_surface(in_hand):
     result = contact(found, surface, around=UNIT_M * 1.12)
     assert result.scale == pytest.approx(UNIT_M, rel=0.01)
     assert result.figures["gap_mm"] < 1.5
-    assert result.doubt == ""
+    assert result.rejection == ""
 
 
-def test_contact_is_not_drawn_by_noisy_depth():
+def test_contact_is_not_biased_by_noisy_depth():
     found, surface = tracks(noise_m=0.015, in_hand=True, frames=120)
     noisy = {"right": replace(found["right"], depth_ratio=np.full(120, 0.015 / 0.6))}
     result = contact(noisy, surface, around=UNIT_M * 1.1)
@@ -137,12 +137,12 @@ def test_contact_is_not_drawn_by_noisy_depth():
     assert abs(result.scale / UNIT_M - 1) < 2 * result.stderr_ratio
 
 
-def test_contact_beyond_its_range_says_so():
+def test_contact_outside_its_range_is_rejected():
     found, surface = tracks()
-    assert "end of the range" in contact(found, surface, around=UNIT_M * 2).doubt
+    assert "end of the range" in contact(found, surface, around=UNIT_M * 2).rejection
 
 
-def test_misfit_of_touching_by_hand():
+def test_touch_misfit_against_values_computed_by_hand():
     sigma = 0.003
     assert touch_misfit(np.array([0.0, 0, 0, 0.05, 0.05])) == 0.0
     assert touch_misfit(np.array([sigma, 0, 0, 1.0, 1.0])) == pytest.approx(0.5)
@@ -156,11 +156,11 @@ def test_parabola_maximum_is_exact_for_parabolas():
     assert parabola_maximum(x, 3 - (x - 0.437) ** 2) == pytest.approx(0.437)
 
 
-def test_contact_without_touching_frames_says_so():
+def test_contact_without_touching_frames_is_rejected():
     found, surface = tracks()
     apart = {"right": replace(found["right"], touching=np.zeros_like(found["right"].touching))}
     estimates = all_estimates(apart, surface)
-    assert "touch" in estimates["contact"].doubt
+    assert "touch" in estimates["contact"].rejection
     assert scale.choose(estimates).name == "rigid_grasp"
 
 
@@ -173,37 +173,37 @@ def test_auto_reports_agreement_and_shrinks_the_error():
     assert "rigid_grasp" in chosen.notes[0]
 
 
-def test_the_most_certain_leads_and_who_disagrees_is_left_out():
+def test_the_smallest_standard_error_leads_and_disagreeing_estimates_are_left_out():
     contact_ = ScaleEstimate("contact", 1.0, 0.01)
     centroid = ScaleEstimate("centroid", 1.3, 0.02)
-    rigid = ScaleEstimate("rigid_grasp", 2.0, 0.001, doubt="turned")
+    rigid = ScaleEstimate("rigid_grasp", 2.0, 0.001, rejection="turned")
     chosen = scale.choose({"centroid": centroid, "rigid_grasp": rigid, "contact": contact_})
     assert (chosen.name, chosen.scale, chosen.stderr_ratio) == ("contact", pytest.approx(1.0), pytest.approx(0.01))
     assert "centroid 1.3 (+30.0 %) disagrees" in chosen.notes[1]
-    assert "rigid_grasp not believed: turned" in chosen.notes[2]
+    assert "rigid_grasp rejected: turned" in chosen.notes[2]
 
 
-def test_estimates_that_agree_are_fused_by_their_certainty():
+def test_agreeing_estimates_are_fused_by_their_precision():
     chosen = scale.choose({"a": ScaleEstimate("a", 1.0, 0.01), "b": ScaleEstimate("b", 1.02, 0.02)})
     assert chosen.scale == pytest.approx(1.02**0.2)
     assert chosen.stderr_ratio == pytest.approx((1 / 0.01**2 + 1 / 0.02**2) ** -0.5)
 
 
 def test_an_estimator_that_fails_alone_is_an_error():
-    with pytest.raises(HoldprepError, match="rigid_grasp failed: the hand never"):
-        scale.choose({"rigid_grasp": ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand never stands still")})
+    with pytest.raises(HoldprepError, match="rigid_grasp failed: the hand is never"):
+        scale.choose({"rigid_grasp": ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand is never static")})
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_estimators_follow_the_unit_of_sfm(factor):
     small, surface = tracks(noise_m=0.005)
     t = small["right"]
-    wild = {"right": replace(t, t_cam_obj_sfm=t.t_cam_obj_sfm * factor)}
+    rescaled = {"right": replace(t, t_cam_obj_sfm=t.t_cam_obj_sfm * factor)}
     problem, _ = grasp(unit_m=UNIT_M)
-    wild_surface = Surface.of(problem.points_obj.numpy() * factor, outward(problem).numpy())
+    rescaled_surface = Surface.of(problem.points_obj.numpy() * factor, outward(problem).numpy())
     for name in scale.ESTIMATORS:
         expected = scale.estimate(name, small, surface).scale
-        assert scale.estimate(name, wild, wild_surface).scale == pytest.approx(expected / factor, rel=1e-6)
+        assert scale.estimate(name, rescaled, rescaled_surface).scale == pytest.approx(expected / factor, rel=1e-6)
 
 
 def test_no_common_frame_is_refused():

@@ -1,4 +1,4 @@
-"""pytorch3d's soft silhouette as the reference of the outline term: the same direction of descent, the same optimum."""
+"""pytorch3d's soft silhouette as reference of the outline term: the same direction of descent, the same optimum."""
 
 from dataclasses import replace
 
@@ -46,13 +46,13 @@ def test_a_window_is_the_mask_and_its_camera(model: HandModel):
 
 
 @pytest.mark.skipif(HAS_PYTORCH3D, reason="pytorch3d is there")
-def test_without_pytorch3d_one_line_says_how_to_install_it(model: HandModel):
+def test_without_pytorch3d_the_error_gives_the_installation(model: HandModel):
     with pytest.raises(HoldprepError, match=r"needs pytorch3d .*: pip install --no-build-isolation"):
         align("h", problem_of(model, 5.0), method="soft_silhouette", max_iterations=1)
 
 
 @needs_pytorch3d
-def test_the_outline_pulls_where_the_soft_silhouette_does(model: HandModel):
+def test_the_outline_has_the_direction_of_the_soft_silhouette(model: HandModel):
     """A hand 6 px beside its masks, in four directions: the translations in the picture's plane that both want are parallel."""
     ready = prepare(problem_of(model, 0.0, frames=2), Weights())
     windows = Windows.of(ready.hands["right"].outlines.edges, K)

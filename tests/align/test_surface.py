@@ -49,14 +49,14 @@ def test_a_boxs_distance_inside_and_out():
     assert (surface.distance(np.zeros((1, 3))) < -0.015).all()
 
 
-def test_what_no_camera_saw_is_closed_by_the_hull():
+def test_unobserved_parts_are_closed_by_the_hull():
     cloud = box_cloud((0.09, 0.05, 0.08))
     seen = cloud[(cloud[:, 0] < 0.044) | (np.abs(cloud[:, 1]) > 0.02)]
     surface = Surface.of(seen, seen)
     assert surface.distance(np.array([[0.055, 0.0, 0.0]]))[0] == pytest.approx(0.01, abs=0.002)
 
 
-def test_lonely_points_do_not_swell_it():
+def test_isolated_points_do_not_change_the_surface():
     cloud = box_cloud((0.09, 0.05, 0.08))
     spoilt = np.concatenate([cloud, [[0.3, 0.1, 0.1], [-0.2, 0.3, 0.0]]])
     assert len(Surface.of(spoilt, spoilt).points) <= len(cloud)

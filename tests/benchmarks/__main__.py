@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(told: argparse.Namespace) -> Iterator[Row]:
-    """What was asked for alone; else registration, then the cases."""
+    """What was requested alone; else registration, then the cases."""
     if told.clips is not None:
         with tempfile.TemporaryDirectory() as scratch:
             for clip in told.clips or CLIPS:

@@ -85,7 +85,7 @@ class Valley:
         system.add(J[:, :, None], torch.zeros(T, 2, 1, 0).double(), self.now.residual[..., None], torch.ones(1).double())
         return {("x",): system}, Shared(torch.zeros(0, 0).double(), torch.zeros(0).double())
 
-    def tried(self, step):
+    def evaluate_step(self, step):
         return self.at(self.now.x + step.own[("x",)])
 
     def accept(self, there, systems, damping):

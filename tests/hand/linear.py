@@ -1,4 +1,4 @@
-"""The noise floor of a registration: least squares linearised at the truth, in plain matrices beside the solver's own equations."""
+"""The noise floor of a registration: least squares linearised at the truth, with dense matrices independent of the solver."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ AT_ONCE = 50
 
 
 def displaced_by(model: HandModel, truth: ManoParams, noise: Tensor) -> Tensor:
-    """(T, 778, 3) by which noise (T, 778, 3) on every vertex moves the best linear unbiased fit of T poses and one shape.
+    """Displacement (T, 778, 3) of the best linear unbiased fit of T poses and one shape by noise (T, 778, 3) on every vertex.
 
     Gauss and Markov: with equal, independent noise no unbiased estimate has less variance.
     """

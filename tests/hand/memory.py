@@ -1,4 +1,4 @@
-"""How much memory torch's tensors take at most while a piece of code runs: every operation's results, for as long as they live."""
+"""Peak memory of torch tensors during a piece of code, counted from the results of all operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts bytes of storages that operations make; `peak` is the most that lived at once."""
+    """Counter of the bytes of storages created by operations; `peak` is the maximum at any time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The published schedule: its losses against hand-worked values, its rule for the rate, and that it nears an exact target."""
+"""The published schedule: losses against values computed by hand, the rule for the rate, convergence to an exact target."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_losses_are_the_published_ones():
     assert module.losses()["tip"].item() == pytest.approx(0.1 * 0.01**2 / 15, rel=1e-4)
 
 
-def test_it_nears_what_second_order_reaches():
+def test_it_approaches_the_second_order_optimum():
     model, vertices = load_hand_model("right"), target(3)
     vertices[1] = float("nan")
     found, coarse = register_adam(model, vertices, Schedule(iterations=400))
@@ -53,7 +53,7 @@ def test_it_nears_what_second_order_reaches():
     assert float(exact.error_m.nanmean()) < float(found.error_m.nanmean())
 
 
-def test_the_rate_falls_on_a_plateau_and_ends_the_part():
+def test_the_rate_decreases_on_a_plateau_and_ends_the_part():
     model = load_hand_model("right")
     found, _ = register_adam(model, target(1), Schedule(iterations=60))
     assert len(found.history) == 120

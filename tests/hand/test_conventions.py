@@ -1,4 +1,4 @@
-"""The numbers that tell a tracker's conventions, on hands whose pose is known."""
+"""The checks of a tracker's conventions, on hands of known pose."""
 
 from dataclasses import replace
 
@@ -31,14 +31,14 @@ def mesh(side: Side, closed: float = 1.0) -> np.ndarray:
     return lbs.forward(MODELS[side], params(MODELS[side], closed)).vertices[0].numpy()
 
 
-def look(side: Side, vertices: np.ndarray, j2d: np.ndarray | None = None, given: ManoParams | None = None) -> Conventions:
+def examined(side: Side, vertices: np.ndarray, j2d: np.ndarray | None = None, given: ManoParams | None = None) -> Conventions:
     seen = project(mesh_joints(MODELS[side], vertices), K) if j2d is None else j2d
     return examine(MODELS[side], vertices, seen, K, SIZE, given)
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_a_hand_as_it_should_be(side: Side):
-    flat = look(side, mesh(side, 0), given=params(MODELS[side], 0))
+def test_a_correct_hand_gives_no_warning(side: Side):
+    flat = examined(side, mesh(side, 0), given=params(MODELS[side], 0))
     rest = MODELS[side].v_template[None]
     assert flat.length_mm == pytest.approx(1e3 * float(lengths_m(MODELS[side], rest)[0]), abs=0.01)
     assert flat.wrist_m[2] == pytest.approx(0.6 + float((MODELS[side].J_regressor[0] @ rest[0])[2]), abs=1e-6)
@@ -47,11 +47,11 @@ def test_a_hand_as_it_should_be(side: Side):
     assert flat.palm_mm < 1e-3 < 10 < flat.mirrored_mm
     assert flat.flat_deg < 8 < 20 < flat.mean_deg  # a twist, which bones do not show, stays
     assert flat.params_mm < 1e-9 < 10 < flat.params_flat_mm
-    average = look(side, mesh(side))
+    average = examined(side, mesh(side))
     mean_turn = MODELS[side].hand_mean.reshape(15, 3).norm(dim=1).square().mean().sqrt().rad2deg()
     assert 0.8 * float(mean_turn) < average.flat_deg < 1.05 * float(mean_turn)
     assert average.mean_deg < 0.5 * average.flat_deg
-    assert flat.doubts() == average.doubts() == []
+    assert flat.warnings() == average.warnings() == []
     assert "\n" not in "".join(flat.lines()) and len(flat.lines()) == 6 and len(average.lines()) == 5
 
 
@@ -65,19 +65,19 @@ def test_fingers_bend_to_the_palm(side: Side):
     assert bend_deg(joints * [-1, 1, 1], other) == pytest.approx(bends[1])
 
 
-def test_each_wrong_convention_is_told():
+def test_each_wrong_convention_gives_a_warning():
     right = mesh("right")
     wrong = {
-        "looks like a left one": look("right", right * [-1, 1, 1]),
-        "is its unit the metre": look("right", 1e3 * right),
-        "behind the camera": look("right", right * [1, -1, -1]),
-        "far outside the picture": look("right", right + np.array([2.0, 0, 0])),
-        "another joint order": look("right", right, project(mesh_joints(MODELS["right"], right), K)[list(OPENPOSE_FROM_MANO21)]),
+        "looks like a left one": examined("right", right * [-1, 1, 1]),
+        "is its unit the metre": examined("right", 1e3 * right),
+        "behind the camera": examined("right", right * [1, -1, -1]),
+        "far outside the image": examined("right", right + np.array([2.0, 0, 0])),
+        "another joint order": examined("right", right, project(mesh_joints(MODELS["right"], right), K)[list(OPENPOSE_FROM_MANO21)]),
     }
     for text, found in wrong.items():
-        assert text in "; ".join(found.doubts()), text
+        assert text in "; ".join(found.warnings()), text
     given = params(MODELS["right"], 1)
     with_mean = replace(given, hand_pose=given.hand_pose + MODELS["right"].hand_mean)
-    assert "take the model's hand mean off" in look("right", right, given=with_mean).doubts()[0]
-    unknown = look("right", right, np.full((21, 2), np.nan))
-    assert unknown.doubts() == [] and np.isnan(unknown.keypoint_px)
+    assert "subtract the model's hand mean" in examined("right", right, given=with_mean).warnings()[0]
+    unknown = examined("right", right, np.full((21, 2), np.nan))
+    assert unknown.warnings() == [] and np.isnan(unknown.keypoint_px)

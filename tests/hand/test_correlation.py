@@ -11,12 +11,12 @@ AXIS = torch.tensor([0.0, 0.6, 0.8])
 
 
 def residual(shared: float, own: float) -> torch.Tensor:
-    """(T, Q, 3) errors with standard deviations of the part that all frames share and of each frame's own."""
+    """Errors (T, Q, 3) with the standard deviations of a part shared by all frames and of an independent part."""
     g = torch.Generator().manual_seed(0)
     return shared * torch.randn(1, POINTS, 3, generator=g) + own * torch.randn(FRAMES, POINTS, 3, generator=g)
 
 
-def test_independent_errors_repeat_nothing():
+def test_independent_errors_give_one():
     assert frames_repeated(residual(0.0, 1.0), torch.ones(FRAMES, POINTS)) == pytest.approx(1.0, abs=0.4)
 
 
@@ -33,7 +33,7 @@ def test_a_mixture_is_that_of_its_intraclass_correlation(shared: float):
     assert frames_repeated(values, torch.ones(FRAMES, POINTS)) == pytest.approx(1 + (FRAMES - 1) * r, rel=0.1)
 
 
-def test_frames_that_were_not_seen_or_count_little_do_not_count():
+def test_frames_of_zero_or_small_weight_have_no_effect():
     values = residual(1.0, 0.0)
     weight = torch.ones(FRAMES, POINTS)
     weight[50:] = 0

@@ -1,4 +1,4 @@
-"""A tracker's own parameters: one shape, the wrist where it was, and what is missing said."""
+"""Registration by a tracker's own parameters: one shape, unchanged wrist, error without parameters."""
 
 import pytest
 import torch
@@ -31,14 +31,14 @@ def test_one_shape_and_the_wrist_stays():
     assert 0 < float(found.error_m[found.is_valid].mean()) < 2e-3  # shapes differ by a twentieth of a unit
 
 
-def test_a_shape_a_frame_is_the_trackers_own():
+def test_one_shape_per_frame_keeps_the_trackers_shapes():
     model, params = load_hand_model("left", dtype=torch.float64), tracked()
     found = register_direct(model, params, lbs.forward(model, params).vertices, shared_shape=False)
     assert found.params is params
     assert float(found.error_m.max()) < 1e-12
 
 
-def test_no_parameters_are_said():
+def test_missing_parameters_are_an_error():
     model, params = load_hand_model("right", dtype=torch.float64), tracked(2)
     empty = ManoParams(*(torch.full_like(x, float("nan")) for x in (params.global_orient, params.hand_pose, params.betas, params.transl)))
     with pytest.raises(HoldprepError, match="no MANO parameters in any of 2 frames"):

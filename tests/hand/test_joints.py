@@ -28,7 +28,7 @@ def test_to_mano21_undoes_the_openpose_order_for_arrays_and_tensors():
     assert torch.equal(to_mano21(torch.from_numpy(openpose)), torch.from_numpy(mano))
 
 
-def test_bones_are_a_tree_that_stays_on_its_finger():
+def test_bones_are_a_tree_within_each_finger():
     children = [child for _, child in BONES_MANO21]
     assert sorted(children) == list(range(1, 21))
     for parent, child in BONES_MANO21:

@@ -49,7 +49,7 @@ def test_left_directions_with_a_wrong_sign_give_the_nearest_shape_and_the_right_
         assert error(found.betas) < error(found.betas - step)
 
 
-def test_nan_frames_stay_nan_and_leave_the_others_alone():
+def test_nan_frames_stay_nan_and_do_not_affect_others():
     params = some_params()
     holes = ManoParams(*(torch.where(torch.tensor([[True], [False], [True]]), x, torch.nan) for x in vars(params).values()))
     found, whole = mirrored(holes, RIGHT, LEFT), mirrored(params, RIGHT, LEFT)

@@ -1,4 +1,4 @@
-"""The stand-in hand is a hand in MANO's layout; MANO's own files are read without running them."""
+"""The stand-in hand is in MANO's layout; MANO's files are read without executing code."""
 
 import pickle
 from collections import Counter
@@ -25,7 +25,7 @@ def params(frames: int, seed: int = 0) -> ManoParams:
     return ManoParams(normal(frames, 3), 0.3 * normal(frames, 45), normal(10), 0.1 * normal(frames, 3))
 
 
-def test_right_standin_lies_as_mano_does():
+def test_right_standin_has_manos_rest_pose():
     model = load_hand_model("right", dtype=torch.float64)
     joints = model.J_regressor @ model.v_template
     np.testing.assert_allclose(joints[0], [0.096, 0.006, 0.006], atol=0.006)
@@ -99,7 +99,7 @@ def test_forward_equals_smplx_on_the_exported_file(side: str, tmp_path: Path):
     assert model.name == "standin"
 
 
-def test_a_file_without_our_mark_is_mano_and_pose_correctives_count(tmp_path: Path):
+def test_a_file_without_the_standin_mark_is_mano_with_pose_correctives(tmp_path: Path):
     export_mano_pkl(tmp_path)
     data = safeio.load_pickle(tmp_path / "MANO_RIGHT.pkl")
     del data["holdprep_standin"]
@@ -113,19 +113,19 @@ def test_a_file_without_our_mark_is_mano_and_pose_correctives_count(tmp_path: Pa
     np.testing.assert_allclose(lbs.forward(model, p).vertices, theirs.vertices.detach(), atol=1e-7)
 
 
-def test_missing_and_foreign_files_are_named(tmp_path: Path):
-    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl is not there"):
+def test_missing_and_foreign_files_are_errors(tmp_path: Path):
+    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl does not exist"):
         load_hand_model("left", tmp_path)
     (tmp_path / "MANO_LEFT.pkl").write_bytes(pickle.dumps({"v_template": np.zeros((10, 3))}))
     with pytest.raises(HoldprepError, match=r"v_template has shape \(10, 3\)"):
         load_hand_model("left", tmp_path)
 
 
-def test_one_sides_file_stands_for_its_folder(tmp_path: Path):
+def test_a_file_of_the_other_side_selects_the_one_beside_it(tmp_path: Path):
     """hand_model.path=MANO_RIGHT.pkl must not make a right hand of the left one."""
     export_mano_pkl(tmp_path)
     left = load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")
     assert torch.equal(left.v_template, load_hand_model("left", tmp_path).v_template)
     (tmp_path / "MANO_LEFT.pkl").unlink()
-    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl is not there"):
+    with pytest.raises(HoldprepError, match=r"MANO_LEFT\.pkl does not exist"):
         load_hand_model("left", tmp_path / "MANO_RIGHT.pkl")

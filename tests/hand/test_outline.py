@@ -1,4 +1,4 @@
-"""The outline term on silhouettes of the model itself: what it corresponds to, what it leaves out, and what registration makes of it."""
+"""The outline term on silhouettes of the model: correspondences, ignored edges, effect on registration."""
 
 from dataclasses import replace
 
@@ -10,11 +10,12 @@ import torch
 
 from holdprep.geometry.blocks import BlockFactor
 from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
 from holdprep.hand.joints import WRIST_RING
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
-from holdprep.hand.outline import MaskEdge, Outlines, arm_pixels, vertex_normals
+from holdprep.hand.outline import MaskEdge, Outlines, arm_pixels
 from holdprep.hand.priors import Smoothness
 from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets
@@ -31,7 +32,7 @@ def model(request: pytest.FixtureRequest) -> HandModel:
 
 
 def truth(model: HandModel) -> ManoParams:
-    """A hand of another size and shape that rotates slowly before the camera, palm towards it, fingers spread and slightly bent."""
+    """A hand of another size and shape that rotates slowly, palm towards the camera, fingers spread and slightly bent."""
     t = torch.linspace(0, 1, FRAMES, dtype=torch.float64)
     face = roma.rotvec_to_rotmat(torch.tensor([np.pi / 2, 0.0, 0.0], dtype=torch.float64))
     turn = roma.rotvec_to_rotmat(torch.stack([0.3 * t, 0.5 * t - 0.2, 0.4 * t], dim=1))
@@ -55,7 +56,7 @@ def outlines(model: HandModel, masks: np.ndarray, hidden: np.ndarray | None = No
 
 
 def tracked(model: HandModel, seed: int = 0) -> Targets:
-    """Keypoints of the true hand with the same error in all frames on each bone (6 mm, 5 px), and a little of each frame's own."""
+    """Keypoints of the true hand with a constant error per bone (6 mm, 5 px), and small independent noise."""
     g = torch.Generator().manual_seed(seed)
     joints = lbs.forward(model, truth(model)).joints
     wrong = 0.006 * torch.randn(1, 21, 3, generator=g, dtype=torch.float64)
@@ -84,7 +85,7 @@ def test_silhouette_vertices_correspond_to_the_edge_they_lie_on(model: HandModel
     assert not met[:, list(WRIST_RING)].any()
 
 
-def test_the_outline_corrects_what_a_tracker_has_wrong_in_every_frame(model: HandModel):
+def test_the_outline_corrects_errors_that_are_the_same_in_all_frames(model: HandModel):
     masks = silhouettes(model, truth(model))
     plain = register(model, tracked(model))
     found = register(model, tracked(model), outlines=outlines(model, masks))
@@ -97,7 +98,7 @@ def test_the_outline_corrects_what_a_tracker_has_wrong_in_every_frame(model: Han
     torch.testing.assert_close(off_weight.params.hand_pose, plain.params.hand_pose)
 
 
-def test_the_shape_moves_as_far_as_the_evidence_goes(model: HandModel):
+def test_the_shape_changes_according_to_the_evidence(model: HandModel):
     """The same errors, now independent in each frame: the shape is that of the hand; shared by all frames: it stays near the prior."""
     g = torch.Generator().manual_seed(3)
     joints = lbs.forward(model, truth(model)).joints
@@ -110,8 +111,8 @@ def test_the_shape_moves_as_far_as_the_evidence_goes(model: HandModel):
     assert float(found["shared"].params.betas.abs().max()) < 3
 
 
-def test_an_object_before_the_hand_leaves_it_and_a_hand_beside_an_object_reaches_it(model: HandModel):
-    """A bar hides the hand's middle: its edges pull nothing. The same bar beside a hand that is posed too small pulls it there."""
+def test_edges_at_occluders_attract_only_from_inside(model: HandModel):
+    """A bar occludes the centre of the hand: its edges have no effect. Beside a hand that is posed too small, its edge attracts the hand."""
     params = truth(model)
     masks = silhouettes(model, params)
     bar = np.zeros_like(masks)
@@ -133,7 +134,7 @@ def test_an_object_before_the_hand_leaves_it_and_a_hand_beside_an_object_reaches
 
 
 def forearm(mask: np.ndarray, px: np.ndarray) -> np.ndarray:
-    """(H, W) bool: a limb of the wrist's breadth that leaves the wrist away from the hand, up to the picture's border."""
+    """(H, W) bool: a limb of the wrist's breadth from the wrist to the image's border, away from the hand."""
     ring = px[list(WRIST_RING)]
     wrist, away = ring.mean(axis=0), ring.mean(axis=0) - px.mean(axis=0)
     away /= np.linalg.norm(away)
@@ -154,11 +155,11 @@ def test_the_arm_is_cut_at_the_wrist(model: HandModel):
         assert (found & arm).sum() > 0.9 * arm.sum()
         assert not (found & mask).any()
         assert not arm_pixels(mask, px, model.faces.numpy()).any()
-        grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # a mask that is too large is no arm
+        grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # an enlarged mask is not an arm
         assert arm_pixels(grown, px, model.faces.numpy()).sum() < 0.25 * (grown & ~mask).sum()
 
 
-def test_agreement_is_of_the_hand_without_its_arm_and_of_what_can_be_seen(model: HandModel):
+def test_agreement_excludes_arm_and_occluded_parts(model: HandModel):
     params = truth(model)
     vertices, masks = lbs.forward(model, params).vertices.numpy(), silhouettes(model, params)
     arms = np.stack([forearm(m, project(v, K)) for m, v in zip(masks, vertices, strict=True)])
@@ -177,7 +178,7 @@ def test_agreement_is_of_the_hand_without_its_arm_and_of_what_can_be_seen(model:
 
 
 def test_line_distances_have_the_derivatives_of_differences(model: HandModel):
-    """Gauss-Newton's gradient of the term against central differences; bulging is left out of it, by a few percent."""
+    """Gauss-Newton's gradient of the term against central differences, without blend shapes, which are a few percent."""
     params = truth(model)
     state = lbs.to_state(model, replace(params, transl=params.transl + 0.004))
     points = lbs.HandPoints.of(model, torch.arange(778))

@@ -1,4 +1,4 @@
-"""Registration against exact truth: shape, pose and place come back, from meshes and from keypoints."""
+"""Registration against exact truth: shape, pose and position from meshes and from keypoints."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -64,7 +64,7 @@ def relative(joints: torch.Tensor) -> torch.Tensor:
     return joints - joints[:, :1]
 
 
-def test_exact_vertices_are_met_exactly(model: HandModel):
+def test_exact_vertices_are_reproduced_exactly(model: HandModel):
     p = truth(model)
     target = lbs.forward(model, p).vertices
     target[3] = float("nan")
@@ -86,7 +86,7 @@ def test_vertices_from_the_wrist_keep_their_origin(model: HandModel):
     np.testing.assert_allclose(found.params.betas, p.betas, atol=0.05)
 
 
-def test_noisy_vertices_are_met_to_the_noise_floor(model: HandModel):
+def test_noisy_vertices_are_fitted_to_the_noise_floor(model: HandModel):
     """Within 2 % of the linearised estimate on the same noise, and of what that is on average: noise x root of unknowns over measurements."""
     p = truth(model, 60)
     exact = lbs.forward(model, p).vertices
@@ -102,7 +102,7 @@ def test_noisy_vertices_are_met_to_the_noise_floor(model: HandModel):
     assert found.history[-1]["noise.vertex"] == pytest.approx(1e-3, rel=0.02)
 
 
-def test_a_shape_a_frame_is_possible(model: HandModel):
+def test_one_shape_per_frame_is_possible(model: HandModel):
     p = truth(model, 3)
     betas = torch.stack([p.betas, -p.betas, 0 * p.betas])
     target = lbs.forward(model, replace(p, betas=betas)).vertices
@@ -112,11 +112,11 @@ def test_a_shape_a_frame_is_possible(model: HandModel):
     np.testing.assert_allclose(found.params.betas, betas, atol=0.05)
 
 
-def test_robust_loss_leaves_out_what_does_not_belong(model: HandModel):
+def test_robust_loss_ignores_outliers(model: HandModel):
     p = truth(model)
     exact = lbs.forward(model, p).vertices
     target = exact.clone()
-    target[:, model.weights[:, 15] > 0.5] += torch.tensor([0.0, 0.05, 0.0]).double()  # a thumb's end torn off
+    target[:, model.weights[:, 15] > 0.5] += torch.tensor([0.0, 0.05, 0.0]).double()  # outliers: the end of the thumb
     plain = register(model, Targets(vertices_m=target))
     robust = register(model, Targets(vertices_m=target), Options(robust="geman_mcclure"))
     palm = model.weights[:, 0] > 0.9
@@ -127,7 +127,7 @@ def test_robust_loss_leaves_out_what_does_not_belong(model: HandModel):
     assert off(robust) < 0.2 * off(plain)
 
 
-def test_smoothness_quiets_noise_and_leaves_exact_targets(model: HandModel):
+def test_smoothness_reduces_noise_and_keeps_exact_targets(model: HandModel):
     t = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
     pose = t * torch.full((1, 45), 0.2, dtype=torch.float64)
     p = ManoParams(torch.cat([t, 0 * t, 0 * t], dim=1), pose, torch.zeros(10).double(), torch.cat([0.1 * t, 0 * t, 0.5 + 0 * t], dim=1))
@@ -146,8 +146,8 @@ def test_smoothness_quiets_noise_and_leaves_exact_targets(model: HandModel):
     assert float(still.error_m.max()) < 2e-5
 
 
-def test_a_tracker_that_is_sure_counts_more(model: HandModel):
-    """Half of the frames are wrong by a shape of their own, and said to be unsure: the one shape follows the others."""
+def test_confident_frames_have_more_weight(model: HandModel):
+    """Half of the frames have another shape and low confidence: the shared shape is that of the others."""
     mesh = lbs.forward(model, truth(model))
     unsure = torch.arange(FRAMES) % 2 == 1
     wrong = replace(truth(model), betas=truth(model).betas + 2.0)
@@ -160,7 +160,7 @@ def test_a_tracker_that_is_sure_counts_more(model: HandModel):
     assert off[1] < 0.2 * off[0]
 
 
-def test_trust_in_vertices_follows_their_bones(model: HandModel):
+def test_trust_in_vertices_is_that_of_their_bones(model: HandModel):
     confidence = torch.ones(1, 21)
     confidence[0, [2, 3]] = 0.0  # the index's middle and last joint; its knuckle and tip stay sure
     trust = vertex_trust(model, confidence)[0]
@@ -206,7 +206,7 @@ def test_keypoints_in_2d_alone(model: HandModel):
 
 
 def test_meshes_and_keypoints_together(model: HandModel):
-    """A mesh tracker's depth is wrong; keypoints under the true camera set the place, the mesh the pose."""
+    """A mesh tracker's depth is wrong; keypoints under the true camera determine the position, the mesh the pose."""
     p = truth(model)
     mesh = lbs.forward(model, p)
     K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
@@ -216,7 +216,7 @@ def test_meshes_and_keypoints_together(model: HandModel):
 
 
 def length_mm(model: HandModel, betas: torch.Tensor) -> float:
-    """Wrist, the middle finger's three joints and its tip in the shaped template: what a ruler on the flat hand measures."""
+    """Length along wrist, the middle finger's three joints and its tip in the shaped template, as measured with a ruler."""
     shaped = model.v_template + model.shapedirs @ betas
     chain = torch.cat([model.J_regressor[[0, 4, 5, 6]] @ shaped, shaped[[443]]])
     return 1e3 * sum(float((b - a).norm()) for a, b in pairwise(chain))
@@ -237,20 +237,20 @@ def test_measured_length_sets_the_size(model: HandModel, kind: str, measured_mm:
     assert f"scaled from the tracker's 181 mm to the measured {measured_mm:.0f} mm" in found.notes[0]
 
 
-def test_without_a_length_size_is_the_trackers_or_the_average_and_said(model: HandModel):
+def test_without_a_length_the_size_and_its_source_are_reported(model: HandModel):
     p = truth(model)
     mesh = lbs.forward(model, p)
     tracked = register(model, Targets(j3d_m=relative(mesh.joints), relative=True))
     assert length_mm(model, tracked.params.betas) == pytest.approx(length_mm(model, p.betas), abs=0.1)
-    assert "181 mm from wrist to middle fingertip, as the tracker has it" in tracked.notes[0]
+    assert "181 mm from wrist to middle fingertip, as given by the tracker" in tracked.notes[0]
     K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
-    seen = Targets(j2d_px=project(1.2 * mesh.joints, K), K=K)  # pixels tell no size
+    seen = Targets(j2d_px=project(1.2 * mesh.joints, K), K=K)  # pixels do not determine the size
     guessed = register(model, seen)
     average = length_mm(model, torch.zeros(10).double())
     assert length_mm(model, guessed.params.betas) == pytest.approx(average, rel=0.03)
-    assert "as an average hand has it" in guessed.notes[0]
+    assert "as given by an average hand" in guessed.notes[0]
     measured = register(model, seen, Options(hand_length_m=0.2))
-    assert length_mm(model, measured.params.betas) == pytest.approx(200, abs=1.0)  # what a ruler is off by
+    assert length_mm(model, measured.params.betas) == pytest.approx(200, abs=1.0)  # accuracy of a ruler
 
 
 def test_memory_grows_with_little_more_than_equations(monkeypatch: pytest.MonkeyPatch):
@@ -268,8 +268,8 @@ def test_memory_grows_with_little_more_than_equations(monkeypatch: pytest.Monkey
     assert 15e3 < (peaks[1] - peaks[0]) / 100 < 100e3
 
 
-def test_parts_of_the_frames_give_what_all_give(model: HandModel):
-    """The same answer whatever part of the frames is in memory at once."""
+def test_the_result_is_independent_of_the_chunk_size(model: HandModel):
+    """The same result for any number of frames in memory at a time."""
     target = lbs.forward(model, truth(model)).vertices + 1e-3 * torch.randn(FRAMES, 778, 3, dtype=torch.float64)
     points = lbs.HandPoints.of(model, torch.arange(778))
     term = Term("vertex", torch.arange(21, 799), target, torch.ones(FRAMES, 778), Noise(1e-3))
@@ -290,12 +290,12 @@ KINDS = {"vertices_m": "vertices", "j3d_m": "joints"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_hand_is_named(model: HandModel, kind: str):
+def test_targets_that_are_not_a_hand_are_refused(model: HandModel, kind: str):
     mesh = lbs.forward(model, truth(model, 4))
     points, what = mesh.vertices if kind == "vertices_m" else mesh.joints, KINDS[kind]
     assert "none of 4 frames has a target" in refused(model, **{kind: torch.full_like(points, torch.nan)})
     assert f"{kind} has shape (4, 7, 3)" in refused(model, **{kind: points[:, :7]})
-    assert f"the {what} make a hand of 1" in (told := refused(model, **{kind: 1e3 * points})) and "millimetres? give metres" in told
+    assert f"the {what} are a hand of 1" in (message := refused(model, **{kind: 1e3 * points})) and "millimetres? give metres" in message
     assert "check the unit" in refused(model, **{kind: 20 * points})
     flat = points.clone()
     flat[2] = flat[2, 0]
@@ -304,21 +304,21 @@ def test_what_is_no_hand_is_named(model: HandModel, kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hand_of_the_other_side_is_named(model: HandModel, kind: str):
+def test_a_hand_of_the_other_side_is_refused(model: HandModel, kind: str):
     """From vertices always; from joints where the fingers are bent."""
     mesh = lbs.forward(model, truth(model, 30))
     points = mesh.vertices if kind == "vertices_m" else mesh.joints
     other = "left" if model.side == "right" else "right"
     mirrored = points * torch.tensor([-1.0, 1.0, 1.0])
-    told = f"in 30 of 30 frames the {model.side} hand's {KINDS[kind]} are a {other} hand's: name it hands.which={other}"
-    assert told in refused(model, **{kind: mirrored})
+    message = f"in 30 of 30 frames the {model.side} hand's {KINDS[kind]} are a {other} hand's: set hands.which={other}"
+    assert message in refused(model, **{kind: mirrored})
     noisy = mirrored + 5e-3 * torch.randn(mirrored.shape, dtype=torch.float64)
     assert f"are a {other} hand's" in refused(model, **{kind: noisy})
 
 
 @pytest.mark.parametrize("bend_deg", [-30.0, 0.0])
-def test_straight_hands_and_fingers_pressed_back_are_of_no_other_side(model: HandModel, bend_deg: float):
-    """Joints tell no side where fingers are straight, and end joints give way backwards under load."""
+def test_straight_or_hyperextended_fingers_are_not_of_the_other_side(model: HandModel, bend_deg: float):
+    """Joints of straight fingers do not determine the side, and end joints may bend backwards under load."""
     pose = -model.hand_mean.reshape(15, 3).clone()
     pose[[2, 5, 8, 11], 2] += np.radians(bend_deg if model.side == "right" else -bend_deg)  # end joints
     pose[[1, 4, 7, 10], 2] += np.radians(10.0 if model.side == "right" else -10.0)
@@ -328,7 +328,7 @@ def test_straight_hands_and_fingers_pressed_back_are_of_no_other_side(model: Han
     assert check(model, Targets(j3d_m=noisy)).all()
 
 
-def test_pixels_that_show_no_hand_are_named(model: HandModel):
+def test_pixels_that_are_not_a_hand_are_refused(model: HandModel):
     K = torch.as_tensor(pinhole_K(900.0, 1280, 720))
     assert "without K" in refused(model, j2d_px=torch.zeros(4, 21, 2))
     assert "no target" in refused(model, K=K)

@@ -1,4 +1,4 @@
-"""Fingers that overlap are moved apart, along the line between their bones; fingers side by side are left alone."""
+"""Overlapping fingers are moved apart along the line between their bones; others are unchanged."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_radii_are_half_a_fingers_breadth(model: HandModel):
     assert not torch.allclose(finger_radii(model, thinner), finger_radii(model, ZERO))
 
 
-def test_a_relaxed_hand_is_left_alone(model: HandModel):
+def test_a_relaxed_hand_has_no_targets(model: HandModel):
     joints = lbs.forward(model, posed(model, 0.0)).joints
     found = Separation.of(joints, 0.8 * finger_radii(model, ZERO))
     assert found is None or float((found.target_m - joints.gather(1, found.ids[..., None].expand(-1, -1, 3))).abs().max()) < 1e-3
@@ -66,8 +66,8 @@ def test_targets_move_two_crossed_capsules_apart_by_their_overlap():
     assert bool((moved[0, index, 1] <= 0).all()) and bool((moved[0, used & ~index, 1] >= 0).all())
 
 
-def test_registration_does_not_leave_fingers_in_each_other(model: HandModel):
-    """Keypoints of crossed fingers, as a tracker confuses them: what is registered overlaps by less than half as much, for a few mm of joints."""
+def test_registration_separates_intersecting_fingers(model: HandModel):
+    """Keypoints of crossed fingers, as confused by a tracker: the overlap is reduced to less than half, by a few mm of joint motion."""
     frames = 8
     joints = lbs.forward(model, crossing(model, frames)).joints
     given = Targets(j3d_m=joints - joints[:, :1], relative=True)

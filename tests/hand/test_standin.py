@@ -1,4 +1,4 @@
-"""The stand-in hand is a human one: bones as published, joints inside its skin, and skin that bends at the joints."""
+"""The stand-in hand is human: published bone lengths, joints inside the skin, skin that bends at the joints."""
 
 from itertools import pairwise
 
@@ -80,7 +80,7 @@ def test_bones_have_published_proportions(name: str):
     assert (np.abs(bones - mean) < 2 * deviation).all()
 
 
-def test_knuckles_lie_where_manos_do():
+def test_knuckles_are_at_manos_positions():
     """The mean right hand of MANO: 88 to 95 mm from the wrist to the knuckles of index and middle finger, the web well before them."""
     _, joints = posed()
     reach = {name: 1000 * np.linalg.norm(joints[f[0]] - joints[0]) for name, f in NAMED.items()}
@@ -91,7 +91,7 @@ def test_knuckles_lie_where_manos_do():
 
 
 @pytest.mark.parametrize("betas", SHAPES, ids=lambda b: f"beta{np.abs(b).argmax()}={b.sum():+.0f}")
-def test_joints_lie_inside_the_skin(betas: np.ndarray):
+def test_joints_are_inside_the_skin(betas: np.ndarray):
     vertices, joints = posed(betas=betas)
     assert (Surface.of(vertices, FACES).signed_distance(joints[:16]) < -0.0025).all()
 

@@ -6,13 +6,6 @@ import pytest
 from holdprep.object import plausibility
 
 
-def test_the_longest_gap_is_counted_at_both_ends_and_inside() -> None:
-    assert plausibility.longest_gap(np.array([True, False, False, True, False])) == 2
-    assert plausibility.longest_gap(np.array([False, False, False, True])) == 3
-    assert plausibility.longest_gap(np.array([True, True, False])) == 1
-    assert plausibility.longest_gap(np.array([True, True])) == 0
-
-
 def test_the_field_of_view_is_along_the_longer_side() -> None:
     assert plausibility.field_of_view_deg(320, (640, 480)) == pytest.approx(90)
     assert plausibility.field_of_view_deg(320 * np.sqrt(3), (480, 640)) == pytest.approx(60)

@@ -77,7 +77,7 @@ def test_every_stage_that_runs_says_why(world: World, caplog: pytest.LogCaptureF
     caplog.set_level("INFO", "holdprep")
     world.run("create.max_side=960")
     said = [r.getMessage() for r in caplog.records]
-    assert said[0] == ("plan         made anew: create (create.max_side changed (2000 -> 960)); then segment, hand_pose")
+    assert said[0] == ("plan         runs again: create (create.max_side changed (2000 -> 960)); then segment, hand_pose")
     assert "create       runs: create.max_side changed (2000 -> 960)" in said
     assert any(line.startswith("segment      runs: images has changed") for line in said)
 

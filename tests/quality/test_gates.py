@@ -109,7 +109,7 @@ def test_the_worst_gate_decides():
 
 def test_a_gate_in_one_line():
     (gate,) = judge("object_pose", {"registered_pct": 45.2})
-    assert gate.line().startswith("registered_pct is 45.2 %, should be at least 90, fails below 60 %: the stage's warnings say")
+    assert gate.line().startswith("registered_pct is 45.2 %, should be at least 90, fails below 60 %: the stage's warnings list")
     (gate,) = judge("object_pose", {"focal_ratio": 1.0})
     assert gate.line() == "focal_ratio is 1 x width, should be within 0.60 to 2, fails outside 0.50 to 2.50 x width"
     (gate,) = judge("build", {"trainable": False})

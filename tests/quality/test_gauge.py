@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt, invert
-from holdprep.quality.gauge import camera_spread, fit_gauge, rotation_gauge
+from holdprep.quality.gauge import camera_motion, fit_gauge, rotation_gauge
 
 T = 40
 R_FREE = Rotation.from_euler("xyz", [100, -30, 55], degrees=True).as_matrix()
@@ -32,7 +32,7 @@ def test_a_similarity_is_found_again_although_a_fifth_of_the_frames_is_wrong():
 def test_the_camera_s_spread_about_an_object():
     # an object at 0.5 m turned by 0 and 180 degrees: the camera stands at -0.5 and +0.5 in its frame, 1.0 of its distance from the middle
     T_true = from_rt(np.stack([np.eye(3), np.diag([-1.0, 1.0, -1.0])]), np.array([0.0, 0.0, 0.5]))
-    assert camera_spread(T_true) == pytest.approx(1.0)
+    assert camera_motion(T_true) == pytest.approx(1.0)
 
 
 def test_the_scale_s_standard_error_is_what_repetition_shows():

@@ -100,4 +100,4 @@ def test_contours_of_squares():
     assert metrics.contour_f(square, wide) == pytest.approx(2 * precision * recall / (precision + recall), abs=0.03)
     nothing = np.zeros_like(square)
     assert (metrics.contour_f(nothing, square), metrics.contour_f(nothing, nothing)) == (0, 1)
-    assert metrics.contour_f(np.ones_like(square), nothing) == 1  # the picture's border is no contour
+    assert metrics.contour_f(np.ones_like(square), nothing) == 1  # the image's border is no contour

@@ -151,7 +151,7 @@ def test_ho3d_with_another_hand_s_model_is_refused(tmp_path: Path, models):
 def test_ho3d_with_the_object_s_mesh(tmp_path: Path, models):
     write_ho3d(tmp_path / "seq", models["right"])
     box = trimesh.creation.box((0.1, 0.2, 0.3))
-    with pytest.raises(HoldprepError, match=r"textured_simple\.obj is not there"):
+    with pytest.raises(HoldprepError, match=r"textured_simple\.obj does not exist"):
         read_ho3d(tmp_path / "seq", ycb=tmp_path / "ycb")
     (tmp_path / "ycb" / "models" / "003_cracker_box").mkdir(parents=True)
     box.export(tmp_path / "ycb" / "models" / "003_cracker_box" / "textured_simple.obj")
@@ -234,7 +234,7 @@ def test_arctic_one_view(tmp_path: Path, models):
     assert truth.image_size == (2004, 2796)
     np.testing.assert_allclose(truth.K, made["K"], atol=1e-6)
     np.testing.assert_allclose(truth.T_cam_obj[:2], made["T_cam_obj"][:2], atol=1e-9)
-    assert np.isnan(truth.T_cam_obj[2]).all()  # outside the picture
+    assert np.isnan(truth.T_cam_obj[2]).all()  # outside the image
     assert truth.object_vertices_m is None
     for side in SIDES:
         hand, seen = truth.hands[side], [0, 2] if side == "right" else [0, 1, 2]

@@ -10,7 +10,7 @@ SIZE = (160, 200)
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:
-    """Lab colours and labels: a strip of skin from the picture's foot up, its upper end outlined as the hand; skin far off; an object."""
+    """Lab colours and labels: a strip of skin from the image's foot up, its upper end outlined as the hand; skin far off; an object."""
     rng = np.random.default_rng(0)
     lab = np.array([60.0, -10.0, -15.0]) + rng.normal(0, 1, (*SIZE, 3))
     strip, far = np.s_[40:160, 80:110], np.s_[20:50, 160:190]

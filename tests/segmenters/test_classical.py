@@ -131,7 +131,7 @@ def _middle(mask: np.ndarray) -> np.ndarray:
 def turning_scene(frames: int = 10, size: tuple[int, int] = (320, 240), finger_px: int = 0):
     """BGR images and masks: a bare arm with a hand comes up before a room; a box that hid the hand goes aside; the camera turns a little.
 
-    Nothing in the picture shows where the hand begins, and between hand and box the room comes into sight. A finger reaches `finger_px`
+    Nothing in the image shows where the hand begins, and between hand and box the room comes into sight. A finger reaches `finger_px`
     past the box's other side.
     """
     width, height = size

@@ -90,7 +90,7 @@ def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, words: list[s
 def test_what_lies_outside_the_picture_is_refused(tmp_path: Path, prompt: str, point: str):
     path = tmp_path / "prompts.yaml"
     path.write_text(f"frames:\n  '0000': {{object: {{{prompt}}}}}\n")
-    with pytest.raises(HoldprepError, match="outside the picture of 640 x 480") as error:
+    with pytest.raises(HoldprepError, match="outside the image of 640 x 480") as error:
         read_prompts(path, (640, 480))
     assert point in str(error.value)
 

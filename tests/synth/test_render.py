@@ -9,7 +9,8 @@ import trimesh
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
-from holdprep.synth.render import LIGHT, Mesh, Renderer, vertex_normals
+from holdprep.geometry.normals import vertex_normals
+from holdprep.synth.render import LIGHT, Mesh, Renderer
 from holdprep.synth.textures import make_texture
 
 WIDTH, HEIGHT = 320, 240

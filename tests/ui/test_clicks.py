@@ -138,7 +138,7 @@ def test_a_failed_propagation_says_why_and_changes_nothing(session):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        ((0, "object", "positive", (300, 4)), "outside the picture of 60 x 40"),
+        ((0, "object", "positive", (300, 4)), "outside the image of 60 x 40"),
         ((0, "object", "positive", (3,)), "needs 2 numbers"),
         ((0, "object", "box", (3, 3, 4, 30)), "smaller than 3 pixels"),
         ((0, "object", "box", (3, 3, float("nan"), 30)), "needs 4 numbers"),

@@ -1,6 +1,6 @@
-"""The terms of the alignment's objective: one file a term, which defines one class, found by the file's name.
+"""The terms of the alignment's objective: one file per term, which defines one class and gives it its name.
 
-A term's weight is `weights.<name>`; its file and one line in conf/weights/*.yaml are all that a new term needs.
+A term's weight is `weights.<name>`; a new term needs its file and one line in conf/weights/*.yaml.
 """
 
 from functools import cache
@@ -14,18 +14,18 @@ __all__ = ["HandTerm", "SceneTerm", "Term", "every", "names"]
 
 
 def names() -> list[str]:
-    """All terms, by their files."""
+    """Names of all terms, those of their files."""
     return list(term_files.files())
 
 
 @cache
 def every() -> tuple[type[Term], ...]:
-    """The class of every term."""
+    """The classes of all terms."""
     return tuple(_class(name) for name in names())
 
 
 def _class(name: str) -> type[Term]:
     module = import_module(f"{__name__}.{name}")
-    (found,) = [c for _, c in getmembers(module, isclass) if issubclass(c, Term) and c.__module__ == module.__name__]
-    found.name = name
-    return found
+    (cls,) = [c for _, c in getmembers(module, isclass) if issubclass(c, Term) and c.__module__ == module.__name__]
+    cls.name = name
+    return cls

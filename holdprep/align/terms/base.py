@@ -1,7 +1,7 @@
-"""What a term of the alignment's objective is, and what it sees of the scene.
+"""Interface of the terms of the alignment's objective, and their view of the scene.
 
-The objective is in px^2: HOLD's mean squared distance of a joint from where it was seen. Every term is a mean, so that a weight means the
-same for a long and a short clip.
+The objective is in px^2: HOLD's mean squared reprojection error of a joint. Every term is a mean, so that a weight has the same effect
+for a long and a short clip.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,14 +35,17 @@ class Residuals:
     extra: Mapping[str, Tensor] | None = None
 
     def total(self) -> float:
-        """Their weighted loss."""
+        """The weighted loss."""
         return float((self.loss.value(self.value) * self.weight).sum())
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What an iteration found of a hand's keypoints: `variance_px2` per axis; which `share` (n,) of each of a frame's unknowns the data determine
-    rather than its prior; the frames `seen` (T,) bool; how many `joints` were seen, of all `hands` hands; the weights `before`."""
+    """Noise of a hand's keypoints, estimated in an iteration.
+
+    `variance_px2` per axis; `share` (n,) of each of a frame's unknowns that the data determine, not its prior; frames `seen` (T,) bool;
+    number of observed `joints` of all `hands` hands; the weights `before` the update.
+    """
 
     variance_px2: float
     share: Tensor
@@ -54,7 +57,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class HandView:
-    """One hand in a scene: posed once for all terms. `edges` are the outline's correspondences, None without masks."""
+    """One hand in a scene, posed once for all terms. `edges` are the outline's correspondences, None without masks."""
 
     setup: Setup
     layout: Layout
@@ -64,12 +67,12 @@ class HandView:
 
     @property
     def problem(self) -> Problem:
-        """Of all hands."""
+        """The problem, with all hands."""
         return self.setup.problem
 
     @property
     def hand(self) -> HandObservation:
-        """What was observed of it."""
+        """The observations of this hand."""
         return self.problem.hands[self.side]
 
     @cached_property
@@ -79,12 +82,12 @@ class HandView:
 
     @cached_property
     def posed(self) -> Posed:
-        """Joints, then patches of the fingertips."""
+        """Posed joints, then patches of the fingertips."""
         return self.setup.points[self.side].pose(self.scene.hands[self.side])
 
     @cached_property
     def skin(self) -> Posed:
-        """Joints, then all vertices."""
+        """Posed joints, then all vertices."""
         return self.setup.skin[self.side].pose(self.scene.hands[self.side])
 
     @property
@@ -94,12 +97,14 @@ class HandView:
 
     @cached_property
     def joint_jacobians(self) -> tuple[Tensor, Tensor]:
-        """Of the joints, as `jacobians` has them."""
+        """Derivatives of the joints, as returned by `jacobians`."""
         return self.jacobians(self.posed, torch.arange(NUM_JOINTS)[None], self.setup.points[self.side])
 
     def jacobians(self, posed: Posed, ids: Tensor, of: HandPoints) -> tuple[Tensor, Tensor]:
-        """Of points `ids` (T, Q), or (1, Q) for all frames: by the hand's unknowns of their frame (T, Q, 3, n), by the shared ones
-        (T, Q, 3, shared)."""
+        """Derivatives of points `ids` (T, Q), or (1, Q) for all frames.
+
+        Returns those by the hand's unknowns of their frame (T, Q, 3, n), and by the shared unknowns (T, Q, 3, shared).
+        """
         frames, points, bones = len(posed.points), ids.shape[1], self.layout.bones
         own = torch.eye(3, dtype=torch.float64).expand(frames, points, 3, 3)
         if bones == [0]:
@@ -112,14 +117,14 @@ class HandView:
         return own, shared
 
     def moved(self, own: Tensor, shared: Tensor) -> "HandView":
-        """After a step of this hand's unknowns (T, n) with the object's pose at their end where it is free, and of the shared ones."""
+        """The view after a step of this hand's unknowns (T, n), the object's pose last where it is free, and of the shared unknowns."""
         return replace(self, scene=self.scene.stepped(self.layout, self.setup.sfm_unit, {self.side: own}, shared))
 
 
 class Term:
-    """One term of the objective. `name` is its file's; `first` its weight before it is measured, where `weights.<name>` is left open.
+    """One term of the objective.
 
-    `unit` is the weight's. `widths` of robust losses are read from the weights when it is made.
+    `name` is that of its file; `first` the initial weight where `weights.<name>` is not set; `unit` that of the weight.
     """
 
     name: ClassVar[str]
@@ -134,23 +139,23 @@ class Term:
         return True
 
     def starts_at(self, setup: Setup) -> float:
-        """The weight before it is measured."""
+        """The initial weight."""
         return self.first
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """The weight by the evidence of one hand, of which the mean over hands counts; None where there is no saying."""
+        """The weight estimated from one hand, of which the mean over hands is used; None where it cannot be estimated."""
         return None
 
 
 class HandTerm(Term):
-    """A term of each hand; the objective has the mean over hands."""
+    """A term per hand; the objective contains its mean over hands."""
 
     def residuals(self, view: HandView) -> Residuals:
-        """Of one hand."""
+        """Residuals of one hand."""
         raise NotImplementedError
 
     def columns(self, view: HandView) -> Columns:
-        """The block's columns that its own Jacobian is by."""
+        """Columns of the block to which the Jacobian by a frame's unknowns refers."""
         return view.layout.hand_and_object(view.side)
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
@@ -164,10 +169,10 @@ class HandTerm(Term):
 
 
 class SceneTerm(Term):
-    """A term of what all hands share."""
+    """A term of the unknowns that all hands share."""
 
     def value(self, setup: Setup, scene: Scene) -> float:
-        """Without its weight."""
+        """Value without weight."""
         raise NotImplementedError
 
     def add_to(self, setup: Setup, layout: Layout, scene: Scene, systems: Mapping[Group, Equations], shared: Shared, weight: float) -> None:
@@ -176,8 +181,10 @@ class SceneTerm(Term):
 
 
 def forward_jacobian(residuals: Callable[[HandView], Tensor], view: HandView) -> tuple[Tensor, Tensor]:
-    """Derivatives (T, Q, M, n) of residuals (T, Q, M) by the unknowns of their frame and (T, Q, M, shared) by the shared ones: one forward
-    pass an unknown, in all frames at once (torch.func.jvp)."""
+    """Derivatives (T, Q, M, n) of residuals (T, Q, M) by the unknowns of their frame, and (T, Q, M, shared) by the shared unknowns.
+
+    One forward pass per unknown, in all frames at once (torch.func.jvp).
+    """
     frames, own, shared = view.problem.num_frames, view.layout.own_size(view.side), view.layout.shared
     zero = (torch.zeros(frames, own, dtype=torch.float64), torch.zeros(shared, dtype=torch.float64))
 

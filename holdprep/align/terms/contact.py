@@ -12,11 +12,11 @@ from holdprep.align.terms.base import HandTerm, HandView, Noise, Residuals
 from holdprep.geometry.robust import SmoothNorm
 from holdprep.hand.lbs import NUM_JOINTS
 
-EPSILON_M = 0.003  # how well tips meet the surface; distances count squared below, straight above
+EPSILON_M = 0.003  # standard error of tip and surface; distances are squared below it, linear above
 
 
 class Contact(HandTerm):
-    """Mean over frames of contact and their nearest (or deepest) tips of the signed distance's size; px^2 per m."""
+    """Mean absolute distance over contact frames and their nearest (or deepest) tips; px^2 per m."""
 
     unit = "px^2 / m"
 
@@ -25,7 +25,7 @@ class Contact(HandTerm):
         return setup.surface is not None
 
     def residuals(self, view: HandView) -> Residuals:
-        """(T, 3, 1) m; `slopes` (T, 3, 3) of the surface there, in the camera frame, and the `points` (T, 3) that they are of."""
+        """(T, 3, 1) m; `slopes` (T, 3, 3) of the surface there, in the camera frame, and the ids `points` (T, 3) of the tips."""
         surface, scale, R = view.setup.surface, float(view.scene.scale), view.scene.trajectory.R_cam_obj
         assert surface is not None
         local = (view.posed.points[:, NUM_JOINTS:] / scale - view.scene.trajectory.t_cam_obj[:, None]) @ R
@@ -40,7 +40,7 @@ class Contact(HandTerm):
         return Residuals(nearest.values[..., None], weight, SmoothNorm(EPSILON_M), extra)
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
-        """Along the surface's slope."""
+        """Along the gradient of the surface's distance."""
         assert at.extra is not None
         slopes, ids = at.extra["slopes"], at.extra["points"]
         points = view.posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
@@ -50,11 +50,11 @@ class Contact(HandTerm):
         if view.layout.focal_free:
             shared[..., 0, FOCAL] = -scale * (slopes @ trajectory.t_by_log_focal[..., None])[..., 0]
         if view.layout.object_free:
-            by_pose = res.signed_gap_by_pose(slopes, points, scale * trajectory.t_cam_obj[:, None], scale * trajectory.farther)
+            by_pose = res.signed_gap_by_pose(slopes, points, scale * trajectory.t_cam_obj[:, None], scale * trajectory.focal_factors)
             own = torch.cat([own, by_pose[:, :, None] * view.setup.sfm_unit], dim=-1)
         return own, shared
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """By how well tips meet the surface."""
+        """From the standard error of tip and surface."""
         touching = float((view.setup.touching[view.side] > 0).sum()) / float(noise.seen.sum())
         return ev.contact_weight(noise.variance_px2, EPSILON_M, TOUCHING_TIPS, touching)

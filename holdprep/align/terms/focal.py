@@ -8,7 +8,7 @@ from holdprep.align.scene import Scene, Setup
 from holdprep.align.terms.base import HandView, Noise, SceneTerm
 from holdprep.geometry.least_squares import Equations, Shared
 
-STDERR_RATIO = 0.01  # of SfM's focal length
+STDERR_RATIO = 0.01  # standard error of SfM's focal length, as a fraction of it
 FIRST = 1e4  # px^2
 
 
@@ -26,10 +26,10 @@ class Focal(SceneTerm):
         return float(scene.trajectory.log_focal) ** 2
 
     def add_to(self, setup: Setup, layout: Layout, scene: Scene, systems: Mapping[Group, Equations], shared: Shared, weight: float) -> None:
-        """To the shared unknowns."""
+        """Add to the shared unknowns."""
         shared.matrix[FOCAL, FOCAL] += weight
         shared.gradient[FOCAL] += weight * float(scene.trajectory.log_focal)
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """By SfM's standard error."""
+        """From the standard error of SfM's focal length."""
         return ev.shared_weight(noise.variance_px2, noise.joints, STDERR_RATIO)

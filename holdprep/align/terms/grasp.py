@@ -22,7 +22,7 @@ class Grasp(HandTerm):
     first = FIRST
 
     def applies(self, setup: Setup, layout: Layout) -> bool:
-        """With an object; without static stretches it is 0."""
+        """With an object; 0 without static stretches."""
         return setup.surface is not None
 
     def starts_at(self, setup: Setup) -> float:
@@ -42,7 +42,7 @@ class Grasp(HandTerm):
         return Residuals(torch.where(static[:, None] >= 0, away, 0.0)[:, None], weight, loss)
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
-        """Of the centroid, less the anchor's."""
+        """Derivative of the centroid minus that of the anchor."""
         own, shared = (J.mean(dim=1, keepdim=True) for J in view.joint_jacobians)
         static, trajectory, scale = view.setup.static_grasp_id[view.side], view.scene.trajectory, view.scene.scale
         shared[:, 0, :, SCALE] = -scale * trajectory.t_cam_obj
@@ -52,19 +52,19 @@ class Grasp(HandTerm):
         for number, first in enumerate(range(anchors.start, anchors.stop, 3)):
             shared[:, 0, :, first : first + 3] = torch.where((static == number)[:, None, None], -trajectory.R_cam_obj, 0.0)
         if view.layout.object_free:
-            by_pose = res.drift_by_pose(trajectory.R_cam_obj, self._anchors(view, static), scale * trajectory.farther)
+            by_pose = res.drift_by_pose(trajectory.R_cam_obj, self._anchors(view, static), scale * trajectory.focal_factors)
             own = torch.cat([own, by_pose[:, None] * view.setup.sfm_unit], dim=-1)
         return own, shared
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """Where the hand is static anywhere."""
+        """Add the equations if the hand has a static stretch."""
         if view.side in view.setup.static_grasp_id:
             super().add(view, at, system, shared, weight)
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """By how far the centroid drifts in static stretches."""
+        """From the centroid's drift in static stretches."""
         drift_m = view.setup.drift_m.get(view.side)
-        return None if drift_m is None else ev.of_departures(noise.variance_px2, drift_m)
+        return None if drift_m is None else ev.departure_weight(noise.variance_px2, drift_m)
 
     def _anchors(self, view: HandView, static: Tensor) -> Tensor:
         return view.scene.anchors_m[static.clamp_min(0)]

@@ -11,7 +11,7 @@ from holdprep.geometry.robust import GemanMcClure
 
 
 class Keypoints(HandTerm):
-    """Mean over seen joints, by their confidence, of Geman-McClure of the distance; px^2 per px^2."""
+    """Geman-McClure of the reprojection error, a mean over visible joints weighted by confidence; px^2 per px^2."""
 
     unit = "1"
     first = 1.0
@@ -22,11 +22,11 @@ class Keypoints(HandTerm):
         return Residuals(reprojection(view.joints, view.K, view.hand.j2d_px), weight, GemanMcClure(self.weights.j2d_sigma_px))
 
     def columns(self, view: HandView) -> Columns:
-        """The hand's."""
+        """The hand's columns."""
         return view.layout.hand(view.side)
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
-        """A longer focal length moves a pixel away from the principal point."""
+        """Derivatives of the projection; by log focal length, the offset of the pixel from the principal point."""
         own, shared = view.joint_jacobians
         by_point = projection_jacobian(view.joints, view.K)
         shared = by_point @ shared

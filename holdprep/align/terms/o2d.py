@@ -1,4 +1,4 @@
-"""Reprojection of the object's points, where the object may leave SfM's trajectory."""
+"""Reprojection of the object's points, where the object's poses are free."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ FIRST = 1e4
 
 
 class ObjectReprojection(SceneTerm):
-    """Mean over SfM's observations of their squared distances, to second order about SfM's optimum; px^2 per px^2."""
+    """Mean squared reprojection error of SfM's observations, to second order about SfM's optimum; px^2 per px^2."""
 
     unit = "1"
     first = FIRST
@@ -24,19 +24,19 @@ class ObjectReprojection(SceneTerm):
         return setup.known is not None and layout.object_free
 
     def value(self, setup: Setup, scene: Scene) -> float:
-        """px^2."""
+        """Value in px^2."""
         assert setup.known is not None
         away = scene.trajectory.departure(setup.problem)
         return float(torch.einsum("ta,tab,tb->", away, setup.known.blocks, away)) / setup.known.count
 
     def add_to(self, setup: Setup, layout: Layout, scene: Scene, systems: Mapping[Group, Equations], shared: Shared, weight: float) -> None:
-        """To the object's poses."""
+        """Add to the object's poses."""
         assert setup.known is not None
         away = scene.trajectory.departure(setup.problem) / setup.sfm_unit
         blocks = (weight / setup.known.count) * setup.sfm_unit[:, None] * setup.known.blocks * setup.sfm_unit
         systems[layout.groups[0]].add_quadratic(blocks, away, layout.obj)
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """By the observations' own scatter."""
+        """From the variance of the observations."""
         known = view.setup.known
         return None if known is None else known.count * ev.shared_weight(noise.variance_px2, noise.joints, known.variance_px2**0.5)

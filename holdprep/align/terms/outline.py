@@ -1,4 +1,4 @@
-"""Distance of the hand's outline from its mask's."""
+"""Distance of the hand's outline from its mask's edge."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from holdprep.geometry.robust import GemanMcClure
 
 
 class Outline(HandTerm):
-    """Geman-McClure of silhouette vertices' distances along the normals of the mask's edge, as many as count as measurements over the
-    number of seen joints; px^2 per px^2. Correspondences are fixed between two searches for them."""
+    """Geman-McClure of silhouette vertices' distances along the normals of the mask's edge; px^2 per px^2.
+
+    It is the sum weighted by numbers of measurements, over the number of observed joints. Correspondences are fixed between two searches.
+    """
 
     unit = "1"
 
@@ -33,7 +35,7 @@ class Outline(HandTerm):
         return Residuals(along, edges.weight[..., None] / view.hand.weight.sum(), GemanMcClure(edges.width_px), {"points": points})
 
     def columns(self, view: HandView) -> Columns:
-        """The hand's."""
+        """The hand's columns."""
         return view.layout.hand(view.side)
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
@@ -48,5 +50,5 @@ class Outline(HandTerm):
         return own, shared
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """By the ratio of the two kinds of noise."""
+        """From the ratio of the variances of keypoints and outline."""
         return None if view.edges is None else noise.variance_px2 / view.edges.sigma_px**2

@@ -21,7 +21,7 @@ class Rotation(HandTerm):
     bones = slice(0, 1)
 
     def applies(self, setup: Setup, layout: Layout) -> bool:
-        """Always: where it is held, its departure is constant."""
+        """Always: where it is fixed, its departure is constant."""
         return True
 
     def residuals(self, view: HandView) -> Residuals:
@@ -31,8 +31,8 @@ class Rotation(HandTerm):
         return Residuals(away, away.new_full((1,), 1 / len(away)))
 
     def columns(self, view: HandView) -> Columns:
-        """The rotations that it holds, in the hand's block."""
-        held = view.layout.held_by.get(self.name, slice(0, 0))
+        """Columns of the rotations under this prior, in the hand's block."""
+        held = view.layout.prior_columns.get(self.name, slice(0, 0))
         first = view.layout.hand(view.side).start + 3
         return slice(first + held.start, first + held.stop)
 
@@ -43,15 +43,15 @@ class Rotation(HandTerm):
         return own, at.value.new_zeros(*at.value.shape, view.layout.shared)
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """A diagonal, where it is free."""
-        if self.name in view.layout.held_by:
+        """Add a diagonal, where the rotations are free."""
+        if self.name in view.layout.prior_columns:
             size = at.value.shape[1] * 3
             matrix = weight * float(at.weight) * torch.eye(size, dtype=torch.float64)
             system.add_quadratic(matrix, at.value.flatten(1), self.columns(view))
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
-        """The prior's weight that explains the departures best."""
-        held = view.layout.held_by.get(self.name)
+        """The prior's weight under which the departures are most likely."""
+        held = view.layout.prior_columns.get(self.name)
         if held is None:
             return None
         away = self.residuals(view).value[noise.seen].flatten(1)

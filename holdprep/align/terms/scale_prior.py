@@ -22,7 +22,7 @@ class ScalePrior(SceneTerm):
         return float((scene.log_scale - setup.log_scale) / setup.scale_stderr_ratio) ** 2
 
     def add_to(self, setup: Setup, layout: Layout, scene: Scene, systems: Mapping[Group, Equations], shared: Shared, weight: float) -> None:
-        """To the shared unknowns."""
+        """Add to the shared unknowns."""
         information = weight / setup.scale_stderr_ratio**2
         shared.matrix[SCALE, SCALE] += information
         shared.gradient[SCALE] += information * float(scene.log_scale - setup.log_scale)

@@ -13,12 +13,12 @@ class Shape(HandTerm):
     first = 4.0
 
     def residuals(self, view: HandView) -> Residuals:
-        """(1, 1, 10), of the whole sequence."""
+        """(1, 1, 10), one for the whole sequence."""
         away = (view.scene.hands[view.side].betas - view.setup.registered[view.side].betas)[None, None]
         return Residuals(away, away.new_ones(1))
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """To the shared unknowns, where the shape is free."""
+        """Add to the shared unknowns, where the shape is free."""
         betas = view.layout.betas(view.side)
         if betas is not None:
             shared.matrix[betas, betas] += weight * torch.eye(10, dtype=torch.float64)

@@ -23,7 +23,7 @@ class Smooth(HandTerm):
         return Residuals(moved, moved.new_full((1,), 1 / max(moved[..., 0].numel(), 1)))
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """Couples neighbouring frames."""
+        """Add the equations, which couple neighbouring frames."""
         if len(at.value):
             own, common = view.joint_jacobians
             system.add_differences(own, common, at.value, weight * float(at.weight), view.layout.hand(view.side))

@@ -1,5 +1,5 @@
-"""What a registration measures: one file a term, each with a function that makes it from targets, masks or the present state.
+"""Terms of the registration: one file per term, each with a function that creates it from targets, masks or the current state.
 
-Terms are weighed by their noise, in their own unit, so that the objective is a negative log-likelihood. A new measurement is a file here and
-a line in `measurements` (fixed targets) or in `holdprep.hand.registration` (correspondences that are sought anew).
+Terms are weighted by their noise, in their own unit, so that the objective is a negative log-likelihood. A new term is a file here and a
+line in `holdprep.hand.registration`: in `_measurements` (fixed targets) or `_correspondences` (updated ones).
 """

@@ -1,4 +1,4 @@
-"""One kind of measurement of a hand: points in space or in the picture, their residuals, and the Gauss-Newton equations of several."""
+"""Interface of a term of the registration: points in 3D or in the image, residuals, and the Gauss-Newton equations of several terms."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from holdprep.geometry.cameras import project_ahead, projection_jacobian
 from holdprep.hand.lbs import Chosen, HandPoints, HandState, Posed
 
 Robust = Literal["none", "huber", "geman_mcclure"]
-TURNS, TRANSL, UNKNOWNS = 48, 51, 61  # where unknowns end: 16 bones' rotations and the translation of a frame, then 10 of shape
+ROTATIONS, TRANSL, UNKNOWNS = 48, 51, 61  # ends of the unknowns: 16 bones' rotations, translation, 10 of shape
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of a coordinate, in the target's unit; if `measured` only a first guess, estimated from the residuals down to `floor`."""
+    """Standard deviation of a coordinate in the target's unit; if `measured`, the initial value of an estimate of at least `floor`."""
 
     sigma: float
     measured: bool = False
@@ -33,11 +33,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Term:
-    """One kind of measurement: points `ids` of HandPoints, (Q,) or (T, Q) where frames have points of their own, were seen at `target`
-    (T, Q, C), metres, or pixels under `K`. With `normal` (T, Q, C) only the distance along it counts.
+    """One kind of measurement: points of the hand observed at targets.
 
-    `weight` (T, Q) is 0 where nothing was seen. Where the targets' place is not known (`floating`), they and the points are taken from
-    the mean of those that were seen. Derivatives are of `dtype`; residuals are always float64, so that the solution is as exact as they are.
+    Points `ids` of HandPoints, (Q,) or (T, Q) where they differ by frame, were observed at `target` (T, Q, C) in metres, or in pixels under
+    `K`. With `normal` (T, Q, C) only the distance along it is used. `weight` (T, Q) is 0 without an observation. Where the targets' position
+    is unknown (`floating`), targets and points are relative to the mean of the observed ones. Derivatives are of `dtype`; residuals are
+    always float64, which determines the accuracy of the solution.
     """
 
     name: str
@@ -53,11 +54,11 @@ class Term:
 
     @property
     def dimensions(self) -> int:
-        """C, of a residual."""
+        """Number C of components of a residual."""
         return 1 if self.normal is not None else 3 if self.K is None else 2
 
     def residual(self, posed: Posed, rows: slice) -> Tensor:
-        """(T, C, Q) of frames `rows`, in the unit of the target; 0 where nothing was seen."""
+        """Residuals (T, C, Q) of frames `rows`, in the unit of the target; 0 without an observation."""
         points = self.points(posed, rows)
         target = torch.nan_to_num(self.target[rows].to(points))
         if self.floating:
@@ -68,18 +69,18 @@ class Term:
         return (away if self.normal is None else (away * self.normal[rows].to(away)).sum(dim=-1, keepdim=True)).mT
 
     def points(self, posed: Posed, rows: slice) -> Tensor:
-        """(T, Q, 3) m of frames `rows`."""
+        """Points (T, Q, 3) m of frames `rows`."""
         if self.ids.ndim == 1:
             return posed.points[:, self.ids]
         return posed.points.gather(1, self.ids[rows, :, None].expand(-1, -1, 3))
 
     def share(self, rows: slice) -> Tensor:
-        """(T, Q) of each point in the mean of those that were seen."""
+        """(T, Q) weight of each point in the mean of the observed ones."""
         seen = (self.weight[rows] > 0).double()
         return seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
 
     def losses(self, residual: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """(T,) half the weighted robust squares of a residual (T, C, Q), and the weights (T, Q) of its reweighted squares."""
+        """(T,) half the sum of weighted robust squares of a residual (T, C, Q), and the weights (T, Q) of the reweighted squares."""
         square = residual.square().sum(dim=1)
         value, weight = robust_loss(square, self.loss)
         own = self.weight[rows].to(square)
@@ -99,7 +100,7 @@ def robust_loss(square: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
 
 
 def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Of every term (T,) half its weighted robust squares; and the turns (T, 16, 3, 3) of the bones' parents in the camera frame."""
+    """(T,) losses of every term, and the rotations (T, 16, 3, 3) of the bones' parents in the camera frame."""
     found: dict[str, list[Tensor]] = {t.name: [] for t in terms}
     frames = []
     for rows in chunks(len(state.transl), chunk):
@@ -111,10 +112,10 @@ def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: i
 
 
 def linearise(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of every term, in its own unit, Gauss-Newton's matrix (T, 61, 61) and gradient (T, 61), by rotations about the camera's axes."""
+    """Gauss-Newton matrix (T, 61, 61) and gradient (T, 61) of every term in its own unit, by rotations about the camera's axes."""
     narrow, frames = [_Narrow.of(points, t) for t in terms], len(state.transl)
     found = {}
-    for t in terms:  # room made beforehand: parts and their whole would be there twice
+    for t in terms:  # allocated before, since concatenating parts would need twice the memory
         matrices = state.transl.new_empty(frames, UNKNOWNS, UNKNOWNS, dtype=t.dtype)
         found[t.name] = matrices, state.transl.new_empty(frames, UNKNOWNS)
     for rows in chunks(frames, chunk):
@@ -126,13 +127,13 @@ def linearise(points: HandPoints, state: HandState, terms: Sequence[Term], chunk
 
 
 def chunks(frames: int, size: int) -> Iterator[slice]:
-    """The frames in parts."""
+    """Slices of at most `size` frames."""
     return (slice(i, i + size) for i in range(0, frames, size))
 
 
 @dataclass(frozen=True)
 class _Narrow:
-    """A term's points in the kind of floats of its derivatives; `chosen` where they are the same in all frames."""
+    """A term's points in the floating point type of its derivatives; `chosen` where they are the same in all frames."""
 
     points: HandPoints
     chosen: Chosen | None
@@ -143,9 +144,11 @@ class _Narrow:
         return _Narrow(own, own.choose(term.ids[None]) if term.ids.ndim == 1 else None)
 
     def of_frames(self, term: Term, rows: slice) -> Chosen:
-        """The points of frames `rows`. Where they differ by frame, how they bulge with the pose is left out of the derivatives: it is
-        expensive there, and Gauss-Newton needs no more than the direction."""
-        return self.chosen or self.points.choose(term.ids[rows], bulge=False)
+        """The points of frames `rows`. Where they differ by frame, pose blend shapes are omitted from the derivatives.
+
+        They are expensive there, and approximate derivatives are sufficient for Gauss-Newton.
+        """
+        return self.chosen or self.points.choose(term.ids[rows], blend=False)
 
 
 def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[Tensor, Tensor]:
@@ -170,10 +173,10 @@ def _equations(narrow: _Narrow, posed: Posed, term: Term, rows: slice) -> tuple[
 
 
 def _jacobian(points: HandPoints, posed: Posed, chosen: Chosen) -> Tensor:
-    """(T, 61, 3, Q) derivative of points by the unknowns."""
+    """(T, 61, 3, Q) derivative of the points by the unknowns."""
     J = posed.points.new_zeros(len(posed.points), UNKNOWNS, 3, chosen.ids.shape[1])
-    points.turn_rows(posed, chosen, J[:, :TURNS].unflatten(1, (16, 3)))
+    points.rotation_rows(posed, chosen, J[:, :ROTATIONS].unflatten(1, (16, 3)))
     for a in range(3):
-        J[:, TURNS + a, a] = 1
+        J[:, ROTATIONS + a, a] = 1
     J[:, TRANSL:] = points.shape_rows(posed, chosen)
     return J

@@ -1,4 +1,4 @@
-"""The tracker's keypoints in the picture."""
+"""The term of the tracker's 2D keypoints."""
 
 import torch
 
@@ -7,9 +7,9 @@ from holdprep.hand.outline import size_px
 from holdprep.hand.targets import Targets
 from holdprep.hand.terms.base import Loss, Noise, Term
 
-FIRST_SIGMA = 0.03  # of the hand's size in the picture
-WIDTH = 0.1  # of the hand's size, Geman-McClure: a joint that another finger hides must not bend the hand
-FLOOR_PX = 0.3  # no keypoint is better
+FIRST_SIGMA = 0.03  # of the hand's size in the image
+WIDTH = 0.1  # of the hand's size, Geman-McClure: occluded joints are often outliers
+FLOOR_PX = 0.3  # lower bound of the keypoints' standard deviation
 
 
 def joint_2d(targets: Targets, sigma_px: float | None) -> Term | None:

@@ -1,4 +1,4 @@
-"""The tracker's joints in space."""
+"""The term of the tracker's 3D joints."""
 
 import torch
 

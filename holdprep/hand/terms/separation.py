@@ -1,4 +1,4 @@
-"""Fingers that are in each other: how far their joints have to move apart."""
+"""The term that separates intersecting fingers."""
 
 import torch
 
@@ -11,7 +11,7 @@ SIGMA_M = 1e-3
 
 
 def separation(model: HandModel, state: HandState) -> Term | None:
-    """Distances (m) along the capsules' directions, of this state; None where no fingers overlap."""
+    """Distances (m) along the directions between overlapping capsules, of this state; None without overlap."""
     joints = HandPoints.of(model, torch.zeros(0, dtype=torch.long)).pose(state).points
     found = Separation.of(joints.cpu(), finger_radii(model, state.betas.reshape(-1, 10).mean(dim=0)).cpu())
     if found is None:

@@ -1,4 +1,4 @@
-"""The tracker's mesh vertices."""
+"""The term of the tracker's mesh vertices."""
 
 import torch
 
@@ -7,7 +7,7 @@ from holdprep.hand.targets import Targets
 from holdprep.hand.terms.base import Loss, Noise, Term
 
 FIRST_SIGMA_M = 2e-3
-FLOOR_M = 5e-5  # vertices are never trusted beyond this; keeps the shape prior finite on exact targets
+FLOOR_M = 5e-5  # lower bound, which keeps the effect of the shape prior on exact targets
 
 
 def vertex(targets: Targets, sigma_m: float | None, loss: Loss, step: int = 1) -> Term | None:

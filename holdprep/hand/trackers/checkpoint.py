@@ -1,4 +1,4 @@
-"""Loads published weights into this project's networks: tensors by their published names, and whose weights a file holds if not these."""
+"""Loading of published weights into this project's networks, with identification of the model of other files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from holdprep.errors import HoldprepError
 from holdprep.io import safeio
 
-# (pattern of an own name, the published one; several where the own tensor is theirs one upon the other)
+# (pattern of an own name, the published name, or several whose tensors are concatenated)
 Names = Sequence[tuple[str, str | tuple[str, ...]]]
 
-# Names of tensors that one model alone has: the first that is found identifies a checkpoint's model.
+# Patterns of tensor names that only one model has: the first that matches identifies a checkpoint's model.
 _MODELS = (
     ("WiLoR", r"^refine_net\."),
     ("HaWoR", r"^(motion_module|st_module)\."),
@@ -29,12 +29,12 @@ _MODELS = (
 
 
 def read(path: Path, advice: str) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, whether bare or under Lightning's 'state_dict'.
+    """Tensors of a checkpoint by name, at top level or under Lightning's 'state_dict'.
 
-    `advice` states where the file can be obtained. Raises HoldprepError where it is not there, cut short or not a checkpoint.
+    `advice` states where the file can be obtained. Raises HoldprepError where it is missing, truncated or not a checkpoint.
     """
     if not path.is_file():
-        raise HoldprepError(f"{path} is not there: {advice}")
+        raise HoldprepError(f"{path} does not exist: {advice}")
     content = safeio.load_checkpoint(path)
     state = content.get("state_dict", content)
     tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
@@ -44,13 +44,13 @@ def read(path: Path, advice: str) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path: Path, model: str) -> None:
-    """Give every tensor of `network`, which may be on the meta device, its published value in float32.
+    """Set every tensor of `network`, which may be on the meta device, to its published value in float32.
 
-    Raises HoldprepError naming the model whose weights the file seems to hold, and the first tensor that is absent or of another shape.
+    Raises HoldprepError with the model that the file seems to be of, and the first tensor that is missing or of another shape.
     """
     filled: dict[str, Tensor] = {}
     for own, value in network.state_dict().items():
-        if own.endswith("num_batches_tracked"):  # which only training reads
+        if own.endswith("num_batches_tracked"):  # used in training only
             filled[own] = torch.zeros((), dtype=value.dtype)
             continue
         sources = published_names(own, names)
@@ -68,17 +68,17 @@ def fill(network: nn.Module, published: Mapping[str, Tensor], names: Names, path
 def move(network: nn.Module, backbone: nn.Module, device: str, dtype: str) -> None:
     """Move a network to its device, and its backbone to the precision `dtype` ("auto": bfloat16 on CUDA, else float32).
 
-    Raises HoldprepError where CUDA is asked for and torch has none.
+    Raises HoldprepError where CUDA is requested and not available.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise HoldprepError("device=cuda: torch sees no CUDA device here; set device=cpu, or install a CUDA build of torch")
+        raise HoldprepError("device=cuda: torch has no CUDA device; set device=cpu, or install a CUDA build of torch")
     automatic = "bfloat16" if device == "cuda" else "float32"
     network.to(device)
     backbone.to(getattr(torch, automatic if dtype == "auto" else dtype))
 
 
 def published_names(own: str, names: Names) -> tuple[str, ...]:
-    """What a tensor of ours is called in the published checkpoint; the first pattern that matches decides."""
+    """The published names of a tensor of this project's network, by the first pattern that matches."""
     for pattern, published in names:
         match = re.match(pattern, own)
         if match:
@@ -90,6 +90,8 @@ def published_names(own: str, names: Names) -> tuple[str, ...]:
 def _another(path: Path, published: Mapping[str, Tensor], model: str, tensor: str) -> HoldprepError:
     found = next((name for name, pattern in _MODELS if any(re.search(pattern, key) for key in published)), None)
     if found == model:
-        return HoldprepError(f"{path} is {model}'s, but of another kind: {tensor}; use the published checkpoint with its own settings")
-    whose = f"looks like {found}'s" if found else f"has {len(published)} tensors of an unknown model, first {next(iter(published))}"
-    return HoldprepError(f"{path} is not {model}'s checkpoint, it {whose}: {tensor}; set hand.checkpoint to {model}'s")
+        return HoldprepError(
+            f"{path} is a checkpoint of {model}, but of another variant: {tensor}; use the published checkpoint with its own settings"
+        )
+    content = f"looks like {found}'s" if found else f"has {len(published)} tensors of an unknown model, first {next(iter(published))}"
+    return HoldprepError(f"{path} is not {model}'s checkpoint, it {content}: {tensor}; set hand.checkpoint to {model}'s")

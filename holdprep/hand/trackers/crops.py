@@ -1,4 +1,4 @@
-"""Boxes about a hand in each frame, and the crops of it that a network is fed."""
+"""Boxes of a hand in each frame, and the crops that are the input of a network."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from tqdm import tqdm
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 
-MIN_BOX_PX = 8  # a hand seen in less is not seen
-MIN_PART = 0.02  # parts of a mask below this share of its largest part are specks
+MIN_BOX_PX = 8  # smaller hands are not used
+MIN_PART = 0.02  # of the area of a mask's largest part: smaller parts are ignored
 DOH_SCALE, DOH_REUSED_SCALE, DOH_SIDES_PX = 1.5, 2.5, (256, 700)
 FOCAL_PER_SIDE = 5000 / 256
 # ImageNet's, which all backbones here were trained on; RGB, 0..1
@@ -25,7 +25,7 @@ IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Job(NamedTuple):
-    """One crop to make: the hand of `side` in a frame, about a box x1, y1, x2, y2 in pixels. Left hands are mirrored into right ones."""
+    """One crop: the hand of `side` in a frame, with its box x1, y1, x2, y2 in pixels. Left hands are mirrored to right ones."""
 
     frame: int
     side: Side
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Feed:
-    """How crops are fed to a network: `batch` crops at once, pictures read and cut ahead by `threads`, with a progress bar or without."""
+    """Settings of a network's input: `batch` crops at a time, images read and cropped by `threads`, with or without a progress bar."""
 
     batch: int = 32
     threads: int = 4
@@ -47,16 +47,16 @@ Cut = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]  # image, box, mirror
 
 
 def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: Sequence[str], side: Side) -> np.ndarray:
-    """(T, 4) boxes x1, y1, x2, y2 (centres of the outermost pixels) about masks (T of (H, W) bool); NaN where there is no hand.
+    """(T, 4) boxes x1, y1, x2, y2 (centres of the outermost pixels) of masks (T of (H, W) bool); NaN without a hand.
 
-    Specks are passed over; a hand that is less than MIN_BOX_PX across counts as none.
-    Raises HoldprepError for a mask that has not the size of the image (width, height).
+    Small parts of a mask are ignored; a hand of less than MIN_BOX_PX is ignored.
+    Raises HoldprepError for a mask whose size differs from that of the image (width, height).
     """
     boxes = np.full((len(masks), 4), np.nan)
     for t, (name, mask) in enumerate(zip(names, masks, strict=True)):
         if mask.shape[::-1] != image_size:
             sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {image_size[0]} x {image_size[1]}"
-            raise HoldprepError(f"{side} hand's mask of frame {name} is {sizes}; make masks as large as their images")
+            raise HoldprepError(f"{side} hand's mask of frame {name} is {sizes}; masks must have the size of their images")
         box = _mask_box(mask)
         if box is not None:
             boxes[t] = box
@@ -64,7 +64,7 @@ def mask_boxes(masks: Sequence[np.ndarray], image_size: tuple[int, int], names: 
 
 
 def holds_hand(mask: np.ndarray) -> bool:
-    """True where a hand can be seen in a mask (H, W): it is not empty, specks, or less than MIN_BOX_PX across."""
+    """Whether a mask (H, W) shows a hand of at least MIN_BOX_PX."""
     return _mask_box(mask) is not None
 
 
@@ -78,13 +78,16 @@ def _mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def keypoint_boxes(j2d_px: np.ndarray) -> np.ndarray:
-    """(T, 4) boxes about keypoints (T, J, 2); NaN where these are."""
+    """(T, 4) bounding boxes of keypoints (T, J, 2); NaN where these are NaN."""
     return np.concatenate([j2d_px.min(axis=1), j2d_px.max(axis=1)], axis=1)
 
 
 def doh_squares(boxes_px: np.ndarray) -> np.ndarray:
-    """(T, 4) squares of whole pixels about boxes (T, 4), a known one at least, by the rule that HOLD's fork of METRO has for 100DOH's boxes:
-    DOH_SCALE times the longer side, clamped; where a box is NaN, the last known one (before the first: the first) at DOH_REUSED_SCALE."""
+    """(T, 4) squares of whole pixels around boxes (T, 4), at least one known, by the rule of HOLD's fork of METRO for 100DOH's boxes.
+
+    The side is DOH_SCALE times the longer side, clamped; where a box is NaN, the last known one (before the first: the first) is used with
+    DOH_REUSED_SCALE.
+    """
     known = np.flatnonzero(np.isfinite(boxes_px).all(axis=1))
     last = known[np.clip(np.searchsorted(known, np.arange(len(boxes_px)), side="right") - 1, 0, None)]
     box = boxes_px[last]
@@ -95,7 +98,7 @@ def doh_squares(boxes_px: np.ndarray) -> np.ndarray:
 
 
 def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], side: Side) -> None:
-    """Raises HoldprepError for the first box (T, 4) that is empty, too small or wholly outside the picture (width, height); NaN is no box."""
+    """Raise HoldprepError for the first box (T, 4) that is empty, too small or outside the image (width, height); NaN means no box."""
     width, height = image_size
     if boxes_px.shape != (len(names), 4):
         raise HoldprepError(f"{side} hand: boxes have shape {boxes_px.shape}, ({len(names)}, 4) is needed: x1, y1, x2, y2 for each frame")
@@ -104,24 +107,24 @@ def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequen
         if x2 <= x1 or y2 <= y1:
             raise HoldprepError(f"{text}, which is empty; x1 < x2 and y1 < y2 are needed, NaN where there is no hand")
         if max(x2 - x1, y2 - y1) < MIN_BOX_PX:
-            raise HoldprepError(f"{text}, less than {MIN_BOX_PX} px across; are the boxes in pixels of images/, not in 0..1?")
+            raise HoldprepError(f"{text}, less than {MIN_BOX_PX} px; are the boxes in pixels of images/, not in 0..1?")
         if x2 < 0 or y2 < 0 or x1 > width - 1 or y1 > height - 1:
-            raise HoldprepError(f"{text}, outside the picture of {width} x {height}; are the boxes in pixels of images/?")
+            raise HoldprepError(f"{text}, outside the image of {width} x {height}; are the boxes in pixels of images/?")
 
 
 def jobs(boxes_px: Mapping[Side, np.ndarray]) -> list[Job]:
-    """All hands that have a box, by frame."""
+    """Jobs of all hands that have a box, ordered by frame."""
     found = [Job(int(t), side, boxes[t]) for side, boxes in boxes_px.items() for t in np.flatnonzero(np.isfinite(boxes).all(axis=1))]
     return sorted(found, key=lambda job: job.frame)
 
 
 def progress_of(todo: Sequence[Job], frames: int) -> tuple[int, int]:
-    """What a progress bar shows: the number of crops, and of the clip's frames without any."""
+    """Numbers for a progress bar: crops, and frames of the clip without a crop."""
     return len(todo), frames - len({job.frame for job in todo})
 
 
 def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Output]:
-    """A network's outputs for batches of crops; `bar` = (crops, frames without a hand) shows progress.
+    """A network's outputs for batches of crops; with `bar` = (crops, frames without a hand), a progress bar is shown.
 
     Raises HoldprepError where a batch does not fit into the device's memory.
     """
@@ -139,16 +142,16 @@ def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], nam
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """Raises HoldprepError where some of N predictions (N, ...) are not finite: half precision has overflowed."""
+    """Raise HoldprepError where some of N predictions (N, ...) are not finite, which indicates an overflow of half precision."""
     bad = int((~torch.isfinite(values.flatten(1)).all(dim=1)).sum())
     if bad:
         raise HoldprepError(
-            f"{name}: {bad} of {len(values)} crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32, or get the weights again"
+            f"{name}: {bad} of {len(values)} crops gave NaN or infinity; set hand.dtype=bfloat16 or float32, or get the weights again"
         )
 
 
-def long_lens(width: float, height: float, focal_px: float | None = None) -> np.ndarray:
-    """(3, 3) camera that HaMeR invents for a picture: 5000 / 256 longer sides, unless the focal length is known; centre (w / 2, h / 2)."""
+def assumed_camera(width: float, height: float, focal_px: float | None = None) -> np.ndarray:
+    """(3, 3) intrinsics that HaMeR assumes: focal length 5000 / 256 times the longer side, if not given; centre (w / 2, h / 2)."""
     focal = focal_px or FOCAL_PER_SIDE * max(width, height)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
@@ -164,7 +167,7 @@ def batches(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, feed: F
 
 
 def _cut_ahead(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, threads: int, ahead: int) -> Iterator[np.ndarray]:
-    """All crops in order; up to `ahead` frames are read before they are asked for. A frame is read once for both its hands."""
+    """All crops in order; up to `ahead` frames are read before they are requested. A frame is read once for both its hands."""
 
     def of_frame(frame: int, group: list[Job]) -> list[np.ndarray]:
         image = images[frame]

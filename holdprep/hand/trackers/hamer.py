@@ -1,7 +1,7 @@
-"""HaMeR's network run on a clip. Files of its script in HOLD are read by `trackfile`.
+"""HaMeR's network on a clip. Files of its script in HOLD are read by `trackfile`.
 
-Around the network everything is as published: the crop, the mirrored left hand, the invented focal length of 5000 / 256 longer image sides
-and the principal point (w / 2, h / 2), half a pixel beside this project's own.
+Pre- and postprocessing are as published: the crop, the mirrored left hand, the assumed focal length of 5000 / 256 longer image sides
+and the principal point (w / 2, h / 2), half a pixel from this project's convention.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.hamer_network import CROP_HEIGHT, CROP_WIDTH, Hamer, Prediction
 from holdprep.hand.trackers.tracks import VertexTrack
 
-RESCALE = 2.0  # crop to box about the hand's keypoints
+RESCALE = 2.0  # crop by bounding box of the hand's keypoints
 
 
 def track(
@@ -31,11 +32,10 @@ def track(
     focal_px: float | None = None,
     feed: crops.Feed = crops.DEFAULT_FEED,
 ) -> VertexTrack:
-    """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
+    """Hands in T BGR images of one size, for boxes (T, 4) of each hand (NaN without a hand); `names` are those of the frames.
 
-    `models` are the hand models of both sides (the network predicts parameters of the right one). `focal_px` replaces HaMeR's invented
-    focal length where the true one is known. The network runs on the device and in the
-    precision that it is in.
+    `models` are the hand models of both sides (the network predicts parameters of the right one). `focal_px` replaces HaMeR's assumed
+    focal length if it is known. The network runs on its current device, in its current precision.
     Raises HoldprepError where boxes and images do not fit.
     """
     height, width = images[0].shape[:2]
@@ -45,7 +45,7 @@ def track(
     device = network.head.position.device
     pictures = crops.batches(images, todo, cut, feed, device)
     found = predict(network, pictures, crops.progress_of(todo, len(names)) if feed.progress else None)
-    K = crops.long_lens(width, height, focal_px)
+    K = crops.assumed_camera(width, height, focal_px)
     vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
     for side in (s for s in SIDES if any(job.side == s for job in todo)):
         rows = [i for i, job in enumerate(todo) if job.side == side]
@@ -53,10 +53,10 @@ def track(
         hand, mesh, note = conversion.to_side(as_right, side, models)
         notes += note
         at = np.array([todo[i].frame for i in rows])
-        vertices[side], joints[side] = (conversion.place_rows(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
+        vertices[side], joints[side] = (scatter_to_frames(x.numpy(), at, len(names)) for x in (mesh.vertices, mesh.joints))
         j2d[side] = project(joints[side], K)
         params[side] = ManoParams(
-            *(torch.as_tensor(conversion.place_rows(getattr(hand, k).numpy(), at, len(names))) for k in conversion.PARAM_SHAPES)
+            *(torch.as_tensor(scatter_to_frames(getattr(hand, k).numpy(), at, len(names))) for k in conversion.PARAM_SHAPES)
         )
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
@@ -70,9 +70,9 @@ def predict(network: Hamer, pictures: Iterable[Tensor], bar: tuple[int, int] | N
 
 
 def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
-    """(3, 256, 192) RGB, 0..255: the middle columns of a square of 256 pixels about the box; black beyond the picture.
+    """(3, 256, 192) RGB, 0..255: the central columns of a square of 256 pixels around the box; black outside of the image.
 
-    What is reduced much is blurred first, as skimage's `gaussian` does it, but only where the crop can see it.
+    Before a strong reduction, the visible part is blurred as by skimage's `gaussian`.
     """
     side_px, center = crop_side(box_px), (box_px[:2] + box_px[2:]) / 2
     scale = CROP_HEIGHT / side_px
@@ -94,7 +94,7 @@ def crop_side(box_px: np.ndarray) -> float:
 
 
 def square(boxes_px: np.ndarray) -> np.ndarray:
-    """(T, 4) the square crops about boxes (T, 4); NaN where these are."""
+    """(T, 4) square crops of boxes (T, 4); NaN where these are NaN."""
     center, half = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2, np.array([[crop_side(box) / 2] for box in boxes_px])
     return np.concatenate([center - half, center + half], axis=1)
 
@@ -107,7 +107,7 @@ def boxes_of_squares(squares_px: np.ndarray) -> np.ndarray:
 
 
 def _visible_part(image: np.ndarray, center: np.ndarray, side_px: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that a crop sees, smoothed if sigma > 0 (float32 then), and the place of its corner (2,)."""
+    """The part of the image inside a crop, blurred if sigma > 0 (float32 then), and the position of its corner (2,)."""
     radius = int(4 * sigma + 0.5)
     reach = side_px / 2 + radius + 2
     size = np.array(image.shape[1::-1])
@@ -121,7 +121,7 @@ def _visible_part(image: np.ndarray, center: np.ndarray, side_px: float, sigma: 
 
 
 def _right_hand(found: Prediction, rows: list[int], boxes_px: np.ndarray, K: np.ndarray, side: Side, model: HandModel) -> ManoParams:
-    """Predictions as right hands before the camera K, a left hand before the mirrored camera: negate x and it is in its place."""
+    """Predictions as parameters of right hands under K; a left hand is mirrored, negating x gives its position."""
     scale, shift_m = found.camera[rows, 0].numpy(), found.camera[rows, 1:].numpy()
     focal, center = K[0, 0], K[:2, 2]
     size = np.array([crop_side(box) for box in boxes_px]) * scale + 1e-9

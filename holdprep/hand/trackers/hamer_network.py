@@ -1,8 +1,8 @@
-"""HaMeR's network (Pavlakos et al., "Reconstructing Hands in 3D with Transformers", CVPR 2024): a picture of a right hand to MANO.
+"""HaMeR's network (Pavlakos et al., "Reconstructing Hands in 3D with Transformers", CVPR 2024): MANO parameters from an image of a right hand.
 
-A plain vision transformer (ViT-H, Dosovitskiy et al. 2021, as ViTPose trains it) converts a crop into 16 x 12 tokens; one query token
-reads them by cross-attention and is read out as corrections to a mean hand: 16 rotations of six numbers (Zhou et al. 2019), ten shape
-coefficients and a weak-perspective camera. Same arithmetic and weights as the published model; the code is this project's own.
+A vision transformer (ViT-H, Dosovitskiy et al. 2021, as trained by ViTPose) converts a crop into 16 x 12 tokens; a query token attends to
+them, and linear layers give corrections to a mean hand: 16 rotations of six numbers (Zhou et al. 2019), ten shape coefficients and a
+weak-perspective camera. Results and weights are those of the published model; the code is this project's own.
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Prediction:
-    """N right hands: `rotations` (N, 16, 3, 3) of the wrist and of each bone in its parent's frame, hand mean included; `betas` (N, 10);
-    `camera` (N, 3): scale, and shift right and down in metres, of a weak-perspective camera that sees the square crop as [-1, 1].
+    """N right hands.
+
+    `rotations` (N, 16, 3, 3) of the wrist and of each bone in its parent's frame, hand mean included; `betas` (N, 10); `camera` (N, 3):
+    scale, and shift right and down in metres, of a weak-perspective camera whose square crop is [-1, 1].
     """
 
     rotations: Tensor
@@ -78,8 +80,10 @@ def _attend(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention to the picture's tokens, MLP; each on normalised input, added to it. Attention is narrower than
-    the token, which torch's own layers cannot be."""
+    """Self-attention, cross-attention to the image's tokens, and MLP, each residual on normalised input.
+
+    Attention is narrower than the token, which torch's own layers do not support.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -91,14 +95,14 @@ class DecoderLayer(nn.Module):
         self.cross_kv = nn.Linear(sizes.dim, 2 * inner, bias=False)
         self.mlp_in, self.mlp_out = nn.Linear(dim, sizes.decoder_mlp), nn.Linear(sizes.decoder_mlp, dim)
 
-    def forward(self, x: Tensor, picture: Tensor) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
         x = x + self.self_out(_attend(self.heads, *self.self_qkv(self.self_norm(x)).chunk(3, dim=-1)))
-        x = x + self.cross_out(_attend(self.heads, self.cross_q(self.cross_norm(x)), *self.cross_kv(picture).chunk(2, dim=-1)))
+        x = x + self.cross_out(_attend(self.heads, self.cross_q(self.cross_norm(x)), *self.cross_kv(image).chunk(2, dim=-1)))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
 
 
 class Head(nn.Module):
-    """Tokens of N pictures to N hands."""
+    """Predictions of N hands from the tokens of N images."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -120,7 +124,7 @@ class Head(nn.Module):
 
 
 class Hamer(nn.Module):
-    """Crops of right hands, (N, 3, 256, 192) RGB normalised as ImageNet's, to MANO. The head stays in float32 whatever the backbone is."""
+    """Crops of right hands, (N, 3, 256, 192) RGB normalised as ImageNet's, to MANO. The head is always float32."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -163,14 +167,14 @@ NAMES: checkpoint.Names = (
 
 
 def load(path: Path) -> Hamer:
-    """The network with a published checkpoint's weights, float32 on the CPU; its model_config.yaml lies beside it or one folder up.
+    """The network with a published checkpoint's weights, float32 on the CPU; its model_config.yaml is in the same folder or one up.
 
-    Raises HoldprepError where a file is missing, cut short, another model's, or describes a network that this one is not.
+    Raises HoldprepError where a file is missing, truncated, or of another model or network.
     """
     if not path.is_file():
-        raise HoldprepError(f"{path} is not there: {ADVICE}")
+        raise HoldprepError(f"{path} does not exist: {ADVICE}")
     sizes = _sizes(settings_file(path))
-    with torch.device("meta"):  # no time is spent on weights that are replaced
+    with torch.device("meta"):  # weights are replaced below
         network = Hamer(sizes)
     checkpoint.fill(network, checkpoint.read(path, ADVICE), NAMES, path, "HaMeR")
     return network.eval()
@@ -178,14 +182,14 @@ def load(path: Path) -> Hamer:
 
 def settings_file(path: Path) -> Path:
     """model_config.yaml of a checkpoint."""
-    places = [path.parent / "model_config.yaml", path.parent.parent / "model_config.yaml"]
-    return next((p for p in places if p.is_file()), places[0])
+    candidates = [path.parent / "model_config.yaml", path.parent.parent / "model_config.yaml"]
+    return next((p for p in candidates if p.is_file()), candidates[0])
 
 
 def _sizes(path: Path) -> Sizes:
-    """The sizes in model_config.yaml. The published file has none for the backbone, whose sizes are then ViT-H's."""
+    """Sizes from model_config.yaml. The published file has none for the backbone; then they are ViT-H's."""
     if not path.is_file():
-        raise HoldprepError(f"{path} is not there: it comes with HaMeR's checkpoint, in the folder above; copy it beside it")
+        raise HoldprepError(f"{path} does not exist: it is published with HaMeR's checkpoint, one folder up; copy it to the checkpoint")
     try:
         model = yaml.safe_load(path.read_text())["MODEL"]
         head, backbone = model["MANO_HEAD"], model["BACKBONE"]
@@ -202,16 +206,16 @@ def _sizes(path: Path) -> Sizes:
         )
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise HoldprepError(
-            f"{path} is no model_config.yaml of HaMeR ({type(error).__name__}: {error}); get it again".replace("\n", " ")
+            f"{path} is not a model_config.yaml of HaMeR ({type(error).__name__}: {error}); get it again".replace("\n", " ")
         ) from error
     for what, found, known in _choices(model, head, backbone, decoder):
         if found != known:
-            raise HoldprepError(f"{path}: {what} is {found!r}, only HaMeR's published {known!r} is known; use the published checkpoint")
+            raise HoldprepError(f"{path}: {what} is {found!r}, only HaMeR's published {known!r} is supported; use the published checkpoint")
     return sizes
 
 
 def _choices(model: Mapping[str, Any], head: Mapping[str, Any], backbone: Mapping[str, Any], decoder: Mapping[str, Any]) -> list[tuple]:
-    """(key, value, the one value that this network has)."""
+    """(key, value in the file, supported value) of settings that change the network."""
     return [
         ("MODEL.BACKBONE.TYPE", backbone.get("TYPE"), "vit"),
         ("MODEL.IMAGE_SIZE", model.get("IMAGE_SIZE"), CROP_HEIGHT),

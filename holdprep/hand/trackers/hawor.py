@@ -1,9 +1,9 @@
 """HaWoR: the camera-space results of its demo, `cam_space/<hand>/<first>_<last>.json` (hand 0 left, 1 right) in the folder beside the video.
 
-Each holds a stretch of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
-`init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes before a camera of the focal length in `est_focal.txt` and the centre
-(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's, as HaWoR corrects MANO's left model.
-Frames count the pictures of `extracted_images/`, 30 a second of the video. world_space_res.pth, with invented hands in the gaps, is not read.
+Each file holds a range of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
+`init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes, for a camera with the focal length in `est_focal.txt` and the centre
+(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's.
+Frames are numbers of the images in `extracted_images/`, 30 per second of video. world_space_res.pth, with infilled hands, is not read.
 """
 
 import json
@@ -29,15 +29,15 @@ SHAPES = {"init_root_orient": (3, 3), "init_hand_pose": (15, 3, 3), "init_trans"
 
 
 def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models: Mapping[Side, HandModel]) -> VertexTrack:
-    """Hands of the frames `names`, whose pictures are of `image_size` (width, height); NaN where there is none.
+    """Hands of the frames `names`, whose images have `image_size` (width, height); NaN without a hand.
 
-    Raises HoldprepError where files are not as described above, no frame matches, or no hand is there.
+    Raises HoldprepError where files are not as described above, no frame matches, or without any hand.
     """
     pictures = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
-    K = crops.long_lens(*image_size, _focal_px(folder, pictures, image_size))
+    K = crops.assumed_camera(*image_size, _focal_px(folder, pictures, image_size))
     vertices, joints, j2d, params, notes, stems = {}, {}, {}, {}, [], list[str]()
     for side, number in HANDS.items():
-        found = _stretches(folder / "cam_space" / number)
+        found = _ranges(folder / "cam_space" / number)
         if not found:
             continue
         frames, hand = _as_right(found, side, models["right"])
@@ -59,32 +59,32 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
 
 
 def _focal_px(folder: Path, pictures: Sequence[Path], image_size: tuple[int, int]) -> float:
-    """In pixels of images/, where HaWoR's pictures are of another size."""
+    """Focal length in pixels of images/; HaWoR's images may have another size."""
     path = folder / "est_focal.txt"
     try:
         focal = float(path.read_text())
     except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} holds no focal length ({error}): write into it what HaWoR ran with (--img_focal)") from error
+        raise HoldprepError(f"{path} holds no focal length ({error}): write HaWoR's focal length (--img_focal) into it") from error
     picture = cv2.imread(str(pictures[0])) if pictures else None
     return focal if picture is None else focal * image_size[0] / picture.shape[1]
 
 
-def _stretches(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
-    """First frame and arrays of each stretch, in order."""
+def _ranges(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """First frame and arrays of each range, in order."""
     found = []
     for path in folder.glob("*_*.json") if folder.is_dir() else []:
         first, _, last = path.stem.partition("_")
         if not (first.isdigit() and last.isdigit()):
-            raise HoldprepError(f"{path} is not called <first>_<last>.json, as HaWoR's results are")
+            raise HoldprepError(f"{path} is not named <first>_<last>.json like HaWoR's results")
         found.append((int(first), _arrays(path, int(last) - int(first) + 1)))
-    return sorted(found, key=lambda stretch: stretch[0])
+    return sorted(found, key=lambda item: item[0])
 
 
 def _arrays(path: Path, frames: int) -> dict[str, np.ndarray]:
     try:
         content: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} is no JSON ({error}): is it cut short? run HaWoR again") from error
+        raise HoldprepError(f"{path} is no JSON ({error}): is it truncated? run HaWoR again") from error
     arrays = {}
     for key, shape in SHAPES.items():
         try:
@@ -92,15 +92,15 @@ def _arrays(path: Path, frames: int) -> dict[str, np.ndarray]:
         except (KeyError, TypeError, ValueError) as error:
             raise HoldprepError(f"{path} has no numbers {key!r}: is it HaWoR's?") from error
         if arrays[key].shape != (1, frames, *shape):
-            raise HoldprepError(f"{path}: {key} has shape {arrays[key].shape}, {(1, frames, *shape)} is needed by its name")
+            raise HoldprepError(f"{path}: {key} has shape {arrays[key].shape}, {(1, frames, *shape)} is needed according to its name")
     return arrays
 
 
-def _as_right(stretches: Sequence[tuple[int, dict[str, np.ndarray]]], side: Side, model: HandModel) -> tuple[np.ndarray, ManoParams]:
-    """Frames (N,) and parameters of right hands, before the mirrored camera if `side` is left."""
-    frames = np.concatenate([first + np.arange(len(a["init_trans"][0])) for first, a in stretches])
+def _as_right(ranges: Sequence[tuple[int, dict[str, np.ndarray]]], side: Side, model: HandModel) -> tuple[np.ndarray, ManoParams]:
+    """Frames (N,) and parameters of right hands, mirrored if `side` is left."""
+    frames = np.concatenate([first + np.arange(len(a["init_trans"][0])) for first, a in ranges])
     root, pose, transl, betas = (
-        torch.as_tensor(np.concatenate([a[k][0] for _, a in stretches]))
+        torch.as_tensor(np.concatenate([a[k][0] for _, a in ranges]))
         for k in ("init_root_orient", "init_hand_pose", "init_trans", "init_betas")
     )
     rotations = torch.cat([root[:, None], pose], dim=1)
@@ -111,5 +111,5 @@ def _as_right(stretches: Sequence[tuple[int, dict[str, np.ndarray]]], side: Side
 
 
 def _proper(rotations: Tensor) -> Tensor:
-    """The nearest rotations, for what single precision and text have left of them."""
+    """The nearest rotations; text in single precision is not exactly orthogonal."""
     return roma.special_procrustes(rotations)

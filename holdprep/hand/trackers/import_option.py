@@ -1,4 +1,4 @@
-"""hand=import: the results of another tracker, read from its files."""
+"""hand=import: results of another tracker, read from its files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class ImportHand(Tracker):
-    """Another tracker's files, in one of several formats."""
+    """Files of another tracker, in one of several formats."""
 
     name: Literal["import"]
     format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
-        description="what the folder holds: a tracker's files, meshes of 778 vertices, or 21 keypoints a hand"
+        description="content of the folder: a tracker's files, meshes of 778 vertices, or 21 keypoints per hand"
     )
     folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
     focal_px: float | None = Field(
         gt=0,
-        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 longer sides",
+        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 times the longer side",
     )
 
     def files(self, seq: "Sequence") -> External:
-        """The tracker's folder; in the sequence's own, where outputs are too, the files of its format alone."""
+        """The tracker's folder; in the sequence's own folder, which also holds outputs, only the files of its format."""
         own = seq.path("v3d").parent
         if self.folder is not None and self.folder.resolve() != own.resolve():
             return {"tracker": self.folder}
@@ -46,7 +46,7 @@ class ImportHand(Tracker):
 
         folder = self.folder or task.seq.path("v3d").parent
         if not folder.exists():
-            raise HoldprepError(f"{folder} is not there: hand.folder is where the tracker's files are")
+            raise HoldprepError(f"{folder} does not exist: hand.folder is the folder of the tracker's files")
         return TrackedHands(select_hands(self._read(task, folder), task, folder))
 
     def _read(self, task: HandTask, folder: Path) -> "VertexTrack":

@@ -1,11 +1,11 @@
-"""21 keypoints a hand, of any tracker: OpenPose's .json files, one .json of all frames, or a .npz.
+"""21 keypoints per hand of any tracker: OpenPose's .json files, one .json of all frames, or a .npz.
 
-- a folder of `<frame>_keypoints.json` (OpenPose and what writes like it): `people[0].hand_right_keypoints_2d`, 63 numbers x, y, confidence;
-- a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or in place of a list `{"j2d": .., "j3d": [[x, y, z], ..]}`;
-- a .npz of `j2d.right` (T, 21, 2 or 3), if known `j3d.right` (T, 21, 3), the same with `left`, and `names` (T,) where T are not all frames.
+- a folder of `<frame>_keypoints.json` (OpenPose's format): `people[0].hand_right_keypoints_2d`, 63 numbers x, y, confidence;
+- a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or instead of a list `{"j2d": .., "j3d": [[x, y, z], ..]}`;
+- a .npz of `j2d.right` (T, 21, 2 or 3), if known `j3d.right` (T, 21, 3), the same with `left`, and `names` (T,) if T are not all frames.
 
-Pixels are those of images/, 3D is in metres, centimetres or millimetres about any point, y down or up. Joints are in OpenPose's order
-or MANO's: the order of the shorter skeleton is taken. A joint of confidence 0, or not finite, was not seen.
+Pixels are those of images/; 3D is in metres, centimetres or millimetres with any origin, y down or up. Joints are in OpenPose's order
+or MANO's: the order that gives the shorter bones is used. Joints of confidence 0 or of values that are not finite are not visible.
 """
 
 import json
@@ -26,13 +26,13 @@ from holdprep.hand.trackers.tracks import KeypointTrack
 from holdprep.io.safeio import load_npz_array
 
 ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as holdprep/README.md says"
-Rows = dict[str, dict[str, np.ndarray]]  # by frame's name: j2d (21, 3) px and confidence, j3d (21, 3), either may be absent
+Rows = dict[str, dict[str, np.ndarray]]  # by frame name: j2d (21, 3) px and confidence, j3d (21, 3); each may be missing
 
 
 def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple[dict[Side, KeypointTrack], list[str]]:
-    """Tracks of the hands in a file or folder, and remarks; NaN and confidence 0 where a joint or hand was not seen.
+    """Tracks of the hands in a file or folder, and notes; NaN and confidence 0 where a joint or hand is not visible.
 
-    Raises HoldprepError where it is none of the above, no frame matches, no hand is there, or keypoints are not in the picture.
+    Raises HoldprepError for other content, where no frame matches, without a hand, or where keypoints are outside of the images.
     """
     rows, stems = _rows(path, names)
     notes = conversion.match_notes(path, path.name, stems, names)
@@ -43,9 +43,7 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
         if np.isfinite(track.j2d_px).any():
             tracks[side] = track
     if not tracks:
-        raise HoldprepError(
-            f"{path}: no hand with {MIN_JOINTS} joints or more in the picture in {len(names)} frames; the tracker found none"
-        )
+        raise HoldprepError(f"{path}: no hand with {MIN_JOINTS} visible joints or more in {len(names)} frames; the tracker found none")
     return tracks, notes
 
 
@@ -66,7 +64,7 @@ def _track(path: Path, rows: Rows, names: Sequence[str], image_size: tuple[int, 
 
 
 def _skeleton(joints: np.ndarray) -> float:
-    """Mean length of the bones of joints (T, 21, C) in MANO-21 order, as a share of their extent; 0 where there are none."""
+    """Mean length of the bones of joints (T, 21, C) in MANO-21 order, by their extent; 0 without joints."""
     bones = np.array(BONES_MANO21)
     lengths = np.linalg.norm(joints[:, bones[:, 0]] - joints[:, bones[:, 1]], axis=-1)
     if np.isnan(lengths).all():
@@ -82,12 +80,12 @@ def _check_picture(path: Path, j2d_px: np.ndarray, image_size: tuple[int, int]) 
     centroid = np.nanmedian(seen, axis=1)
     outside = int(((centroid < 0) | (centroid > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(seen) or np.nanmax(np.abs(seen)) <= 2:
-        why = "they lie within 2 px" if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside"
-        raise HoldprepError(f"{path}: keypoints are not pixels of the picture of {image_size[0]} x {image_size[1]}: {why}")
+        reason = "they lie within 2 px" if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside"
+        raise HoldprepError(f"{path}: keypoints are not pixels of the image of {image_size[0]} x {image_size[1]}: {reason}")
 
 
 def _in_space(path: Path, j3d: np.ndarray, j2d_px: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Joints (T, 21, 3) about the wrist in metres, y down as the pixels' is."""
+    """Joints (T, 21, 3) in metres relative to the wrist, with y down as for pixels, and notes."""
     chain = np.linalg.norm(np.diff(j3d[:, list(MIDDLE_FINGER)], axis=1), axis=-1).sum(axis=1)
     if np.isnan(chain).all():
         return j3d, []
@@ -95,12 +93,12 @@ def _in_space(path: Path, j3d: np.ndarray, j2d_px: np.ndarray) -> tuple[np.ndarr
     j3d = (j3d - j3d[:, :1]) * unit
     flat, up = (x - np.nanmean(x, axis=1, keepdims=True) for x in (j2d_px[..., 1], j3d[..., 1]))
     if np.nansum(flat * up) < 0:
-        return j3d * conversion.TO_OPENCV, [*notes, "OpenGL's axes in 3D, made OpenCV's"]
+        return j3d * conversion.TO_OPENCV, [*notes, "OpenGL's axes in 3D, converted to OpenCV's"]
     return j3d, notes
 
 
 def _boxes(j2d_px: np.ndarray) -> np.ndarray:
-    """(T, 4) squares with room about the joints that were seen."""
+    """(T, 4) squares around the visible joints, with a margin."""
     boxes = np.full((len(j2d_px), 4), np.nan)
     for t, points in enumerate(j2d_px):
         seen = points[np.isfinite(points).all(axis=1)]
@@ -116,7 +114,7 @@ def _stack(rows: Rows, key: str) -> np.ndarray:
 
 
 def _rows(path: Path, names: Sequence[str]) -> tuple[dict[Side, Rows], list[str]]:
-    """Each hand's rows, and the frames that were looked at."""
+    """Each hand's rows, and the names of all frames of the file."""
     if path.is_dir():
         files = sorted(path.glob("*.json"))
         frames = {re.sub(r"_keypoints$", "", f.stem): _person(f) for f in files}
@@ -143,11 +141,11 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} is no JSON ({error}): is it cut short?") from error
+        raise HoldprepError(f"{path} is no JSON ({error}): is it truncated?") from error
 
 
 def _person(path: Path) -> dict[str, Any]:
-    """The hands of OpenPose's first person; those that it did not find are all zeros."""
+    """The hands of OpenPose's first person; hands that are all zeros were not found."""
     content = _json(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("people"), list):
         raise HoldprepError(f"{path} has no 'people': {ADVICE}")
@@ -161,7 +159,7 @@ def _npz(path: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]
         with zipfile.ZipFile(path) as archive:
             keys = {Path(n).stem for n in archive.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise HoldprepError(f"{path} is no .npz ({error}): is it cut short?") from error
+        raise HoldprepError(f"{path} is no .npz ({error}): is it truncated?") from error
     arrays = {key: load_npz_array(path, key) for key in sorted(keys)}
     hands = {k: a for k, a in arrays.items() if re.fullmatch(r"j[23]d\.(right|left)", k)}
     stems = [str(n) for n in arrays.get("names", names)]

@@ -1,8 +1,8 @@
-"""21 keypoints in 2D and 3D of one hand through a clip, by MediaPipe's networks.
+"""21 keypoints in 2D and 3D of one hand in a clip, by MediaPipe's networks.
 
-The clip is tracked forward and backward at once, each frame's crop from the frame before. Where both ways agree, their mean is kept; where
-not, what they found is looked at again in further crops, and the better estimate is kept. Where the hand is lost, palms are looked for, about
-the hand's mask where there is one; the mask also decides which estimates are refused. Keypoints are then smoothed from both sides in time.
+The clip is tracked forward and backward in parallel, each frame's crop from the previous frame. Where both directions agree, their mean is
+used; where not, both estimates are repeated on further crops, and the better one is used. Where the hand is lost, palms are detected,
+around the hand's mask if there is one; the mask also determines which estimates are rejected. Keypoints are then smoothed in time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,22 +20,22 @@ from holdprep.hand.trackers.mediapipe_networks import Estimate, HandNetworks, me
 from holdprep.hand.trackers.steady import smooth
 from holdprep.hand.trackers.tracks import KeypointTrack
 
-HIDDEN = 0.5  # joints on what hides the hand are off by two to three times as much (rendered sequences), at the same agreement
-ONE, SAME = 0.06, 0.15  # of the hand's size: estimates that differ by less need no further looks, or are of one pose in the picture
-ONE_PLACE = 0.5  # of the hand's size: hands whose centroids are nearer are one
+OCCLUDED = 0.5  # errors of occluded joints are two to three times as large (rendered sequences), at the same agreement
+SAME, SIMILAR = 0.06, 0.15  # of the hand's size: estimates that differ by less are averaged, or repeated together on further crops
+SAME_HAND = 0.5  # of the hand's size: hands whose centroids are closer are the same hand
 WINDOW, MAX_SIZE_RATIO = 8, 1.6  # found frames on each side; a hand's apparent size changes slowly
-SIDE_FRAMES = 10  # are looked at for a hand of the other side
-BETTER = 0.7  # of its score is what the own side must reach
+SIDE_FRAMES = 10  # in which the other side's hand is searched for
+BETTER = 0.7  # minimal score of the own side, by that of the other
 TIP_BEYOND = 0.2  # of the last bone (some 5 mm) from MediaPipe's fingertip to the end of the finger
-NOISE_FLOOR = 0.006  # of the hand's size: noise of a keypoint that all crops agree on
+NOISE_FLOOR = 0.006  # of the hand's size: noise of a keypoint on which all crops agree
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a clip is tracked.
+    """Settings of the tracking of a clip.
 
-    Frames whose hand presence stays under `min_presence`, or under half of it where the frames about them show where the hand is, count as
-    without the hand. `smooth` smooths through time. `threads` networks work at once; their number changes nothing.
+    Frames with a hand presence below `min_presence`, or below half of it where neighbouring frames give the hand's position, count as
+    without the hand. `smooth`: smoothing in time. `threads`: number of networks that run in parallel, without effect on the result.
     """
 
     min_presence: float = 0.5
@@ -56,26 +56,26 @@ def track_hand(
     K: np.ndarray | None = None,
     settings: Settings = DEFAULTS,
 ) -> KeypointTrack:
-    """One hand through a clip of T BGR images (each is read three times).
+    """Track one hand in a clip of T BGR images (each is read three times).
 
-    `masks` are (H, W) bool of that hand's visible pixels: a mask of only a few pixels means that the hand is not in the frame, None that
-    nothing is known; `hiding` are pixels of what may be before it. Without masks the network's own handedness picks the hand.
-    Frames in which the hand is not found are NaN. 3D has an average adult's size. The network sees a crop, as if the hand were on the
-    optical axis: with the camera's `K` (3, 3) 3D is rotated into the camera's axes, without it 3D stays as seen.
+    `masks` (H, W) bool are that hand's visible pixels: a mask of a few pixels means that the hand is not in the frame, None that it is
+    unknown; `hiding` are masks of possible occluders. Without masks the network's handedness selects the hand. Frames without the hand are
+    NaN. 3D has an average adult's size. The network processes a crop as if the hand were on the optical axis: with the camera's `K` (3, 3)
+    3D is rotated into the camera's axes, without it 3D is unchanged.
     Raises HoldprepError where masks and images do not match, or masks show a hand of the other side.
     """
     if side not in SIDES:
         raise HoldprepError(f"hand side {side!r} is not one of {', '.join(SIDES)}")
     for stack in (masks, hiding):
         if stack is not None and len(stack) != len(images):
-            raise HoldprepError(f"{side} hand: {len(stack)} masks for {len(images)} images; masks and images must be one to one")
+            raise HoldprepError(f"{side} hand: {len(stack)} masks for {len(images)} images; one mask per image is needed")
     pool = WorkerPool([Finder(HandNetworks(), side, settings.min_presence) for _ in range(settings.threads)])
     nothing: list[np.ndarray | None] = [None] * len(images)
     frames = Frames(images, nothing if masks is None else masks, nothing if hiding is None else hiding)
-    with ProgressBar(total=3 * len(images), desc=f"{side} hand", unit="look", disable=None if settings.progress else True) as bar:
+    with ProgressBar(total=3 * len(images), desc=f"{side} hand", unit="frame", disable=None if settings.progress else True) as bar:
         ways = pool.map(lambda finder, step: _track_one_way(finder, frames, step, bar), (1, -1))
         pairs = list(enumerate(zip(*ways, strict=True)))
-        found = pool.map(lambda finder, pair: bar.looked(pair[0], _reconcile(finder, frames, *pair)), pairs)
+        found = pool.map(lambda finder, pair: bar.update_frame(pair[0], _reconcile(finder, frames, *pair)), pairs)
         found = pool.map(lambda finder, candidates: _fill_from_neighbours(finder, frames, candidates), [found])[0]
         if masks is not None:
             pool.map(lambda finder, candidates: _check_side(finder, frames, candidates), [found])
@@ -84,7 +84,7 @@ def track_hand(
 
 
 def _track_one_way(finder: Finder, frames: Frames, step: int, bar: ProgressBar) -> list[Candidate | None]:
-    """What is found in each frame, in the order of the frames, when they are looked at forward or backward (`step` 1 or -1)."""
+    """Candidates in the order of the frames, tracked forward or backward (`step` 1 or -1)."""
     found: list[Candidate | None] = [None] * len(frames)
     last, lost = None, 0
     for t in range(len(found))[::step]:
@@ -93,29 +93,31 @@ def _track_one_way(finder: Finder, frames: Frames, step: int, bar: ProgressBar) 
             followed = finder.follow(view, last.estimate.next_crop(), mirrored=step < 0) if last else None
             found[t] = followed or finder.search(view, lost, 1 if last or lost else None)
             last, lost = found[t] or last, 0 if found[t] else lost + 1
-        bar.looked(t, found[t])
+        bar.update_frame(t, found[t])
     return found
 
 
 def _reconcile(finder: Finder, frames: Frames, t: int, ways: Sequence[Candidate | None]) -> Candidate | None:
-    """What both ways found where they agree, from more crops where they do so roughly, and the better of them where they do not; None where
-    further crops refuse it."""
+    """One candidate from both directions; None where further crops reject it.
+
+    The mean where they agree, the mean with further crops where they are similar, else the better one.
+    """
     estimates = [f.estimate for f in ways if f is not None]
     view = frames[t] if estimates else None
     if view is None:
         return None
     size_px = estimates[0].size_px
-    apart = np.abs(estimates[0].j2d_px - estimates[-1].j2d_px).max() / size_px  # 0 where only one is there
+    apart = np.abs(estimates[0].j2d_px - estimates[-1].j2d_px).max() / size_px  # 0 with only one candidate
     deep = np.abs(estimates[0].depth_px - estimates[-1].depth_px).max() / size_px
-    if apart and max(apart, deep) < ONE:
+    if apart and max(apart, deep) < SAME:
         return best([finder.scored(mean_of(estimates), view)])
-    if 0 < apart < SAME:
+    if 0 < apart < SIMILAR:
         return finder.average_crops(view, mean_of(estimates).next_crop(), estimates)
     return best(finder.average_crops(view, e.next_crop(), [e]) for e in (estimates if apart else estimates[:1]))
 
 
 def _fill_from_neighbours(finder: Finder, frames: Frames, found: Sequence[Candidate | None]) -> list[Candidate | None]:
-    """Frames in which the hand is lost or hardly there, looked at once more in the crops that the frames beside them give."""
+    """Candidates with a further attempt in frames with low presence or none, in the crops that neighbouring frames give."""
     filled = list(found)
     for step in (1, -1):
         for t in range(len(found))[::step]:
@@ -128,21 +130,21 @@ def _fill_from_neighbours(finder: Finder, frames: Frames, found: Sequence[Candid
 
 
 def distinct(tracks: Mapping[Side, KeypointTrack]) -> dict[Side, KeypointTrack]:
-    """The tracks without the hand that is mostly found where the other one is: without masks one hand can be taken for both."""
+    """The tracks without a hand that is mostly at the other one's position: without masks both tracks may be of the same hand."""
     if len(tracks) < 2:
         return dict(tracks)
     weak, strong = sorted(tracks, key=lambda s: tracks[s].confidence.sum())
     size = np.linalg.norm(np.ptp(tracks[strong].j2d_px, axis=1), axis=-1)
     apart = np.linalg.norm(tracks[weak].j2d_px.mean(axis=1) - tracks[strong].j2d_px.mean(axis=1), axis=-1)
-    one = np.sum(apart < ONE_PLACE * size) > 0.5 * tracks[weak].found.sum()
-    return {strong: tracks[strong]} if one else dict(tracks)
+    is_same = np.sum(apart < SAME_HAND * size) > 0.5 * tracks[weak].found.sum()
+    return {strong: tracks[strong]} if is_same else dict(tracks)
 
 
 def _check_side(finder: Finder, frames: Frames, found: Sequence[Candidate | None]) -> None:
-    """Raises HoldprepError where masks show a hand of the other side much better than the one that was found."""
+    """Raise HoldprepError where the other side's hand fits the masks much better than the one that was found."""
     other: Side = "left" if finder.side == "right" else "right"
-    looked_at = range(0, len(frames), -(-len(frames) // SIDE_FRAMES))
-    there = [(view, own.score if own else 0.0) for view, own in ((frames[t], found[t]) for t in looked_at) if view is not None]
+    samples = range(0, len(frames), -(-len(frames) // SIDE_FRAMES))
+    there = [(view, own.score if own else 0.0) for view, own in ((frames[t], found[t]) for t in samples) if view is not None]
     unsure = [(view, own) for view, own in there if own < BETTER]  # no score is above 1
     if len(unsure) <= 0.5 * len(there):
         return
@@ -150,14 +152,16 @@ def _check_side(finder: Finder, frames: Frames, found: Sequence[Candidate | None
     seen = sum(rival is not None and BETTER * rival.score > own for rival, own in rivals)
     if seen > 0.5 * len(there):
         raise HoldprepError(
-            f"the {finder.side} hand's masks show a {other} hand in {seen} of {len(there)} frames looked at: call it {other} (segment again, "
+            f"the {finder.side} hand's masks show a {other} hand in {seen} of {len(there)} tested frames: call it {other} (segment again, "
             f"or rename its masks), and set hands.which={other} if it is the only one"
         )
 
 
 def _drop_implausible(estimates: list[Estimate | None], side: Side | None) -> list[Estimate | None]:
-    """Without those that differ from the found frames about them in what hardly changes: apparent size, which a thumb or wrist taken for a
-    hand has not; and, where `side` must be known from the hand itself, without frames about which it is more often the other."""
+    """The estimates without those whose apparent size differs much from neighbouring frames, such as a thumb or wrist taken for a hand.
+
+    With a `side`, also without frames around which the estimated side is mostly the other one.
+    """
     found = [t for t, e in enumerate(estimates) if e is not None]
     size = np.array([e.skeleton_px for e in estimates if e is not None])
     right = np.array([e.handedness for e in estimates if e is not None])
@@ -177,7 +181,7 @@ def _to_keypoint_track(estimates: Sequence[Estimate | None], frames: Frames, K: 
     j2d, j3d, confidence, boxes = np.full((T, 21, 2), np.nan), np.full((T, 21, 3), np.nan), np.zeros((T, 21, 1)), np.full((T, 4), np.nan)
     for t, e in enumerate(estimates):
         if e is not None:
-            trust = e.presence * e.agreement * np.where(_on_hiding(e.j2d_px, frames.shown_masks(t)[1]), HIDDEN, 1.0)
+            trust = e.presence * e.agreement * np.where(_is_occluded(e.j2d_px, frames.shown_masks(t)[1]), OCCLUDED, 1.0)
             center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, trust, (*(center - half), *(center + half))
@@ -186,7 +190,7 @@ def _to_keypoint_track(estimates: Sequence[Estimate | None], frames: Frames, K: 
 
 
 def _with_mano_tips(joints: np.ndarray) -> np.ndarray:
-    """Joints (T, 21, C) in MANO-21 order whose fingertips are MANO's, at the end of the skin; MediaPipe's are inside the fingertip."""
+    """Joints (T, 21, C) in MANO-21 order with MANO's fingertips, at the end of the finger; MediaPipe's are inside the fingertip."""
     out = joints.copy()
     for finger in FINGERS:
         out[:, finger[3]] += TIP_BEYOND * (joints[:, finger[3]] - joints[:, finger[2]])
@@ -194,25 +198,25 @@ def _with_mano_tips(joints: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
-    """Smoothed through time, each joint the more the less its crops agree and the less the hand is present.
+    """Estimates smoothed in time, more where the crops agree less and the presence is lower.
 
-    How far a joint had to be moved counts as spread from then on.
+    The displacement of a joint by the smoothing is added to its standard deviation.
     """
     points, sigma = np.full((len(estimates), 21, 3), np.nan), np.ones((len(estimates), 21))
     for t, e in enumerate(estimates):
         if e is not None:
             points[t] = np.concatenate([e.j2d_px, e.depth_px[:, None]], axis=1)
-            sigma[t] = np.hypot(e.spread_px, NOISE_FLOOR * e.size_px) / e.presence
+            sigma[t] = np.hypot(e.std_px, NOISE_FLOOR * e.size_px) / e.presence
     smoothed = smooth(points, sigma)
     moved_px = np.linalg.norm(smoothed[..., :2] - points[..., :2], axis=-1)
     return [
-        None if e is None else replace(e, j2d_px=s[:, :2], depth_px=s[:, 2] - s[0, 2], spread_px=np.hypot(e.spread_px, moved))
+        None if e is None else replace(e, j2d_px=s[:, :2], depth_px=s[:, 2] - s[0, 2], std_px=np.hypot(e.std_px, moved))
         for e, s, moved in zip(estimates, smoothed, moved_px, strict=True)
     ]
 
 
-def _on_hiding(j2d_px: np.ndarray, hiding: np.ndarray | None) -> np.ndarray:
-    """(21,) bool: joints that lie on what hides the hand."""
+def _is_occluded(j2d_px: np.ndarray, hiding: np.ndarray | None) -> np.ndarray:
+    """(21,) bool: joints on the masks of occluders."""
     if hiding is None:
         return np.zeros(len(j2d_px), bool)
     x, y = np.clip(np.round(j2d_px), 0, np.array(hiding.shape[::-1]) - 1).astype(int).T

@@ -1,4 +1,4 @@
-"""Finds one hand in single frames, by MediaPipe's networks: in the crop that the frame before gives, or from scratch."""
+"""Detection of one hand in single frames by MediaPipe's networks: in the crop from the previous frame, or without one."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ import numpy as np
 from holdprep.hand.model import Side
 from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, mean_of
 
-NEAR, MIN_SHARE_NEAR_MASK, MIN_JOINTS_NEAR = 0.1, 0.4, 4  # a joint is near the mask within a tenth of the hand's size
-MIN_SIDE_SEEN, MIN_SIDE_KNOWN = 0.5, 0.2  # handedness: where it alone picks the hand; where a mask or the frame before does
-FOLLOWED = 0.5  # of the least presence: enough where the frames about it show where the hand is
-SURE, GONE = 0.8, 0.1  # presence below which a followed crop is looked at again, and below which there is no hand
-# Further crops of an estimate, of a right hand: rotation in degrees, size factor, mirrored. The first two go with what was found already.
+NEAR, MIN_SHARE_NEAR_MASK, MIN_JOINTS_NEAR = 0.1, 0.4, 4  # of the hand's size; share and number of joints within this distance of the mask
+MIN_SIDE_SEEN, MIN_SIDE_KNOWN = 0.5, 0.2  # handedness, without and with a mask or previous frame that selects the hand
+FOLLOWED = 0.5  # of the minimal presence, where neighbouring frames give the hand's position
+SURE, GONE = 0.8, 0.1  # presence below which a crop from the previous frame is repeated, and below which there is no hand
+# Further crops for an estimate of a right hand: rotation in degrees, size factor, mirrored. With earlier estimates, only the first two.
 VIEWS = ((-10.0, 0.95, False), (10.0, 1.05, True), (10.0, 0.95, False), (-10.0, 1.05, True))
 
 
 class View(NamedTuple):
-    """A frame: its image, the hand's visible pixels where known, pixels of what may hide it where known; all (H, W, ..)."""
+    """A frame: its image, the hand's mask if known, the mask of possible occluders if known; all (H, W, ..)."""
 
     image: np.ndarray
     mask: np.ndarray | None
@@ -28,7 +28,7 @@ class View(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An estimate and what it is compared by with others of its frame; 0 refuses it."""
+    """An estimate with its score; 0 rejects it."""
 
     estimate: Estimate
     score: float
@@ -36,14 +36,14 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Finder:
-    """Finds the hand of one side in single frames."""
+    """Detector of the hand of one side in single frames."""
 
     nets: HandNetworks
     side: Side
     min_presence: float
 
     def follow(self, view: View, crop: Crop, mirrored: bool) -> Candidate | None:
-        """The estimate in a crop that the frame before gives; None where it is refused."""
+        """The candidate in the crop from the previous frame; None if rejected."""
         found = self._scored_estimate(view, crop, mirrored)
         if found.estimate.presence >= SURE and found.score:
             return found
@@ -52,32 +52,32 @@ class Finder:
         return best([found, self._scored_estimate(view, found.estimate.next_crop(), mirrored)])
 
     def search(self, view: View, first: int = 0, at_most: int | None = None) -> Candidate | None:
-        """The best hand from scratch, in the first place that holds any: palms, then crops straight from the mask.
+        """The best candidate in the first region with any: around detected palms, then in crops around the mask.
 
-        Places are searched one after the other, cyclically, from the number `first` on: `at_most` so many, else each once.
+        Regions are tested one after the other, cyclically, starting from number `first`: `at_most` of them, else each once.
         """
         regions = _search_regions(view.image.shape, view.mask)
-        places: list[tuple[str, Crop]] = [*(("inside", r) for r in regions), *(("beyond", r) for r in regions)]
+        attempts: list[tuple[str, Crop]] = [*(("inside", r) for r in regions), *(("beyond", r) for r in regions)]
         if view.mask is not None:
-            places += [("straight", _square_about(view.mask, 1.3).rotated(angle)) for angle in range(0, 360, 45)]
-        for kind, region in itertools.islice(itertools.cycle(places), first, first + (at_most or len(places))):
-            straight = kind == "straight"
-            found = [region] if straight else [p.hand_crop() for p in self.nets.palms(view.image, region, repeat_edge=kind == "beyond")]
+            attempts += [("mask", _square_about(view.mask, 1.3).rotated(angle)) for angle in range(0, 360, 45)]
+        for kind, region in itertools.islice(itertools.cycle(attempts), first, first + (at_most or len(attempts))):
+            from_mask = kind == "mask"
+            found = [region] if from_mask else [p.hand_crop() for p in self.nets.palms(view.image, region, repeat_edge=kind == "beyond")]
             if candidate := best(self._estimate_uncentred(view, crop) for crop in found):
                 return candidate
         return None
 
-    def average_crops(self, view: View, crop: Crop, looks: Sequence[Estimate] = ()) -> Candidate | None:
-        """The mean over several crops, less where there are `looks` already; None where they hold no hand or the mean is refused."""
-        seen = list(looks)
-        for degrees, size, mirrored in VIEWS[: 2 if looks else None]:
+    def average_crops(self, view: View, crop: Crop, earlier: Sequence[Estimate] = ()) -> Candidate | None:
+        """The mean over several crops and `earlier` estimates; None where the crops show no hand or the mean is rejected."""
+        seen = list(earlier)
+        for degrees, size, mirrored in VIEWS[: 2 if earlier else None]:
             seen.append(self._estimate(view, crop.rotated(-degrees if self.side == "left" else degrees, size), mirrored))
             if seen[0].presence < GONE:
                 return None
         return best([self.scored(mean_of(seen), view)])
 
     def _estimate_uncentred(self, view: View, crop: Crop) -> Candidate:
-        """The estimate in a crop that was not made from landmarks: its own landmarks centre it first; without a mask it must show the side."""
+        """The candidate in a crop that is not from landmarks: its landmarks give a centred crop; without a mask the side must match."""
         first = self._estimate(view, crop, False)
         if first.presence < GONE:
             return Candidate(first, 0.0)
@@ -88,11 +88,11 @@ class Finder:
         return self.scored(self._estimate(view, crop, mirrored), view)
 
     def _estimate(self, view: View, crop: Crop, mirrored: bool) -> Estimate:
-        """The estimate in one crop; left hands are mirrored where right ones are not, so that a mirrored clip gives the mirrored hand."""
-        return self.nets.look(view.image, crop, mirrored != (self.side == "left"))
+        """The estimate in one crop; left hands are mirrored where right ones are not, so that a mirrored clip gives mirrored results."""
+        return self.nets.estimate(view.image, crop, mirrored != (self.side == "left"))
 
     def scored(self, estimate: Estimate, view: View, min_side: float = MIN_SIDE_KNOWN, share: float = FOLLOWED) -> Candidate:
-        """An estimate with its score; by default the limits are those for a place that the frame before gave."""
+        """A candidate with its score; the default limits are those of a crop from the previous frame."""
         of_side = estimate.handedness if self.side == "right" else 1 - estimate.handedness
         near = 1.0 if view.mask is None else _share_near_mask(estimate, view.mask, view.hiding)
         if estimate.presence < share * self.min_presence or of_side < min_side or near < MIN_SHARE_NEAR_MASK:
@@ -101,19 +101,19 @@ class Finder:
 
 
 def best(found: Iterable[Candidate | None]) -> Candidate | None:
-    """The one with the highest score; None where all are refused."""
+    """The candidate of the highest score; None where all are rejected."""
     accepted = [f for f in found if f is not None and f.score > 0]
     return max(accepted, key=lambda f: f.score, default=None)
 
 
 def _share_near_mask(estimate: Estimate, mask: np.ndarray, hiding: np.ndarray | None) -> float:
-    """Of the joints that can be seen, the share that lies on the mask or within a tenth of the hand's size of it; 0 where these are too few."""
+    """Share of the visible joints that are within NEAR times the hand's size of the mask; 0 where these are too few."""
     size, reach = np.array(mask.shape[::-1]), NEAR * estimate.size_px
     joints = np.round(estimate.j2d_px).astype(int)
     x, y = joints[((joints >= 0) & (joints < size)).all(axis=1)].T
     if len(x) < MIN_JOINTS_NEAR:
         return 0.0
-    x1, y1 = max(0, x.min() - int(reach) - 1), max(0, y.min() - int(reach) - 1)  # what lies farther is near no joint
+    x1, y1 = max(0, x.min() - int(reach) - 1), max(0, y.min() - int(reach) - 1)  # larger distances are not needed
     part = mask[y1 : y.max() + int(reach) + 2, x1 : x.max() + int(reach) + 2]
     near = part.any() & (cv2.distanceTransform((part == 0).astype(np.uint8), cv2.DIST_L2, 3)[y - y1, x - x1] <= reach)
     visible = near | (True if hiding is None else ~hiding[y, x])
@@ -121,14 +121,16 @@ def _share_near_mask(estimate: Estimate, mask: np.ndarray, hiding: np.ndarray | 
 
 
 def _square_about(mask: np.ndarray, factor: float) -> Crop:
-    """A square, `factor` times the longer side of the mask's box, about the box's centre."""
+    """A square of `factor` times the longer side of the mask's bounding box, around its centre."""
     y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Crop(np.array([x[0] + x[-1], y[0] + y[-1]]) / 2, factor * float(max(np.ptp(x), np.ptp(y)) + 1), 0.0)
 
 
 def _search_regions(shape: tuple[int, ...], mask: np.ndarray | None) -> list[Crop]:
-    """Squares in which palms are looked for, about the mask if there is one; a palm that fills or leaves the picture needs room, a
-    small one the two ends of a long picture."""
+    """Squares in which palms are detected, around the mask if there is one.
+
+    Larger squares are for palms that fill or leave the image, those at the two ends of a long image for small palms.
+    """
     if mask is not None:
         whole = _square_about(mask, 1.3)
         return [whole.rotated(angle, factor) for factor, angle in itertools.product((1.0, 1.5), (0, -45, 45, -90, 90, 180))]

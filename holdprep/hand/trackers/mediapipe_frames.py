@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class PackedMask(NamedTuple):
-    """A mask, a bit a pixel."""
+    """A mask with one bit per pixel."""
 
     packed: np.ndarray
     shape: tuple[int, ...]
@@ -27,13 +27,13 @@ class PackedMask(NamedTuple):
         return cls(np.packbits(mask), mask.shape)
 
     def mask(self) -> np.ndarray:
-        """(H, W) bool."""
+        """The mask, (H, W) bool."""
         return np.unpackbits(self.packed, count=self.shape[0] * self.shape[1]).reshape(self.shape).view(bool)
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Images and masks, read when asked for; masks are kept, a bit a pixel, since reading them takes longer than looking at them."""
+    """Images and masks, read on demand; masks are cached with one bit per pixel, since reading them is slow."""
 
     images: Sequence[np.ndarray]
     masks: Sequence[np.ndarray | None]
@@ -44,12 +44,12 @@ class Frames:
         return len(self.images)
 
     def __getitem__(self, t: int) -> View | None:
-        """None where the mask says that there is no hand. Raises HoldprepError where image and masks do not fit."""
+        """Frame `t`; None where the mask is empty. Raises HoldprepError where image and masks do not fit."""
         mask, hiding = self.shown_masks(t)
         return View(self.images[t], mask, hiding) if mask is None or mask.any() else None
 
     def shown_masks(self, t: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """(H, W) of a frame: the hand's, empty where it holds no hand, and what may hide it."""
+        """Masks (H, W) of a frame: the hand's, empty where it shows no hand, and that of possible occluders."""
         if t not in self._packed:
             self._packed[t] = self._read(t)
         mask, hiding = (None if bits is None else bits.mask() for bits in self._packed[t])
@@ -61,14 +61,16 @@ class Frames:
             raise HoldprepError(f"image {t} has shape {image.shape}; (height, width, 3) is needed")
         for shown in (mask, hiding):
             if shown is not None and shown.shape != image.shape[:2]:
-                raise HoldprepError(f"mask {t} has shape {shown.shape}, its image {image.shape[:2]}; make the mask as large as the image")
+                raise HoldprepError(
+                    f"mask {t} has shape {shown.shape}, its image {image.shape[:2]}; the mask must have the size of the image"
+                )
         if mask is not None and not crops.holds_hand(mask):
             mask = np.zeros_like(mask)
         return None if mask is None else PackedMask.of(mask), None if hiding is None else PackedMask.of(hiding)
 
 
 class WorkerPool:
-    """Workers with a finder each; results come in the order of the tasks."""
+    """Threads with one finder each; results are in the order of the tasks."""
 
     def __init__(self, finders: Sequence[Finder]) -> None:
         self._threads = len(finders)
@@ -89,13 +91,13 @@ class WorkerPool:
 
 
 class ProgressBar(tqdm):
-    """A progress bar that also shows in how many frames no hand was found when they were last looked at."""
+    """A progress bar that also shows the number of frames without a hand so far."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._without: set[int] = set()
         super().__init__(*args, **kwargs)
 
-    def looked(self, t: int, found: Result) -> Result:
+    def update_frame(self, t: int, found: Result) -> Result:
         (self._without.add if found is None else self._without.discard)(t)
         self.set_postfix_str(f"{len(self._without)} frames without a hand", refresh=False)
         self.update()

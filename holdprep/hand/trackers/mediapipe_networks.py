@@ -1,8 +1,8 @@
 """MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of their outputs.
 
 As in MediaPipe's hand tracking (Zhang et al., "MediaPipe Hands", 2020, and the graph files of version 0.10.21): palms from anchors, weighted
-non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. Beyond it, an estimate is a
-mean over mirrored and rotated crops, whose spread says how far it can be trusted.
+non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. In addition, an estimate is a
+mean over mirrored and rotated crops, whose standard deviation measures its reliability.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ PALM_MIN_SCORE, PALM_MIN_IOU = 0.5, 0.3
 WRIST, INDEX, MIDDLE, RING = 0, 5, 9, 13  # OpenPose order; the last three are knuckles
 PARENT = [0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19]
 SKELETON_M = 0.78  # sum of the 20 bones from wrist to MediaPipe's fingertips in an average adult hand; 0.80 to the ends of the fingers
-DEPTH_GAIN = 1.25  # the networks flatten hands: with this, bones keep their lengths best over real clips
-STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # joints whose extent makes the next crop: no fingertips
-AGREEING = 0.1  # of the hand's size: crops that differ by this count little
+DEPTH_GAIN = 1.25  # the networks underestimate depth: with this factor, bone lengths are most constant over real clips
+STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # joints whose extent determines the next crop: no fingertips
+AGREEING = 0.1  # of the hand's size: standard deviation of a low agreement
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Crop:
         return self.center + (unit - 0.5) * self.side @ self.rotation.T
 
     def cut(self, image: np.ndarray, size: int, border: int) -> np.ndarray:
-        """(size, size, 3) float32 RGB in 0..1, averaged where the crop is reduced; outside the image as cv2's `border` says."""
+        """(size, size, 3) float32 RGB in 0..1, averaged where the crop is reduced; outside of the image by cv2's `border` mode."""
         part, corner, factor = self._reduced(image, max(1, round(self.side / size)))
         source = self.to_image((np.array([[0, 0], [size, 0], [0, size]]) + 0.5) / size)
         source = ((source - corner + 0.5) / factor - 0.5).astype(np.float32)
@@ -56,12 +56,12 @@ class Crop:
         return patch[..., ::-1].astype(np.float32) / 255
 
     def _reduced(self, image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The part of the image that the crop sees, `factor` times smaller, and the place (2,) of its corner; the image where nothing is reduced."""
+        """The part of the image inside the crop, `factor` times smaller, position (2,) of its corner, and the factor; else the image and 1."""
         size = np.array(image.shape[1::-1])
         if factor == 1 or (size < factor).any():
             return image, np.zeros(2), 1
         reach = self.side * np.sqrt(0.5) + 2 * factor
-        whole = size // factor  # blocks of pixels that become one
+        whole = size // factor  # number of blocks of pixels
         low = np.clip(np.floor((self.center - reach) / factor), 0, whole - 1).astype(int)
         high = np.clip(np.ceil((self.center + reach) / factor), low + 1, whole).astype(int)
         (x1, y1), (x2, y2) = low * factor, high * factor
@@ -88,14 +88,14 @@ class Palm:
 class Estimate:
     """A hand in one frame, OpenPose order: `j2d_px` (21, 2) and `depth_px` (21,) behind the wrist in pixels, means over its crops.
 
-    `presence` 0..1, `handedness` near 1 for a right hand, `spread_px` (21,) standard deviation of the joints over the crops.
+    `presence` 0..1, `handedness` close to 1 for a right hand, `std_px` (21,) standard deviation of the joints over the crops.
     """
 
     j2d_px: np.ndarray
     depth_px: np.ndarray
     presence: float
     handedness: float
-    spread_px: np.ndarray
+    std_px: np.ndarray
 
     @property
     def size_px(self) -> float:
@@ -105,11 +105,11 @@ class Estimate:
     @property
     def agreement(self) -> np.ndarray:
         """(21,) in 0..1: 1 where all crops agree."""
-        return np.exp(-((self.spread_px / (AGREEING * self.size_px)) ** 2))
+        return np.exp(-((self.std_px / (AGREEING * self.size_px)) ** 2))
 
     @property
     def xyz_px(self) -> np.ndarray:
-        """(21, 3) relative to the wrist, as seen along the hand's ray."""
+        """(21, 3) relative to the wrist, in the axes of the hand's ray."""
         return np.concatenate([self.j2d_px - self.j2d_px[WRIST], self.depth_px[:, None]], axis=1)
 
     @property
@@ -119,7 +119,7 @@ class Estimate:
 
     @property
     def xyz_m(self) -> np.ndarray:
-        """`xyz_px` at an average adult's size, in metres: a picture does not show it."""
+        """`xyz_px` in metres, with an average adult's size, which an image does not show."""
         return self.xyz_px * (SKELETON_M / self.skeleton_px)
 
     def next_crop(self) -> Crop:
@@ -165,7 +165,7 @@ def _anchors() -> np.ndarray:
 
 
 def _weighted_nms(boxes: np.ndarray, scores: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """MediaPipe's: each best box becomes the score-weighted mean of all rows (N, 18) that overlap it; (score, row) in falling order."""
+    """MediaPipe's non-maximum suppression: the best box is the score-weighted mean of all rows (N, 18) that overlap it; (score, row) in falling order."""
     kept = []
     left = np.argsort(-scores, kind="stable")
     while len(left):
@@ -188,7 +188,7 @@ class HandNetworks:
         self._anchors = _anchors()
 
     def palms(self, image: np.ndarray, region: Crop, repeat_edge: bool = False) -> list[Palm]:
-        """Palms seen in a square of the image, best first; hands cut by the image's edge may need its pixels repeated beyond it."""
+        """Palms detected in a square of the image, best first; for hands at the image's border its pixels may be repeated beyond it."""
         out = self._palm(region.cut(image, PALM_INPUT_PX, cv2.BORDER_REPLICATE if repeat_edge else cv2.BORDER_CONSTANT))
         scores = 1 / (1 + np.exp(-np.clip(out["Identity_1"][:, 0], -100, 100)))
         seen = scores > PALM_MIN_SCORE
@@ -201,8 +201,8 @@ class HandNetworks:
             found.append(Palm(score, points[0], float(row[2:4].max()) * region.side, points[1:]))
         return found
 
-    def look(self, image: np.ndarray, crop: Crop, mirrored: bool = False) -> Estimate:
-        """The network's estimate from one crop, or from its mirror image; always in the image's own pixels."""
+    def estimate(self, image: np.ndarray, crop: Crop, mirrored: bool = False) -> Estimate:
+        """The network's estimate from one crop, or from its mirror image; in pixels of the image."""
         patch = crop.cut(image, LANDMARK_INPUT_PX, cv2.BORDER_REPLICATE)
         out = self._landmarks(patch[:, ::-1] if mirrored else patch)
         unit = out["Identity"].reshape(21, 3).astype(np.float64) / LANDMARK_INPUT_PX
@@ -214,17 +214,18 @@ class HandNetworks:
         return Estimate(crop.to_image(unit[:, :2]), depth_px, float(out["Identity_1"][0]), right, np.zeros(21))
 
 
-def mean_of(looks: Sequence[Estimate]) -> Estimate:
-    """The mean of estimates from single crops, and their spread."""
-    j2d = np.stack([e.j2d_px for e in looks])
-    spread_px = np.sqrt(j2d.var(axis=0).sum(axis=-1))
-    depth_px, presence, handedness = (np.mean([getattr(e, k) for e in looks], axis=0) for k in ("depth_px", "presence", "handedness"))
-    return Estimate(j2d.mean(axis=0), depth_px, float(presence), float(handedness), spread_px)
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates from single crops, with their standard deviation."""
+    j2d = np.stack([e.j2d_px for e in estimates])
+    std_px = np.sqrt(j2d.var(axis=0).sum(axis=-1))
+    depth_px, presence, handedness = (np.mean([getattr(e, k) for e in estimates], axis=0) for k in ("depth_px", "presence", "handedness"))
+    return Estimate(j2d.mean(axis=0), depth_px, float(presence), float(handedness), std_px)
 
 
 def _depth(unit: np.ndarray, world: np.ndarray) -> np.ndarray:
-    """(21,) depth behind the wrist, in crop sides, from the network's two opinions (21, 3): along with the image points, and in "world"
-    metres. The second is brought to the image's scale; its own x and y are poorer than the image's (bones vary twice as much).
+    """(21,) depth behind the wrist, in crop sides, from the network's two outputs (21, 3): image points with depth, and "world" metres.
+
+    The second is scaled to the image; its own x and y are less accurate than the image's (bone lengths vary twice as much).
     """
     unit, world = unit - unit[WRIST], world - world[WRIST]
     scale = np.sum(world[:, :2] * unit[:, :2]) / np.sum(world[:, :2] ** 2)

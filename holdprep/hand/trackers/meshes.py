@@ -1,8 +1,8 @@
-"""Meshes of 778 vertices in MANO's order, one file a hand and frame: what most trackers' demos write.
+"""Meshes of 778 vertices in MANO's order, one file per hand and frame, as most trackers' demos write them.
 
-`<frame>.obj` or `.ply`, `<frame>_right`, `<frame>_left`, `right/<frame>`, or `<frame>_<number>` as HaMeR's and WiLoR's demos number what they
-detect. They lie before the camera, in OpenCV's axes or in OpenGL's (as those demos write them: y up, z back), in metres, centimetres or
-millimetres: the hand's length shows which. Its palm shows which side it is.
+`<frame>.obj` or `.ply`, `<frame>_right`, `<frame>_left`, `right/<frame>`, or `<frame>_<number>` as in HaMeR's and WiLoR's demos. Vertices are
+in the camera frame, in OpenCV's or OpenGL's axes (as in those demos: y up, z back), in metres, centimetres or millimetres. The unit is
+determined by the hand's length, the side by its palm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.tracks import VertexTrack
 
 SUFFIXES = (".obj", ".ply")
-CLOSED = 779  # with one more vertex, in the open wrist
+CLOSED = 779  # vertices of a mesh with one more vertex that closes the wrist
 MAX_WRONG_SIDES = 0.5
 
 
 class File(NamedTuple):
-    """A mesh's file, its frame's name, and the side in its name."""
+    """A mesh file, the name of its frame, and the side in its name."""
 
     path: Path
     frame: str
@@ -37,9 +37,9 @@ class File(NamedTuple):
 def read(
     folder: Path, names: Sequence[str], image_size: tuple[int, int], models: Mapping[Side, HandModel], focal_px: float | None = None
 ) -> VertexTrack:
-    """Meshes of the frames `names`; NaN where there is none. `focal_px` of the camera they lie before, null = HaMeR's invented one.
+    """Meshes of the frames `names`; NaN where there is none. `focal_px` is that of their camera, None: HaMeR's assumed one.
 
-    Raises HoldprepError where a file holds no hand, one of another side than its name has, or hands are not in the picture.
+    Raises HoldprepError where a file holds no hand or one of the other side than in its name, or where hands are outside of the images.
     """
     found = list_files(folder, names)
     stems = [f.frame for f in found]
@@ -51,8 +51,8 @@ def read(
     sides = conversion.sides_of(vertices, models["right"], folder)
     _check_sides(folder, used, sides)
     unit, remarks = conversion.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
-    vertices_m, axes = _ahead(vertices * unit, folder)
-    K = crops.long_lens(*image_size, focal_px)
+    vertices_m, axes = _to_opencv(vertices * unit, folder)
+    K = crops.assumed_camera(*image_size, focal_px)
     _check_picture(vertices_m, K, image_size, folder)
     frame_of = {name: t for t, name in enumerate(names)}
     hands = [conversion.DetectedHand(frame_of[f.frame], side, v) for f, side, v in zip(used, sides, vertices_m, strict=True)]
@@ -60,7 +60,7 @@ def read(
 
 
 def list_files(folder: Path, names: Sequence[str]) -> list[File]:
-    """Every mesh below `folder`. What follows a frame's name's last underscore is a side or a number; a folder may name the side too."""
+    """All mesh files below `folder`. After the last underscore of a name is a side or a number; a folder's name may be the side too."""
     known, found = set(names), []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
         stem, side = path.stem, _side(path.parent.name)
@@ -76,14 +76,14 @@ def _side(word: str) -> Side | None:
 
 
 def _vertices(path: Path) -> np.ndarray:
-    """(778, 3) in the file's order."""
+    """Vertices (778, 3) in the file's order."""
     try:
         mesh = trimesh.load(path, process=False, maintain_order=True, skip_materials=True)
-    except Exception as error:  # whatever a reader of many formats meets in a damaged file
-        raise HoldprepError(f"{path} is no readable mesh ({type(error).__name__}: {error}); is it cut short?") from error
+    except Exception as error:  # readers of damaged files raise various exceptions
+        raise HoldprepError(f"{path} is not a readable mesh ({type(error).__name__}: {error}); is it truncated?") from error
     vertices = np.asarray(getattr(mesh, "vertices", np.zeros((0, 3))), dtype=np.float64)
     if len(vertices) not in (778, CLOSED):
-        raise HoldprepError(f"{path} has {len(vertices)} vertices, a MANO hand has 778: is it cut short, or another model's?")
+        raise HoldprepError(f"{path} has {len(vertices)} vertices, a MANO hand has 778: is it truncated, or another model's?")
     if not np.isfinite(vertices).all():
         raise HoldprepError(f"{path} has vertices that are not finite; leave frames without a hand out")
     return vertices[:778]
@@ -95,19 +95,19 @@ def _check_sides(folder: Path, files: Sequence[File], sides: Sequence[Side]) -> 
     if len(wrong) > MAX_WRONG_SIDES * len(named):
         first, side = wrong[0]
         raise HoldprepError(
-            f"{folder}: {len(wrong)} of {len(named)} meshes that are called {first.side} are {side} hands (first: {first.path.name}): "
+            f"{folder}: {len(wrong)} of {len(named)} meshes that are named {first.side} are {side} hands (first: {first.path.name}): "
             "rename them, or mirror their x"
         )
 
 
-def _ahead(vertices_m: np.ndarray, source: Path) -> tuple[np.ndarray, list[str]]:
-    """Meshes (N, 778, 3) in OpenCV's axes, in which what a camera sees has positive depth."""
+def _to_opencv(vertices_m: np.ndarray, source: Path) -> tuple[np.ndarray, list[str]]:
+    """Meshes (N, 778, 3) in OpenCV's axes, in which visible points have positive depth, and notes."""
     depth_m, size_m = float(np.median(vertices_m[..., 2])), float(np.median(np.ptp(vertices_m, axis=1).max(axis=1)))
     if abs(depth_m) < size_m / 2:
-        raise HoldprepError(
-            f"{source}: its hands lie about the camera's own place ({depth_m:.3f} m deep); add the tracker's translation to the vertices"
-        )
-    return (vertices_m, []) if depth_m > 0 else (vertices_m * conversion.TO_OPENCV, [f"{source.name}: OpenGL's axes, made OpenCV's"])
+        raise HoldprepError(f"{source}: its hands lie at the camera ({depth_m:.3f} m deep); add the tracker's translation to the vertices")
+    return (
+        (vertices_m, []) if depth_m > 0 else (vertices_m * conversion.TO_OPENCV, [f"{source.name}: OpenGL's axes, converted to OpenCV's"])
+    )
 
 
 def _check_picture(vertices_m: np.ndarray, K: np.ndarray, image_size: tuple[int, int], source: Path) -> None:
@@ -115,6 +115,6 @@ def _check_picture(vertices_m: np.ndarray, K: np.ndarray, image_size: tuple[int,
     outside = int(((centroid_px < 0) | (centroid_px > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(vertices_m):
         raise HoldprepError(
-            f"{source}: {outside} of {len(vertices_m)} hands are outside the picture of {image_size[0]} x {image_size[1]} under a focal length "
+            f"{source}: {outside} of {len(vertices_m)} hands are outside the image of {image_size[0]} x {image_size[1]} under a focal length "
             f"of {K[0, 0]:.0f} px: set hand.focal_px to the tracker's"
         )

@@ -1,8 +1,8 @@
-"""METRO: the network run on a clip, and its results as HOLD's fork writes them (wrist-relative right-hand vertices, keypoints in 224-pixel
-crops, the crops' boxes).
+"""METRO's network on a clip, and its results in the files of HOLD's fork.
 
-The network takes right hands only: left ones are mirrored before and after. Its camera is orthographic, so a hand's distance is that of the
-pinhole camera in which wrist and fingertips project to the keypoints.
+The files hold wrist-relative vertices of right hands, keypoints in 224-pixel crops, and the crops' boxes. The network is for right hands
+only: left ones are mirrored before and after. Its camera is orthographic; a hand's distance is the one at which wrist and fingertips
+project to the keypoints under a pinhole camera.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from holdprep.errors import HoldprepError
 from holdprep.hand import lbs
+from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.joints import MANO21_TIP_VERTICES, OPENPOSE_FROM_MANO21, to_mano21
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.trackers import crops
@@ -31,8 +32,11 @@ FLIP = np.array([-1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Raw:
-    """One hand as METRO's files have it, T frames: `v3d_ra_m` (T, 778, 3) relative to the wrist, `j2d_crop_px` (T, 21, 2) in OpenPose order
-    in the 224-pixel crop, both NaN where the network was not asked; `boxes_px` (T, 4) whole squares, known for every frame."""
+    """One hand as in METRO's files, T frames.
+
+    `v3d_ra_m` (T, 778, 3) relative to the wrist, `j2d_crop_px` (T, 21, 2) in OpenPose order in the 224-pixel crop, both NaN where the
+    network was not run; `boxes_px` (T, 4) squares of whole pixels, known for every frame.
+    """
 
     v3d_ra_m: np.ndarray
     j2d_crop_px: np.ndarray
@@ -41,7 +45,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Regressor:
-    """METRO's network with what its tokens stand for: the right hand's `model`, and which of its vertices are `kept` (195,)."""
+    """METRO's network, the right hand's `model`, and the vertices `kept` (195,) that are its tokens."""
 
     network: Metro
     model: HandModel
@@ -57,18 +61,18 @@ def track(
     reuse_boxes: bool = False,
     feed: crops.Feed = crops.DEFAULT_FEED,
 ) -> dict[Side, Raw]:
-    """Hands in T BGR images of one size, for boxes (T, 4) about each hand (NaN where it is not); `names` are the frames'.
+    """Hands in T BGR images of one size, for boxes (T, 4) of each hand (NaN without a hand); `names` are those of the frames.
 
-    `reuse_boxes` also looks into frames without a box, around the last one. The network runs on the device and in the precision that it is
-    in. Raises HoldprepError where boxes and images do not fit.
+    With `reuse_boxes`, frames without a box use the last one. The network runs on its current device, in its current precision. Raises
+    HoldprepError where boxes and images do not fit.
     """
     network, model = regressor.network, regressor.model
     height, width = images[0].shape[:2]
     for side, boxes in boxes_px.items():
         crops.check_boxes(boxes, (width, height), names, side)
     squares = {side: crops.doh_squares(boxes) for side, boxes in boxes_px.items()}
-    asked = {s: squares[s] if reuse_boxes else np.where(np.isfinite(b), squares[s], np.nan) for s, b in boxes_px.items()}
-    todo = crops.jobs(asked)
+    used_boxes = {s: squares[s] if reuse_boxes else np.where(np.isfinite(b), squares[s], np.nan) for s, b in boxes_px.items()}
+    todo = crops.jobs(used_boxes)
     device = network.upsample.weight.device
     resting = template(model, regressor.kept).to(device, network.upsample.weight.dtype)
     pictures = crops.batches(images, todo, cut, feed, device)
@@ -84,8 +88,8 @@ def track(
     return hands
 
 
-def place(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes: Sequence[str] = ()) -> VertexTrack:
-    """Hands before the camera K (3, 3), so that wrist and fingertips project to METRO's keypoints; rows with a NaN become NaN throughout."""
+def to_camera(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes: Sequence[str] = ()) -> VertexTrack:
+    """Hands in the frame of the camera K (3, 3), with wrist and fingertips at METRO's keypoints; frames with a NaN become NaN throughout."""
     vertices, j2d = {}, {}
     for side, hand in found.items():
         j2d_px = to_mano21(crop_to_image(hand.j2d_crop_px, hand.boxes_px))
@@ -98,7 +102,7 @@ def place(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes:
 
 
 def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
-    """(3, 224, 224) RGB, 0..255: a square of whole pixels, reduced or enlarged as Pillow's bilinear filter does it; black beyond the picture."""
+    """(3, 224, 224) RGB, 0..255: a square of whole pixels, resized as by Pillow's bilinear filter; black outside of the image."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = box_px.astype(int)
     part = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
@@ -109,7 +113,7 @@ def cut(image: np.ndarray, box_px: np.ndarray, mirror: bool) -> np.ndarray:
 
 
 def template(model: HandModel, kept: np.ndarray) -> Tensor:
-    """(216, 3) metres about the wrist: joints in OpenPose order and the `kept` vertices of a right hand in its mean pose and shape."""
+    """(216, 3) m relative to the wrist: joints in OpenPose order and the `kept` vertices of a right hand in its mean pose and shape."""
     zeros = ManoParams(*(torch.zeros(1, n, dtype=model.v_template.dtype) for n in (3, 45, 10, 3)))
     mesh = lbs.forward(model, zeros)
     joints = torch.cat([mesh.joints[0, :16], mesh.vertices[0, list(TEMPLATE_TIPS)]])[list(OPENPOSE_FROM_MANO21)]
@@ -117,13 +121,13 @@ def template(model: HandModel, kept: np.ndarray) -> Tensor:
 
 
 def read_kept(path: Path) -> np.ndarray:
-    """(195,) vertices that METRO keeps of 778, from mano_downsampling.npz of its repository.
+    """(195,) the vertices of 778 that METRO uses, from mano_downsampling.npz of its repository.
 
-    Raises HoldprepError where the file is missing or holds another reduction.
+    Raises HoldprepError where the file is missing or has another content.
     """
     if not path.is_file():
         raise HoldprepError(
-            f"{path} is not there: hand.sampling is metro/modeling/data/mano_downsampling.npz of https://github.com/microsoft/MeshTransformer"
+            f"{path} does not exist: hand.sampling is metro/modeling/data/mano_downsampling.npz of https://github.com/microsoft/MeshTransformer"
         )
     steps = load_npz_array(path, "D")
     matrix = steps.ravel()[0].toarray() if steps.dtype == object and hasattr(steps.ravel()[0], "toarray") else np.zeros((0, 0))
@@ -135,7 +139,7 @@ def read_kept(path: Path) -> np.ndarray:
 
 
 def _about_wrist(vertices_m: Tensor, camera: Tensor, model: HandModel) -> tuple[Tensor, Tensor]:
-    """Vertices (N, 778, 3) about the wrist that MANO's regressor gives them, and joints (N, 21, 2) in pixels of the crop, OpenPose order."""
+    """Vertices (N, 778, 3) relative to the wrist by MANO's regressor, and joints (N, 21, 2) in pixels of the crop, OpenPose order."""
     regressor = model.J_regressor.to(vertices_m)
     vertices_m = vertices_m - (regressor[0] @ vertices_m)[:, None]
     joints = torch.cat([regressor @ vertices_m, vertices_m[:, list(OUTPUT_TIPS)]], dim=1)[:, list(OPENPOSE_FROM_MANO21), :2]
@@ -143,20 +147,19 @@ def _about_wrist(vertices_m: Tensor, camera: Tensor, model: HandModel) -> tuple[
 
 
 def _raw(side: Side, squares: np.ndarray, frames: list[int], vertices_m: np.ndarray, j2d_px: np.ndarray) -> Raw:
-    """Predictions put at their frames; a left hand back to its own side."""
+    """Predictions at their frames; a left hand is mirrored back."""
     if side == "left":
         vertices_m = vertices_m * FLIP
         j2d_px = np.stack([CROP_PX - j2d_px[..., 0], j2d_px[..., 1]], axis=-1)
-    v3d_ra, j2d_crop = np.full((len(squares), 778, 3), np.nan), np.full((len(squares), 21, 2), np.nan)
-    v3d_ra[frames], j2d_crop[frames] = vertices_m, j2d_px
+    v3d_ra, j2d_crop = (scatter_to_frames(x, np.array(frames, int), len(squares)) for x in (vertices_m, j2d_px))
     return Raw(v3d_ra, j2d_crop, squares)
 
 
 def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> VertexTrack:
     """`folder`/v3d_ra.npy, j2d.crop.npy and boxes.npy: one row for each of the frames `names`, in their order.
 
-    The hand is put before the camera `K` (3, 3) so that its wrist and fingertips project to METRO's keypoints; without K a long lens is
-    invented whose picture just holds all boxes. Rows with a NaN are NaN throughout.
+    In the frame of the camera `K` (3, 3) wrist and fingertips project to METRO's keypoints; without K, HaMeR's focal length is assumed for an
+    image that contains all boxes. Frames with a NaN are NaN throughout.
     Raises HoldprepError where shapes or counts are not as published.
     """
     v3d_ra = _read(folder / "v3d_ra.npy", (len(names), 778, 3))
@@ -167,12 +170,12 @@ def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> Ver
         raise HoldprepError(f"{folder / 'boxes.npy'}: {len(unknown)} of {len(names)} boxes are NaN, first {names[unknown[0]]}; rerun METRO")
     notes = []
     if K is None:
-        K = crops.long_lens(*boxes_px[:, 2:].max(axis=0))
-        notes.append(f"METRO: depth is that of an invented focal length of {K[0, 0]:.0f} px; alignment mode h mends it")
-    placed = place({"right": Raw(v3d_ra, j2d_crop, boxes_px)}, K, names, notes)
-    if np.isnan(placed.vertices_m["right"]).all():
+        K = crops.assumed_camera(*boxes_px[:, 2:].max(axis=0))
+        notes.append(f"METRO: depth is that of an assumed focal length of {K[0, 0]:.0f} px; alignment mode h corrects it")
+    track = to_camera({"right": Raw(v3d_ra, j2d_crop, boxes_px)}, K, names, notes)
+    if np.isnan(track.vertices_m["right"]).all():
         raise HoldprepError(f"{folder / 'v3d_ra.npy'}: no frame of {len(names)} has a hand; the tracker found none")
-    return placed
+    return track
 
 
 def crop_to_image(j2d_crop: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:
@@ -181,9 +184,9 @@ def crop_to_image(j2d_crop: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:
 
 
 def solve_translation(points_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(3,) metres to add to points (N, 3) for their projection by K (3, 3) to meet pixels (N, 2); NaN where an input is.
+    """(3,) translation (m) of points (N, 3) with which they project to pixels (N, 2) by K (3, 3); NaN for NaN input.
 
-    u (Z + t_z) = X + t_x in normalised coordinates is linear in t. Its residuals are pixels times depth: a second pass divides by it.
+    u (Z + t_z) = X + t_x in normalised coordinates is linear in t. Its residuals are pixels times depth, so that further passes divide by the depth.
     """
     if not (np.isfinite(points_m).all() and np.isfinite(j2d_px).all()):
         return np.full(3, np.nan)
@@ -199,10 +202,10 @@ def solve_translation(points_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray) -
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of this shape; METRO writes a row for every frame, so another count means other frames."""
+    """An array of this shape; METRO writes a row for every frame, so that another number of rows indicates other frames."""
     array = load_npy(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise HoldprepError(f"{path} is no array of numbers, as METRO's script in HOLD writes it; is it HaMeR's? try hand.format=hamer")
+        raise HoldprepError(f"{path} is not an array of numbers as written by METRO's script in HOLD; is it HaMeR's? try hand.format=hamer")
     if array.ndim == len(shape) and array.shape[1:] == shape[1:] and len(array) != shape[0]:
         raise HoldprepError(f"{path} has {len(array)} frames, there are {shape[0]} images; rerun METRO on them")
     if array.shape != shape:

@@ -1,9 +1,9 @@
 """METRO's hand network (Lin et al., "End-to-End Human Pose and Mesh Reconstruction with Transformers", CVPR 2021).
 
-HRNet (Wang et al., "Deep High-Resolution Representation Learning", 2020) sums a crop up in 2048 numbers. Each of 21 joints and 195
-vertices of a resting hand is a token: its place and those numbers. Three transformer encoders, each narrower than the one before (Devlin
-et al., BERT, 2018), convert the tokens into positions; a linear layer makes 778 vertices of the 195. Same arithmetic and weights as the
-published model; the code is this project's own (timm has this HRNet too, but does not import without torchvision).
+HRNet (Wang et al., "Deep High-Resolution Representation Learning", 2020) computes 2048 features of a crop. Each of 21 joints and 195
+vertices of a hand in rest pose is a token: its position and these features. Three transformer encoders of decreasing width (Devlin et al.,
+BERT, 2018) convert the tokens into positions; a linear layer computes 778 vertices from the 195. Results and weights are those of the
+published model; the code is this project's own (timm's HRNet requires torchvision).
 """
 
 from collections import OrderedDict
@@ -19,14 +19,14 @@ from holdprep.hand.trackers import checkpoint
 CROP_PX = 224
 JOINTS, COARSE, VERTICES = 21, 195, 778
 ADVICE = (
-    "METRO's download (scripts/download_models.sh of https://github.com/microsoft/MeshTransformer) is dead since 2025; set hand.checkpoint to "
+    "METRO's download (scripts/download_models.sh of https://github.com/microsoft/MeshTransformer) does not work since 2025; set hand.checkpoint to "
     "your own models/metro_release/metro_hand_state_dict.bin"
 )
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Channels of HRNet's finest branch, exchange units of its stages, blocks of a branch; widths, layers and heads of the encoders.
+    """Sizes of the network: channels of HRNet's finest branch, units of its stages, blocks of a branch; widths, layers, heads of encoders.
 
     The defaults are the published ones (HRNet-W64).
     """
@@ -42,8 +42,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Prediction:
-    """N right hands: `vertices_m` (N, 778, 3), about the wrist but for a small offset; `camera` (N, 3): scale, and shift right and down in
-    metres, of an orthographic camera that sees the crop as [-1, 1]."""
+    """N right hands.
+
+    `vertices_m` (N, 778, 3), relative to the wrist up to a small offset; `camera` (N, 3): scale, and shift right and down in metres, of an
+    orthographic camera whose crop is [-1, 1].
+    """
 
     vertices_m: Tensor
     camera: Tensor
@@ -79,7 +82,7 @@ BASIC, BOTTLENECK = (3, 3), (1, 3, 1)
 
 
 class Exchange(nn.Module):
-    """Branches of falling resolution, each through its blocks; then each becomes the sum of all, brought to its size."""
+    """Blocks of branches of decreasing resolution, followed by sums of all branches at each resolution."""
 
     def __init__(self, widths: list[int], blocks: int) -> None:
         super().__init__()
@@ -92,7 +95,7 @@ class Exchange(nn.Module):
 
 
 class Sum(nn.Module):
-    """All branches, brought to the size of one of them."""
+    """Sum of all branches, resized to one of them."""
 
     def __init__(self, widths: list[int], end: int) -> None:
         super().__init__()
@@ -103,7 +106,7 @@ class Sum(nn.Module):
 
 
 def _path(widths: list[int], start: int, end: int) -> nn.Module:
-    """From one branch's resolution to another's."""
+    """Layers from one branch's resolution to another's."""
     if start == end:
         return nn.Identity()
     if start > end:
@@ -113,7 +116,7 @@ def _path(widths: list[int], start: int, end: int) -> nn.Module:
 
 
 class HRNet(nn.Module):
-    """Crops (N, 3, H, W), normalised as ImageNet's, to features (N, 2048)."""
+    """Features (N, 2048) of crops (N, 3, H, W), normalised as ImageNet's."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -143,7 +146,7 @@ class HRNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Tokens (N, L, inputs) through transformer layers of a width, to (N, L, outputs), added to a linear map of the input."""
+    """Transformer layers from tokens (N, L, inputs) to (N, L, outputs), added to a linear map of the input."""
 
     def __init__(self, inputs: int, width: int, outputs: int, sizes: Sizes) -> None:
         super().__init__()
@@ -159,7 +162,7 @@ class Encoder(nn.Module):
 
 
 class Metro(nn.Module):
-    """Crops of right hands (N, 3, 224, 224), RGB normalised as ImageNet's, to meshes. All but HRNet stays in float32."""
+    """Crops of right hands (N, 3, 224, 224), RGB normalised as ImageNet's, to meshes. All but HRNet is float32."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -170,13 +173,13 @@ class Metro(nn.Module):
         self.camera = nn.ModuleList([nn.Linear(3, 1), nn.Linear(COARSE + JOINTS, 150), nn.Linear(150, 3)])
 
     def forward(self, crops: Tensor, template_m: Tensor) -> Prediction:
-        """`template_m` (216, 3): joints in OpenPose order and 195 vertices of the resting hand, about its wrist."""
+        """`template_m` (216, 3): joints in OpenPose order and 195 vertices of the hand in rest pose, relative to its wrist."""
         features = self.backbone(crops.to(next(self.backbone.parameters()).dtype)).to(template_m.dtype)
         tokens = torch.cat([template_m.expand(len(crops), -1, -1), features[:, None].expand(-1, len(template_m), -1)], dim=2)
-        places = self.encoders(tokens)
-        vertices = self.upsample(places[:, JOINTS:].mT).mT
+        positions = self.encoders(tokens)
+        vertices = self.upsample(positions[:, JOINTS:].mT).mT
         per_token, mix, read_out = self.camera
-        return Prediction(vertices, read_out(mix(per_token(places)[..., 0])))
+        return Prediction(vertices, read_out(mix(per_token(positions)[..., 0])))
 
 
 _OWN = r"encoders\.(\d)\.layers\.layers\.(\d+)\."
@@ -219,14 +222,14 @@ NAMES: checkpoint.Names = (
 
 
 def load(path: Path, backbone: Path | None = None, sizes: Sizes | None = None) -> Metro:
-    """The network with a published checkpoint's weights, float32 on the CPU; `backbone` is a file of HRNet's own where that has none.
+    """The network with a published checkpoint's weights, float32 on the CPU; `backbone` is a file of HRNet's weights if the checkpoint has none.
 
-    Raises HoldprepError where a file is missing, cut short or another model's.
+    Raises HoldprepError where a file is missing, truncated or of another model.
     """
     published = checkpoint.read(path, ADVICE)
     if backbone is not None:
         published |= {f"backbone.{k}": v for k, v in checkpoint.read(backbone, "hand.backbone is HRNet-W64's weights").items()}
-    with torch.device("meta"):  # no time is spent on weights that are replaced
+    with torch.device("meta"):  # weights are replaced below
         network = Metro(sizes or Sizes())
     checkpoint.fill(network, published, NAMES, path, "METRO")
     return network.eval()

@@ -41,8 +41,8 @@ class MetroHand(NetworkHand):
         regressor, names = metro.Regressor(network, task.model("right"), kept), task.seq.frame_names()
         reuse_boxes = self.crop == "100doh"
         raw = metro.track(task.seq.images(), boxes, regressor, names, reuse_boxes=reuse_boxes, feed=self.feed())
-        K = crops.long_lens(*task.seq.image_size(), self.focal_px)
-        track = metro.place(raw, K, names, notes + stand_in_notes("METRO", regressor.model))
+        K = crops.assumed_camera(*task.seq.image_size(), self.focal_px)
+        track = metro.to_camera(raw, K, names, notes + stand_in_notes("METRO", regressor.model))
         files = {}
         if "right" in raw:  # METRO's own files have no left hand
             arrays = (raw["right"].v3d_ra_m.astype(np.float32), raw["right"].j2d_crop_px.astype(np.float32), raw["right"].boxes_px)

@@ -1,4 +1,4 @@
-"""What every option of `hand` is: the Protocol that stage hand_pose relies on, the base of its nodes, its task and its result."""
+"""Interface of the options of `hand`: Protocol, base of the nodes, task and result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HandTask(Task):
-    """A sequence whose hands are to be tracked: which hands it may have, and the hand model of a side."""
+    """A sequence to track hands in, which hands it may show, and the hand model of each side."""
 
     hands: "Hands"
     model: Callable[["Side"], "HandModel"]
 
     @property
     def sides(self) -> "tuple[Side, ...]":
-        """The hands that are asked for."""
+        """The requested hands."""
         return self.hands.sides
 
     @property
     def masked_sides(self) -> "list[Side]":
-        """All hands that have masks, asked for or not."""
+        """All hands with masks, requested or not."""
         sides: tuple[Side, ...] = ("right", "left")
         return [side for side in sides if self.seq.has(f"masks_{side}")]
 
 
 @dataclass(frozen=True)
 class TrackedHands:
-    """A tracker's result: the track, by side the square `boxes_px` (T, 4) of the crops it worked on, and its own files by artefact."""
+    """Result of a tracker: the track, square `boxes_px` (T, 4) of its crops by side, and its own files by artefact."""
 
     track: "VertexTrack"
     boxes_px: "Mapping[Side, np.ndarray]" = field(default_factory=dict)
@@ -51,23 +51,21 @@ class HandTracker(BackendOption, Protocol):
 
     @property
     def check(self) -> bool:
-        """True if one frame's hands are shown after the stage."""
+        """Whether one frame's hands are shown after the stage."""
 
     @property
     def uses_length(self) -> bool:
-        """True where the result depends on `hands.length_mm`."""
+        """Whether the result depends on `hands.length_mm`."""
 
     def track(self, task: HandTask) -> TrackedHands:
-        """Track the hands that are asked for. Raises HoldprepError where one that must be there is in no frame."""
+        """Track the requested hands. Raises HoldprepError where a required hand is in no frame."""
 
 
 class Tracker(Backend):
-    """The base of nodes of `hand`."""
+    """Base of the nodes of `hand`."""
 
-    # what only shows a result is not recorded
-    check: bool = Field(
-        exclude=True, description="show one frame's hands: a picture and the numbers that show conventions (side, unit, camera)"
-    )
+    # not recorded, since it does not change the result
+    check: bool = Field(exclude=True, description="show one frame's hands: an image and numbers to check conventions (side, unit, camera)")
 
     @property
     def uses_length(self) -> bool:
@@ -78,10 +76,10 @@ class Tracker(Backend):
 
 
 def select_hands(track: "VertexTrack", task: HandTask, source: Path) -> "VertexTrack":
-    """The hands asked for, of a track that was read from `source`. Raises HoldprepError where it has none of them."""
+    """The requested hands of a track read from `source`. Raises HoldprepError where it has none of them."""
     sides = tuple(s for s in task.sides if s in track.vertices_m)
     if not sides:
         from holdprep.errors import HoldprepError
 
-        raise HoldprepError(f"{source} holds {', '.join(track.vertices_m) or 'no'} hand, hands.which={task.hands.which} asks for another")
+        raise HoldprepError(f"{source} holds {', '.join(track.vertices_m) or 'no'} hand, but hands.which={task.hands.which}")
     return track.of_sides(sides)

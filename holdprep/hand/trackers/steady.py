@@ -1,23 +1,22 @@
-"""Smooths keypoints through time: every frame is smoothed with frames before and after it, without lag."""
+"""Smoothing of keypoints in time, with earlier and later frames, without lag."""
 
 import numpy as np
 from scipy.linalg import solveh_banded
 
+from holdprep.geometry.noise import second_difference_variances
+
 ROUNDS = 4  # of reweighting
 NU = 4.0  # of Student's t, by which sudden motion is distinguished from noise
-NORMAL_MAD = 0.6745  # median of |x| for a normal x of standard deviation 1
-CLIP = 3.0  # standard deviations beyond which a second difference is an outlier of the variances
-STILL = 0.1  # accelerations are not taken to be smaller than this share of the noise
-LEAST = 12  # pairs of second differences that are needed to distinguish noise from motion
-GONE = 1e-12  # weight of a frame without a measurement
+MIN_MOTION = 0.1  # lower bound of the accelerations' standard deviation, as a fraction of the noise's
+MISSING_WEIGHT = 1e-12  # of a frame without a measurement
 
 
-def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Points (T, J, C), smoothed where they are noisy; NaN stays NaN. `trust` (T, J) is the noise's expected size, its unit does not matter.
+def smooth(points: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Points (T, J, C) smoothed in time; NaN stays NaN. `sigma` (T, J) is the relative standard deviation of the noise, in any unit.
 
-    Each joint minimises its squared misfit by the noise's variance plus its second differences by the motion's (Whittaker 1923); Student's t
-    lets the few large ones of sudden motion be. Both variances are estimated from the points themselves: independent noise makes second
-    differences that alternate, by -4 times its variance, motion does not. A path without noise stays as it is.
+    For each joint, the squared residuals by the noise's variance plus the squared second differences by the motion's variance are minimised
+    (Whittaker 1923), with Student's t for the few large second differences of sudden motion. Both variances are estimated from the points,
+    see `second_difference_variances`. A path without noise is not changed.
     """
     out = points.copy()
     seen = np.isfinite(points).all(axis=2)
@@ -25,27 +24,24 @@ def smooth(points: np.ndarray, trust: np.ndarray) -> np.ndarray:
         own = seen[:, joint]
         noise, motion = _variances(points[:, joint])
         if noise > 0:
-            relative = np.where(own, trust[:, joint], 1.0) ** 2 / np.mean(trust[own, joint] ** 2)
-            weight = np.where(own, 1 / (noise * relative), GONE)
+            relative = np.where(own, sigma[:, joint], 1.0) ** 2 / np.mean(sigma[own, joint] ** 2)
+            weight = np.where(own, 1 / (noise * relative), MISSING_WEIGHT)
             out[own, joint] = _smooth_one(np.nan_to_num(points[:, joint]), weight, motion)[own]
     return out
 
 
 def _variances(path: np.ndarray) -> tuple[float, float]:
-    """Of the noise and of the motion's second differences, for a path (T, C) with gaps; (0, 0) where there are too few."""
-    bends = np.diff(path, 2, axis=0)
-    whole = bends[np.isfinite(bends).all(axis=1)]
-    if np.isfinite(bends[1:] * bends[:-1]).all(axis=1).sum() < LEAST:
+    """Variances of the noise and of the motion's second differences, for a path (T, C) with gaps; (0, 0) with too few frames."""
+    estimate = second_difference_variances(np.diff(path, 2, axis=0), clip_axes=None)
+    if estimate is None:
         return 0.0, 0.0
-    limit = CLIP * np.median(np.abs(whole)) / NORMAL_MAD
-    bends = np.clip(bends, -limit, limit)
-    total, alternating = float(np.nanmean(bends**2)), float(np.nanmean(bends[1:] * bends[:-1]))
-    noise = float(np.clip(-alternating / 4, 0, total / 6))
-    return noise, max(total - 6 * noise, STILL**2 * noise)
+    noise, total = (float(x) for x in estimate)
+    noise = min(noise, total / 6)
+    return noise, max(total - 6 * noise, MIN_MOTION**2 * noise)
 
 
 def _smooth_one(y: np.ndarray, weight: np.ndarray, motion: float) -> np.ndarray:
-    """(T, C) from measurements (T, C)."""
+    """Smoothed path (T, C) of measurements (T, C)."""
     stiffness = np.full(len(y) - 2, 1 / motion)
     x = y
     for _ in range(ROUNDS):
@@ -56,7 +52,7 @@ def _smooth_one(y: np.ndarray, weight: np.ndarray, motion: float) -> np.ndarray:
 
 
 def _solve(weight: np.ndarray, stiffness: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Minimum of sum weight (x - y)^2 + sum stiffness (x[t-1] - 2 x[t] + x[t+1])^2: a symmetric system of five diagonals."""
+    """Minimiser of sum weight (x - y)^2 + sum stiffness (x[t-1] - 2 x[t] + x[t+1])^2: a symmetric system of five diagonals."""
     bands = np.zeros((3, len(y)))  # lower form: diagonal, first and second below it
     bands[0] = weight
     for a, ca in enumerate((1.0, -2.0, 1.0)):

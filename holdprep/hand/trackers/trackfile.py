@@ -1,7 +1,7 @@
 """The track file: hands as meshes and keypoints in processed/v3d.npy and j2d.full.npy, in the layout of HaMeR's script in HOLD.
 
-Every tracker's result is written here, and every later stage reads it from here, whoever wrote it. Rows are keyed by their picture's name.
-Beyond the published layout the files may hold `params.<side>`, MANO parameters of a tracker that has them; `keypoints.<side>`, 3D keypoints
+Every tracker's result is written to these files, from which later stages read it. Rows are identified by their image's name.
+In addition to the published layout the files may hold `params.<side>`, MANO parameters of a tracker that has them; `keypoints.<side>`, 3D keypoints
 (T, 21, 3) from the wrist of a tracker whose meshes are derived from them; and `confidence.<side>` (T, 21) of 2D keypoints.
 """
 
@@ -23,7 +23,7 @@ VERTICES, KEYPOINTS = "v3d.npy", "j2d.full.npy"
 
 
 def write(folder: Path, track: VertexTrack, im_paths: Sequence[str]) -> None:
-    """Write both files into `folder`; `im_paths` (T,) are the paths of the frames' pictures. A side without a hand is NaN throughout."""
+    """Write both files into `folder`; `im_paths` (T,) are the paths of the frames' images. A side without a hand is NaN throughout."""
     paths = list(im_paths)
     empty = np.full((len(paths), 778, 3), np.nan, np.float32)
     v3d: dict[str, Any] = {"im_paths": paths, "K": track.K.astype(np.float32)}
@@ -43,11 +43,10 @@ def write(folder: Path, track: VertexTrack, im_paths: Sequence[str]) -> None:
 
 
 def read(folder: Path, names: Sequence[str]) -> VertexTrack:
-    """Read both files of `folder`, aligned with the frames `names` (stems of the pictures).
+    """Read both files of `folder`, aligned with the frames `names` (stems of the images).
 
-    Rows are matched by name, never by position: the tracker leaves out frames in which it saw nothing; those become NaN. A side that
-    is NaN throughout is left out.
-    Raises HoldprepError where a file has not the published layout, no frame matches, or no hand is there.
+    Rows are matched by name, not by position: the tracker omits frames without a hand, which become NaN. A side that is NaN throughout is
+    omitted. Raises HoldprepError where a file has another layout, no frame matches, or without any hand.
     """
     vertices_file, keypoints_file = folder / VERTICES, folder / KEYPOINTS
     v3d, j2d = _read_dict(vertices_file), _read_dict(keypoints_file)
@@ -102,7 +101,7 @@ def _array(path: Path, content: Mapping[str, Any], key: str, shape: tuple[int, .
 def _stems(path: Path, content: Mapping[str, Any]) -> list[str]:
     """The frame name of every row."""
     if "im_paths" not in content:
-        raise HoldprepError(f"{path} has no 'im_paths', which alone tells which frame a row belongs to; rerun the tracker")
+        raise HoldprepError(f"{path} has no 'im_paths', which is needed to assign rows to frames; rerun the tracker")
     stems = [PurePath(str(p)).stem for p in content["im_paths"]]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
@@ -111,7 +110,7 @@ def _stems(path: Path, content: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(path: Path, stems: Sequence[str], names: Sequence[str], vertices: Mapping[Side, np.ndarray]) -> tuple[str, ...]:
-    """One-line remarks; raises where nothing can be used."""
+    """Notes in one line each; raises HoldprepError where no hand can be used."""
     notes = conversion.match_notes(path, "HaMeR", stems, names)
     if not vertices:
         raise HoldprepError(f"{path}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")

@@ -1,4 +1,4 @@
-"""What hand trackers return: one hand as keypoints, or the hands of a clip as meshes."""
+"""Results of hand trackers: one hand as keypoints, or the hands of a clip as meshes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ class KeypointTrack:
     """One hand as 21 keypoints (MANO-21 order) in T frames; NaN where the hand was not found.
 
     `j2d_px` (T, 21, 2) pixels of the full image; `j3d_m` (T, 21, 3) metres relative to the wrist, camera axes (x right, y down,
-    z away from the camera); `confidence` (T, 21) in 0..1, 0 where not found; `boxes_px` (T, 4) square x1, y1, x2, y2 about the hand.
+    z away from the camera); `confidence` (T, 21) in 0..1, 0 where not found; `boxes_px` (T, 4) square x1, y1, x2, y2 around the hand.
     """
 
     j2d_px: np.ndarray
@@ -32,10 +32,9 @@ class VertexTrack:
     """Hands as meshes in the frames `names`; NaN where a hand was not found.
 
     Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
-    order, where known `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's own MANO
-    `params` (for `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are there for trackers of keypoints, whose meshes are
-    derived: their own 3D keypoints from the wrist in camera axes, NaN throughout where they are 2D only. `notes` are one-line remarks on
-    what was read or found.
+    order; where known, `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's own
+    MANO `params` (in `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are those of keypoint trackers, whose meshes are
+    derived: 3D keypoints relative to the wrist in camera axes, NaN throughout where they are 2D only. `notes` are single lines for the user.
     """
 
     vertices_m: Mapping[Side, np.ndarray]

@@ -1,4 +1,4 @@
-"""hand=truth: the true hands of a synthetic sequence, with errors on request."""
+"""hand=truth: the true hands of a synthetic sequence, with optional errors."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class TruthHand(Tracker):
-    """The ground truth in place of a tracker."""
+    """Ground truth instead of a tracker's result."""
 
     name: Literal["truth"]
     noise_px: Weight = Field(description="noise of each true keypoint: standard deviation (px)")
     depth_noise_pct: Weight = Field(description="noise of the true hand's distance: standard deviation (%)")
-    drop_pct: float = Field(ge=0, le=100, description="frames in which the true hand is withheld (%)")
-    drop: Literal["random", "bursts", "ends"] = Field(description="which frames those are")
+    drop_pct: float = Field(ge=0, le=100, description="share of frames in which the true hand is removed (%)")
+    drop: Literal["random", "bursts", "ends"] = Field(description="distribution of these frames")
     size_error_pct: float = Field(gt=-90, le=900, description="error of the hand's size (%)")
-    swap: bool = Field(description="left hands are called right and right hands left")
+    swap: bool = Field(description="left hands are labelled right and right hands left")
 
     def files(self, seq: "Sequence") -> External:
         return {"truth": seq.path("truth")}

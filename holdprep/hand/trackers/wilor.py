@@ -1,9 +1,9 @@
 """WiLoR: the meshes of its demo (`demo.py --save_mesh`; HaMeR's demo writes the same), or the results of the package wilor_mini.
 
-demo.py writes `<frame>_<number>.obj` for each hand it detects: vertices in metres, translated to before its invented camera (focal length
+demo.py writes `<frame>_<number>.obj` for each detected hand: vertices in metres in the frame of its assumed camera (focal length
 5000 / 256 longer image sides, centre (w / 2, h / 2)), left hands mirrored back, all in OpenGL's axes.
 
-wilor_mini's `predict(image)` gives a list of dicts, kept here by `np.save(f"{frame}.npy", result)`: `is_right`, and `wilor_preds` with
+wilor_mini's `predict(image)` returns a list of dicts, to be stored by `np.save(f"{frame}.npy", result)`: `is_right`, and `wilor_preds` with
 `pred_vertices` (1, 778, 3) about the origin and `pred_cam_t_full` (1, 3) in OpenCV's axes, left hands mirrored back; `pred_keypoints_2d`
 (1, 21, 2) in OpenPose's order; `global_orient` (1, 1, 3) and `hand_pose` (1, 15, 3), hand mean INCLUDED, and `betas` (1, 10) of the right
 model, rotations of left hands mirrored back, but not their shape.
@@ -36,9 +36,9 @@ MIRRORED_ROTATION = np.array([1.0, -1.0, -1.0])
 
 
 def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models: Mapping[Side, HandModel]) -> VertexTrack:
-    """Hands of the frames `names` in pictures of `image_size` (width, height), from .npy files where there are some, else from meshes.
+    """Hands of the frames `names` in images of `image_size` (width, height), from .npy files if there are any, else from meshes.
 
-    Raises HoldprepError where files are not as described above, no frame matches, or no hand is there.
+    Raises HoldprepError where files are not as described above, no frame matches, or without any hand.
     """
     files = {p.stem: p for p in folder.glob("*.npy")}
     if not files:
@@ -51,13 +51,13 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
             hands += [_hand(files[name], t, one, models) for one in (content if isinstance(content, list | np.ndarray) else [content])]
     if not hands:
         raise HoldprepError(f"{folder}: no hand in its {len(files)} frames; the tracker found none")
-    return conversion.collect_tracks(hands, crops.long_lens(*image_size), names, models, notes)
+    return conversion.collect_tracks(hands, crops.assumed_camera(*image_size), names, models, notes)
 
 
 def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]) -> conversion.DetectedHand:
     predicted = content.get("wilor_preds") if isinstance(content, Mapping) else None
     if not isinstance(predicted, Mapping):
-        raise HoldprepError(f"{path} holds no 'wilor_preds': it must be np.save of what wilor_mini's predict() gives")
+        raise HoldprepError(f"{path} holds no 'wilor_preds': it must be np.save of the result of wilor_mini's predict()")
     arrays = {}
     for key, shape in SHAPES.items():
         arrays[key] = np.asarray(predicted.get(key, np.nan))
@@ -72,7 +72,7 @@ def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]
 
 
 def _params(arrays: Mapping[str, np.ndarray], side: Side, models: Mapping[Side, HandModel]) -> ManoParams:
-    """MANO's, hand mean taken off; a left hand's by way of the right hand that is its mirror image."""
+    """MANO parameters without the hand mean; a left hand's are computed from its mirror image, a right hand."""
     mirror, flip = (MIRRORED_ROTATION, FLIP) if side == "left" else (np.ones(3), np.ones(3))
     mean = models["right"].hand_mean.double().numpy()
     as_right = (

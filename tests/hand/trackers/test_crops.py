@@ -59,7 +59,7 @@ def test_boxes_that_cannot_be_are_refused_in_one_line():
     crops.check_boxes(good, (80, 60), names, "right")
     crops.check_boxes(good - [[15, 0, 0, 0]], (80, 60), names, "right")
     outside, empty = good + 100, good[:, [2, 1, 0, 3]]
-    with pytest.raises(HoldprepError, match=r"right hand's box in frame 0000 is \(110, 110, 120, 120\), outside the picture of 80 x 60"):
+    with pytest.raises(HoldprepError, match=r"right hand's box in frame 0000 is \(110, 110, 120, 120\), outside the image of 80 x 60"):
         crops.check_boxes(outside, (80, 60), names, "right")
     with pytest.raises(HoldprepError, match=r"left hand's box in frame 0000 is \(20, 10, 10, 20\), which is empty"):
         crops.check_boxes(empty, (80, 60), names, "left")

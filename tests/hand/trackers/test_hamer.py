@@ -48,7 +48,7 @@ def test_hamer_rows_follow_the_names_not_the_order(tmp_path: Path, torch_tensors
     assert track.notes == ("HaMeR: 1 of 4 frames are absent",)
 
 
-def test_hamer_says_what_is_wrong_in_one_line(tmp_path: Path):
+def test_hamer_errors_are_one_line(tmp_path: Path):
     names = ["0000", "0002"]
     write_hamer(tmp_path, names, np.random.default_rng(0))
     with pytest.raises(HoldprepError, match=r"none of its 2 frames is among the 2 images \('0000' there, 'a' here\)"):

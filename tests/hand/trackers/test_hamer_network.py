@@ -72,7 +72,7 @@ def test_network_gives_the_published_hands(network: hamer_network.Hamer):
     assert np.abs(np.diff(parity["net.betas"], axis=0)).max() > 0.01  # it does look at the picture
 
 
-def test_hands_stand_where_the_published_code_puts_them(case: Case, network: hamer_network.Hamer):
+def test_hands_are_at_the_positions_of_the_published_code(case: Case, network: hamer_network.Hamer):
     track = track_case(case, network)
     assert track.K[0, 0] == pytest.approx(float(case["focal"]))
     np.testing.assert_array_equal(track.K[:2, 2], case["size"] / 2)
@@ -101,7 +101,7 @@ def test_a_known_focal_length_moves_the_hand_along_its_ray_only(case: Case, netw
         np.testing.assert_allclose(project(known.joints_m[side], known.K), known.j2d_px[side])
 
 
-def test_frames_without_a_box_are_nan_and_batches_and_threads_change_nothing(network: hamer_network.Hamer):
+def test_frames_without_a_box_are_nan_and_batches_and_threads_have_no_effect(network: hamer_network.Hamer):
     images = [picture(200, 160, seed) for seed in range(5)]
     box = np.array([[60.0, 40, 120, 110]]).repeat(5, axis=0) + np.arange(5)[:, None]
     boxes = {"right": np.where([[True], [False], [True], [True], [False]], box, np.nan), "left": box}
@@ -123,7 +123,7 @@ def test_half_precision_stays_near(case: Case, network: hamer_network.Hamer, tmp
         assert (exact.betas - rough.betas).abs().max() > 0
 
 
-def test_left_shapes_that_are_no_mirror_images_are_remarked_upon(case: Case, network: hamer_network.Hamer):
+def test_left_shapes_that_are_not_mirror_images_give_a_note(case: Case, network: hamer_network.Hamer):
     assert track_case(case, network).notes == ()
     wrong_sign = replace(MODELS["left"], shapedirs=MODELS["left"].shapedirs * torch.tensor([-1.0, 1, 1])[:, None])
     boxes = {"left": case["boxes"][sides(case).index("left")][None].astype(float)}
@@ -131,11 +131,11 @@ def test_left_shapes_that_are_no_mirror_images_are_remarked_upon(case: Case, net
     mesh = lbs.forward(wrong_sign, track.params["left"])
     off_mm = 1e3 * np.linalg.norm(mesh.vertices.numpy() - track.vertices_m["left"], axis=-1).mean()
     assert off_mm > conversion.MAX_MIRROR_ERROR_MM
-    assert track.notes[0].endswith(f"its parameters are {off_mm:.1f} mm off the mesh")
+    assert track.notes[0].endswith(f"the parameters are {off_mm:.1f} mm from the mesh")
 
 
-def test_overflow_in_half_precision_is_told(network: hamer_network.Hamer):
-    with pytest.raises(HoldprepError, match=r"HaMeR: 1 of 2 crops came out as NaN or infinite; set hand.dtype=bfloat16 or float32"):
+def test_overflow_in_half_precision_is_an_error(network: hamer_network.Hamer):
+    with pytest.raises(HoldprepError, match=r"HaMeR: 1 of 2 crops gave NaN or infinity; set hand.dtype=bfloat16 or float32"):
         hamer.predict(network, [torch.zeros(1, 3, 256, 192), torch.full((1, 3, 256, 192), torch.inf)])
 
 
@@ -154,7 +154,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_another_models_checkpoint_is_told_by_name_with_its_first_tensor(tmp_path: Path):
+def test_another_models_checkpoint_is_an_error_with_its_name(tmp_path: Path):
     path = write_hamer_checkpoint(tmp_path)
     metro = {"trans_encoder.0.bert.img_embedding.weight": torch.zeros(2, 2), "upsampling.weight": torch.zeros(778, 195)}
     torch.save(metro, path)
@@ -167,30 +167,30 @@ def test_another_models_checkpoint_is_told_by_name_with_its_first_tensor(tmp_pat
     torch.save({"state_dict": {"conv.weight": torch.zeros(3)}}, path)
     assert "has 1 tensors of an unknown model, first conv.weight" in refused(path)
     wide = corrupt(tmp_path, {"backbone.pos_embed": torch.zeros(1, 197, 768)})
-    assert "is HaMeR's, but of another kind: backbone.pos_embed is (1, 197, 768), (1, 193, 32) is needed" in refused(wide)
+    assert "is a checkpoint of HaMeR, but of another variant: backbone.pos_embed is (1, 197, 768), (1, 193, 32) is needed" in refused(wide)
     without = corrupt(tmp_path, {"mano_head.decpose.bias": None})
     assert "mano_head.decpose.bias is missing" in refused(without)
 
 
 def test_missing_cut_and_empty_files_say_what_to_do(tmp_path: Path):
-    assert "is not there: get hamer_demo_data.tar.gz" in refused(tmp_path / "nothing" / "hamer.ckpt")
+    assert "does not exist: get hamer_demo_data.tar.gz" in refused(tmp_path / "nothing" / "hamer.ckpt")
     path = write_hamer_checkpoint(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert "could not be read: it is cut short at" in refused(path)
+    assert "could not be read: it is truncated at" in refused(path)
     path.write_text("<!DOCTYPE html><html>Quota exceeded</html>")
     assert "hamer.ckpt is no checkpoint, it begins with b'<!DOCTYPE html><': a web page saved in its place?" in refused(path)
     torch.save({"epoch": 3, "global_step": 7}, path)
     assert "holds no weights, only epoch, global_step" in refused(path)
     (tmp_path / "model_config.yaml").unlink()
-    assert "model_config.yaml is not there" in refused(path)
+    assert "model_config.yaml does not exist" in refused(path)
 
 
 def test_settings_of_another_network_are_refused_by_key(tmp_path: Path):
     path = write_hamer_checkpoint(tmp_path)
     config = tmp_path / "model_config.yaml"
     config.write_text("MODEL: {IMAGE_SIZE: 256}")
-    assert "is no model_config.yaml of HaMeR (KeyError: 'MANO_HEAD')" in refused(path)
+    assert "is not a model_config.yaml of HaMeR (KeyError: 'MANO_HEAD')" in refused(path)
     text = str(HAMER_CONFIG).replace("'vit'", "'resnet'")
     config.write_text(text)
     assert "MODEL.BACKBONE.TYPE is 'resnet', only HaMeR's published 'vit' is known" in refused(path)
@@ -199,7 +199,7 @@ def test_settings_of_another_network_are_refused_by_key(tmp_path: Path):
 @pytest.mark.skipif(
     "HAMER_CHECKPOINT" not in os.environ, reason="HAMER_CHECKPOINT is not set: the published weights are not here to be tried"
 )
-def test_published_weights_see_the_hand_of_the_demo():
+def test_published_weights_detect_the_hand_of_the_demo():
     network = hamer_network.load(Path(os.environ["HAMER_CHECKPOINT"]))
     mano = Path(os.environ["MANO_DIR"]) if "MANO_DIR" in os.environ else None
     model = load_hand_model("right", mano, dtype=torch.float64)

@@ -27,12 +27,12 @@ def processed(tmp_path: Path) -> Path:
 
 
 def take(tmp_path: Path, *options: str, stage: str = "hand_pose") -> dict:
-    told = [f"stage={stage}", "seq=s", "hand=import", f"hand.folder={tmp_path / 'given'}", "on_fail=warn", *options]
-    return run(tmp_path / "data", tmp_path / "run", *told)
+    overrides = [f"stage={stage}", "seq=s", "hand=import", f"hand.folder={tmp_path / 'given'}", "on_fail=warn", *options]
+    return run(tmp_path / "data", tmp_path / "run", *overrides)
 
 
 @pytest.mark.parametrize(("name", "depth_m"), [("wilor", 12.0), ("hawor", 0.6), ("meshes", 0.6)])
-def test_meshes_and_parameters_are_taken_as_they_are(tmp_path: Path, processed: Path, name: str, depth_m: float):
+def test_meshes_and_parameters_are_unchanged(tmp_path: Path, processed: Path, name: str, depth_m: float):
     expected = mesh("left", depth_m).vertices.numpy()
     if name == "meshes":
         for t, frame in enumerate(NAMES):
@@ -48,7 +48,7 @@ def test_meshes_and_parameters_are_taken_as_they_are(tmp_path: Path, processed: 
     take(tmp_path, stage="register")
     fit = np.load(processed / "hold_fit.init.npy", allow_pickle=True).item()["left"]
     assert np.isfinite(fit["hand_pose"][frames]).all()
-    with pytest.raises(HoldprepError, match=r"holds left hand, hands\.which=right asks for another"):
+    with pytest.raises(HoldprepError, match=r"holds left hand, but hands\.which=right"):
         take(tmp_path, f"hand.format={name}", "hand.focal_px=600", "hands.which=right")
 
 
@@ -71,6 +71,6 @@ def test_keypoints_are_lifted_with_their_confidence(tmp_path: Path, processed: P
     assert ((lengths > 0.1) & (lengths < 0.3)).all()
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path, processed: Path):
-    with pytest.raises(HoldprepError, match=r"nowhere is not there: hand\.folder is where the tracker's files are"):
+def test_a_missing_folder_is_an_error(tmp_path: Path, processed: Path):
+    with pytest.raises(HoldprepError, match=r"nowhere does not exist: hand\.folder is the folder of the tracker's files"):
         take(tmp_path, f"hand.folder={tmp_path / 'nowhere'}")

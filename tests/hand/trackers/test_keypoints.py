@@ -51,12 +51,12 @@ def test_openpose_files(tmp_path: Path, side: Side):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize(("order", "unit", "axes", "told"), [
+@pytest.mark.parametrize(("order", "unit", "axes", "words"), [
     (ORDER, 1.0, 1, []),
     (list(range(21)), 1000.0, 1, ["in MANO's order", "millimetres"]),
     (ORDER, 1.0, [1, -1, -1], ["OpenGL's axes in 3D"]),
 ])  # fmt: skip
-def test_orders_units_and_axes_are_converted(tmp_path: Path, side: Side, order: list[int], unit: float, axes: object, told: list[str]):
+def test_orders_units_and_axes_are_converted(tmp_path: Path, side: Side, order: list[int], unit: float, axes: object, words: list[str]):
     j3d, px = joints(side)
     arrays = {f"j2d.{side}": px[:, order], f"j3d.{side}": (unit * j3d * axes)[:, order]}
     np.savez(tmp_path / "hands.npz", **arrays)
@@ -64,7 +64,7 @@ def test_orders_units_and_axes_are_converted(tmp_path: Path, side: Side, order: 
     np.testing.assert_allclose(track.j2d_px, px)
     np.testing.assert_allclose(track.j3d_m, j3d - j3d[:, :1], atol=1e-9)
     assert (track.confidence == 1).all()
-    assert len(notes) == len(told) and all(word in note for word, note in zip(told, notes, strict=True))
+    assert len(notes) == len(words) and all(word in note for word, note in zip(words, notes, strict=True))
     inside = (track.j2d_px >= track.boxes_px[:, None, :2]) & (track.j2d_px <= track.boxes_px[:, None, 2:])
     assert inside.all()
 
@@ -115,12 +115,12 @@ def test_bad_input_is_one_line(tmp_path: Path):
         np.savez(tmp_path / "hands.npz", **{k.replace("_", "."): v for k, v in arrays.items()})
         return tmp_path / "hands.npz"
 
-    assert "keypoints are not pixels of the picture of 640 x 480: they lie within 2 px" in refused(npz(j2d_right=px / 640))
+    assert "keypoints are not pixels of the image of 640 x 480: they lie within 2 px" in refused(npz(j2d_right=px / 640))
     assert "3 of 3 hands are outside" in refused(npz(j2d_right=px + 2000))
     assert "j2d.right has shape (2, 21, 2) for 3 frames" in refused(npz(j2d_right=px[:2]))
     assert "j2d has shape (20, 2), 21 keypoints" in refused(npz(j2d_right=px[:, :20]))
     assert "only joints; (frames, 21, 2 or 3) numbers" in refused(npz(joints=px))
-    assert "no hand with 6 joints or more" in refused(npz(j2d_right=np.where(np.arange(21)[:, None] < 5, px, np.nan)))
+    assert "no hand with 6 visible joints or more" in refused(npz(j2d_right=np.where(np.arange(21)[:, None] < 5, px, np.nan)))
     assert "its hand is 0.003" in refused(npz(j2d_right=px, j3d_right=0.02 * joints()[0][:, ORDER]))
     (tmp_path / "hands.npz").write_bytes((tmp_path / "hands.npz").read_bytes()[:300])
     assert "hands.npz is no .npz" in refused(tmp_path / "hands.npz")

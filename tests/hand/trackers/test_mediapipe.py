@@ -46,7 +46,7 @@ def hull_masks(j2d_px: np.ndarray) -> list[np.ndarray]:
     return masks
 
 
-def test_joints_are_where_the_picture_shows_them(track):
+def test_joints_are_at_their_positions_in_the_image(track):
     assert track.found.all()
     off_px = np.linalg.norm(track.j2d_px[:, [0, THUMB_TIP, INDEX_TIP]] - BY_HAND, axis=-1)
     assert off_px.max() < 15
@@ -72,7 +72,7 @@ def test_3d_is_metric_wrist_relative_and_nearer_is_smaller(track):
     assert (np.diff(track.j3d_m[0, [THUMB_TIP, INDEX_TIP, MIDDLE_TIP, RING_TIP, LITTLE_TIP], 2]) > 0).all()
 
 
-def test_a_turned_picture_turns_both_2d_and_3d(images, track):
+def test_a_rotated_image_rotates_both_2d_and_3d(images, track):
     turned = track_hand([cv2.rotate(i, cv2.ROTATE_90_CLOCKWISE) for i in images], "right")
     x, y = track.j2d_px[..., 0], track.j2d_px[..., 1]
     assert np.abs(turned.j2d_px - np.stack([HEIGHT - 1 - y, x], axis=-1)).max() < 4
@@ -89,7 +89,7 @@ def test_a_mirrored_right_hand_is_a_left_hand(images, track):
     assert not track_hand(mirrored[:1], "right").found.any()
 
 
-def test_known_camera_turns_3d_to_its_ray(images):
+def test_known_camera_rotates_3d_to_its_ray(images):
     K = pinhole_K(600, WIDTH, HEIGHT)
     seen, plain = (track_hand(images[:1], "right", K=k) for k in (K, None))
     np.testing.assert_array_equal(seen.j2d_px, plain.j2d_px)
@@ -102,7 +102,7 @@ def test_known_camera_turns_3d_to_its_ray(images):
     np.testing.assert_allclose(seen.j3d_m[0] @ ray / np.linalg.norm(ray), without_K[:, 2], atol=1e-9)
 
 
-def test_nothing_in_black_frames_and_the_hand_again_after_them(images, track):
+def test_no_hand_in_black_frames_and_the_hand_again_after_them(images, track):
     clip = track_hand([images[0], np.zeros_like(images[0]), images[0]], "right")
     np.testing.assert_array_equal(clip.found, [True, False, True])
     assert np.isnan(clip.j3d_m[1]).all()
@@ -166,7 +166,7 @@ def test_hands_of_another_size_are_dropped(track):
     assert [e is not None for e in kept] == [True, False, True, False, True, False, True]
 
 
-def test_a_mask_of_a_pixel_says_that_there_is_no_hand(images, track):
+def test_a_mask_of_one_pixel_means_no_hand(images, track):
     mask = hull_masks(track.j2d_px[:1])[0]
     pixel = np.zeros_like(mask)
     pixel[160, 575] = True
@@ -174,14 +174,14 @@ def test_a_mask_of_a_pixel_says_that_there_is_no_hand(images, track):
     np.testing.assert_array_equal(masked.found, [True, False])
 
 
-def test_a_left_hand_given_as_right_is_told(images, track):
+def test_a_left_hand_given_as_right_is_an_error(images, track):
     mirrored = [np.ascontiguousarray(i[:, ::-1]) for i in images]
     masks = [np.ascontiguousarray(m[:, ::-1]) for m in hull_masks(track.j2d_px)]
-    with pytest.raises(HoldprepError, match=r"the right hand's masks show a left hand in [23] of 3 frames looked at: call it left"):
+    with pytest.raises(HoldprepError, match=r"the right hand's masks show a left hand in [23] of 3 tested frames: call it left"):
         track_hand(mirrored, "right", masks)
 
 
-def test_joints_on_the_object_are_trusted_less(images, track):
+def test_joints_on_the_object_have_less_confidence(images, track):
     held = np.zeros((HEIGHT, WIDTH), bool)
     x, y = track.j2d_px[0, [INDEX_TIP, MIDDLE_TIP]].mean(axis=0).astype(int)
     held[y - 25 : y + 25, x - 25 : x + 25] = True
@@ -195,7 +195,7 @@ def test_joints_on_the_object_are_trusted_less(images, track):
     assert (ratio[[0, 1, 13]] == 1).all()  # wrist, knuckle of the index, root of the thumb
 
 
-def test_joints_that_the_object_hides_do_not_speak_against_a_mask():
+def test_occluded_joints_do_not_count_against_a_mask():
     estimate = Estimate(np.stack([np.linspace(0, 200, 21), np.full(21, 50)], axis=1), np.zeros(21), 1.0, 1.0, np.zeros(21))
     mask, held = np.zeros((100, 210), bool), np.zeros((100, 210), bool)
     mask[:, :35] = True  # and 20 px beyond: 6 of 21 joints
@@ -207,13 +207,13 @@ def test_joints_that_the_object_hides_do_not_speak_against_a_mask():
     assert _share_near_mask(estimate, np.zeros_like(mask), held) == 0
 
 
-def test_the_number_of_threads_changes_nothing(images, track):
+def test_the_number_of_threads_has_no_effect(images, track):
     alone = track_hand(images, "right", settings=Settings(threads=1))
     for name in ("j2d_px", "j3d_m", "confidence", "boxes_px"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(track, name))
 
 
-def test_lost_frames_are_looked_at_in_the_crops_of_their_neighbours():
+def test_lost_frames_use_the_crops_of_their_neighbours():
     """A finder that sees a hand of presence 0.6 wherever the crop's centre is within 30 of where the hand is."""
 
     def estimate(x: float, presence: float) -> Estimate:
@@ -236,13 +236,13 @@ def test_lost_frames_are_looked_at_in_the_crops_of_their_neighbours():
     assert mended[2].estimate.j2d_px[0, 0] == 40
 
 
-def test_looks_are_averaged_with_their_spread():
+def test_estimates_are_averaged_with_their_standard_deviation():
     looks = [Estimate(np.full((21, 2), x), np.full(21, x), p, r, np.zeros(21)) for x, p, r in ((1.0, 0.5, 1.0), (3.0, 1.0, 0.5))]
     mean = mean_of(looks)
     np.testing.assert_allclose(mean.j2d_px, 2)
     np.testing.assert_allclose(mean.depth_px, 2)
     assert (mean.presence, mean.handedness) == (0.75, 0.75)
-    np.testing.assert_allclose(mean.spread_px, np.sqrt(2))
+    np.testing.assert_allclose(mean.std_px, np.sqrt(2))
 
 
 def test_one_hand_is_not_taken_for_two(track):

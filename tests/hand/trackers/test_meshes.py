@@ -29,17 +29,17 @@ def vertices(side: Side = "right", depth_m: float = 0.6) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize(("suffix", "scale", "axes", "told"), [
+@pytest.mark.parametrize(("suffix", "scale", "axes", "words"), [
     (".ply", 1.0, 1, []),
     (".obj", 1000.0, 1, ["millimetres"]),
     (".ply", 100.0, [1, -1, -1], ["centimetres", "OpenGL's axes"]),
 ])  # fmt: skip
-def test_units_and_axes_are_converted(tmp_path: Path, side: Side, suffix: str, scale: float, axes: object, told: list[str]):
+def test_units_and_axes_are_converted(tmp_path: Path, side: Side, suffix: str, scale: float, axes: object, words: list[str]):
     folder = write(tmp_path / "meshes", dict(zip(NAMES, scale * vertices(side) * axes, strict=True)), suffix)
     track = meshes.read(folder, NAMES, SIZE, MODELS, FOCAL_PX)
     assert list(track.vertices_m) == [side]
     np.testing.assert_allclose(track.vertices_m[side], vertices(side), atol=1e-6)
-    assert len(track.notes) == len(told) and all(word in note for word, note in zip(told, track.notes, strict=True))
+    assert len(track.notes) == len(words) and all(word in note for word, note in zip(words, track.notes, strict=True))
     joints = mesh(side, 0.6).joints.numpy()
     assert np.abs(track.j2d_px[side] - project(joints, track.K)).max() < 15  # regressed from a posed mesh, joints are some mm off
 
@@ -76,7 +76,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
         return str(error.value)
 
     every = dict(zip(NAMES, right, strict=True))
-    assert "3 of 3 meshes that are called left are right hands (first: 0000_left.ply)" in refused(
+    assert "3 of 3 meshes that are named left are right hands (first: 0000_left.ply)" in refused(
         {f"{n}_left": v for n, v in every.items()}, "a"
     )
     assert "0002.ply has 500 vertices, a MANO hand has 778" in refused(every | {"0002": right[1, :500]}, "b")
@@ -89,9 +89,9 @@ def test_bad_input_is_one_line(tmp_path: Path):
     with pytest.raises(HoldprepError, match="the palm is not that of MANO's, or their order is another"):
         meshes.read(tmp_path / "d", NAMES, SIZE, published, FOCAL_PX)
     assert "about the camera's own place" in refused({n: v - v[:1] for n, v in every.items()}, "e")
-    assert "outside the picture of 640 x 480 under a focal length of 12500 px" in refused(every, "f", None)
+    assert "outside the image of 640 x 480 under a focal length of 12500 px" in refused(every, "f", None)
     assert "none of its 1 frames is among the 3 images" in refused({"9": right[0]}, "g")
     assert "vertices that are not finite" in refused(every | {"0004": np.full((778, 3), np.nan)}, "h")
     assert "holds no .obj or .ply files" in refused({}, "nothing")
     (tmp_path / "a" / "0000.ply").write_bytes((tmp_path / "b" / "0000.ply").read_bytes()[:3000])
-    assert "0000.ply is no readable mesh" in refused({}, "a")
+    assert "0000.ply is not a readable mesh" in refused({}, "a")

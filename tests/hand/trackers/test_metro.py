@@ -31,7 +31,7 @@ def write_metro(folder: Path, frames: int, seed: int = 0) -> tuple[np.ndarray, n
     return ra + transl[:, None], j2d
 
 
-def test_metro_hands_stand_where_they_project_to_their_keypoints(tmp_path: Path):
+def test_metro_hands_project_to_their_keypoints(tmp_path: Path):
     vertices, j2d = write_metro(tmp_path, 4)
     track = metro.read(tmp_path, ["a", "b", "c", "d"], K)
     np.testing.assert_allclose(track.vertices_m["right"], vertices, atol=1e-4)
@@ -39,7 +39,7 @@ def test_metro_hands_stand_where_they_project_to_their_keypoints(tmp_path: Path)
     assert track.notes == ()
 
 
-def test_metro_without_a_camera_gets_a_long_lens_that_still_projects_right(tmp_path: Path):
+def test_metro_without_a_camera_uses_the_assumed_focal_length(tmp_path: Path):
     _, j2d = write_metro(tmp_path, 3)
     track = metro.read(tmp_path, ["a", "b", "c"])
     tips = project(track.vertices_m["right"][:, list(MANO21_TIP_VERTICES)], track.K)
@@ -47,7 +47,7 @@ def test_metro_without_a_camera_gets_a_long_lens_that_still_projects_right(tmp_p
     assert np.abs(tips - j2d[:, 16:]).max() < 0.15 * np.ptp(j2d[:, 16:], axis=1).max()
     boxes = np.load(tmp_path / "boxes.npy")
     assert track.K[0, 0] == pytest.approx(5000 / 256 * boxes[:, 2:].max())
-    assert "invented focal length" in track.notes[0]
+    assert "assumed focal length" in track.notes[0]
 
 
 def test_metro_frames_without_a_hand_are_nan_in_everything(tmp_path: Path):
@@ -61,7 +61,7 @@ def test_metro_frames_without_a_hand_are_nan_in_everything(tmp_path: Path):
     assert np.isfinite(track.vertices_m["right"][[0, 2]]).all()
 
 
-def test_metro_says_what_is_wrong_in_one_line(tmp_path: Path):
+def test_metro_errors_are_one_line(tmp_path: Path):
     write_metro(tmp_path, 3)
     with pytest.raises(HoldprepError, match=r"v3d_ra.npy has 3 frames, there are 2 images; rerun METRO"):
         metro.read(tmp_path, ["a", "b"], K)

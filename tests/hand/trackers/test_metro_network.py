@@ -74,7 +74,7 @@ def test_crops_are_pillows():
         np.testing.assert_allclose(metro.cut(image, np.array(box, float), True), expected[..., ::-1], atol=1.01)
 
 
-def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_picture(network: metro_network.Metro, parity: dict[str, np.ndarray]):
+def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_image(network: metro_network.Metro, parity: dict[str, np.ndarray]):
     images = [picture(640, 480, seed) for seed in range(3)]
     mirrored = [np.ascontiguousarray(i[:, ::-1]) for i in images]
     box = np.array([[100.0, 120, 200, 260], [np.nan] * 4, [140, 120, 241, 260]])
@@ -92,7 +92,7 @@ def test_a_left_hand_is_the_mirrored_right_hand_of_the_mirrored_picture(network:
     np.testing.assert_allclose(everywhere.v3d_ra_m[[0, 2]], right.v3d_ra_m[[0, 2]], atol=1e-5)
 
 
-def test_hands_of_both_sides_stand_where_they_project_to_their_keypoints():
+def test_hands_of_both_sides_project_to_their_keypoints():
     rng = np.random.default_rng(0)
     ra = rng.normal(0, 0.04, (2, 778, 3))
     transl = np.array([[0.05, -0.02, 0.6], [0.1, 0.05, 0.8]])
@@ -102,7 +102,7 @@ def test_hands_of_both_sides_stand_where_they_project_to_their_keypoints():
     boxes = np.array([[200.0, 100, 500, 400], [250, 150, 650, 550]])
     in_crop = (j2d[:, list(metro.OPENPOSE_FROM_MANO21)] - boxes[:, None, :2]) * 224 / (boxes[:, 2] - boxes[:, 0])[:, None, None]
     hand = metro.Raw(ra, in_crop, boxes)
-    placed = metro.place({"left": hand}, K, ["a", "b"])
+    placed = metro.to_camera({"left": hand}, K, ["a", "b"])
     np.testing.assert_allclose(placed.vertices_m["left"], ra + transl[:, None], atol=1e-9)
     np.testing.assert_allclose(placed.j2d_px["left"], j2d, atol=1e-9)
 
@@ -114,7 +114,7 @@ def refused(path: Path, backbone: Path | None = None) -> str:
     return str(error.value)
 
 
-def test_bad_weights_are_told_in_one_line(tmp_path: Path, checkpoint: Path):
+def test_bad_weights_are_errors_of_one_line(tmp_path: Path, checkpoint: Path):
     assert "METRO's download" in refused(tmp_path / "metro.bin")
     body = tmp_path / "body.bin"
     torch.save(metro_weights() | {"upsampling2.weight": torch.zeros(6890, 1723), "upsampling.weight": torch.zeros(1723, 431)}, body)
@@ -160,12 +160,12 @@ def test_half_precision_stays_near(checkpoint: Path, network: metro_network.Metr
     not {"METRO_CHECKPOINT", "METRO_SAMPLING"} <= set(os.environ),
     reason="METRO_CHECKPOINT and METRO_SAMPLING are not set: the published weights are not here to be tried",
 )
-def test_published_weights_see_the_hand_of_the_demo():
+def test_published_weights_detect_the_hand_of_the_demo():
     network = metro_network.load(Path(os.environ["METRO_CHECKPOINT"]))
     mano = Path(os.environ["MANO_DIR"]) if "MANO_DIR" in os.environ else None
     model = load_hand_model("right", mano, dtype=torch.float64)
     kept = metro.read_kept(Path(os.environ["METRO_SAMPLING"]))
     found = metro.track([demo_picture()], {"right": DEMO_BOX}, metro.Regressor(network, model, kept), ["0000"])
-    track = metro.place(found, K, ["0000"])
+    track = metro.to_camera(found, K, ["0000"])
     off_px = np.linalg.norm(track.j2d_px["right"][0, DEMO_JOINTS] - DEMO_J2D, axis=1)
     assert off_px.max() < 40

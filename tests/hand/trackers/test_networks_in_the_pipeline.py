@@ -1,4 +1,4 @@
-"""Trackers with networks as the command runs them, with tiny random weights: what is written, and what bad input is told."""
+"""Trackers with networks as the command runs them, with tiny random weights: what is written, and what bad input is message."""
 
 from pathlib import Path
 
@@ -99,13 +99,13 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     square = np.load(folder / "processed" / "boxes.npy")
     np.testing.assert_allclose(square[:, 2] - square[:, 0], [256, 298, 256], atol=0.01)
     np.save(tmp_path / "boxes.npy", np.array([[100.0, 100, 199, 219], [640, 100, 700, 200], [np.nan] * 4]))
-    assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the picture of 640 x 480" in refused(
+    assert "left hand's box in frame 0002 is (640, 100, 700, 200), outside the image of 640 x 480" in refused(
         tmp_path, checkpoint, *options
     )
     np.save(tmp_path / "boxes.npy", np.array([[0.2, 0.2, 0.4, 0.5]] * 3))
-    assert "less than 8 px across; are the boxes in pixels of images/, not in 0..1?" in refused(tmp_path, checkpoint, *options)
+    assert "less than 8 px; are the boxes in pixels of images/, not in 0..1?" in refused(tmp_path, checkpoint, *options)
     np.save(tmp_path / "boxes.npy", np.full((3, 4), np.nan))
-    assert "no left hand in 3 frames: " in (told := refused(tmp_path, checkpoint, *options)) and "has only NaN" in told
+    assert "no left hand in 3 frames: " in (message := refused(tmp_path, checkpoint, *options)) and "has only NaN" in message
     assert "of one hand, but which?" in refused(tmp_path, checkpoint, *options[:2], "hands.which=auto")
     np.save(tmp_path / "boxes.npy", np.array(["a", "b"]))
     assert "holds no boxes" in refused(tmp_path, checkpoint, *options)
@@ -148,7 +148,7 @@ def test_mediapipe_finds_hands_where_there_are_no_masks(tmp_path: Path, checkpoi
     assert np.isfinite(trackfile.read(folder / "processed", FRAMES).vertices_m["right"]).all()
 
 
-def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):
+def test_clips_without_a_hand_are_an_error(tmp_path: Path, checkpoint: Path):
     write_sequence(tmp_path / "data", {"right": masks((5, 5, 6, 6), None, None)})
     assert "no right hand in 3 frames: all its masks are empty or below 8 px" in refused(tmp_path, checkpoint)
     assert "no hand masks of s for hands.which=left" in refused(tmp_path, checkpoint, "hands.which=left")
@@ -156,7 +156,7 @@ def test_clips_without_a_hand_are_told_so(tmp_path: Path, checkpoint: Path):
     assert "right hand's mask of frame 0002 is 64 x 48, its image 640 x 480" in refused(tmp_path, checkpoint)
 
 
-def test_weights_that_are_not_there_are_asked_for(tmp_path: Path):
+def test_missing_weights_are_an_error(tmp_path: Path):
     write_sequence(tmp_path / "data", {})
     assert "get hamer_demo_data.tar.gz" in refused(tmp_path, tmp_path / "hamer.ckpt")
     if not torch.cuda.is_available():

@@ -24,13 +24,13 @@ def test_noise_is_taken_off(path: np.ndarray, share: float, sigma: float):
     assert rms(smoothed - path) < share * sigma
 
 
-def test_exact_paths_stay_as_they_are():
+def test_exact_paths_are_unchanged():
     burst = np.cumsum(np.where((T > 50) & (T < 70), 6.0, 0.0))[:, None, None] * [1.0, 0, 0.5]
     for path in (WAVE, burst, np.zeros_like(WAVE)):
         np.testing.assert_allclose(smooth(path, np.ones((120, 1))), path, atol=1e-6)
 
 
-def test_nothing_lags():
+def test_there_is_no_lag():
     """The same backward in time; and a wave is as near to its own place as noise allows, farther from where it is a frame sooner or later."""
     noisy = WAVE + noise(2.0)
     smoothed = smooth(noisy, np.ones((120, 1)))
@@ -39,7 +39,7 @@ def test_nothing_lags():
     assert here < 0.5 * min(late, early)
 
 
-def test_distrusted_frames_are_moved_more_and_gaps_stay_gaps():
+def test_uncertain_frames_are_moved_more_and_gaps_stay_gaps():
     noisy, trust = WAVE + noise(1.0), np.ones((120, 1))
     noisy[60] += 15
     trust[60] = 30

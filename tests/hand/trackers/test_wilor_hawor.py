@@ -35,19 +35,19 @@ def network_output(side: Side, depth_m: float) -> dict[str, np.ndarray]:
 
 def write_wilor(folder: Path, side: Side) -> None:
     """A hand in the first and last frame, none in the second."""
-    told, found = network_output(side, 12.0), mesh(side, 12.0)
+    output, found = network_output(side, 12.0), mesh(side, 12.0)
     K = np.array([[5000 / 256 * 640, 0, 320], [0, 5000 / 256 * 640, 240], [0, 0, 1]])
     for t, name in enumerate(NAMES):
         hand = {
             "hand_bbox": [1.0, 2.0, 3.0, 4.0],
             "is_right": float(side == "right"),
             "wilor_preds": {
-                "pred_vertices": found.vertices[[t]].numpy() - told["transl"][[t], None],
-                "pred_cam_t_full": told["transl"][[t]],
+                "pred_vertices": found.vertices[[t]].numpy() - output["transl"][[t], None],
+                "pred_cam_t_full": output["transl"][[t]],
                 "pred_keypoints_2d": project(found.joints[[t]].numpy(), K)[:, list(OPENPOSE_FROM_MANO21)],
-                "global_orient": told["root"][t].reshape(1, 1, 3),
-                "hand_pose": told["pose"][[t]],
-                "betas": told["betas"][[t]],
+                "global_orient": output["root"][t].reshape(1, 1, 3),
+                "hand_pose": output["pose"][[t]],
+                "betas": output["betas"][[t]],
                 "scaled_focal_length": K[0, 0],
             },
         }
@@ -55,11 +55,11 @@ def write_wilor(folder: Path, side: Side) -> None:
 
 
 def write_hawor(folder: Path, side: Side, stretches: tuple[tuple[int, int], ...] = ((0, 0), (1, 2))) -> None:
-    told = network_output(side, 0.6)
-    root, pose = (roma.rotvec_to_rotmat(torch.as_tensor(told[k])).float().numpy() for k in ("root", "pose"))
+    output = network_output(side, 0.6)
+    root, pose = (roma.rotvec_to_rotmat(torch.as_tensor(output[k])).float().numpy() for k in ("root", "pose"))
     for first, last in stretches:
         rows = slice(first, last + 1)
-        content = {"init_root_orient": root, "init_hand_pose": pose, "init_trans": told["transl"], "init_betas": told["betas"]}
+        content = {"init_root_orient": root, "init_hand_pose": pose, "init_trans": output["transl"], "init_betas": output["betas"]}
         path = folder / "cam_space" / ("1" if side == "right" else "0") / f"{first}_{last}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({k: [v[rows].tolist()] for k, v in content.items()}))
@@ -95,7 +95,7 @@ def test_hawor(tmp_path: Path, side: Side):
     np.testing.assert_allclose(track.K, [[600, 0, 320], [0, 600, 240], [0, 0, 1]])
 
 
-def test_hawor_counts_pictures_and_leaves_gaps(tmp_path: Path):
+def test_hawor_frames_are_image_numbers_and_gaps_are_kept(tmp_path: Path):
     write_hawor(tmp_path, "right", ((2, 2),))
     write_hawor(tmp_path, "left", ((0, 1),))
     track = hawor.read(tmp_path, ["0004", "0000", "0006"], SIZE, MODELS)
@@ -105,7 +105,7 @@ def test_hawor_counts_pictures_and_leaves_gaps(tmp_path: Path):
     assert track.notes == ("HaWoR: 1 of 3 frames are absent", "HaWoR: 1 of its 3 frames are not in images/ and were left out")
 
 
-def test_bad_files_are_told_in_one_line(tmp_path: Path):
+def test_bad_files_are_errors_of_one_line(tmp_path: Path):
     def refused(read, folder: Path) -> str:
         with pytest.raises(HoldprepError) as error:
             read(folder, NAMES, SIZE, MODELS)
@@ -117,7 +117,9 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path):
     write_hawor(tmp_path / "h", "right")
     path = tmp_path / "h" / "cam_space" / "1" / "1_2.json"
     path.rename(path.with_name("1_3.json"))
-    assert "1_3.json: init_root_orient has shape (1, 2, 3, 3), (1, 3, 3, 3) is needed by its name" in refused(hawor.read, tmp_path / "h")
+    assert "1_3.json: init_root_orient has shape (1, 2, 3, 3), (1, 3, 3, 3) is needed according to its name" in refused(
+        hawor.read, tmp_path / "h"
+    )
     path.with_name("1_3.json").write_text(path.with_name("0_0.json").read_text()[:500])
     assert "1_3.json is no JSON" in refused(hawor.read, tmp_path / "h")
     path.with_name("1_3.json").write_text("{}")
