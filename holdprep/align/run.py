@@ -20,7 +20,7 @@ from holdprep.align.surface import Surface
 from holdprep.align.terms.z_min import NEAR_M
 from holdprep.align.trajectory import Trajectory
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import linear_translation
+from holdprep.geometry.cameras import linear_translation, project
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
@@ -209,7 +209,7 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
         {side: hand.j2d_px for side, hand in hands},
         {side: hand.weight > 0 for side, hand in hands},
         {side: rest_m[side] + transl_m[side][:, None] for side, _ in hands},
-        metrics.project(object_points_sfm(problem), problem.K),
+        project(object_points_sfm(problem), problem.K),
     )
 
 

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from holdprep.config.schema import Config, Node
+from holdprep.config.node import Node
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 from holdprep.quality.gates import check_thresholds
 

@@ -41,7 +41,8 @@ class Winner(Callback):
 
 
 def _compare(before: Config, after: Config, told: list[str], told_after: list[str]) -> None:
-    from holdprep import cli, trial  # torch takes seconds, and nothing else here needs it
+    from holdprep import cli  # torch takes seconds, and nothing else here needs it
+    from holdprep.sweeps import trial
 
     metric = after.score_metric
     unit = "mm, label-free" if metric is None else f"{metric}, {direction(metric)} is better"
