@@ -7,12 +7,12 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from holdprep import batch, cli
+from holdprep import cli
 from holdprep.config import commandline
 from holdprep.errors import ConfigError
 from holdprep.pipeline import status
 from holdprep.quality.evaluation import direction
-from holdprep.sweeps import trial
+from holdprep.sweeps import summary, trial
 from tests.running import CONF, composed
 
 
@@ -133,7 +133,7 @@ def test_the_table_has_each_stages_verdict_and_numbers(tmp_path: Path):
     told = ["seq=a", "weights.contact=10", "~hydra.callbacks.x", "+experiment=arctic"]
     job(tmp_path, 10, told, {"create": stage("done", gates=("pass", "warn"), frames=40), "report": stage("done", pages=1)})
     job(tmp_path, 9, told, {"create": stage("done", frames=40), "segment": stage("failed", "no mask", ("pass",))})
-    (first, second) = batch.collect(tmp_path)
+    (first, second) = summary.collect(tmp_path)
     assert (first["job"], second["job"]) == ("9_a", "10_a")
     assert first | {"status": "failed", "error": "no mask", "segment/verdict": "fail", "create/verdict": "pass", "seconds": 3.0} == first
     assert second["create/verdict"] == "warn" and second["create/frames"] == 40

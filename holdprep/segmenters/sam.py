@@ -70,10 +70,7 @@ def propagate(
     with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
         for correcting in (False, True):
             for t in sorted(prompts):
-                pixels, shared = predictor.pixels(images[t]), _Features()
-                for track in tracks:
-                    if t in track.prompts and (t not in track.anchors) == correcting:
-                        track.condition(t, pixels, shared)
+                _condition(tracks, t, predictor.pixels(images[t]), correcting)
                 bar.update()
         for reverse in (False, True):
             for track in tracks:
@@ -89,6 +86,14 @@ def propagate(
         for k, entity in enumerate(entities, start=1):
             masks[entity][t] = labels == k
     return masks
+
+
+def _condition(tracks: "Sequence[_Track]", t: int, pixels: torch.Tensor, correcting: bool) -> None:
+    """Give the tracks that have a prompt at frame `t` this prompt: an anchor's, or one that corrects."""
+    shared = _Features()
+    for track in tracks:
+        if t in track.prompts and (t not in track.anchors) == correcting:
+            track.condition(t, pixels, shared)
 
 
 def outline(

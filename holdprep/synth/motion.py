@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.synth.grasp import REACHES_M, contact, solve_grip
+from holdprep.synth.grasp import REACHES_M, Approach, contact, solve_grip
 from holdprep.synth.objects import SynthObject
 
 Grasp = Literal["rigid", "in_hand", "regrasp"]
@@ -28,6 +28,16 @@ BOTH_REACHES_M = (0.01, 0.02)  # two hands leave each other room
 
 
 @dataclass(frozen=True)
+class Showing:
+    """How an object is shown: turned by `degrees` in all over `frames`, at `depth_m` from the camera."""
+
+    grasp: Grasp
+    frames: int
+    degrees: float
+    depth_m: float
+
+
+@dataclass(frozen=True)
 class Motion:
     """T frames in the OpenCV camera frame: `T_cam_obj` (T, 4, 4) m, `params` by side (float64), `contact_gap_mm` and `penetration_mm` (T,) by side
     (see `grasp.contact`), `segments` (T,) numbers the stretches in which object and hand are one rigid body, -1 elsewhere."""
@@ -39,37 +49,28 @@ class Motion:
     segments: np.ndarray
 
 
-def make_motion(
-    obj: SynthObject,
-    models: Mapping[Side, HandModel],
-    grasp: Grasp,
-    frames: int,
-    *,
-    degrees: float,
-    depth_m: float,
-    seed: int,
-    betas: Tensor,
-) -> Motion:
-    """The object turns by `degrees` before the camera, about an upright axis, at `depth_m`; hands of shape `betas` (10,) follow.
+def make_motion(obj: SynthObject, models: Mapping[Side, HandModel], showing: Showing, *, seed: int, betas: Tensor) -> Motion:
+    """The object turns before the camera about an upright axis; hands of shape `betas` (10,) follow.
 
     The right or the only hand holds it from below, a second one from above. `in_hand` turns it in the fingers by 60 % of that, `regrasp` by
     half in REGRASPS steps with the hand open.
     """
-    share = SHARE_IN_HAND[grasp] * degrees
+    frames = showing.frames
+    share = SHARE_IN_HAND[showing.grasp] * showing.degrees
     if obj.has_handle:
         share = min(share, HANDLE_ROOM_DEG)
-    turn, gap, segments = _turning(grasp, frames, np.radians(share))
+    turn, gap, segments = _turning(showing.grasp, frames, np.radians(share))
     # the handle starts, and stays, away from the thumb, which is at +x for a right hand
     turn = turn - turn[-1] / 2 + (np.pi if "right" in models else 0.0)
-    T_cam_grip = _showing(frames, np.radians(degrees - share), depth_m, np.random.default_rng(seed))
+    T_cam_grip = _showing(frames, np.radians(showing.degrees - share), showing.depth_m, np.random.default_rng(seed))
     T_cam_obj = T_cam_grip @ from_rt(Rotation.from_rotvec(turn[:, None] * [0.0, 1.0, 0.0]).as_matrix(), np.zeros((frames, 3)))
     params: dict[Side, ManoParams] = {}
     gaps: dict[Side, np.ndarray] = {}
     depths: dict[Side, np.ndarray] = {}
     for side, model in models.items():
         second = side == "left" and len(models) == 2
-        reaches = BOTH_REACHES_M if len(models) == 2 else REACHES_M
-        held = _hold(obj, model, betas, turn, gap, from_above=second, reaches_m=reaches, seed=seed)
+        approach = Approach(second, BOTH_REACHES_M if len(models) == 2 else REACHES_M)
+        held = _hold(obj, model, betas, turn, gap, approach=approach, seed=seed)
         gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(turn))
         params[side] = moved(model, held, T_cam_grip)
     return Motion(T_cam_obj, params, gaps, depths, segments)
@@ -118,8 +119,7 @@ def _hold(
     turn: np.ndarray,
     gap: np.ndarray,
     *,
-    from_above: bool,
-    reaches_m: tuple[float, ...],
+    approach: Approach,
     seed: int,
 ) -> ManoParams:
     """The hand in the grip frame, T frames: solved at key moments, and smooth between (PCHIP keeps still what is still)."""
@@ -129,7 +129,7 @@ def _hold(
     first = np.array([np.flatnonzero(which.ravel() == i)[0] for i in range(len(states))])
     order = np.argsort(first)
     rank = np.argsort(order)[which.ravel()]
-    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], from_above=from_above, reaches_m=reaches_m, seed=seed).params
+    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], approach=approach, seed=seed).params
     values = torch.cat([found.global_orient, found.hand_pose, found.transl], dim=1).double().numpy()[rank]
     if len(keys) > 1:
         values = PchipInterpolator(keys, values)(np.arange(len(turn)))

@@ -30,7 +30,7 @@ from holdprep.quality.hand_plausibility import (
 )
 from holdprep.quality.self_penetration import self_penetration_mm
 from holdprep.stages.common import hand_quality
-from holdprep.synth.grasp import solve_grip
+from holdprep.synth.grasp import Approach, solve_grip
 from holdprep.synth.objects import make_object
 
 INDEX, MIDDLE = 1, 4  # first joints
@@ -267,7 +267,9 @@ def make_clip(side: Side, posture: str, seed: int) -> Clip:
     betas = torch.from_numpy(np.clip(rng.normal(size=10), -2, 2))
     bend = POSTURES[posture]
     if bend is None:
-        grip = solve_grip(make_object("box"), model, betas, np.zeros(1), np.zeros(1), reaches_m=(0.06,), seed=seed).params
+        grip = solve_grip(
+            make_object("box"), model, betas, np.zeros(1), np.zeros(1), approach=Approach(reaches_m=(0.06,)), seed=seed
+        ).params
         orient, pose = grip.global_orient.double(), grip.hand_pose.double()
     else:
         rest = torch.zeros(15, 3, dtype=torch.float64)
