@@ -26,7 +26,7 @@ from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
 from holdprep.optimisation import Optimisation, Training
 
-Method = Literal["lm", "hold", "hold_arctic"]
+Method = Literal["lm", "hold", "hold_arctic", "soft_silhouette"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
 Run = Callable[[Optimisation, int], None]
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
@@ -35,7 +35,8 @@ NO_VERTICES = torch.zeros(0, dtype=torch.long)
 @dataclass(frozen=True)
 class Options:
     """How to align. `method` "lm" is second order, "hold" and "hold_arctic" the published objectives, schedules and freedom (`refine` and
-    `scale_estimator` then play no part). `max_iterations` None is the mode's own bound."""
+    `scale_estimator` then play no part), "soft_silhouette" the second order with hands fitted through pytorch3d's renderer in mode h
+    (`silhouette`: px^2 per unit of IoU). `max_iterations` None is the mode's own bound."""
 
     method: Method = "lm"
     weights: Weights = field(default_factory=Weights)
@@ -43,6 +44,7 @@ class Options:
     scale_estimator: Choice = "auto"
     max_iterations: int | None = None
     seed: int = 0
+    silhouette: float = 2000.0
 
 
 def align(
@@ -64,9 +66,11 @@ def align(
     surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
 
     def run(module: Optimisation, iterations: int) -> None:
-        training.fit(module, options.max_iterations or iterations, "cpu" if method == "lm" else None)
+        training.fit(module, options.max_iterations or iterations, "cpu" if isinstance(module, SecondOrder) else None)
 
-    if method != "lm":
+    if method == "soft_silhouette" and mode == "h":
+        result = _align_silhouettes(ready, options, run, training.device)
+    elif method in ("hold", "hold_arctic"):
         result = _align_hold(mode, method, ready, weights, initial, run, training.device)
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
@@ -126,6 +130,20 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     held = refine.pose and not module.objective.layout.refine.pose
     result = _alignment("h", "lm", problem, hands, 1.0, float("nan"), module.history)
     return replace(result, metrics=_weights_used(module), measured=measured, fingers_held=held)
+
+
+def _align_silhouettes(problem: Problem, options: Options, run: Run, device: str) -> Alignment:
+    """Mode h through pytorch3d's renderer, from where keypoints put the registered hands."""
+    from holdprep.align.soft_silhouette import ITERATIONS, SoftSilhouette  # pytorch3d is the user's own
+
+    start = {side: _start(problem, side, to_state(hand.model, hand.params)) for side, hand in problem.hands.items()}
+    module = SoftSilhouette(problem, start, options.refine, options.silhouette, device)
+    run(module, ITERATIONS)
+    with torch.no_grad():
+        found = {side: module.state(side) for side in problem.hands}
+    states = {s: HandState(*(x.double().cpu() for x in (state.rotations, state.betas, state.transl))) for s, state in found.items()}
+    hands = {side: _fill(problem, side, state) for side, state in states.items()}
+    return _alignment("h", "soft_silhouette", problem, hands, 1.0, float("nan"), module.history)
 
 
 def _align_object(problem: Problem, surface: Surface, options: Options, initial: Alignment, training: Training) -> Alignment:

@@ -90,7 +90,10 @@ class HoldAlign(Align):
 
 
 class LmAlign(Align):
-    method: Literal["lm"] = Field(description="second order")
+    method: Literal["lm", "soft_silhouette"] = Field(
+        description="second order; or mode h by gradient descent through pytorch3d's soft silhouette renderer, and o and ho as lm"
+    )
+    silhouette: Weight = Field(description="weight of the silhouettes, align=soft_silhouette alone (px^2 per unit of IoU)")
     scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
         description="estimator of the object's metric scale"
     )
@@ -106,6 +109,7 @@ class LmAlign(Align):
         return {
             "refine": Refine(**{free: getattr(self, f"refine_{free}") for free in vars(Refine())}),
             "scale_estimator": self.scale,
+            "silhouette": self.silhouette,
         }
 
 

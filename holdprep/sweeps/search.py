@@ -41,8 +41,8 @@ class Winner(Callback):
 
 
 def _compare(before: Config, after: Config, told: list[str], told_after: list[str]) -> None:
-    from holdprep import cli  # torch takes seconds, and nothing else here needs it
-    from holdprep.sweeps import trial
+    from holdprep import cli
+    from holdprep.sweeps import trial  # torch takes seconds, and nothing else here needs it
 
     metric = after.score_metric
     unit = "mm, label-free" if metric is None else f"{metric}, {direction(metric)} is better"

@@ -26,12 +26,12 @@ def model() -> HandModel:
     return load_hand_model("right", dtype=torch.float64)
 
 
-def truth() -> ManoParams:
+def truth(frames: int = FRAMES) -> ManoParams:
     """A flat hand that rotates slowly before the camera."""
-    t = torch.linspace(0, 1, FRAMES, dtype=torch.float64)[:, None]
+    t = torch.linspace(0, 1, frames, dtype=torch.float64)[:, None]
     orient = torch.cat([np.pi / 2 + 0 * t, 0.2 * t, 0.3 * t], dim=1)
     place = torch.cat([0.06 + 0 * t, 0.01 * t, 0.5 + 0.03 * t], dim=1)
-    return ManoParams(orient, torch.zeros(FRAMES, 45).double(), torch.zeros(10).double(), place)
+    return ManoParams(orient, torch.zeros(frames, 45).double(), torch.zeros(10).double(), place)
 
 
 def silhouettes(model: HandModel, params: ManoParams) -> list[np.ndarray]:
@@ -39,20 +39,20 @@ def silhouettes(model: HandModel, params: ManoParams) -> list[np.ndarray]:
     return [covered(project(v, K.numpy()), model.faces.numpy(), SIZE) for v in vertices]
 
 
-def problem_of(model: HandModel, shift_px: float) -> Problem:
+def problem_of(model: HandModel, shift_px: float, frames: int = FRAMES) -> Problem:
     """Keypoints that lie `shift_px` to the right of the hand in every frame, and scatter by 5 px; an object somewhere."""
-    scatter = 5 * torch.randn(FRAMES, 21, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    seen = project(lbs.forward(model, truth()).joints, K) + torch.tensor([shift_px, 0.0]).double() + scatter
-    edges = [MaskEdge.of(mask, np.zeros_like(mask)) for mask in silhouettes(model, truth())]
-    hand = HandObservation(model, truth(), seen, torch.ones(FRAMES, 21), None, Outlines(edges, model.faces.numpy()))
+    scatter = 5 * torch.randn(frames, 21, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    seen = project(lbs.forward(model, truth(frames)).joints, K) + torch.tensor([shift_px, 0.0]).double() + scatter
+    edges = [MaskEdge.of(mask, np.zeros_like(mask)) for mask in silhouettes(model, truth(frames))]
+    hand = HandObservation(model, truth(frames), seen, torch.ones(frames, 21), None, Outlines(edges, model.faces.numpy()))
     cloud = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    T = torch.eye(4, dtype=torch.float64).repeat(FRAMES, 1, 1)
+    T = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
     T[:, 2, 3] = 10.0
-    return Problem(K, SIZE, {"right": hand}, cloud, T, torch.ones(FRAMES).double())
+    return Problem(K, SIZE, {"right": hand}, cloud, T, torch.ones(frames).double())
 
 
 def iou(model: HandModel, params: ManoParams) -> float:
-    pairs = zip(silhouettes(model, params), silhouettes(model, truth()), strict=True)
+    pairs = zip(silhouettes(model, params), silhouettes(model, truth(len(params.transl))), strict=True)
     return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]))
 
 
