@@ -41,7 +41,7 @@ class Winner(Callback):
 
 
 def _compare(before: Config, after: Config, told: list[str], told_after: list[str]) -> None:
-    from holdprep import cli
+    from holdprep.configured import for_sequence
     from holdprep.sweeps import trial  # torch takes seconds, and nothing else here needs it
 
     metric = after.score_metric
@@ -49,7 +49,7 @@ def _compare(before: Config, after: Config, told: list[str], told_after: list[st
     table = Table()
     for column in ("sequence", f"given weights ({unit})", f"winner ({unit})"):
         table.add_column(column)
-    given, found = (trial.score(c, partial(cli.for_sequence, c.data_root, told=t)) for c, t in ((before, told), (after, told_after)))
+    given, found = (trial.score(c, partial(for_sequence, c.data_root, told=t)) for c, t in ((before, told), (after, told_after)))
     for name in given:
         table.add_row(name, f"{given[name]:.3f}", f"{found[name]:.3f}")
     table.add_row("worst", f"{trial.worst(given, metric):.3f}", f"{trial.worst(found, metric):.3f}")
