@@ -66,7 +66,7 @@ def propagate(
     if not entities:
         raise HoldprepError("no key frame shows anything: add prompts for the object and a hand")
     size = (images[0].shape[0], images[0].shape[1])
-    tracks = [_Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
+    tracks = [Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
     with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
         for correcting in (False, True):
             for t in sorted(prompts):
@@ -88,7 +88,7 @@ def propagate(
     return masks
 
 
-def _condition(tracks: "Sequence[_Track]", t: int, pixels: torch.Tensor, correcting: bool) -> None:
+def _condition(tracks: "Sequence[Track]", t: int, pixels: torch.Tensor, correcting: bool) -> None:
     """Give the tracks that have a prompt at frame `t` this prompt: an anchor's, or one that corrects."""
     shared = _Features()
     for track in tracks:
@@ -106,7 +106,7 @@ def outline(
     logits = []
     for entity in entities:
         mask = known.get(entity, np.zeros(size, bool))
-        track = _Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
+        track = Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
         steps: list[tuple[int, np.ndarray | None]] = [(1, None)] if entity in prompts else []
         if not steps or (mask.any() and not prompts[entity].is_outline):
             steps.insert(0, (0, mask))
@@ -167,7 +167,7 @@ class Predictor:
 
 
 @dataclass
-class _Track:
+class Track:
     """One entity through the clip: its key frames, the model's memories, and both directions' masks at low resolution."""
 
     predictor: Predictor

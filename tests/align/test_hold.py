@@ -7,7 +7,7 @@ import torch
 
 from holdprep.align import hold
 from holdprep.align.problem import MODES, Refine, Weights, prepare
-from holdprep.align.run import _points, hold_targets
+from holdprep.align.run import hold_targets, posed_points
 from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import to_state
 
@@ -23,7 +23,7 @@ def objective(mode, problem, alignment, targets_of):
     ready = prepare(problem, Weights())
     states = {s: to_state(h.model, alignment.hands[s]) for s, h in ready.hands.items()}
     zero = {s: replace(x, transl=torch.zeros_like(x.transl)) for s, x in states.items()}
-    rest = {s: _points(ready, s, zero[s]) for s in states}
+    rest = {s: posed_points(ready, s, zero[s]) for s in states}
     targets = hold_targets(ready, rest, {s: targets_of.hands[s].transl for s in states})
     joints = {s: rest[s] + states[s].transl[:, None] for s in states}
     points = alignment.obj_scale * ready.points_obj @ alignment.R_cam_obj.transpose(1, 2) + alignment.transl_cam_obj_m[:, None]
