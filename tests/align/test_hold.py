@@ -10,6 +10,7 @@ from holdprep.align.problem import MODES, Refine, Weights, prepare
 from holdprep.align.run import hold_targets, posed_points
 from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import to_state
+from holdprep.optimisation import Training
 
 from .synthetic import align, grasp
 
@@ -141,7 +142,7 @@ def test_published_objectives_on_cuda_end_where_they_end_on_the_cpu(method):
     problem, _ = grasp(("right", "left"), frames=12, noise_px=2.0)
     before = None
     for mode in MODES:
-        cpu, gpu = (align(mode, problem, method=method, initial=before, max_iterations=100, device=d) for d in ("cpu", "cuda"))
+        cpu, gpu = (align(mode, problem, method=method, initial=before, max_iterations=100, training=Training(device=d)) for d in ("cpu", "cuda"))
         assert gpu.losses[-1] == pytest.approx(cpu.losses[-1], rel=1e-3)
         assert torch.allclose(gpu.transl_cam_obj_m, cpu.transl_cam_obj_m, atol=1e-3)
         assert gpu.transl_cam_obj_m.device.type == "cpu"

@@ -80,7 +80,7 @@ def test_both_have_the_same_optimum(model: HandModel):
     refine = Refine(rotation=False, pose=False)
     outline = align("h", problem, weights=Weights(j2d=0.01, outline=1.0), refine=refine)
     training = Training(device=DEVICE)
-    soft = align("h", problem, method="soft_silhouette", refine=refine, silhouette=2e5, max_iterations=25, training=training)
+    soft = align("h", problem, method="soft_silhouette", refine=refine, silhouette=2e5, max_iterations=40, training=training)
     assert iou(model, outline.hands["right"]) > 0.93
     assert iou(model, soft.hands["right"]) > 0.93
     px = [400 * (x.hands["right"].transl - truth(2).transl)[:, :2] / truth(2).transl[:, 2:] for x in (outline, soft)]
