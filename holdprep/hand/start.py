@@ -15,7 +15,10 @@ AT_ONCE = 1024  # frames in memory
 
 
 def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor, at_once: int = AT_ONCE) -> HandState:
-    """Each bone by Procrustes on the vertices (T, 778, 3) skinned to it, weighed by `seen` (T, 778), `at_once` frames in memory: some 5 mm away, from any pose."""
+    """Each bone by Procrustes on the vertices (T, 778, 3) skinned to it, weighed by `seen` (T, 778): some 5 mm away, from any pose.
+
+    `at_once` frames are in memory.
+    """
     parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(at_once), seen.split(at_once), strict=True)]
     return HandState(torch.cat([p.rotations for p in parts]), parts[0].betas, torch.cat([p.transl for p in parts]))
 

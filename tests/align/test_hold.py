@@ -126,10 +126,11 @@ def test_arctics_terms_against_closed_forms():
 
 
 def test_arctics_variant_brings_the_object_to_the_hands():
-    """500 of Adam's 30 000 iterations of mode o."""
+    """160 of Adam's 30 000 iterations of mode o, with every tenth point of the object."""
     problem, _ = grasp(("right", "left"), frames=4, noise_px=1.0, unit_m=0.5)
+    problem = replace(problem, points_obj=problem.points_obj[::10])
     h = align("h", problem, refine=STILL)
-    o = align("o", problem, method="hold_arctic", initial=h, max_iterations=500)
+    o = align("o", problem, method="hold_arctic", initial=h, max_iterations=160)
     assert {"contact", "depth", "o2d", "z_min", "loss"} == set(o.losses[-1])
     first = o.losses[2]  # after the scale has become 0.001
     assert o.losses[-1]["depth"] < 0.01 * first["depth"]
@@ -142,7 +143,9 @@ def test_published_objectives_on_cuda_end_where_they_end_on_the_cpu(method):
     problem, _ = grasp(("right", "left"), frames=12, noise_px=2.0)
     before = None
     for mode in MODES:
-        cpu, gpu = (align(mode, problem, method=method, initial=before, max_iterations=100, training=Training(device=d)) for d in ("cpu", "cuda"))
+        cpu, gpu = (
+            align(mode, problem, method=method, initial=before, max_iterations=100, training=Training(device=d)) for d in ("cpu", "cuda")
+        )
         assert gpu.losses[-1] == pytest.approx(cpu.losses[-1], rel=1e-3)
         assert torch.allclose(gpu.transl_cam_obj_m, cpu.transl_cam_obj_m, atol=1e-3)
         assert gpu.transl_cam_obj_m.device.type == "cpu"
