@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdprep.config.node import Node
+from holdprep.node import Node
 
 if TYPE_CHECKING:
     from holdprep.sequence import Sequence

@@ -2,33 +2,24 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from holdprep.config import memory, validation
 from holdprep.config.schema import Config
+from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
 from holdprep.errors import ConfigError, HoldprepError
 
-PACKAGE = Path(__file__).resolve().parent
-# next to launch.py in a checkout, inside the package when installed
-CONF_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-DEMO_SEQ = "demo"
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
 log = logging.getLogger("holdprep")
@@ -63,15 +54,6 @@ class Terminated(BaseException):
     """Raised at SIGTERM, which batch systems send at the time limit."""
 
 
-@dataclass(frozen=True)
-class Configured:
-    """A run's configuration, the origin of its settings, and the overrides of the command line."""
-
-    cfg: Config
-    settings: memory.Settings
-    overrides: Sequence[str]
-
-
 def main() -> None:
     """Check the command line, then start Hydra."""
     arguments = sys.argv[1:]
@@ -87,7 +69,7 @@ def main() -> None:
         sys.argv[1:] = arguments  # read by Hydra
         validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
         if commandline.is_query(arguments):
-            from holdprep.pipeline import status
+            from holdprep import status
 
             status.show(arguments, CONF_DIR)
             return
@@ -138,57 +120,6 @@ def _leave(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Configured:
-    """The configuration of this run: composed, with the sequence's remembered and own settings, and the command line's overrides.
-
-    The demo clip is unpacked on request. Raises ConfigError in one line.
-    """
-    config = validation.validate(cfg)
-
-    if config.stage == "score":
-        return Configured(config, memory.settings(Path(), (), overrides, CONF_DIR), overrides)
-    if unpack and config.seq == DEMO_SEQ and config.video is None:
-        _unpack_demo(config.data_root / DEMO_SEQ)
-    found, settings = _of_sequence(config.data_root, config.seq, overrides, config)
-    return Configured(found, settings, overrides)
-
-
-def for_sequence(data_root: Path, name: str, overrides: Sequence[str]) -> Config:
-    """The configuration of a sequence for the overrides of a command line."""
-    return _of_sequence(data_root, name, overrides)[0]
-
-
-def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed: Config | None = None) -> tuple[Config, memory.Settings]:
-    """Configuration and settings of a sequence; `composed` is the configuration from the command line alone."""
-    from holdprep.pipeline import records
-    from holdprep.sequence import Sequence as SequenceFolder
-
-    seq = SequenceFolder(data_root, name)
-    own = seq.path("overrides")
-    settings = memory.settings(own, records.of_sequence(seq), overrides, CONF_DIR)
-    lines = [*settings.own.values(), *settings.remembered.values()]
-    try:
-        plain = composed is not None and not lines
-        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *overrides, f"seq={name}"]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{own if settings.own else name}: {' '.join(str(error).split())}") from None
-    _check_hand_model(config, settings)
-    return config, settings
-
-
-def _check_hand_model(config: Config, settings: memory.Settings) -> None:
-    """The hand model that a sequence was made with stays: a shell without $MANO_DIR, or another computer, does not change it unasked."""
-    path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
-    if is_kept and path is not None and not path.exists():
-        raise ConfigError(
-            f"the hands of {config.seq} were made with the model in {path}, which does not exist: set hand_model.path=<folder>, or "
-            "hand_model.path=null to make them anew with the stand-in"
-        )
-    mano_dir = os.environ.get("MANO_DIR")
-    if is_kept and path is None and mano_dir:
-        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s makes them anew with MANO", config.seq, mano_dir)
 
 
 def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
@@ -265,16 +196,3 @@ def _split(text: str, names: Sequence[str]) -> tuple[str, str] | None:
     """Stage and metric of `<stage>.<metric>`; stages and metrics both have dots in their names."""
     stage = max((name for name in names if text.startswith(f"{name}.")), key=len, default=None)
     return None if stage is None else (stage, text[len(stage) + 1 :])
-
-
-def _unpack_demo(folder: Path) -> None:
-    """Unpack the demo atomically as an ordinary sequence folder: a video, its prompts and its settings."""
-    if folder.exists():
-        return
-    from holdprep.io.atomic import atomic_dir
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with resources.as_file(resources.files("holdprep") / "assets" / "demo") as assets, atomic_dir(folder) as unpacked:
-        for source, name in (("cube.mp4", "video.mp4"), ("prompts.yaml",) * 2, ("holdprep.yaml",) * 2, ("LICENSE.visp",) * 2):
-            shutil.copyfile(assets / source, unpacked / name)
-    log.info("%-12s the demo clip was unpacked to %s", "demo", folder)

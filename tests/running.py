@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from holdprep import cli
 from holdprep.config import validation
 from holdprep.config.schema import Config
+from holdprep.configured import configure
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -25,5 +26,5 @@ def run(data_root: Path, run_dir: Path, *overrides: str, group: str | None = Non
     told = [f"data_root={data_root}", "logger=none", *overrides]
     run_dir.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cli.execute(cli.configure(compose("config", told), told), run_dir, group)
+        cli.execute(configure(compose("config", told), told), run_dir, group)
     return json.loads((run_dir / "metrics.json").read_text())["stages"]

@@ -81,20 +81,16 @@ def turning_poses(
 def box_sequence(
     num_frames: int = 30,
     *,
-    width: int = 480,
-    height: int = 360,
-    focal_px: float = 520.0,
     size: tuple[float, float, float] = (0.10, 0.08, 0.07),
-    depth: float = 0.38,
     degrees: float = 150.0,
     textures: list[np.ndarray] | None = None,
-    seed: int = 0,
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]:
     """Images (T of (H, W, 3)), masks (T of (H, W) bool), K (3, 3) and T_cam_obj (T, 4, 4) in metres of a turning textured box."""
-    rng = np.random.default_rng(seed + 1)
-    K, poses = pinhole_K(focal_px, width, height), turning_poses(num_frames, depth, degrees)
+    rng = np.random.default_rng(1)
+    width, height = 480, 360
+    K, poses = pinhole_K(520.0, width, height), turning_poses(num_frames, 0.38, degrees)
     background = np.clip(110 + 10 * cv2.GaussianBlur(rng.normal(size=(height, width, 3)), (0, 0), 3) * 3, 0, 255).astype(np.uint8)
-    textures = textured_box(seed) if textures is None else textures
+    textures = textured_box() if textures is None else textures
     images, masks = zip(*(render_box(background, textures, size, K, T) for T in poses), strict=True)
     noisy = [np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8) for image in images]
     return noisy, list(masks), K, poses
@@ -148,8 +144,8 @@ def make_sequence(
     vertices = {side: mesh.vertices.numpy() for side, mesh in meshes.items()}
     joints = {side: mesh.joints.numpy() for side, mesh in meshes.items()}
     background, textures = _background(rng, width, height), textured_box(seed)
-    faces = {side: model.faces.numpy() for side, model in models.items()}
-    shown = [_render(background, textures, box, K, T, {s: v[t] for s, v in vertices.items()}, faces, rng) for t, T in enumerate(T_cam_obj)]
+    scene = _Scene(background, textures, box, K, {side: model.faces.numpy() for side, model in models.items()})
+    shown = [_render(scene, T, {s: v[t] for s, v in vertices.items()}, rng) for t, T in enumerate(T_cam_obj)]
     masks = {entity: np.stack([mask[entity] for _, mask in shown]) for entity in (*sides, "object")}
     j2d = {side: project(x, K) for side, x in joints.items()}
     points = _box_points(box, rng)
@@ -256,22 +252,27 @@ def _hold(model: HandModel, betas: torch.Tensor, T_cam_hand: np.ndarray) -> Mano
     return ManoParams(torch.from_numpy(rotation), hand_pose, betas, torch.from_numpy(T_cam_hand[:, :3, 3] - wrist))
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What is the same in all frames."""
+
+    background: np.ndarray
+    textures: list[np.ndarray]
+    box: np.ndarray
+    K: np.ndarray
+    faces: Mapping[Side, np.ndarray]
+
+
 def _render(
-    background: np.ndarray,
-    textures: list[np.ndarray],
-    box: np.ndarray,
-    K: np.ndarray,
-    T_cam_obj: np.ndarray,
-    hands: Mapping[Side, np.ndarray],
-    faces: Mapping[Side, np.ndarray],
-    rng: np.random.Generator,
+    scene: _Scene, T_cam_obj: np.ndarray, hands: Mapping[Side, np.ndarray], rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """One frame and its visible masks: every pixel belongs to what is nearest there."""
-    image, mask = render_box(background, textures, tuple(box), K, T_cam_obj)
+    box, K = scene.box, scene.K
+    image, mask = render_box(scene.background, scene.textures, tuple(box), K, T_cam_obj)
     masks = {"object": mask}
     nearest = np.where(mask, _box_depth(image.shape[:2], box, K, T_cam_obj), np.inf)
     for side, vertices in hands.items():
-        colour, depth = _render_mesh(image.shape[:2], vertices, faces[side], K, rng)
+        colour, depth = _render_mesh(image.shape[:2], vertices, scene.faces[side], K, rng)
         front = depth < nearest
         masks = {entity: other & ~front for entity, other in masks.items()} | {side: front}
         image, nearest = np.where(front[..., None], colour, image), np.minimum(nearest, depth)

@@ -7,10 +7,9 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from holdprep import cli
+from holdprep import cli, status
 from holdprep.config import commandline
 from holdprep.errors import ConfigError
-from holdprep.pipeline import status
 from holdprep.quality.evaluation import direction
 from holdprep.sweeps import summary, trial
 from tests.running import CONF, composed

@@ -1,6 +1,7 @@
 """The mask stage as a whole: clicks by the page, labels of one folder, weights; what runs again and what does not."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -56,16 +57,20 @@ def box_of(mask: np.ndarray) -> list[float]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that the system gives away, and of this process alone when several run tests."""
+    first = 20_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("no free port")
 
 
 def post(port: int, what: str, **body: object) -> None:
     """One call to the page, which may still be starting."""
     data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{what}", data, headers)
-    for _ in range(200):
+    for _ in range(1200):
         try:
             return urllib.request.urlopen(request, timeout=20).close()
         except ConnectionRefusedError:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from holdprep import cli
+from holdprep.configured import Configured, configure
 from holdprep.errors import ConfigError
 from holdprep.hand.model import export_mano_pkl
 from holdprep.optimisation import Optimisation, Training
@@ -66,10 +66,10 @@ def test_metros_files_are_inputs_where_they_are_imported(tmp_path: Path):
     assert set(inputs.hand_pose_outputs(composed("hand=metro"))) == {"v3d_metro", "j2d_metro", "boxes"}
 
 
-def configured(root: Path, *told: str) -> cli.Configured:
+def configured(root: Path, *told: str) -> Configured:
     lines = [f"data_root={root}", "seq=s", "logger=none", *told]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return cli.configure(compose("config", lines), lines)
+        return configure(compose("config", lines), lines)
 
 
 def test_the_hand_model_stays_whatever_the_shell_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -106,9 +106,9 @@ def test_the_demo_is_unpacked_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         cfg = compose("config", told)
         monkeypatch.setattr(shutil, "copyfile", copy)
         with pytest.raises(KeyboardInterrupt):
-            cli.configure(cfg, told)
+            configure(cfg, told)
         assert not (tmp_path / "demo").exists()
-        cli.configure(cfg, told)
+        configure(cfg, told)
     assert {p.name for p in (tmp_path / "demo").iterdir()} == {"video.mp4", "prompts.yaml", "holdprep.yaml", "LICENSE.visp"}
 
 

@@ -20,7 +20,7 @@ from holdprep.align.surface import Surface
 from holdprep.align.terms.z_min import NEAR_M
 from holdprep.align.trajectory import Trajectory
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import linear_translation
+from holdprep.geometry.cameras import linear_translation, project
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
@@ -208,7 +208,9 @@ def _align_hold(
     else:
         hands, scale, obj_transl = _states(problem, initial), initial.obj_scale, initial.transl_cam_obj_m.double()
     vertices = NO_VERTICES if variant == "hold" else torch.arange(778)
-    rest = {side: _points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()}
+    rest = {
+        side: posed_points(problem, side, replace(state, transl=torch.zeros_like(state.transl)), vertices) for side, state in hands.items()
+    }
     transl = {side: state.transl for side, state in hands.items()}
     rotated = problem.points_obj @ problem.T_cam_obj[:, :3, :3].transpose(1, 2)
     settled = weights.with_open(hold.OPEN[variant])
@@ -230,14 +232,14 @@ def hold_targets(problem: Problem, rest_m: dict[Side, Tensor], transl_m: dict[Si
         {side: hand.j2d_px for side, hand in hands},
         {side: hand.weight > 0 for side, hand in hands},
         {side: rest_m[side] + transl_m[side][:, None] for side, _ in hands},
-        metrics.project(object_points_sfm(problem), problem.K),
+        project(object_points_sfm(problem), problem.K),
     )
 
 
 def _start(problem: Problem, side: Side, registered: HandState) -> HandState:
     """Initial translations: the linear solution in frames with keypoints, if in front of the camera; interpolated elsewhere."""
     hand = problem.hands[side]
-    joints = _points(problem, side, registered)
+    joints = posed_points(problem, side, registered)
     transl = linear_translation(joints, problem.K, hand.j2d_px, hand.weight)
     depth = transl[:, 2] + joints[:, 0, 2]
     usable = torch.isfinite(depth) & (depth > 2 * NEAR_M)
@@ -254,7 +256,7 @@ def _fill(problem: Problem, side: Side, state: HandState) -> HandState:
     return replace(state, transl=torch.from_numpy(interpolate_linear(state.transl.numpy(), seen)))
 
 
-def _points(problem: Problem, side: Side, state: HandState, vertices: Tensor = NO_VERTICES) -> Tensor:
+def posed_points(problem: Problem, side: Side, state: HandState, vertices: Tensor = NO_VERTICES) -> Tensor:
     """(T, 21 + V, 3) joints and vertices."""
     return HandPoints.of(problem.hands[side].model, vertices).pose(state).points
 

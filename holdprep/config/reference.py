@@ -159,7 +159,7 @@ def _escaped(text: str) -> str:
 
 def main() -> None:
     """Write the page anew."""
-    from holdprep.cli import CONF_DIR
+    from holdprep.configured import CONF_DIR
 
     path = CONF_DIR / "README.md"
     page = path.read_text(encoding="utf-8")

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, create_model
 
 from holdprep.align import term_files
-from holdprep.config.node import Node, Positive, Weight
 from holdprep.hand.registration_option import AdamRegistration, DirectRegistration, LmRegistration
 from holdprep.hand.trackers.hamer_option import HamerHand
 from holdprep.hand.trackers.import_option import ImportHand
 from holdprep.hand.trackers.mediapipe_option import MediapipeHand
 from holdprep.hand.trackers.metro_option import MetroHand
 from holdprep.hand.trackers.truth_option import TruthHand
+from holdprep.node import Node, Positive, Weight
 from holdprep.object.import_option import ImportObjectPose
 from holdprep.object.sfm_option import AutoObjectPose, SiftObjectPose, SuperPointObjectPose
 from holdprep.object.truth_option import TruthObjectPose

@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from holdprep.config.schema import Config, Node
+from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
+from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
 
 

@@ -1,11 +1,14 @@
 """Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at integers."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 NEAREST_M = 1e-3
+Points = TypeVar("Points", np.ndarray, Tensor)
 
 
 def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
@@ -13,7 +16,7 @@ def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
     return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], dtype=np.float64)
 
 
-def project(points_cam, K):
+def project(points_cam: Points, K: Points) -> Points:
     """Pixels (..., N, 2) of points (..., N, 3) in the camera frame; K is (3, 3). For numpy arrays and torch tensors.
 
     Points are divided by their depth, positive or negative: the caller tests z where points must be in front of the camera.

@@ -23,7 +23,7 @@ NOISE_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class HandProblem:
-    """The terms and priors of one hand. `chunk` frames have their derivatives in memory at once.
+    """The terms and priors of one hand. `chunk` frames have their derivatives in memory at once, `batch` their inverted blocks.
 
     `frames_repeated` is the number of frames that share one error, by which the data's information on the shape has to be divided (see
     `holdprep.hand.correlation`); equivalently, the prior of the shape is multiplied by it.
@@ -36,6 +36,7 @@ class HandProblem:
     smoothness: Smoothness | None = None
     shared_shape: bool = True
     chunk: int = 16
+    batch: int = BATCH
     frames_repeated: float = 1.0
 
     def shape_prior(self, betas: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -186,7 +187,8 @@ class HandFit:
     def _determined(self, system: Equations, damping: Tensor) -> dict[str, float]:
         """Number of unknowns that each term determines (MacKay 1992, eq. 2.16)."""
         result = dict.fromkeys(self.at.noise, 0.0)
-        for rows in (slice(i, i + BATCH) for i in range(0, system.frames, BATCH)):
+        batch = self.problem.batch
+        for rows in (slice(i, i + batch) for i in range(0, system.frames, batch)):
             A = system.diagonal[rows]
             A = A + torch.diag_embed(damping[rows, None] * A.diagonal(dim1=1, dim2=2) + 1e-9)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(A).L)[:, :TRANSL, :TRANSL]

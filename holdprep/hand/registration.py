@@ -18,7 +18,7 @@ from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params, to_s
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import Outlines
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
-from holdprep.hand.problem import NOISE_TOLERANCE, HandFit, HandProblem
+from holdprep.hand.problem import BATCH, NOISE_TOLERANCE, HandFit, HandProblem
 from holdprep.hand.targets import Targets, check
 from holdprep.hand.terms.base import Loss, Robust, Term, chunks
 from holdprep.hand.terms.joint_2d import joint_2d
@@ -48,7 +48,7 @@ class Options:
     `robust_m`. `hand_length_m`: measured from wrist to middle fingertip; 3D targets are scaled to it about the camera.
     `smooth`: a prior on accelerations, with their variance in a first registration. `outline_weight` multiplies the outline's likelihood.
     `fingers_apart` prevents fingers from intersecting. `shared_errors`: frames with correlated errors count as fewer frames.
-    `pose_noise` is the prior on joint rotations, used without meshes.
+    `pose_noise` is the prior on joint rotations, used without meshes. `frames_at_once` are in memory together; None: as many as fit.
     """
 
     shared_shape: bool = True
@@ -64,6 +64,7 @@ class Options:
     shared_errors: bool = True
     pose_noise: PoseNoise = field(default_factory=PoseNoise)
     max_iterations: int = 60
+    frames_at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class HandRegistration(Optimisation):
     ) -> None:
         super().__init__(prefix)
         self.model, self.targets, self.options, self.frames, self.outlines = model, targets, options, frames, outlines
-        state = _start(model, targets)
+        state = _start(model, targets, options.frames_at_once or start.AT_ONCE)
         betas = state.betas if options.shared_shape else state.betas.expand(len(frames), 10)
         self.rotations, self.transl, self.betas = (nn.Parameter(x.clone(), False) for x in (state.rotations, state.transl, betas))
         self.tracked_m, self._left = 0.0, 0
@@ -244,7 +245,9 @@ def _problem(model: HandModel, used: Targets, options: Options, step: int) -> Ha
     meshes = used.vertices_m is not None
     points = HandPoints.of(model, torch.arange(0, 778 if meshes else 0, step))
     prior = None if meshes else PosePrior.of(model, options.pose_noise)
-    return HandProblem(points, _measurements(used, options, step), prior, shared_shape=options.shared_shape, chunk=_chunk(points))
+    at_once = options.frames_at_once
+    chunk, batch = at_once or _chunk(points), at_once or BATCH
+    return HandProblem(points, _measurements(used, options, step), prior, shared_shape=options.shared_shape, chunk=chunk, batch=batch)
 
 
 def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
@@ -290,10 +293,10 @@ def _size_note(hand: str, source: str, measured_m: float | None, tracked_m: floa
     return f"{hand}: scaled from {source}'s {1e3 * (tracked_m or fitted_m):.0f} mm to the measured {1e3 * measured_m:.0f} mm"
 
 
-def _start(model: HandModel, targets: Targets) -> HandState:
+def _start(model: HandModel, targets: Targets, at_once: int) -> HandState:
     vertices, j3d, j2d = targets.weights()
     if targets.vertices_m is not None and vertices is not None:
-        state = start.from_vertices(model, targets.vertices_m, vertices)
+        state = start.from_vertices(model, targets.vertices_m, vertices, at_once)
     elif targets.j3d_m is not None and j3d is not None:
         state = start.from_joints(model, targets.j3d_m.double(), j3d)
     else:

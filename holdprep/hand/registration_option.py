@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from holdprep.config.node import Node, Positive, Weight
 from holdprep.errors import HoldprepError
+from holdprep.node import Node, Positive, Weight
 
 if TYPE_CHECKING:
     from holdprep.hand.model import HandModel, ManoParams

@@ -14,9 +14,12 @@ from holdprep.hand.model import HandModel, ManoParams
 AT_ONCE = 1024  # frames in memory
 
 
-def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandState:
-    """Initial state from vertices (T, 778, 3) m: each bone by Procrustes on its vertices, weighted by `seen` (T, 778); errors of about 5 mm."""
-    parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(AT_ONCE), seen.split(AT_ONCE), strict=True)]
+def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor, at_once: int = AT_ONCE) -> HandState:
+    """Initial state from vertices (T, 778, 3) m: each bone by Procrustes on its vertices, weighted by `seen` (T, 778); errors of about 5 mm.
+
+    `at_once` frames are in memory.
+    """
+    parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(at_once), seen.split(at_once), strict=True)]
     return HandState(torch.cat([p.rotations for p in parts]), parts[0].betas, torch.cat([p.transl for p in parts]))
 
 

@@ -36,7 +36,7 @@ class _Dtype(metaclass=Frozen):
             raise pickle.UnpicklingError(f"dtype {spec!r} is not a plain one")
         self.value = np.dtype(spec)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         order, names = state[1], state[3]
         if names is not None:
             raise pickle.UnpicklingError("a structured dtype is not a plain one")
@@ -45,7 +45,7 @@ class _Dtype(metaclass=Frozen):
             self.value = self.value.newbyteorder(">")
 
 
-def _decode(raw: bytes | bytearray | str, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+def _decode(raw: bytes | bytearray | str, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     if dtype.hasobject:
         raise pickle.UnpicklingError("an array of objects given as raw bytes")
     buffer = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
@@ -60,10 +60,10 @@ class _Array(metaclass=Frozen):
     """numpy.ndarray: its `value`, or the `items` and the `shape` of an array of objects, which are yet to be made plain."""
 
     value: np.ndarray | None = None
-    items: tuple = ()
-    shape: tuple = ()
+    items: tuple[Any, ...] = ()
+    shape: tuple[int, ...] = ()
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         shape, dtype, fortran, raw = state[-4:]
         if dtype.value.hasobject:
             if len(raw) != math.prod(shape):
@@ -85,7 +85,7 @@ class _Reconstruct(metaclass=Frozen):
 class _FromBuffer(metaclass=Frozen):
     """numpy's array of a protocol 5 buffer."""
 
-    def __new__(cls, buffer: bytes, dtype: _Dtype, shape: tuple, order: str) -> Any:
+    def __new__(cls, buffer: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> Any:
         made = _Array()
         made.value = _decode(bytes(buffer), dtype.value, shape, order)
         return made
@@ -150,7 +150,7 @@ class _Storage(metaclass=Frozen):
 class _Tensor(metaclass=Frozen):
     """torch._utils._rebuild_tensor(_v2), as a numpy array; torch refuses sizes that leave the storage."""
 
-    def __new__(cls, storage: torch.TypedStorage, offset: int, size: tuple, stride: tuple, *rest: object) -> Any:
+    def __new__(cls, storage: torch.TypedStorage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: object) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TypedStorage is deprecated")
             flat = torch.empty(0, dtype=storage.dtype).set_(storage)

@@ -35,7 +35,7 @@ _MAX_COST_RATIO = 3.0
 _SAMPLE_FRAMES = 12  # of a range, evenly spaced, on which the cost ratio is estimated
 _MAX_CANDIDATES = 4  # ranges per round that are flipped and bundle-adjusted
 _MAX_ROUNDS = 3  # one range is flipped per round
-_TRIAL_FRAMES = 100  # evenly spaced; the comparison of longer videos uses no more
+TRIAL_FRAMES = 100  # evenly spaced; the comparison of longer videos uses no more
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class FlipRange:
     plane: Plane
 
 
-def resolve_flips(workspace: Workspace, model: Model, features: Features) -> Model:
+def resolve_flips(workspace: Workspace, model: Model, features: Features, trial_frames: int = TRIAL_FRAMES) -> Model:
     """`model` with those frame ranges flipped that lower the match cost decisively; `model` itself if there are none.
 
-    Long videos are compared on evenly spaced frames, and only ranges that contain enough of these are tried.
+    Long videos are compared on `trial_frames` evenly spaced frames, and only ranges that contain enough of these are tried.
     """
     principal_px = workspace.principal_px
     posed = [name for name in workspace.names if name in model.poses]
-    trial = posed[:: -(-len(posed) // _TRIAL_FRAMES)]
+    trial = posed[:: -(-len(posed) // trial_frames)]
     for _ in range(_MAX_ROUNDS):
         candidates = flip_candidates(posed, model, features, principal_px)
         ranges = [each for each in candidates if len(set(trial) & set(each.names)) >= _MIN_FRAMES][:_MAX_CANDIDATES]
@@ -63,13 +63,13 @@ def resolve_flips(workspace: Workspace, model: Model, features: Features) -> Mod
         models = [retriangulate(workspace, model, {name: poses[name] for name in trial}) for poses in hypotheses]
         scores = score_models(trial, models, features, principal_px)
         best = scores.best
-        if best == 0 or not _lowers_cost(scores.cost[[0, best]], [name in ranges[best - 1].names for name in trial]):
+        if best == 0 or not lowers_cost(scores.cost[[0, best]], [name in ranges[best - 1].names for name in trial]):
             break
         model = retriangulate(workspace, replace(model, focal_px=models[best].focal_px), hypotheses[best])
     return model
 
 
-def _lowers_cost(cost: np.ndarray, flipped: Sequence[bool]) -> bool:
+def lowers_cost(cost: np.ndarray, flipped: Sequence[bool]) -> bool:
     """Whether the second of two hypotheses, `cost` (2, T), is decisively cheaper over the flipped frames (T,).
 
     Cost changes at other frames are random effects of the new triangulation.

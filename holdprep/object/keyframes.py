@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 from holdprep.object.colmap import Features
 
-_TARGET_KEYFRAMES = 200
+NUM_KEYFRAMES = 200
 _MAX_STEP = 4  # frames between keyframes, at most the neighbour gap of PnP
 _MIN_MATCH_RATIO = 0.5  # matches with the previous keyframe, relative to those of the frame right after it
 _MIN_MATCHES = 60  # matches with the previous keyframe
 
 
-def select_keyframes(names: Sequence[str], features: Features) -> list[str]:
-    """The frames to map, out of `names` in temporal order: all of a short video, about 200 of a longer one.
+def select_keyframes(names: Sequence[str], features: Features, target: int = NUM_KEYFRAMES) -> list[str]:
+    """The frames to map, out of `names` in temporal order: all of a short video, about `target` of a longer one.
 
     At most three frames are skipped between keyframes, fewer where the image changes so fast that too few matches remain.
     """
-    step = min(-(-len(names) // _TARGET_KEYFRAMES), _MAX_STEP)
+    step = min(-(-len(names) // target), _MAX_STEP)
     keys = [0]
     while keys[-1] < len(names) - 1:
         last = keys[-1]

@@ -132,7 +132,7 @@ def _extract_and_match(
     bar.update()
     neighbours = temporal_neighbours(names, _NEIGHBOURS)
     children.call(source.match, folder, neighbours, max_error_px, seed, num_threads)
-    keys = select_keyframes(names, children.call(colmap.read_features, folder, crop))
+    keys = select_keyframes(names, children.call(colmap.read_features, folder, crop), options.num_keyframes)
     pairs = children.call(_select_pairs, source, folder, keys, options.num_pairs, options.exhaustive_frames, seed)
     if further := sorted(set(pairs) - set(neighbours)):
         children.call(source.match, folder, further, max_error_px, seed, num_threads)

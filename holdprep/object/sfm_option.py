@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from holdprep.backend import External, Values
-from holdprep.config.node import Positive
+from holdprep.node import Positive
 from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
 
 if TYPE_CHECKING:

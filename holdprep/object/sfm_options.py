@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from holdprep.object.features import FeatureSource, Sift
+from holdprep.object.keyframes import NUM_KEYFRAMES
 from holdprep.object.reconstruction import MAX_GAP
 
 
@@ -21,6 +22,7 @@ class SfmOptions:
     principal_px: tuple[float, float] | None = None  # never refined; None: the image centre
     num_pairs: int = 40  # frames that each frame is matched with in long videos
     exhaustive_frames: int = 150  # up to this number of frames every pair is matched
+    num_keyframes: int = NUM_KEYFRAMES  # about so many frames of a longer video are mapped, the others registered by PnP
     min_registered_pct: float = 60.0  # share of frames with a pose, below which the reconstruction fails
     max_gap: int = MAX_GAP  # frames; longer gaps hold the nearest pose instead of interpolating
     seed: int = 0

@@ -59,7 +59,7 @@ class SuperPoint:
         num_threads: int,
     ) -> None:
         torch.set_num_threads(_TORCH_THREADS)
-        colmap.write_matches(folder, self._matches(folder, pairs), max_error_px, seed, num_threads)
+        colmap.write_matches(folder, self.matches(folder, pairs), max_error_px, seed, num_threads)
 
     def _model(self) -> Any:
         option, kind = f"object_pose=superpoint_{self.matcher}", f"{self.matcher} on superpoint"
@@ -84,7 +84,7 @@ class SuperPoint:
         return keypoints_px[best], scores[best], found.descriptors[0].cpu().numpy()[best]
 
     @torch.inference_mode()
-    def _matches(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, np.ndarray]]:
+    def matches(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, np.ndarray]]:
         read = lru_cache(_CACHED_FRAMES)(partial(_read, folder))
         model = self._model()
         # all crops have the same size

@@ -51,10 +51,7 @@ def _step(stage: Stage, cfg: Config, seq: Sequence_, remade: dict[str, str], nam
     if cfg.force:
         return Step(stage, state, "run", f"force=true ({state.reason})", again)
     if state.kind == "foreign":
-        conflicting = sorted(key for key in named if state.differs and _belongs(key, stage.remembers))
-        if conflicting:
-            return Step(stage, state, "refuse", f"{state.reason}, and {', '.join(conflicting)} would replace it: force=true does")
-        return Step(stage, state, "keep", state.reason + (f"; not used: {state.differs}" if state.differs else ""))
+        return _step_of_foreign(stage, state, named)
     if state.kind != "fresh" and state.loses:
         lost = f"{ARTEFACTS[state.loses[0]]}, which holdprep did not make"
         instead = f", {stage.importer} reads it" if stage.importer else ""
@@ -67,6 +64,13 @@ def _step(stage: Stage, cfg: Config, seq: Sequence_, remade: dict[str, str], nam
     if stage.reports and remade:
         return Step(stage, state, "run", "other stages run")
     return Step(stage, state, "skip", state.reason)
+
+
+def _step_of_foreign(stage: Stage, state: State, named: Iterable[str]) -> Step:
+    asked = sorted(key for key in named if state.differs and _belongs(key, stage.remembers))
+    if asked:
+        return Step(stage, state, "refuse", f"{state.reason}, and {', '.join(asked)} would replace it: force=true does")
+    return Step(stage, state, "keep", state.reason + (f"; not used: {state.differs}" if state.differs else ""))
 
 
 def _belongs(key: str, prefixes: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ from holdprep.sequence import Sequence
 
 log = logging.getLogger("holdprep")
 
-RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "smplx", "transformers")
+RECORDED_PACKAGES = ("torch", "numpy", "scipy", "pycolmap", "opencv-contrib-python-headless", "transformers")
 
 
 @dataclass

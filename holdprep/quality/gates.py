@@ -1,17 +1,14 @@
 """Quality gates: a table of thresholds for metrics, with advice for each missed threshold."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from holdprep.errors import ConfigError
+from holdprep.quality.bounds import Bound, Direction, Value, is_missing, missed, show
 
 Status = Literal["pass", "warn", "fail"]
-Direction = Literal["at least", "at most", "within", "is"]
-Value = float | int | str | bool | None
-Bound = float | tuple[float, float] | str | bool | None
 Thresholds = Mapping[str, tuple[Bound, Bound]]  # (warn_at, fail_at) by stage.metric
 
 _SEVERITY: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
@@ -37,7 +34,7 @@ class Gate:
     @property
     def number(self) -> str:
         """The value with its unit, as text."""
-        return show(self.value) if _is_missing(self.value) else f"{show(self.value)} {self.unit}".strip()
+        return show(self.value) if is_missing(self.value) else f"{show(self.value)} {self.unit}".strip()
 
     @property
     def threshold(self) -> str:
@@ -379,39 +376,9 @@ def overall(gates: Iterable[Gate]) -> Status:
 
 def _gate(rule: Rule, stage: str, metric: str, value: Value) -> Gate:
     status: Status = "pass"
-    if _missed(value, rule.direction, rule.fail_at):
+    if missed(value, rule.direction, rule.fail_at):
         status = "fail"
-    elif _missed(value, rule.direction, rule.warn_at):
+    elif missed(value, rule.direction, rule.warn_at):
         status = "warn"
     advice = "" if status == "pass" else rule.advice
     return Gate(stage, metric, value, rule.unit, status, rule.warn_at, rule.fail_at, rule.direction, advice)
-
-
-def _missed(value: Value, direction: Direction, bound: Bound) -> bool:
-    if bound is None:
-        return False
-    if direction == "is":
-        return value != bound
-    if not isinstance(value, int | float) or _is_missing(value):
-        return True
-    low, high = bound if isinstance(bound, tuple) else (bound, bound)
-    below, above = value < float(low), value > float(high)
-    return {"at least": below, "at most": above, "within": below or above}[direction]
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def show(value: Value | Bound) -> str:
-    """A number, range, flag or word as text; NaN and None are `unknown`."""
-    if isinstance(value, tuple):
-        return f"{show(value[0])} to {show(value[1])}"
-    if _is_missing(value):
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float) and not value.is_integer():
-        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 4
-        return f"{value:.{digits}f}"
-    return f"{value:.0f}" if isinstance(value, float) else str(value)

@@ -10,8 +10,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from holdprep.errors import HoldprepError
+from holdprep.quality.bounds import Value, show
 from holdprep.quality.chart import COLORS, Curve, line_chart
-from holdprep.quality.gates import Gate, Status, Value, overall, show
+from holdprep.quality.gates import Gate, Status, overall
 
 PICTURE_SIDE = 1920  # px: sheets of twelve frames are readable when enlarged; a report of five sheets has about 3 MB
 WIDE = 1000  # px: wider images (sheets, large frames) have a row of their own

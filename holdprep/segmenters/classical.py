@@ -43,7 +43,7 @@ def propagate(
     labels = _label_frames(images, prompts, LabelSet(tuple(entities)), work_side, progress or partial(tqdm, disable=True))
     masks = {entity: np.empty((len(labels), *size), bool) for entity in entities}
     for t, small in enumerate(labels):
-        label = _enlarge(small, size)
+        label = enlarge(small, size)
         for k, entity in enumerate(entities, start=1):
             masks[entity][t] = label == k
     return masks
@@ -59,7 +59,7 @@ def outline(
     for entity, mask in known.items():
         small = cv2.resize(mask.astype(np.uint8), clip.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         prior[small] = entities.index(entity) + 1
-    labels = _enlarge(key_frame_labels(clip, 0, LabelSet(tuple(entities)), prompts, scale, prior), image.shape[:2])
+    labels = enlarge(key_frame_labels(clip, 0, LabelSet(tuple(entities)), prompts, scale, prior), image.shape[:2])
     return {entity: labels == k for k, entity in enumerate(entities, start=1)}
 
 
@@ -118,7 +118,7 @@ def _first_pass(clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet,
     return [cv2.resize(each, clip.shape[::-1], interpolation=cv2.INTER_NEAREST) for each in labels]
 
 
-def _enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarge(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Enlarged labels: masks are enlarged smoothly, and the largest value determines the label."""
     if labels.shape == size:
         return labels

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from holdprep.backend import External, Task, Values
-from holdprep.config.node import Node
+from holdprep.node import Node
 from holdprep.segmenters import ENTITIES
 from holdprep.segmenters.option import HAND_MASKS, SegmentedMasks, SegmenterNode
 

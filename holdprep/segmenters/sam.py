@@ -66,14 +66,11 @@ def propagate(
     if not entities:
         raise HoldprepError("no key frame has a prompt: add prompts for the object and a hand")
     size = (images[0].shape[0], images[0].shape[1])
-    tracks = [_Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
+    tracks = [Track(predictor, {t: p[e] for t, p in prompts.items() if e in p}, size, anchors(prompts, e)) for e in entities]
     with (progress or partial(tqdm, disable=True))(total=2 * len(images) + 2 * len(prompts), desc="masks", unit="frame") as bar:
         for correcting in (False, True):
             for t in sorted(prompts):
-                pixels, shared = predictor.pixels(images[t]), _Features()
-                for track in tracks:
-                    if t in track.prompts and (t not in track.anchors) == correcting:
-                        track.condition(t, pixels, shared)
+                _condition(tracks, t, predictor.pixels(images[t]), correcting)
                 bar.update()
         for reverse in (False, True):
             for track in tracks:
@@ -91,6 +88,14 @@ def propagate(
     return masks
 
 
+def _condition(tracks: "Sequence[Track]", t: int, pixels: torch.Tensor, correcting: bool) -> None:
+    """Give the tracks that have a prompt at frame `t` this prompt: an anchor's, or one that corrects."""
+    shared = _Features()
+    for track in tracks:
+        if t in track.prompts and (t not in track.anchors) == correcting:
+            track.condition(t, pixels, shared)
+
+
 def outline(
     image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], predictor: "Predictor"
 ) -> dict[str, np.ndarray]:
@@ -101,7 +106,7 @@ def outline(
     logits = []
     for entity in entities:
         mask = known.get(entity, np.zeros(size, bool))
-        track = _Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
+        track = Track(predictor, {0: EntityPrompt(absent=True), **({1: prompts[entity]} if entity in prompts else {})}, size, [0])
         steps: list[tuple[int, np.ndarray | None]] = [(1, None)] if entity in prompts else []
         if not steps or (mask.any() and not prompts[entity].is_outline):
             steps.insert(0, (0, mask))
@@ -162,7 +167,7 @@ class Predictor:
 
 
 @dataclass
-class _Track:
+class Track:
     """One entity in the clip: key frames, the model's memories, and masks of both directions at low resolution."""
 
     predictor: Predictor

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from holdprep.backend import External, Task
-from holdprep.config.node import Weight
+from holdprep.node import Weight
 from holdprep.segmenters import ENTITIES
 from holdprep.segmenters.option import SegmentedMasks, SegmenterNode
 

@@ -47,11 +47,12 @@ def measure(ctx: Context) -> Result:
 
 def _render(ctx: Context, node: SyntheticSource) -> Result:
     """Render a sequence: images/ and ground_truth/."""
-    from holdprep.synth.scene import make_scene  # optional packages, not needed for videos
+    from holdprep.synth.scene import Filming, make_scene  # optional packages, not needed for videos
 
     seq = ctx.seq
-    values = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height"})
-    truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, size=(node.width, node.height), **values)
+    values = node.model_dump(exclude={"name", "object", "grasp", "hands", "frames", "width", "height", "seed"})
+    filming = Filming(size=(node.width, node.height), **values)
+    truth, shots = make_scene(node.object, node.grasp, SIDES_OF[node.hands], node.frames, filming=filming, seed=node.seed)
     write_rendered(seq, truth, tqdm(shots, total=node.frames, desc="create", unit="frame", leave=False, disable=None))
     metrics: Metrics = {"frames": node.frames, "width": node.width, "height": node.height, "unreadable_frames": 0}
     return Result(metrics, notes=[f"{node.frames} frames of {node.width} x {node.height}: {node.object}, {node.grasp}, {node.hands}"])

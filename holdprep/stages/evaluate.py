@@ -13,8 +13,8 @@ from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, Side
 from holdprep.pipeline import Context, Result
 from holdprep.quality import truth as ground_truth
+from holdprep.quality.bounds import show
 from holdprep.quality.evaluation import Estimate, HandEstimate, evaluate
-from holdprep.quality.gates import show
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, pose_aligned, read_aligned

@@ -11,7 +11,8 @@ from holdprep.object import plausibility
 from holdprep.object.option import ObjectPoseSource, PoseTask
 from holdprep.object.reconstruction import ObjectReconstruction, Observations, RawReconstruction, restore, undistort
 from holdprep.pipeline import Context, Metrics, Result
-from holdprep.quality.gates import Gate, judge, show
+from holdprep.quality.bounds import show
+from holdprep.quality.gates import Gate, judge
 from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import colmap as colmap_files
 from holdprep.viz.overlay import draw_axes, draw_points

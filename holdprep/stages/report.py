@@ -1,6 +1,7 @@
 """Records of all stages -> report.html: gates, images and curves of the sequence in one self-contained file."""
 
 from datetime import datetime
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ def run(ctx: Context) -> Result:
     return Result({"status": data.status}, {}, [f"{data.status}: {seq.place(seq.home, 'report')}"])
 
 
-def _stages(records: dict, run: dict, thresholds: Thresholds | None) -> list[StageReport]:
+def _stages(records: dict[str, Any], run: dict[str, Any], thresholds: Thresholds | None) -> list[StageReport]:
     """The record of every stage, and its status in this run: skipped, or the error message."""
     found = []
     for name in STAGES:
@@ -74,7 +75,7 @@ def _some(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int)).tolist()
 
 
-def _pictures(ctx: Context, records: dict) -> list[Picture]:
+def _pictures(ctx: Context, records: dict[str, Any]) -> list[Picture]:
     seq = ctx.seq
     names = seq.frame_names()
     found = []
@@ -103,7 +104,7 @@ def _pictures(ctx: Context, records: dict) -> list[Picture]:
     return found
 
 
-def _curves(ctx: Context, records: dict) -> list[Curve]:
+def _curves(ctx: Context, records: dict[str, Any]) -> list[Curve]:
     frames = np.arange(len(ctx.seq.frame_names()))
     curves = []
     for stage, suffix, title, unit in CURVES:
@@ -118,11 +119,11 @@ def _curves(ctx: Context, records: dict) -> list[Curve]:
     return curves
 
 
-def _shaded(stage: str, recorded: dict, frames: int) -> np.ndarray | None:
+def _shaded(stage: str, recorded: dict[str, Any], frames: int) -> np.ndarray | None:
     """(T,) bool, infilled frames: hands that are not valid, object poses that are not registered."""
     marks = [_array(v) for k, v in recorded.items() if k.endswith(("is_valid", "registered")) and len(v) == frames]
     return np.any([m == 0 for m in marks], axis=0) if marks else None
 
 
-def _array(values: list) -> np.ndarray:
+def _array(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=float)

@@ -41,7 +41,7 @@ class Winner(Callback):
 
 
 def _compare(before: Config, after: Config, overrides: list[str], overrides_after: list[str]) -> None:
-    from holdprep import cli
+    from holdprep.configured import for_sequence
     from holdprep.sweeps import trial  # slow import of torch
 
     metric = after.score_metric
@@ -50,7 +50,7 @@ def _compare(before: Config, after: Config, overrides: list[str], overrides_afte
     for column in ("sequence", f"given weights ({unit})", f"winner ({unit})"):
         table.add_column(column)
     given, found = (
-        trial.score(c, partial(cli.for_sequence, c.data_root, overrides=o)) for c, o in ((before, overrides), (after, overrides_after))
+        trial.score(c, partial(for_sequence, c.data_root, overrides=o)) for c, o in ((before, overrides), (after, overrides_after))
     )
     for name in given:
         table.add_row(name, f"{given[name]:.3f}", f"{found[name]:.3f}")

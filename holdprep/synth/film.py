@@ -82,8 +82,8 @@ def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
     lens = _Lens(camera)
     width, height = lens.size
     T_shaken = shake(len(actors.T_cam_obj), camera.shake_deg, seed)
-    stage = _Stage(actors, T_shaken, np.random.default_rng(seed + 1))
-    room = _to_linear(make_room(rng, int(1.3 * width), int(1.3 * height)))
+    stage = Stage(actors, T_shaken, np.random.default_rng(seed + 1))
+    room = to_linear(make_room(rng, int(1.3 * width), int(1.3 * height)))
     with Renderer(width, height, {"object": make_texture(actors.texture, seed)}) as renderer:
         for t in range(len(actors.T_cam_obj)):
             exact = renderer.render(lens.K, stage.meshes(float(t)))
@@ -95,7 +95,7 @@ def shoot(actors: Actors, camera: Camera, seed: int) -> Iterator[Shot]:
             yield _develop(picture, exact, lens, camera, rng)
 
 
-def _to_linear(picture: np.ndarray) -> np.ndarray:
+def to_linear(picture: np.ndarray) -> np.ndarray:
     """Linear light (..., 3) float32 in 0..1 of a uint8 image."""
     return ((np.arange(256) / 255) ** GAMMA).astype(np.float32)[picture]
 
@@ -153,7 +153,7 @@ class _Lens:
         return picture if self._k == 0 else cv2.remap(picture, self._look_u, self._look_v, flags)
 
 
-class _Stage:
+class Stage:
     """Meshes at any time, also between frames."""
 
     def __init__(self, actors: Actors, T_shaken: np.ndarray, rng: np.random.Generator) -> None:
@@ -161,7 +161,7 @@ class _Stage:
         self.shaken_at, self._object_at = _interpolator(T_shaken), _interpolator(actors.T_cam_obj)
         skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.9, 1.1)
         cloth = rng.uniform(0.02, 0.5, 3)
-        self._limbs = {side: _Limb(model, skin, cloth) for side, model in actors.models.items()}
+        self._limbs = {side: Limb(model, skin, cloth) for side, model in actors.models.items()}
 
     def meshes(self, t: float) -> list[Mesh]:
         """All meshes at time `t` in frames."""
@@ -218,7 +218,7 @@ def skin_colour(model: HandModel, base: np.ndarray) -> np.ndarray:
     return np.clip(colour, 0, 1)
 
 
-class _Limb:
+class Limb:
     """A hand with a forearm attached to the open wrist: bare at first, then a sleeve."""
 
     def __init__(self, model: HandModel, skin: np.ndarray, cloth: np.ndarray) -> None:

@@ -38,6 +38,17 @@ class Grip:
     inside_mm: np.ndarray
 
 
+@dataclass(frozen=True)
+class Approach:
+    """Where a hand takes hold. `reaches_m`: how far its tips may reach up from the object's bottom (down from its top if `from_above`)."""
+
+    from_above: bool = False
+    reaches_m: tuple[float, ...] = REACHES_M
+
+
+FROM_BELOW = Approach()
+
+
 def solve_grip(
     obj: SynthObject,
     model: HandModel,
@@ -45,18 +56,16 @@ def solve_grip(
     rotation_rad: np.ndarray,
     gap_m: np.ndarray,
     *,
-    from_above: bool = False,
-    reaches_m: tuple[float, ...] = REACHES_M,
+    approach: Approach = FROM_BELOW,
     seed: int = 0,
 ) -> Grip:
     """A hand at K times, with the object rotated by `rotation_rad` (K,) about y and the tips at a distance `gap_m` (K,).
 
-    `reaches_m` are heights of the tips above the object's bottom (below its top if `from_above`): each is tried for the first time, and the
-    best one is used for all. Deterministic by `seed`.
+    Each reach of the approach is tried for the first time, and the best one is used for all. Deterministic by `seed`.
     """
     model, betas = model.to(torch.float32), betas.float()
     angles, gaps = torch.as_tensor(rotation_rad).float(), torch.as_tensor(gap_m).float()
-    starts = [_start(obj, model, betas, from_above, reach, seed) for reach in reaches_m]
+    starts = [_start(obj, model, betas, approach.from_above, reach, seed) for reach in approach.reaches_m]
     tried = _solve(obj, model, _stack(starts), angles[:1].repeat(len(starts)), gaps[:1].repeat(len(starts)), coupled=False)
     gap, inside = contact(obj, model, tried, angles[:1].repeat(len(starts)))
     best = int(np.argmin(np.abs(gap - 1000 * float(gaps[0])) + inside))

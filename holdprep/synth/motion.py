@@ -13,7 +13,7 @@ from torch import Tensor
 
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand.model import HandModel, ManoParams, Side
-from holdprep.synth.grasp import REACHES_M, contact, solve_grip
+from holdprep.synth.grasp import REACHES_M, Approach, contact, solve_grip
 from holdprep.synth.objects import SynthObject
 
 Grasp = Literal["rigid", "in_hand", "regrasp"]
@@ -25,6 +25,16 @@ OPEN_FRAMES = 10  # time of a change of grip, about 0.3 s
 OPEN_M = 0.008  # distance of the tips meanwhile
 TILT_DEG = 22.0  # of the camera, downwards
 BOTH_REACHES_M = (0.01, 0.02)  # smaller, so that two hands do not collide
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How an object is shown: turned by `degrees` in all over `frames`, at `depth_m` from the camera."""
+
+    grasp: Grasp
+    frames: int
+    degrees: float
+    depth_m: float
 
 
 @dataclass(frozen=True)
@@ -42,37 +52,28 @@ class Motion:
     segments: np.ndarray
 
 
-def make_motion(
-    obj: SynthObject,
-    models: Mapping[Side, HandModel],
-    grasp: Grasp,
-    frames: int,
-    *,
-    degrees: float,
-    depth_m: float,
-    seed: int,
-    betas: Tensor,
-) -> Motion:
-    """The object rotates by `degrees` in front of the camera, about an upright axis, at `depth_m`, with hands of shape `betas` (10,).
+def make_motion(obj: SynthObject, models: Mapping[Side, HandModel], showing: Showing, *, seed: int, betas: Tensor) -> Motion:
+    """The object rotates in front of the camera about an upright axis, with hands of shape `betas` (10,).
 
     The right or the only hand holds it from below, a second one from above. `in_hand` rotates it in the fingers by 60 % of that, `regrasp` by
     half in REGRASPS steps with the hand open.
     """
-    share = SHARE_IN_HAND[grasp] * degrees
+    frames = showing.frames
+    share = SHARE_IN_HAND[showing.grasp] * showing.degrees
     if obj.has_handle:
         share = min(share, HANDLE_ROOM_DEG)
-    rotation, gap, segments = _rotation_in_hand(grasp, frames, np.radians(share))
+    rotation, gap, segments = _rotation_in_hand(showing.grasp, frames, np.radians(share))
     # the handle is away from the thumb, which is at +x for a right hand
     rotation = rotation - rotation[-1] / 2 + (np.pi if "right" in models else 0.0)
-    T_cam_grip = _showing(frames, np.radians(degrees - share), depth_m, np.random.default_rng(seed))
+    T_cam_grip = _showing(frames, np.radians(showing.degrees - share), showing.depth_m, np.random.default_rng(seed))
     T_cam_obj = T_cam_grip @ from_rt(Rotation.from_rotvec(rotation[:, None] * [0.0, 1.0, 0.0]).as_matrix(), np.zeros((frames, 3)))
     params: dict[Side, ManoParams] = {}
     gaps: dict[Side, np.ndarray] = {}
     depths: dict[Side, np.ndarray] = {}
     for side, model in models.items():
         second = side == "left" and len(models) == 2
-        reaches = BOTH_REACHES_M if len(models) == 2 else REACHES_M
-        held = _hold(obj, model, betas, rotation, gap, from_above=second, reaches_m=reaches, seed=seed)
+        approach = Approach(second, BOTH_REACHES_M if len(models) == 2 else REACHES_M)
+        held = _hold(obj, model, betas, rotation, gap, approach=approach, seed=seed)
         gaps[side], depths[side] = contact(obj, model, held, torch.from_numpy(rotation))
         params[side] = moved(model, held, T_cam_grip)
     return Motion(T_cam_obj, params, gaps, depths, segments)
@@ -121,8 +122,7 @@ def _hold(
     rotation: np.ndarray,
     gap: np.ndarray,
     *,
-    from_above: bool,
-    reaches_m: tuple[float, ...],
+    approach: Approach,
     seed: int,
 ) -> ManoParams:
     """The hand in the grip frame, T frames: solved at key frames, with monotone interpolation (PCHIP) between them, which keeps static stretches static."""
@@ -132,7 +132,7 @@ def _hold(
     first = np.array([np.flatnonzero(which.ravel() == i)[0] for i in range(len(states))])
     order = np.argsort(first)
     rank = np.argsort(order)[which.ravel()]
-    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], from_above=from_above, reaches_m=reaches_m, seed=seed).params
+    found = solve_grip(obj, model, betas, states[order, 0], states[order, 1], approach=approach, seed=seed).params
     values = torch.cat([found.global_orient, found.hand_pose, found.transl], dim=1).double().numpy()[rank]
     if len(keys) > 1:
         values = PchipInterpolator(keys, values)(np.arange(len(rotation)))

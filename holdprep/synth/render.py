@@ -174,7 +174,7 @@ class Renderer:
                 faces.release()
         return Rendered(image, depth, entity)
 
-    def _render_image(self, projection: np.ndarray, buffers: list) -> np.ndarray:
+    def _render_image(self, projection: np.ndarray, buffers: list[tuple[Mesh, Any, Any]]) -> np.ndarray:
         shadow = _shadow_matrix(np.concatenate([mesh.vertices_m for mesh, _, _ in buffers]))
         self._light.use()
         self._light.clear(depth=1.0)
@@ -199,7 +199,7 @@ class Renderer:
         rgba = np.frombuffer(self._flat.read(components=4, dtype="f4"), np.float32).reshape(self.height, self.width, 4)
         return rgba[..., [2, 1, 0, 3]]
 
-    def _render_facts(self, projection: np.ndarray, buffers: list) -> tuple[np.ndarray, np.ndarray]:
+    def _render_facts(self, projection: np.ndarray, buffers: list[tuple[Mesh, Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
         self._exact.use()
         self._exact.clear()
         self._facts["projection"].write(_bytes(projection))

@@ -1,6 +1,7 @@
 """A complete synthetic sequence: object, hands, motion, camera, and ground truth."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +11,35 @@ from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
 from holdprep.quality.truth import GroundTruth, HandTruth
 from holdprep.synth import film
-from holdprep.synth.motion import Grasp, make_motion, moved
+from holdprep.synth.motion import Grasp, Showing, make_motion, moved
 from holdprep.synth.objects import make_object
 
 PHONE_FOCAL = 0.95  # focal length / longer side of a phone's main camera, film mode
 SHAPE_STD = 0.7  # standard deviation of betas
 TOUCH_MM = 3.0  # maximal distance of a fingertip in contact
+
+
+@dataclass(frozen=True)
+class Filming:
+    """How a scene is filmed: `size` (width, height) in px, the object turned by `degrees` at `depth_m`; see `film.Camera` for the rest."""
+
+    size: tuple[int, int] = (640, 480)
+    focal_px: float | None = None
+    degrees: float = 200.0
+    depth_m: float = 0.35
+    distortion: float = 0.0
+    shake_deg: float = 0.0
+    blur: float = 0.0
+    noise: float = 2.0
+
+    @property
+    def camera(self) -> film.Camera:
+        """What it is filmed with."""
+        K = pinhole_K(self.focal_px or PHONE_FOCAL * max(self.size), *self.size)
+        return film.Camera(K, self.size, self.distortion, self.shake_deg, self.blur, self.noise)
+
+
+PLAIN = Filming()
 
 
 def make_scene(
@@ -24,37 +48,29 @@ def make_scene(
     sides: tuple[Side, ...],
     frames: int,
     *,
-    size: tuple[int, int] = (640, 480),
-    focal_px: float | None = None,
-    degrees: float = 200.0,
-    depth_m: float = 0.35,
-    distortion: float = 0.0,
-    shake_deg: float = 0.0,
-    blur: float = 0.0,
-    noise: float = 2.0,
+    filming: Filming = PLAIN,
     seed: int = 0,
     hands: Mapping[Side, HandModel] | None = None,
 ) -> tuple[GroundTruth, Iterator[film.Shot]]:
     """The truth, with frames named 0000, 0001, ..., and the video, which is rendered on reading.
 
-    `size` (width, height) in px; see `film.Camera` for the camera's errors. Both hands have the same shape. `hands` are rendered instead of the
-    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then has joints only. Raises HoldprepError
-    without OpenGL, when the first frame is read.
+    Both hands have the same shape. `hands` are rendered instead of the stand-in: any mesh whose fingertips and wrist ring have MANO's
+    vertex numbers; the truth then has joints only. Raises HoldprepError without OpenGL, when the first frame is read.
     """
     rng = np.random.default_rng(seed)
     models = {side: hands[side] if hands else load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}
     obj = make_object(object_name)
     betas = torch.from_numpy(SHAPE_STD * rng.standard_normal(10))
-    motion = make_motion(obj, models, grasp, frames, degrees=degrees, depth_m=depth_m, seed=seed, betas=betas)
-    camera = film.Camera(pinhole_K(focal_px or PHONE_FOCAL * max(size), *size), size, distortion, shake_deg, blur, noise)
-    T_shaken = film.shake(frames, shake_deg, seed)
+    motion = make_motion(obj, models, Showing(grasp, frames, filming.degrees, filming.depth_m), seed=seed, betas=betas)
+    camera = filming.camera
+    T_shaken = film.shake(frames, filming.shake_deg, seed)
     hands_m = {side: lbs.forward(models[side], params).vertices.numpy() for side, params in motion.params.items()}
     actors = film.Actors(motion.T_cam_obj, obj.vertices_m, obj.faces, obj.uv, obj.texture, hands_m, models)
     truth = GroundTruth(
         names=[f"{t:04d}" for t in range(frames)],
-        image_size=size,
+        image_size=filming.size,
         K=camera.K,
-        distortion=distortion,
+        distortion=filming.distortion,
         T_cam_obj=T_shaken @ motion.T_cam_obj,
         object_vertices_m=obj.vertices_m,
         object_faces=obj.faces,

@@ -48,7 +48,7 @@ class ClickSession:
         self.images = images
         self.prompts: Prompts = {t: dict(p) for t, p in prompts.items()}
         self.progress = Progress()
-        self._segmenter = segmenter
+        self.segmenter = segmenter
         self._size = images[0].shape[:2]
         self._carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(images))]
         self._edited: dict[int, bytes] = {}  # label images of edited key frames
@@ -119,7 +119,7 @@ class ClickSession:
 
     def _propagate(self, prompts: Prompts) -> None:
         try:
-            masks = self._segmenter.propagate(self.images, prompts, progress=partial(_Bar, report=self._report))
+            masks = self.segmenter.propagate(self.images, prompts, progress=partial(_Bar, report=self._report))
         except Exception as error:  # the page shows the error
             if not isinstance(error, HoldprepError):
                 log.exception("propagation failed")
@@ -167,7 +167,7 @@ class ClickSession:
         if t in self.prompts:
             labels = self.labels(t)
             known = {e: labels == k for k, e in enumerate(ENTITIES, start=1) if (labels == k).any()}
-            self._edited[t] = _pack(_paint(self._segmenter.outline(self.images[t], self.prompts[t], known), self._size))
+            self._edited[t] = _pack(_paint(self.segmenter.outline(self.images[t], self.prompts[t], known), self._size))
 
 
 class _Bar(tqdm):

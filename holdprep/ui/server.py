@@ -124,7 +124,7 @@ class ClickServer:
 
 
 def _plain(prompt: EntityPrompt) -> dict[str, Any]:
-    def numbers(values: Any) -> list:
+    def numbers(values: Any) -> list[Any]:
         return np.asarray(values, float).tolist() if values is not None else []
 
     found = {"positive": numbers(prompt.positive), "negative": numbers(prompt.negative), "box": numbers(prompt.box)}

@@ -12,12 +12,10 @@ from holdprep.align.grasp import static_grasps
 from holdprep.align.objective import Objective
 from holdprep.align.problem import Refine, Tracks, Weights, outward, prepare
 from holdprep.align.scene import Scene, Setup, anchors_of
-from holdprep.align.state import load_state, save_state
 from holdprep.align.surface import Surface
 from holdprep.align.terms import HandTerm, every
 from holdprep.align.terms.base import Residuals, forward_jacobian
 from holdprep.align.trajectory import Trajectory, information
-from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import project
 from holdprep.geometry.least_squares import Step
 from holdprep.hand import lbs
@@ -320,13 +318,6 @@ def test_a_known_hand_corrects_the_focal_length(wrong, obj_pose):
     assert float(trusting.K[0, 0]) == pytest.approx(700 * wrong, rel=1e-5)
 
 
-def test_object_poses_without_observations_are_not_refined():
-    problem, _ = grasp(frames=20)
-    o = align("o", problem, initial=align("h", problem, refine=STILL))
-    with pytest.raises(HoldprepError, match=r"cannot be refined without SfM's observations.*: set align.refine_obj_pose=false"):
-        align("ho", problem, initial=o, refine=Refine(obj_pose=True))
-
-
 def test_real_observations_give_the_objects_reprojection():
     problem, _ = grasp(frames=20)
     frame, point = torch.arange(20).repeat_interleave(5), torch.arange(100)
@@ -334,111 +325,6 @@ def test_real_observations_give_the_objects_reprojection():
     px = project((T[:, :3, :3] @ problem.points_obj[point][..., None])[..., 0] + T[:, :3, 3], problem.K) + torch.tensor([3.0, 4.0])
     o = align("o", replace(problem, tracks=Tracks(frame, point, px)), initial=align("h", problem, refine=STILL))
     assert o.metrics["object.reprojection_px"] == pytest.approx(5.0)
-
-
-def test_state_round_trip(tmp_path):
-    problem, _ = grasp(("right", "left"), frames=12)
-    h = align("h", problem, refine=STILL)
-    o = align("o", problem, initial=h)
-    save_state(tmp_path / "last.ckpt", o)
-    back = load_state(tmp_path / "last.ckpt")
-    assert (back.mode, back.obj_scale, back.metrics, back.notes, back.losses) == (o.mode, o.obj_scale, o.metrics, o.notes, o.losses)
-    assert torch.equal(back.hands["left"].hand_pose, o.hands["left"].hand_pose)
-    again = align("ho", problem, initial=back, refine=STILL)
-    assert again.obj_scale == align("ho", problem, initial=o, refine=STILL).obj_scale
-
-
-def test_holds_own_checkpoints_are_read(tmp_path):
-    """As Lightning writes them, with other entries; the next mode starts from there."""
-    problem, _ = grasp(("right", "left"), frames=12)
-    adam = align("h", problem, method="hold", max_iterations=3)
-    tensors = {"models.object.obj_scale": torch.tensor([1.0]), "models.object.obj_transl": adam.transl_cam_obj_m.float()}
-    tensors |= {"models.object.obj_rot": roma.rotmat_to_rotvec(adam.R_cam_obj).float(), "models.object.obj_cano": torch.ones(5, 4)}
-    for side, p in adam.hands.items():
-        named = {"hand_rot": p.global_orient, "hand_pose": p.hand_pose, "hand_beta": p.betas, "hand_transl": p.transl}
-        tensors |= {f"models.{side}.{name}": value.float() for name, value in named.items()}
-        tensors[f"models.{side}.mano_layer.v_template"] = torch.zeros(778, 3)
-    path = tmp_path / "h" / "last.ckpt"
-    path.parent.mkdir()
-    content = {
-        "pytorch-lightning_version": "2.0.0",
-        "epoch": 0,
-        "global_step": 4000,
-        "state_dict": tensors,
-        "optimizer_states": [{"state": {}}],
-    }
-    torch.save(content, path)
-    read = load_state(path)
-    assert (read.mode, read.method, read.obj_scale, set(read.hands)) == ("h", "hold", 1.0, {"left", "right"})
-    assert torch.allclose(read.R_cam_obj, adam.R_cam_obj, atol=1e-6)
-    start = {"method": "hold", "max_iterations": 4}
-    assert align("o", problem, initial=read, **start).losses[-1]["loss"] == pytest.approx(
-        align("o", problem, initial=adam, **start).losses[-1]["loss"], rel=1e-4
-    )
-    del tensors["models.object.obj_rot"]
-    torch.save(content, path)
-    with pytest.raises(HoldprepError, match="not an alignment state"):
-        load_state(path)
-
-
-class Evil:
-    def __reduce__(self):
-        return print, ("executed",)
-
-
-def test_a_state_that_would_execute_code_is_not_loaded(tmp_path, capsys):
-    torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(UnsafeFile):
-        load_state(tmp_path / "last.ckpt")
-    assert "executed" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("content", [{"mode": "h"}, {"holdprep_alignment": 1, "mode": "h"}])
-def test_other_files_are_no_state(tmp_path, content):
-    torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(HoldprepError, match="not an alignment state"):
-        load_state(tmp_path / "last.ckpt")
-
-
-def with_hand(problem, **changes):
-    return replace(problem, hands={"right": replace(problem.hands["right"], **changes)})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda p: replace(p, hands={}), "no hand"),
-        (lambda p: replace(p, obj_weight=torch.zeros(8)), "no object: 0 of 8 frames"),
-        (lambda p: with_hand(p, weight=torch.zeros(8)), "none of 8 frames shows 4 keypoints of the right hand"),
-        (lambda p: with_hand(p, j2d_px=torch.zeros(7, 21, 2)), "right j2d_px has shape"),
-        (lambda p: replace(p, K=torch.full((3, 3), float("nan"))), "K holds 9 values that are not finite"),
-        (lambda p: replace(p, T_cam_obj=p.T_cam_obj * torch.tensor([1.0, 1, -1, 1])[:, None]), "behind the camera in 8 of 8"),
-    ],
-)
-def test_input_that_cannot_be_aligned_is_refused_in_one_line(spoil, message):
-    problem, _ = grasp(frames=8)
-    with pytest.raises(HoldprepError, match=message) as error:
-        align("h", spoil(problem))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-def test_weights_that_are_not_allowed_are_errors(value):
-    problem, _ = grasp(frames=8)
-    with pytest.raises(HoldprepError, match=r"weights\.contact="):
-        align("h", problem, weights=Weights(contact=value))
-
-
-def test_modes_need_their_predecessor():
-    problem, _ = grasp(frames=8)
-    h = align("h", problem, refine=STILL)
-    with pytest.raises(HoldprepError, match="mode=o starts from the state of mode=h"):
-        align("o", problem)
-    with pytest.raises(HoldprepError, match="needs mode o"):
-        align("ho", problem, initial=h)
-    longer, _ = grasp(frames=9)
-    with pytest.raises(HoldprepError, match="9 frames"):
-        align("o", longer, initial=h)
 
 
 @pytest.mark.parametrize("unit_m", [1e-6, 1e6])

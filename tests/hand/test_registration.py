@@ -10,7 +10,7 @@ import torch
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
-from holdprep.hand import lbs, problem, registration, start
+from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
 from holdprep.hand.priors import beyond_limits
 from holdprep.hand.registration import Options, Registration, register
@@ -253,17 +253,15 @@ def test_without_a_length_the_size_and_its_source_are_reported(model: HandModel)
     assert length_mm(model, measured.params.betas) == pytest.approx(200, abs=1.0)  # accuracy of a ruler
 
 
-def test_memory_grows_with_little_more_than_equations(monkeypatch: pytest.MonkeyPatch):
+def test_memory_grows_with_little_more_than_equations():
     """A frame's target (778 x 3 float32) takes 9 kB, a term's equations (61 x 61 float32) 15 kB, their sum (51 x 61 float64) 25 kB, its factor
     as much; its derivatives (61 x 799 x 3) 585 kB."""
     model = load_hand_model("right", dtype=torch.float64)
-    for where, name, value in ((registration, "CHUNK_POINTS", {"cpu": 1600}), (problem, "BATCH", 8), (start, "AT_ONCE", 8)):
-        monkeypatch.setattr(where, name, value)
     peaks = []
     for frames in (50, 150):
         target = lbs.forward(model, truth(model, frames)).vertices.float()
         with LiveTensors() as count:
-            register(model, Targets(vertices_m=target), Options(max_iterations=1, fingers_apart=False))
+            register(model, Targets(vertices_m=target), Options(max_iterations=1, fingers_apart=False, frames_at_once=8))
         peaks.append(count.peak)
     assert 15e3 < (peaks[1] - peaks[0]) / 100 < 100e3
 

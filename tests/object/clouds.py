@@ -52,12 +52,27 @@ class Cloud:
         return [np.zeros((*mask.shape, 3), np.uint8) for mask in self.masks]
 
 
+@dataclass(frozen=True)
+class PinholeCamera:
+    """Its principal point is the image's centre where no other is given."""
+
+    size: tuple[int, int] = (640, 480)
+    focal_px: float = 600.0
+    principal_px: tuple[float, float] | None = None
+
+    @property
+    def K(self) -> np.ndarray:
+        cx, cy = ((self.size[0] - 1) / 2, (self.size[1] - 1) / 2) if self.principal_px is None else self.principal_px
+        return np.array([[self.focal_px, 0, cx], [0, self.focal_px, cy], [0, 0, 1.0]])
+
+
+WIDE = PinholeCamera()
+
+
 def cloud(
     center_px: tuple[float, float],
     *,
-    size: tuple[int, int] = (640, 480),
-    principal_px: tuple[float, float] | None = None,
-    focal_px: float = 600.0,
+    camera: PinholeCamera = WIDE,
     radius_px: float = 70.0,
     degrees: float = 50.0,
     num_frames: int = 10,
@@ -66,9 +81,8 @@ def cloud(
 ) -> Cloud:
     """A cloud of radius 5 cm on the line of sight through `center_px`, with an image radius of `radius_px`, rotating by `degrees`."""
     rng = np.random.default_rng(0)
-    cx, cy = ((size[0] - 1) / 2, (size[1] - 1) / 2) if principal_px is None else principal_px
-    K = np.array([[focal_px, 0, cx], [0, focal_px, cy], [0, 0, 1.0]])
-    center = np.linalg.inv(K) @ [*center_px, 1.0] * 0.05 * focal_px / radius_px
+    K, size = camera.K, camera.size
+    center = np.linalg.inv(K) @ [*center_px, 1.0] * 0.05 * camera.focal_px / radius_px
     points = rng.normal(size=(num_points, 3))
     points *= 0.05 * rng.uniform(0.5, 1, (num_points, 1)) / np.linalg.norm(points, axis=1, keepdims=True)
     spin = Rotation.from_rotvec(np.radians(degrees) * np.linspace(0, 1, num_frames)[:, None] * [0.36, 0.8, 0.48]).as_matrix()

@@ -10,7 +10,7 @@ import pytest
 from holdprep.geometry.rigid import from_rt
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop, Model, color_points
-from tests.object.clouds import Cloud, cloud, map_cloud, rotation_errors_deg
+from tests.object.clouds import Cloud, PinholeCamera, cloud, map_cloud, rotation_errors_deg
 
 LEFT, MIDDLE, RIGHT = 90.0, 319.5, 549.0
 TOP, CENTER, BOTTOM = 90.0, 239.5, 389.0
@@ -50,7 +50,7 @@ def test_an_object_registers_anywhere_in_the_image(place: str, tmp_path: Path) -
 @pytest.mark.parametrize("principal_px", [(-250.0, 239.5), (319.5, 700.0), (760.0, -80.0)])
 def test_a_given_principal_point_may_lie_outside_the_image(principal_px: tuple[float, float], tmp_path: Path) -> None:
     """Images cropped from larger ones."""
-    scene = cloud((MIDDLE, CENTER), principal_px=principal_px)
+    scene = cloud((MIDDLE, CENTER), camera=PinholeCamera(principal_px=principal_px))
     model, camera = mapped(tmp_path, scene, 1.5, refine_focal=False)
     assert sorted(model.poses) == scene.names
     assert rotation_errors_deg(model.poses, scene).max() < 0.5
@@ -59,7 +59,7 @@ def test_a_given_principal_point_may_lie_outside_the_image(principal_px: tuple[f
 
 def test_a_small_object_in_a_large_image_registers(tmp_path: Path) -> None:
     """The focal length is 15 times the longer side of the crop window."""
-    scene = cloud((1700.0, 200.0), size=(1920, 1080), focal_px=1900.0, radius_px=45.0, noise_px=0.02)
+    scene = cloud((1700.0, 200.0), camera=PinholeCamera((1920, 1080), 1900.0), radius_px=45.0, noise_px=0.02)
     model, _ = mapped(tmp_path, scene, 2.0, refine_focal=False)
     assert sorted(model.poses) == scene.names
     assert rotation_errors_deg(model.poses, scene).max() < 1.0

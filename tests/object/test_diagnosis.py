@@ -12,36 +12,36 @@ from holdprep.object.colmap import Features
 from holdprep.object.diagnosis import MappingRun, explain_missing_poses, require_model, require_poses, require_smooth
 from holdprep.object.sfm import reconstruct
 from holdprep.object.sfm_options import SfmOptions
-from tests.object.clouds import Cloud, KnownFeatures, cloud, halves
+from tests.object.clouds import Cloud, KnownFeatures, PinholeCamera, cloud, halves
 
 PLACE = (200.0, 150.0)
-SMALL = (320, 240)
+SMALL = PinholeCamera((320, 240))
 
 
 def few_features() -> Cloud:
-    return cloud(PLACE, size=SMALL, num_points=20, num_frames=6)
+    return cloud(PLACE, camera=SMALL, num_points=20, num_frames=6)
 
 
 def no_matches() -> Cloud:
     """Ten matches per pair: verification needs more."""
-    scene = cloud(PLACE, size=SMALL, num_frames=5)
+    scene = cloud(PLACE, camera=SMALL, num_frames=5)
     ten = {a: {b: found[:10] for b, found in others.items()} for a, others in scene.source.matches.items()}
     return replace(scene, source=KnownFeatures(scene.source.keypoints_px, ten))
 
 
 def few_matches() -> Cloud:
-    scene = cloud(PLACE, size=SMALL, num_frames=5)
+    scene = cloud(PLACE, camera=SMALL, num_frames=5)
     thirty = {a: {b: found[:30] for b, found in others.items()} for a, others in scene.source.matches.items()}
     return replace(scene, source=KnownFeatures(scene.source.keypoints_px, thirty))
 
 
 def hardly_rotated() -> Cloud:
-    return cloud(PLACE, size=SMALL, num_points=70, num_frames=5, degrees=3.0, noise_px=0.02)
+    return cloud(PLACE, camera=SMALL, num_points=70, num_frames=5, degrees=3.0, noise_px=0.02)
 
 
 def two_halves() -> Cloud:
     """No matches between the first five frames and the others."""
-    return halves(cloud(PLACE, size=SMALL, num_frames=12), 5)
+    return halves(cloud(PLACE, camera=SMALL, num_frames=12), 5)
 
 
 @pytest.mark.parametrize(

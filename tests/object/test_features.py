@@ -119,7 +119,7 @@ def test_matches_are_those_of_the_network(prepared: Prepared, tmp_path: Path) ->
     crop = Crop(0, 0, 160, 120, 1.0, (0, 0, 160, 120))
     write_crops(tmp_path, crop, images, np.ones((2, 120, 160), bool), NAMES[:2])
     prepared.source.extract(tmp_path, crop, pinhole_K(500.0, 160, 120), 1)
-    ((a, b, ours),) = prepared.source._matches(tmp_path, [("0", "1")])
+    ((a, b, ours),) = prepared.source.matches(tmp_path, [("0", "1")])
     own, other = (np.load(tmp_path / "features" / f"{name}.npz")["keypoints_px"] for name in (a, b))
     with torch.no_grad():
         found = prepared.model(torch.stack([crop_tensor(tmp_path, name) for name in NAMES[:2]], dim=1)[0][None])
@@ -133,7 +133,7 @@ def test_matches_are_those_of_the_network(prepared: Prepared, tmp_path: Path) ->
 
 
 def test_frames_without_features_are_skipped(prepared: Prepared) -> None:
-    assert [(a, b) for a, b, _ in prepared.source._matches(prepared.folder, [("0", "1"), ("0", "2")])] == [("0", "1")]
+    assert [(a, b) for a, b, _ in prepared.source.matches(prepared.folder, [("0", "1"), ("0", "2")])] == [("0", "1")]
 
 
 def test_camera_and_matches_in_the_database(prepared: Prepared) -> None:
@@ -143,7 +143,7 @@ def test_camera_and_matches_in_the_database(prepared: Prepared) -> None:
         raw = database.read_matches(ids["0.png"], ids["1.png"])
     assert sorted(ids) == [f"{name}.png" for name in NAMES]
     assert camera.params == pytest.approx([500.0, *prepared.crop.to_colmap([(480 - 1) / 2, (360 - 1) / 2]), 0.0])
-    (found,) = prepared.source._matches(prepared.folder, [("0", "1")])
+    (found,) = prepared.source.matches(prepared.folder, [("0", "1")])
     assert raw.tolist() == found[2].tolist()
 
 

@@ -9,10 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import apply, from_rt
-from holdprep.object import colmap, flip_resolution
+from holdprep.object import colmap
 from holdprep.object.bundle_adjustment import retriangulate
 from holdprep.object.colmap import Crop, Features, Model, write_crops
-from holdprep.object.flip_resolution import _lowers_cost, flip_candidates, resolve_flips
+from holdprep.object.flip_resolution import flip_candidates, lowers_cost, resolve_flips
 from holdprep.object.single_view import fit_plane, flip_pose
 from holdprep.object.trajectory import disagreement_deg
 from holdprep.object.workspace import Workspace
@@ -92,12 +92,11 @@ def test_only_the_cost_of_flipped_frames_counts() -> None:
     """Cost changes of other frames after retriangulation are random."""
     is_flipped = np.arange(10) < 3
     before, noise = np.full(10, 100.0), np.where(is_flipped, 101.0, 99.0)
-    assert not _lowers_cost(np.stack([before, noise]), is_flipped)
-    assert not _lowers_cost(np.stack([before, np.where(is_flipped, 97.0, 100.0)]), is_flipped)
-    assert _lowers_cost(np.stack([before, np.where(is_flipped, 80.0, 101.0)]), is_flipped)
+    assert not lowers_cost(np.stack([before, noise]), is_flipped)
+    assert not lowers_cost(np.stack([before, np.where(is_flipped, 97.0, 100.0)]), is_flipped)
+    assert lowers_cost(np.stack([before, np.where(is_flipped, 80.0, 101.0)]), is_flipped)
 
 
-def test_a_range_with_too_few_trial_frames_is_not_flipped(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flip_resolution, "_TRIAL_FRAMES", 4)  # two of the range's ten frames
-    found = resolve_flips(scene.workspace, scene.flipped, scene.features)
+def test_a_range_with_too_few_trial_frames_is_not_flipped(scene: Scene) -> None:
+    found = resolve_flips(scene.workspace, scene.flipped, scene.features, trial_frames=4)  # two of the range's ten frames
     assert found is scene.flipped

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt
 from holdprep.object.mapper import predict_pose
-from tests.object.clouds import cloud, halves, map_cloud
+from tests.object.clouds import PinholeCamera, cloud, halves, map_cloud
 
 
 def steady(t: float) -> np.ndarray:
@@ -32,7 +32,7 @@ def test_distant_frames_and_frames_on_the_other_side_give_no_velocity() -> None:
 
 def test_frames_without_points_are_no_model(tmp_path: Path) -> None:
     """Mappings from a bad initial pair; without points a model has no reprojection errors to compare."""
-    scene = halves(cloud((200.0, 150.0), size=(320, 240), num_frames=12, num_points=70), 5)
+    scene = halves(cloud((200.0, 150.0), camera=PinholeCamera((320, 240)), num_frames=12, num_points=70), 5)
     models, runs = map_cloud(tmp_path, scene, 1.0, refine_focal=False)
     assert any(run.max_frames > 2 and run.frames == 0 for run in runs)
     assert len(models) == sum(run.frames > 0 for run in runs)

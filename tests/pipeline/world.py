@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from holdprep import cli
 from holdprep.config import memory
 from holdprep.config.schema import Config, Loggers
+from holdprep.configured import CONF_DIR
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result, Stage, records, runner
 from holdprep.pipeline.plan import Step, plan
@@ -49,7 +49,7 @@ class World:
                 settings=lambda cfg: {"create": {"stride": cfg.create.stride, "max_side": cfg.create.max_side}},
                 remembers=("create",),
                 external=lambda cfg, seq: {"video": seq.path("video")},
-                measure=self._count("images"),
+                measure=_count("images"),
             ),
             Stage(
                 "segment",
@@ -59,7 +59,7 @@ class World:
                 optional=lambda cfg: ("masks_right", "masks_left"),
                 settings=lambda cfg: {"segmenter": {"name": cfg.segmenter.name}, "hands": {"which": cfg.hands.which}, "seed": cfg.seed},
                 remembers=("segmenter", "hands", "seed"),
-                measure=self._count("masks_object"),
+                measure=_count("masks_object"),
             ),
             Stage(
                 "hand_pose",
@@ -71,8 +71,8 @@ class World:
                 previews=("hpe_vis",),
                 settings=lambda cfg: {"hand": {"name": cfg.hand.name}, "hands": {"length_mm": cfg.hands.length_mm}},
                 remembers=("hand", "hands", "hand_model"),
-                external=lambda cfg, seq: {"hand_model": self.model, **self._tracker_files(cfg, seq)},
-                measure=self._measure_hands,
+                external=lambda cfg, seq: {"hand_model": self.model, **_tracker_files(cfg, seq)},
+                measure=_measure_hands,
             ),
             Stage(
                 "report",
@@ -117,31 +117,18 @@ class World:
         if not seen:
             raise HoldprepError("no hand in 4 frames: click one")
         self._write(ctx, "hpe_vis", "picture", half=True)
-        foreign = [path.read_text() for path in self._tracker_files(ctx.cfg, ctx.seq).values() if path.exists()]
+        foreign = [path.read_text() for path in _tracker_files(ctx.cfg, ctx.seq).values() if path.exists()]
         self._write(ctx, "v3d", f"{ctx.cfg.hand.name} {seen} {ctx.cfg.hands.length_mm} {self.model.read_text()} {foreign}")
         self._write(ctx, "j2d", f"{seen}")
         if ctx.cfg.hand.name == "mediapipe":
             self._write(ctx, "boxes", "boxes")
         return Result({"right.detected_pct": 90.0}, notes=["right hand in 4 of 4 frames"])
 
-    def _tracker_files(self, cfg: Config, seq: Sequence) -> dict[str, Path]:
-        return {"boxes": seq.path("boxes")} if cfg.hand.name == "import" else {}
-
     def _report(self, ctx: Context) -> Result:
         self.ran.append("report")
         lines = [f"{name} {s.record['metrics']} {'foreign' if s.is_foreign else 'own'}" for name, s in ctx.standing.items()]
         ctx.seq.target("report").write_text("\n".join(lines))
         return Result({"status": "pass"})
-
-    def _count(self, artefact: str) -> Callable[[Context], Result]:
-        return lambda ctx: Result({"files": len(list(ctx.seq.path(artefact).iterdir()))})
-
-    def _measure_hands(self, ctx: Context) -> Result:
-        """The file says itself how many of its frames hold a hand: `foreign 30`."""
-        word, _, share = ctx.seq.path("v3d").read_text().partition(" ")
-        if word != "foreign":
-            raise HoldprepError(f"{ctx.seq.path('v3d')} is no track: run stage=hand_pose again")
-        return Result({"right.detected_pct": float(share)})
 
     # running
 
@@ -151,7 +138,7 @@ class World:
     def context(self, *told: str, job: str | None = None) -> Context:
         """As the command has it, with what earlier runs were given."""
         lines = [f"seq={NAME}", "logger=none", *told]
-        settings = memory.settings(self.folder / "holdprep.yaml", records.of_sequence(self.seq()), lines, cli.CONF_DIR)
+        settings = memory.settings(self.folder / "holdprep.yaml", records.of_sequence(self.seq()), lines, CONF_DIR)
         cfg = overridden(*settings.own.values(), *settings.remembered.values(), *lines, f"data_root={self.root / 'data'}")
         runlog = RunLog(Loggers(), NAME, self.root, None, {})
         given = {key: text for key, text in settings.given.items() if key not in memory.transient()}
@@ -176,6 +163,22 @@ class World:
     def content(self, artefact: str) -> str:
         path = self.seq().path(artefact)
         return path.read_text() if path.is_file() else "".join(p.read_text() for p in sorted(path.iterdir()))
+
+
+def _tracker_files(cfg: Config, seq: Sequence) -> dict[str, Path]:
+    return {"boxes": seq.path("boxes")} if cfg.hand.name == "import" else {}
+
+
+def _count(artefact: str) -> Callable[[Context], Result]:
+    return lambda ctx: Result({"files": len(list(ctx.seq.path(artefact).iterdir()))})
+
+
+def _measure_hands(ctx: Context) -> Result:
+    """The file says itself how many of its frames hold a hand: `foreign 30`."""
+    word, _, share = ctx.seq.path("v3d").read_text().partition(" ")
+    if word != "foreign":
+        raise HoldprepError(f"{ctx.seq.path('v3d')} is no track: run stage=hand_pose again")
+    return Result({"right.detected_pct": float(share)})
 
 
 def overridden(*told: str) -> Config:

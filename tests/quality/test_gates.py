@@ -6,7 +6,8 @@ import re
 import pytest
 
 from holdprep.config.validation import fields
-from holdprep.quality.gates import RULES, Rule, judge, overall, show
+from holdprep.quality.bounds import show
+from holdprep.quality.gates import RULES, Rule, judge, overall
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
-from holdprep.segmenters.classical import _enlarge, propagate
+from holdprep.segmenters.classical import enlarge, propagate
 from holdprep.segmenters.classical import outline as outline_one
 from holdprep.segmenters.classifier import Probabilities
 from holdprep.segmenters.prompts import EntityPrompt
@@ -98,7 +98,7 @@ def test_labels_are_enlarged_smoothly():
     ys, xs = np.mgrid[:60, :80]
     labels = np.where(xs >= 60, 1, np.where(np.hypot(xs - 30, ys - 30) < 20, 2, 0)).astype(np.uint8)
     ys, xs = np.mgrid[:180, :240]  # a small picture's pixel (x, y) has its middle at 3 x + 1
-    found = _enlarge(labels, (180, 240))
+    found = enlarge(labels, (180, 240))
     assert iou(found == 2, np.hypot(xs - 91, ys - 91) < 60) > 0.98 and iou(found == 1, xs >= 180) > 0.98
 
 

@@ -137,7 +137,7 @@ def test_entities_and_key_frames(weights, images):
 def test_between_key_frames_both_directions_count(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
-    track = sam._Track(predictor, {0: CLICKS, 10: CLICKS}, SIZE, [0, 10])
+    track = sam.Track(predictor, {0: CLICKS, 10: CLICKS}, SIZE, [0, 10])
     track.carried[False] |= {4: torch.tensor([[4.0]]), 12: torch.tensor([[2.0]])}
     track.carried[True] |= {4: torch.tensor([[-1.0]])}
     assert track.logits(4).item() == pytest.approx(0.6 * 4 - 0.4 * 1)
@@ -147,7 +147,7 @@ def test_between_key_frames_both_directions_count(weights, images):
 def test_memory_does_not_grow_with_the_clip(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
-    track = sam._Track(predictor, {0: BOX}, SIZE, [0])
+    track = sam.Track(predictor, {0: BOX}, SIZE, [0])
     track.condition(0, predictor.pixels(images[0]), {})
     for t in range(1, FRAMES):
         track.step(t, predictor.pixels(images[t]), False, {})

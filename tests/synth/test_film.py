@@ -104,7 +104,7 @@ def test_blur_smears_what_moves_and_leaves_the_truth_sharp():
 def test_a_shaken_exposure_blurs_the_room_too():
     """Like a mean of sharp rooms, each turned by its part of the shake (a camera that turns sees a homography)."""
     sharp, blurred = (shots(film.Camera(K, SIZE, shake_deg=8.0, blur=blur))[1].image[:70, 60:-60].astype(float) for blur in (0.0, 1.0))
-    whole = film._to_linear(shots(film.Camera(K, SIZE, shake_deg=8.0))[1].image)
+    whole = film.to_linear(shots(film.Camera(K, SIZE, shake_deg=8.0))[1].image)
     R = film.shake(FRAMES, 8.0, 1)[:, :3, :3]
     expected = []
     for s in np.linspace(-0.5, 0.5, 17):
@@ -116,7 +116,7 @@ def test_a_shaken_exposure_blurs_the_room_too():
 
 
 def test_an_exposure_takes_more_moments_the_more_moves():
-    stages = {speed: film._Stage(actors(speed), np.stack([np.eye(4)] * FRAMES), np.random.default_rng(0)) for speed in (0.0, 0.01, 0.2)}
+    stages = {speed: film.Stage(actors(speed), np.stack([np.eye(4)] * FRAMES), np.random.default_rng(0)) for speed in (0.0, 0.01, 0.2)}
     moments = {speed: stage.exposure(1, K, 0.5) for speed, stage in stages.items()}
     assert moments[0.0] == [1.0]
     # 0.01 m at 0.46 m and 300 px: 6.5 px a frame, 3.3 in half of one, two steps
@@ -128,7 +128,7 @@ def test_an_exposure_takes_more_moments_the_more_moves():
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_forearms_go_on_where_hands_end(side: Side):
     model = load_hand_model(side, dtype=torch.float64)
-    hand, arm = film._Limb(model, film.SKIN[0], np.zeros(3)).meshes(model.v_template.numpy(), film.ENTITY[side])
+    hand, arm = film.Limb(model, film.SKIN[0], np.zeros(3)).meshes(model.v_template.numpy(), film.ENTITY[side])
     limb = trimesh.Trimesh(hand.vertices_m, np.concatenate([hand.faces, arm.faces]), process=False)
     assert limb.is_winding_consistent
     assert (np.linalg.norm(hand.normals, axis=1) > 0.99).all()

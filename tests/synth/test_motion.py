@@ -10,7 +10,7 @@ from holdprep.geometry.rigid import apply, from_rt, invert, rotation_angle_deg
 from holdprep.hand import lbs
 from holdprep.hand.model import Side, load_hand_model
 from holdprep.synth import motion
-from holdprep.synth.motion import Grasp, Motion, make_motion
+from holdprep.synth.motion import Grasp, Motion, Showing, make_motion
 from holdprep.synth.objects import make_object
 
 DEGREES, DEPTH_M = 160.0, 0.4
@@ -20,7 +20,7 @@ BETAS = torch.linspace(-0.5, 0.5, 10).double()
 def move(name: str, grasp: Grasp, sides: tuple[Side, ...] = ("right",), frames: int = 24) -> tuple[Motion, dict[Side, np.ndarray]]:
     """A motion, and the hands' vertices in the object's frame."""
     models = {side: load_hand_model(side, dtype=torch.float64) for side in sides}
-    found = make_motion(make_object(name), models, grasp, frames, degrees=DEGREES, depth_m=DEPTH_M, seed=0, betas=BETAS)
+    found = make_motion(make_object(name), models, Showing(grasp, frames, DEGREES, DEPTH_M), seed=0, betas=BETAS)
     return found, {s: apply(invert(found.T_cam_obj), lbs.forward(m, found.params[s]).vertices.numpy()) for s, m in models.items()}
 
 

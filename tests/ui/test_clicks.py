@@ -109,7 +109,7 @@ def test_what_is_clicked_during_propagation_stays(session):
         go.wait(10)
         return propagate(images, prompts, progress)
 
-    session._segmenter = PromptedSegmenter(outline, slow)
+    session.segmenter = PromptedSegmenter(outline, slow)
     session.edit(0, "object", "box", (10, 5, 19, 14))
     session.propagate()
     assert started.wait(10) and session.progress.running
@@ -125,7 +125,7 @@ def test_a_failed_propagation_says_why_and_changes_nothing(session):
     def broken(images, prompts, progress):
         raise HoldprepError("too dark")
 
-    session._segmenter = PromptedSegmenter(outline, broken)
+    session.segmenter = PromptedSegmenter(outline, broken)
     with pytest.raises(HoldprepError, match="nothing has been clicked"):
         session.propagate()
     session.edit(0, "object", "box", (10, 5, 19, 14))
@@ -156,7 +156,7 @@ def test_an_edit_that_the_segmenter_refuses_is_taken_back(session):
     def refuses(image, prompts, known):
         raise HoldprepError("covers nothing")
 
-    session._segmenter = PromptedSegmenter(refuses, propagate)
+    session.segmenter = PromptedSegmenter(refuses, propagate)
     with pytest.raises(HoldprepError, match="covers nothing"):
         session.edit(2, "object", "box", (10, 5, 19, 14))
     assert session.prompts == {} and area(session, 2, 1) == 100

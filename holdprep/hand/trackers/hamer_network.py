@@ -214,7 +214,9 @@ def _sizes(path: Path) -> Sizes:
     return sizes
 
 
-def _choices(model: Mapping[str, Any], head: Mapping[str, Any], backbone: Mapping[str, Any], decoder: Mapping[str, Any]) -> list[tuple]:
+def _choices(
+    model: Mapping[str, Any], head: Mapping[str, Any], backbone: Mapping[str, Any], decoder: Mapping[str, Any]
+) -> list[tuple[str, object, object]]:
     """(key, value in the file, supported value) of settings that change the network."""
     return [
         ("MODEL.BACKBONE.TYPE", backbone.get("TYPE"), "vit"),

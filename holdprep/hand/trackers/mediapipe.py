@@ -76,10 +76,10 @@ def track_hand(
         ways = pool.map(lambda finder, step: _track_one_way(finder, frames, step, bar), (1, -1))
         pairs = list(enumerate(zip(*ways, strict=True)))
         found = pool.map(lambda finder, pair: bar.update_frame(pair[0], _reconcile(finder, frames, *pair)), pairs)
-        found = pool.map(lambda finder, candidates: _fill_from_neighbours(finder, frames, candidates), [found])[0]
+        found = pool.map(lambda finder, candidates: fill_from_neighbours(finder, frames, candidates), [found])[0]
         if masks is not None:
             pool.map(lambda finder, candidates: _check_side(finder, frames, candidates), [found])
-    estimates = _drop_implausible([f.estimate if f else None for f in found], side if masks is None else None)
+    estimates = drop_implausible([f.estimate if f else None for f in found], side if masks is None else None)
     return _to_keypoint_track(_smoothed(estimates) if settings.smooth else estimates, frames, K)
 
 
@@ -116,7 +116,7 @@ def _reconcile(finder: Finder, frames: Frames, t: int, ways: Sequence[Candidate 
     return best(finder.average_crops(view, e.next_crop(), [e]) for e in (estimates if apart else estimates[:1]))
 
 
-def _fill_from_neighbours(finder: Finder, frames: Frames, found: Sequence[Candidate | None]) -> list[Candidate | None]:
+def fill_from_neighbours(finder: Finder, frames: Frames, found: Sequence[Candidate | None]) -> list[Candidate | None]:
     """Candidates with a further attempt in frames with low presence or none, in the crops that neighbouring frames give."""
     filled = list(found)
     for step in (1, -1):
@@ -157,7 +157,7 @@ def _check_side(finder: Finder, frames: Frames, found: Sequence[Candidate | None
         )
 
 
-def _drop_implausible(estimates: list[Estimate | None], side: Side | None) -> list[Estimate | None]:
+def drop_implausible(estimates: list[Estimate | None], side: Side | None) -> list[Estimate | None]:
     """The estimates without those whose apparent size differs much from neighbouring frames, such as a thumb or wrist taken for a hand.
 
     With a `side`, also without frames around which the estimated side is mostly the other one.

@@ -94,7 +94,7 @@ class Finder:
     def scored(self, estimate: Estimate, view: View, min_side: float = MIN_SIDE_KNOWN, share: float = FOLLOWED) -> Candidate:
         """A candidate with its score; the default limits are those of a crop from the previous frame."""
         of_side = estimate.handedness if self.side == "right" else 1 - estimate.handedness
-        near = 1.0 if view.mask is None else _share_near_mask(estimate, view.mask, view.hiding)
+        near = 1.0 if view.mask is None else share_near_mask(estimate, view.mask, view.hiding)
         if estimate.presence < share * self.min_presence or of_side < min_side or near < MIN_SHARE_NEAR_MASK:
             return Candidate(estimate, 0.0)
         return Candidate(estimate, estimate.presence * float(estimate.agreement.mean()) * near * (0.5 + 0.5 * of_side))
@@ -106,7 +106,7 @@ def best(found: Iterable[Candidate | None]) -> Candidate | None:
     return max(accepted, key=lambda f: f.score, default=None)
 
 
-def _share_near_mask(estimate: Estimate, mask: np.ndarray, hiding: np.ndarray | None) -> float:
+def share_near_mask(estimate: Estimate, mask: np.ndarray, hiding: np.ndarray | None) -> float:
     """Share of the visible joints that are within NEAR times the hand's size of the mask; 0 where these are too few."""
     size, reach = np.array(mask.shape[::-1]), NEAR * estimate.size_px
     joints = np.round(estimate.j2d_px).astype(int)

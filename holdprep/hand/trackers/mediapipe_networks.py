@@ -155,7 +155,7 @@ class Network:
         return {name: self._net.get_tensor(index)[0] for name, index in self._outputs.items()}
 
 
-def _anchors() -> np.ndarray:
+def palm_anchors() -> np.ndarray:
     """(2016, 2) centres, 0..1: two per cell of a 24 x 24 grid, then six per cell of a 12 x 12 grid."""
     grids = []
     for cells, copies in ((24, 2), (12, 6)):
@@ -164,8 +164,11 @@ def _anchors() -> np.ndarray:
     return np.concatenate(grids)
 
 
-def _weighted_nms(boxes: np.ndarray, scores: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """MediaPipe's non-maximum suppression: the best box is the score-weighted mean of all rows (N, 18) that overlap it; (score, row) in falling order."""
+def weighted_nms(boxes: np.ndarray, scores: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """MediaPipe's non-maximum suppression: the best box is the score-weighted mean of all rows (N, 18) that overlap it.
+
+    Returns (score, row) in falling order.
+    """
     kept = []
     left = np.argsort(-scores, kind="stable")
     while len(left):
@@ -185,7 +188,7 @@ class HandNetworks:
     def __init__(self, threads: int = 1) -> None:
         self._palm = Network(ASSETS / "palm_detection_full.tflite", threads)
         self._landmarks = Network(ASSETS / "hand_landmark_full.tflite", threads)
-        self._anchors = _anchors()
+        self._anchors = palm_anchors()
 
     def palms(self, image: np.ndarray, region: Crop, repeat_edge: bool = False) -> list[Palm]:
         """Palms detected in a square of the image, best first; for hands at the image's border its pixels may be repeated beyond it."""
@@ -196,7 +199,7 @@ class HandNetworks:
         rows[:, :2] += self._anchors[seen]
         rows[:, 4:] += np.tile(self._anchors[seen], 7)
         found = []
-        for score, row in _weighted_nms(rows, scores[seen]):
+        for score, row in weighted_nms(rows, scores[seen]):
             points = region.to_image(np.concatenate([row[None, :2], row[4:].reshape(7, 2)]))
             found.append(Palm(score, points[0], float(row[2:4].max()) * region.side, points[1:]))
         return found

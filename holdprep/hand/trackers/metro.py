@@ -78,8 +78,8 @@ def track(
     pictures = crops.batches(images, todo, cut, feed, device)
     progress = crops.progress_of(todo, len(names)) if feed.progress else None
     predictions = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", progress)
-    about_wrist = [_about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
-    vertices_m, j2d_px = (torch.cat(x) for x in zip(*about_wrist, strict=True))
+    placed = [about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
+    vertices_m, j2d_px = (torch.cat(x) for x in zip(*placed, strict=True))
     crops.check_finite(vertices_m, "METRO")
     hands = {}
     for side, square in squares.items():
@@ -138,7 +138,7 @@ def read_kept(path: Path) -> np.ndarray:
     return matrix.argmax(axis=1)
 
 
-def _about_wrist(vertices_m: Tensor, camera: Tensor, model: HandModel) -> tuple[Tensor, Tensor]:
+def about_wrist(vertices_m: Tensor, camera: Tensor, model: HandModel) -> tuple[Tensor, Tensor]:
     """Vertices (N, 778, 3) relative to the wrist by MANO's regressor, and joints (N, 21, 2) in pixels of the crop, OpenPose order."""
     regressor = model.J_regressor.to(vertices_m)
     vertices_m = vertices_m - (regressor[0] @ vertices_m)[:, None]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from holdprep.backend import External
-from holdprep.config.node import Weight
 from holdprep.hand.trackers.option import HandTask, TrackedHands, Tracker, select_hands
+from holdprep.node import Weight
 
 if TYPE_CHECKING:
     from holdprep.sequence import Sequence

@@ -12,9 +12,9 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.hand.joints import BONES_MANO21, MANO21_TIP_VERTICES
 from holdprep.hand.model import load_hand_model
-from holdprep.hand.trackers.mediapipe import Settings, _drop_implausible, _fill_from_neighbours, distinct, track_hand
-from holdprep.hand.trackers.mediapipe_finder import GONE, SURE, Candidate, View, _share_near_mask
-from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, _anchors, _weighted_nms, mean_of
+from holdprep.hand.trackers.mediapipe import Settings, distinct, drop_implausible, fill_from_neighbours, track_hand
+from holdprep.hand.trackers.mediapipe_finder import GONE, SURE, Candidate, View, share_near_mask
+from holdprep.hand.trackers.mediapipe_networks import Crop, Estimate, HandNetworks, mean_of, palm_anchors, weighted_nms
 from holdprep.hand.trackers.tracks import KeypointTrack
 
 CLIP = Path(holdprep.__file__).parent / "assets" / "demo" / "cube.mp4"
@@ -162,7 +162,7 @@ def test_hands_of_another_size_are_dropped(track):
         j2d = track.j2d_px[0] * scale
         return Estimate(j2d, np.zeros(21), 1.0, 1.0, np.zeros(21))
 
-    kept = _drop_implausible([estimate(1.0), None, estimate(1.1), estimate(0.4), estimate(1.2), estimate(2.5), estimate(1.3)], None)
+    kept = drop_implausible([estimate(1.0), None, estimate(1.1), estimate(0.4), estimate(1.2), estimate(2.5), estimate(1.3)], None)
     assert [e is not None for e in kept] == [True, False, True, False, True, False, True]
 
 
@@ -200,11 +200,11 @@ def test_occluded_joints_do_not_count_against_a_mask():
     mask, held = np.zeros((100, 210), bool), np.zeros((100, 210), bool)
     mask[:, :35] = True  # and 20 px beyond: 6 of 21 joints
     held[:, 60:] = True  # all others
-    assert _share_near_mask(estimate, mask, None) == pytest.approx(6 / 21)
-    assert _share_near_mask(estimate, mask, held) == 1
+    assert share_near_mask(estimate, mask, None) == pytest.approx(6 / 21)
+    assert share_near_mask(estimate, mask, held) == 1
     mask[:, 15:] = False
-    assert _share_near_mask(estimate, mask, held) == pytest.approx(4 / 6)
-    assert _share_near_mask(estimate, np.zeros_like(mask), held) == 0
+    assert share_near_mask(estimate, mask, held) == pytest.approx(4 / 6)
+    assert share_near_mask(estimate, np.zeros_like(mask), held) == 0
 
 
 def test_the_number_of_threads_has_no_effect(images, track):
@@ -230,7 +230,7 @@ def test_lost_frames_use_the_crops_of_their_neighbours():
 
     frames = [View(np.full((1, 1, 3), x), None, None) for x in places]
     sure, weak = Candidate(estimate(0.0, SURE), SURE), Candidate(estimate(60.0, 2 * GONE), 2 * GONE)
-    mended = _fill_from_neighbours(Finder(), frames, [sure, None, None, None, weak])  # type: ignore[arg-type]
+    mended = fill_from_neighbours(Finder(), frames, [sure, None, None, None, weak])  # type: ignore[arg-type]
     assert mended[0] is sure
     assert [f and f.score for f in mended[1:]] == [0.6, 0.6, None, 2 * GONE]
     assert mended[2].estimate.j2d_px[0, 0] == 40
@@ -264,21 +264,21 @@ def test_frames_about_which_the_hand_is_mostly_of_the_other_side_are_dropped():
         return [Estimate(np.outer(np.arange(21), [1, 2]), np.zeros(21), 1.0, r, np.zeros(21)) for r in right]
 
     once_wrong = estimates(0.9, 0.9, 0.2, 0.9, 0.9)
-    assert _drop_implausible(once_wrong, "right") == once_wrong
-    assert _drop_implausible(once_wrong, "left") == [None] * 5
-    assert _drop_implausible(once_wrong, None) == once_wrong
+    assert drop_implausible(once_wrong, "right") == once_wrong
+    assert drop_implausible(once_wrong, "left") == [None] * 5
+    assert drop_implausible(once_wrong, None) == once_wrong
     halves = estimates(*[0.9] * 30, *[0.1] * 30)
-    assert [e is not None for e in _drop_implausible(halves, "left")] == [False] * 30 + [True] * 30
+    assert [e is not None for e in drop_implausible(halves, "left")] == [False] * 30 + [True] * 30
 
 
 def test_anchors_and_weighted_nms():
-    anchors = _anchors()
+    anchors = palm_anchors()
     assert anchors.shape == (2016, 2)
     np.testing.assert_allclose(anchors[[0, 1, 2]], [[0.5 / 24, 0.5 / 24]] * 2 + [[1.5 / 24, 0.5 / 24]])
     np.testing.assert_allclose(anchors[-1], [11.5 / 12, 11.5 / 12])
     rows = np.zeros((3, 18))
     rows[:, :4] = [[0.5, 0.5, 0.2, 0.2], [0.52, 0.5, 0.2, 0.2], [0.9, 0.1, 0.1, 0.1]]
-    kept = _weighted_nms(rows, np.array([0.9, 0.6, 0.8]))
+    kept = weighted_nms(rows, np.array([0.9, 0.6, 0.8]))
     assert [score for score, _ in kept] == [0.9, 0.8]
     assert kept[0][1][0] == pytest.approx((0.9 * 0.5 + 0.6 * 0.52) / 1.5)
 

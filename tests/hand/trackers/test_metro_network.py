@@ -59,7 +59,7 @@ def test_network_gives_the_published_hands(parity: dict[str, np.ndarray], networ
         found = network(crops, template)
     np.testing.assert_allclose(found.vertices_m[:, ::4], parity["vertices"], atol=1e-4)
     np.testing.assert_allclose(found.camera, parity["camera"], atol=1e-4)
-    vertices, j2d = metro._about_wrist(found.vertices_m, found.camera, MODEL)
+    vertices, j2d = metro.about_wrist(found.vertices_m, found.camera, MODEL)
     np.testing.assert_allclose(vertices[:, ::4], parity["v3d_ra"], atol=1e-4)
     np.testing.assert_allclose(j2d, parity["j2d_crop"], atol=1e-2)  # of 224 pixels
     assert np.abs(np.diff(parity["vertices"], axis=0)).max() > 0.01  # it does look at the picture

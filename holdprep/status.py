@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from holdprep import cli, stages
+from holdprep import stages
 from holdprep.config import commandline
+from holdprep.configured import configure
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import records
 from holdprep.pipeline.plan import plan, verdict
@@ -34,7 +35,7 @@ def show(arguments: Sequence[str], conf_dir: Path) -> None:
 
 def rows(overrides: list[str]) -> Iterator[Row]:
     """The rows of one sequence; consecutive stages with the same entries share one."""
-    configured = cli.configure(compose("config", overrides), overrides, unpack=False)
+    configured = configure(compose("config", overrides), overrides, unpack=False)
     cfg = configured.cfg
     seq = SequenceFolder(cfg.data_root, cfg.seq)
     if not seq.root.is_dir() and cfg.video is None and cfg.source.name == "video":
