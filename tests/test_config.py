@@ -154,10 +154,10 @@ def test_a_new_terms_weight_is_a_key(checkout: Path):
     )
     told = ("-m", "holdprep.cli_of_test", "stage=create", "weights.far=3")
     (checkout / "holdprep" / "cli_of_test.py").write_text(
-        "import sys\nfrom hydra import compose, initialize_config_dir\nfrom holdprep import cli\nfrom holdprep.align.problem import Weights\n"
+        "import sys\nfrom hydra import compose, initialize_config_dir\nfrom holdprep import configured\nfrom holdprep.align.problem import Weights\n"
         "from holdprep.align.terms import every\nfrom holdprep.config import validation\n"
-        "validation.check_overrides(sys.argv[1:], cli.CONF_DIR)\n"
-        "with initialize_config_dir(str(cli.CONF_DIR), version_base='1.3'):\n"
+        "validation.check_overrides(sys.argv[1:], configured.CONF_DIR)\n"
+        "with initialize_config_dir(str(configured.CONF_DIR), version_base='1.3'):\n"
         "    told, untold, other = (validation.validate(compose('config', x)) for x in (sys.argv[1:], [], ['weights=arctic']))\n"
         "found = [Weights.from_dict(x.weights.model_dump()) for x in (told, untold, other)]\n"
         "print([x.of('far') for x in found], 'far' in found[2].with_open({n: 1.0 for n in vars(found[2])}), [c.name for c in every()])\n"
