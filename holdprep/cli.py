@@ -178,16 +178,16 @@ def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed:
 
 
 def _check_hand_model(config: Config, settings: memory.Settings) -> None:
-    """The hand model that a sequence was made with stays: a shell without $MANO_DIR, or another computer, does not change it unasked."""
+    """Raise ConfigError where the sequence's hand model is missing; a shell without $MANO_DIR does not change it."""
     path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
     if is_kept and path is not None and not path.exists():
         raise ConfigError(
             f"the hands of {config.seq} were made with the model in {path}, which does not exist: set hand_model.path=<folder>, or "
-            "hand_model.path=null to make them anew with the stand-in"
+            "hand_model.path=null to register them again with the stand-in"
         )
     mano_dir = os.environ.get("MANO_DIR")
     if is_kept and path is None and mano_dir:
-        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s makes them anew with MANO", config.seq, mano_dir)
+        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s registers them again with MANO", config.seq, mano_dir)
 
 
 def execute(configured: Configured, run_dir: Path, group: str | None) -> float:

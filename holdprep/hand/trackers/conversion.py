@@ -33,15 +33,15 @@ def rows_by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -
 
 def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> list[str]:
     """Notes on frames that are only in `stems` or only in `names`. Raises HoldprepError where none is in both."""
-    known, asked = set(stems), set(names)
-    if not known & asked:
+    known, requested = set(stems), set(names)
+    if not known & requested:
         example = f"{next(iter(stems))!r} there, {names[0]!r} here" if stems and names else "one of them is empty"
         raise HoldprepError(
             f"{source}: none of its {len(stems)} frames is among the {len(names)} images ({example}); is it from another clip?"
         )
-    notes = [f"{tracker}: {len(asked - known)} of {len(names)} frames are absent"] if asked - known else []
-    if known - asked:
-        notes.append(f"{tracker}: {len(known - asked)} of its {len(known)} frames are not in images/ and were left out")
+    notes = [f"{tracker}: {len(requested - known)} of {len(names)} frames are absent"] if requested - known else []
+    if known - requested:
+        notes.append(f"{tracker}: {len(known - requested)} of its {len(known)} frames are not in images/ and were left out")
     return notes
 
 

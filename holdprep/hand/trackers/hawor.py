@@ -33,15 +33,15 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
 
     Raises HoldprepError where files are not as described above, no frame matches, or without any hand.
     """
-    pictures = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
-    K = crops.assumed_camera(*image_size, _focal_px(folder, pictures, image_size))
+    images = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
+    K = crops.assumed_camera(*image_size, _focal_px(folder, images, image_size))
     vertices, joints, j2d, params, notes, stems = {}, {}, {}, {}, [], list[str]()
     for side, number in HANDS.items():
         found = _ranges(folder / "cam_space" / number)
         if not found:
             continue
         frames, hand = _as_right(found, side, models["right"])
-        own = [pictures[f].stem if pictures and f < len(pictures) else f"{f:04d}" for f in frames.tolist()]
+        own = [images[f].stem if images and f < len(images) else f"{f:04d}" for f in frames.tolist()]
         stems += own
         params[side], mesh, remarks = conversion.to_side(hand, side, models)
         notes += remarks
@@ -58,15 +58,15 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
-def _focal_px(folder: Path, pictures: Sequence[Path], image_size: tuple[int, int]) -> float:
+def _focal_px(folder: Path, images: Sequence[Path], image_size: tuple[int, int]) -> float:
     """Focal length in pixels of images/; HaWoR's images may have another size."""
     path = folder / "est_focal.txt"
     try:
         focal = float(path.read_text())
     except (OSError, ValueError) as error:
         raise HoldprepError(f"{path} holds no focal length ({error}): write HaWoR's focal length (--img_focal) into it") from error
-    picture = cv2.imread(str(pictures[0])) if pictures else None
-    return focal if picture is None else focal * image_size[0] / picture.shape[1]
+    image = cv2.imread(str(images[0])) if images else None
+    return focal if image is None else focal * image_size[0] / image.shape[1]
 
 
 def _ranges(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:

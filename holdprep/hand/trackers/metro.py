@@ -75,9 +75,9 @@ def track(
     todo = crops.jobs(used_boxes)
     device = network.upsample.weight.device
     resting = template(model, regressor.kept).to(device, network.upsample.weight.dtype)
-    pictures = crops.batches(images, todo, cut, feed, device)
+    crop_batches = crops.batches(images, todo, cut, feed, device)
     progress = crops.progress_of(todo, len(names)) if feed.progress else None
-    predictions = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", progress)
+    predictions = crops.forward(lambda batch: network(batch, resting), crop_batches, "METRO", progress)
     about_wrist = [_about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
     vertices_m, j2d_px = (torch.cat(x) for x in zip(*about_wrist, strict=True))
     crops.check_finite(vertices_m, "METRO")
