@@ -37,9 +37,9 @@ def make_scene(
 ) -> tuple[GroundTruth, Iterator[film.Shot]]:
     """The truth, with frames named 0000, 0001, ..., and the video, which is rendered on reading.
 
-    `size` (width, height) in px; see `film.Camera` for the camera's errors. Both hands have the same shape. `hands` are rendered instead of the
-    stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then has joints only. Raises HoldprepError
-    without OpenGL, when the first frame is read.
+    `size` (width, height) in px; see `film.Camera` for the camera's errors. Both hands have the same shape. `hands` are rendered
+    instead of the stand-in: any mesh whose fingertips and wrist ring have MANO's vertex numbers; the truth then has joints only.
+    Raises HoldprepError without OpenGL, when the first frame is read.
     """
     rng = np.random.default_rng(seed)
     models = {side: hands[side] if hands else load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}

@@ -62,7 +62,10 @@ def to_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> t
 
 
 def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
-    """The unit of `source` in metres and notes, from the length of its hand (wrist to middle fingertip). Raises HoldprepError if none fits."""
+    """The unit of `source` in metres and notes, from the length of its hand (wrist to middle fingertip).
+
+    Raises HoldprepError if none fits.
+    """
     for name, size in UNITS_M.items():
         if LENGTH_RANGE_M[0] <= length * size <= LENGTH_RANGE_M[1]:
             return size, [] if size == 1 else [f"{source.name}: {name}, a hand of {length:.0f}, converted to metres"]
@@ -70,7 +73,10 @@ def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
 
 
 def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]:
-    """Side of each mesh (N, 778, 3) in any unit, by its palm; `model` is the right hand's. Raises HoldprepError for other meshes than MANO's."""
+    """Side of each mesh (N, 778, 3) in any unit, by its palm; `model` is the right hand's.
+
+    Raises HoldprepError for other meshes than MANO's.
+    """
     seen = torch.as_tensor(vertices)
     palm = seen[:, model.weights[:, 0] > 0.9]
     radius = (palm - palm.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)

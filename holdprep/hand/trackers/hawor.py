@@ -1,9 +1,10 @@
-"""HaWoR: the camera-space results of its demo, `cam_space/<hand>/<first>_<last>.json` (hand 0 left, 1 right) in the folder beside the video.
+"""HaWoR: camera-space results of its demo, `cam_space/<hand>/<first>_<last>.json` (hand 0 left, 1 right), beside the video.
 
-Each file holds a range of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
-`init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes, for a camera with the focal length in `est_focal.txt` and the centre
-(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's.
-Frames are numbers of the images in `extracted_images/`, 30 per second of video. world_space_res.pth, with infilled hands, is not read.
+Each file holds a range of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand
+mean INCLUDED; `init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes, for a camera with the focal length in
+`est_focal.txt` and the centre (w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right
+model's. Frames are numbers of the images in `extracted_images/`, 30 per second of video. world_space_res.pth, with infilled hands,
+is not read.
 """
 
 import json
