@@ -27,7 +27,7 @@ log = logging.getLogger("holdprep")
 
 @dataclass(frozen=True)
 class Configured:
-    """A run's configuration, where its settings come from, and the command line."""
+    """A run's configuration, the origin of its settings, and the overrides of the command line."""
 
     cfg: Config
     settings: memory.Settings
@@ -35,7 +35,7 @@ class Configured:
 
 
 def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Configured:
-    """The configuration of this run: composed, with what the sequence remembers and its own file under the command line's keys `overrides`.
+    """The configuration of this run: composed, with the sequence's remembered and own settings, and the command line's overrides.
 
     The demo clip is unpacked on request. Raises ConfigError in one line.
     """
@@ -50,12 +50,12 @@ def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Con
 
 
 def for_sequence(data_root: Path, name: str, overrides: Sequence[str]) -> Config:
-    """The configuration that a sequence is run with for the command line `overrides`."""
+    """The configuration of a sequence for the overrides of a command line."""
     return _of_sequence(data_root, name, overrides)[0]
 
 
 def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed: Config | None = None) -> tuple[Config, memory.Settings]:
-    """Its configuration and where that comes from; `composed` is what the command line alone gives."""
+    """Configuration and settings of a sequence; `composed` is the configuration from the command line alone."""
     from holdprep.pipeline import records
     from holdprep.sequence import Sequence as SequenceFolder
 
@@ -77,12 +77,12 @@ def _check_hand_model(config: Config, settings: memory.Settings) -> None:
     path, is_kept = config.hand_model.path, "hand_model.path" in settings.remembered
     if is_kept and path is not None and not path.exists():
         raise ConfigError(
-            f"the hands of {config.seq} were made with the model in {path}, which is not there: set hand_model.path=<folder>, or "
-            "hand_model.path=null to make them anew with the stand-in"
+            f"the hands of {config.seq} were made with the model in {path}, which does not exist: set hand_model.path=<folder>, or "
+            "hand_model.path=null to register them again with the stand-in"
         )
     mano_dir = os.environ.get("MANO_DIR")
     if is_kept and path is None and mano_dir:
-        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s makes them anew with MANO", config.seq, mano_dir)
+        log.warning("the hands of %s were made with the stand-in: hand_model.path=%s registers them again with MANO", config.seq, mano_dir)
 
 
 def _unpack_demo(folder: Path) -> None:

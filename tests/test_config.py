@@ -40,7 +40,7 @@ def test_every_option_of_every_group_is_valid(path: Path):
 def test_thresholds_are_checked_by_name_and_kind():
     assert composed("gates={object_pose.registered_pct:[95,80]}").gates == {"object_pose.registered_pct": (95, 80)}
     with pytest.raises(
-        ConfigError, match=r"no number called 'object_pose.registred_pct' is judged \(did you mean 'object_pose.registered_pct'"
+        ConfigError, match=r"there is no gate for a metric named 'object_pose.registred_pct' \(did you mean 'object_pose.registered_pct'"
     ):
         composed("gates={object_pose.registred_pct:[95,80]}")
     with pytest.raises(ConfigError, match=r"object_pose.focal_ratio=\[0.7, 0.5\]: two bounds like 0.60 to 2 are needed"):

@@ -66,7 +66,7 @@ def test_the_command_line_comes_after_the_file(tmp_path: Path, text: str, told: 
         ("hand: medipipe", ["hand=medipipe", "'mediapipe'"]),
         ("create: [", ["is not YAML"]),
         ("- a", ["holds a list"]),
-        ("seq: other", ["seq says where this file is"]),
+        ("seq: other", ["seq determines the path of this file"]),
         ("create: {stride: abc}", ["create.stride=abc"]),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_trial_scores_every_sequence_and_writes_nothing_of_theirs(workplace: P
     assert files(workplace) == before
     with pytest.raises(ConfigError, match="score_metric=nonsense: a has none; it has"):
         run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a]", "score_metric=nonsense")
-    with pytest.raises(ConfigError, match="say which sequences"):
+    with pytest.raises(ConfigError, match="set the sequences"):
         run(workplace / "data", workplace / "trial", "stage=score")
 
 

@@ -16,7 +16,9 @@ MAX_FRAMES = 60  # evenly spaced, on which the share that the data determine is 
 
 
 def keypoint_variance(pixels: Tensor, weight: Tensor, freedom: float) -> float:
-    """Variance (px^2 per axis) from the median of residuals (T, 21, 2) with weight (T, 21) > 0; `freedom` is the number of fitted parameters.
+    """Variance (px^2 per axis) from the median of residuals (T, 21, 2) with weight (T, 21) > 0.
+
+    `freedom` is the number of fitted parameters.
 
     The median squared length of a two-dimensional Gaussian residual is 2 ln(2) times its variance per axis.
     """
@@ -37,10 +39,11 @@ def determined_share(blocks: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 
 def prior_weight(variance_px2: float, departure: Tensor, share: float, before: float) -> float:
-    """Weight (px^2 per rad^2) of a prior on departures (T, n) of which data determine `share`: variance / (21 tau^2), tau^2 their true variance.
+    """Weight (px^2 per rad^2) of a prior on departures (T, n), of which data determine `share`: variance / (21 tau^2).
 
-    The objective is a mean over 21 joints, hence the 21. `before` is the weight of the present departures. The smaller `share`, the slower
-    the iteration converges; therefore the change is extrapolated.
+    tau^2 is the true variance of the departures; the objective is a mean over 21 joints, hence the 21. `before` is
+    the weight of the present departures. The smaller `share`, the slower the iteration converges; therefore the
+    change is extrapolated.
     """
     most, least = (departure_weight(variance_px2, tau_rad) for tau_rad in DEPARTURE_RAD)
     estimated = variance_px2 * share / (NUM_JOINTS * max(float(departure.square().mean()), 1e-12))

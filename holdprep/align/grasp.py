@@ -1,4 +1,4 @@
-"""Scale from a rigid grasp: while the hand is static in the object's frame, h_i = s t_i + R_i g is linear in the scale s and the position g.
+"""Scale from a rigid grasp: a static hand in the object's frame gives h_i = s t_i + R_i g, linear in scale s and position g.
 
 The clip is split where the hand rotates in the object's frame; this rotation does not depend on the scale. Every static stretch
 has its own g, so that a change of grip does not affect the other stretches. A clip in which the object rotates in the fingers

@@ -95,7 +95,7 @@ def depth_order_along_rays(
     masks: tuple[np.ndarray, np.ndarray],
     depth_ratio: np.ndarray,
 ) -> DepthOrder:
-    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and masks (F, H, W) of hand and object."""
+    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and two masks (F, H, W)."""
     found = []
     for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)

@@ -238,7 +238,7 @@ def object_points_sfm(problem: Problem) -> Tensor:
 
 
 def outward(problem: Problem) -> Tensor:
-    """(N, 3) outward directions at the object's points: mean direction to the cameras that observe a point, else from the cloud's median."""
+    """(N, 3) outward directions at the object's points: mean direction to the observing cameras, else from the cloud's median."""
     away = problem.points_obj - problem.points_obj.median(dim=0).values
     if problem.tracks is None:
         return away

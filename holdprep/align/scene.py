@@ -87,7 +87,7 @@ class Setup:
         grasps: Mapping[Side, Grasps] | None = None,
         observation_width_px: float | None = None,
     ) -> "Setup":
-        """The setup of a mode. `observation_width_px` is the Geman-McClure width of SfM's observations, given where the object's poses are free."""
+        """The setup of a mode; `observation_width_px`, SfM's Geman-McClure width, is given where the object's poses are free."""
         models, grasps = {side: hand.model for side, hand in problem.hands.items()}, grasps or {}
         static = {side: torch.full((problem.num_frames,), -1) for side in grasps}
         stretches = [(side, frames) for side, grasp in grasps.items() for frames, _ in grasp.stretches]

@@ -38,7 +38,7 @@ class Settings:
 
 
 def settings(path: Path, records: Iterable[Mapping[str, Any]], arguments: Sequence[str], conf_dir: Path) -> Settings:
-    """The settings of a sequence with holdprep.yaml at `path` (if it exists), `records` in order of time, and overrides of the command line.
+    """The settings of a sequence with holdprep.yaml at `path` (if it exists), `records` in order of time, and `arguments`.
 
     Earlier overrides are dropped where holdprep.yaml has changed since, or where the key or value is no longer allowed.
     Raises ConfigError in one line.
@@ -106,7 +106,7 @@ def _is_allowed(override: str, conf_dir: Path) -> bool:
 
 
 def overrides(path: Path, arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The file's keys as Hydra overrides, without those replaced by the command line: a key there replaces the file's, a group option its group.
+    """The file's keys as Hydra overrides, without those that `arguments` replace: a key the same key, a group option its group.
 
     A group is a mapping of keys, an option's name, or both (`segmenter: {name: import, right: masks}`). Raises ConfigError in one line.
     """
@@ -122,7 +122,10 @@ def overrides(path: Path, arguments: Sequence[str], conf_dir: Path) -> list[str]
 
 
 def expanded(argument: str) -> list[str]:
-    """`weights=<file>.yaml` as one override per key; other arguments unchanged. Raises ConfigError where the file is missing or not a mapping."""
+    """`weights=<file>.yaml` as one override per key; other arguments unchanged.
+
+    Raises ConfigError where the file is missing or not a mapping.
+    """
     group, _, value = argument.partition("=")
     if group != "weights" or not value.endswith((".yaml", ".yml")):
         return [argument]

@@ -166,7 +166,7 @@ class Weights(Node):
     focal: float | None = Field(
         ge=0,
         allow_inf_nan=False,
-        description="departure of a refined focal length from SfM's (px^2 per squared logarithm of their ratio); null = for a standard error of 1 %",
+        description="departure of a refined focal length from SfM's (px^2 per squared log ratio); null = standard error of 1 %",
     )
     scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
 

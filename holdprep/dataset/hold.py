@@ -156,7 +156,7 @@ def hold_fit_aligned(
     meshes_m: Mapping[Side, tuple[np.ndarray, np.ndarray]],
     obj: AlignedObject,
 ) -> dict[str, Any]:
-    """The dict of processed/hold_fit.aligned.npy; `meshes_m` holds each hand's vertices (T, 778, 3) and joints (T, 21, 3) in camera frame."""
+    """The dict of processed/hold_fit.aligned.npy; `meshes_m`: each hand's vertices (T, 778, 3) and joints (T, 21, 3), camera frame."""
     f32 = np.float32
     out: dict[str, Any] = {}
     for side, hand in hands.items():
@@ -198,7 +198,10 @@ def merge_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def unusable_frames(label_images: Sequence[np.ndarray], sides: Sequence[Side]) -> list[int]:
-    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel. Input are label images, or their values."""
+    """Frames on which the trainer crashes: for one of the hands, neither it nor the object has a pixel.
+
+    Input are label images, or their values.
+    """
     bad = []
     for t, label in enumerate(label_images):
         present = set(np.unique(label).tolist())

@@ -11,8 +11,8 @@ from torch import Tensor
 class BlockFactor:
     """Cholesky factor of a symmetric block-banded matrix.
 
-    `diagonal` (T, n, n), and `below`, the blocks (T - 1, n, n), (T - 2, n, n), ... below it that couple each frame with the previous one, the
-    one before that, and so on; empty where frames are not coupled.
+    `diagonal` (T, n, n), and `below`, the blocks (T - 1, n, n), (T - 2, n, n), ... below it that couple each frame with the
+    previous one, the one before that, and so on; empty where frames are not coupled.
 
     Banded factors are LAPACK's, on the CPU. Raises a LinAlgError (scipy's or torch's) where the matrix is not positive definite.
     """

@@ -26,7 +26,10 @@ def project(points_cam: Points, K: Points) -> Points:
 
 
 def project_ahead(points_cam_m: Tensor, K: Tensor) -> Tensor:
-    """Pixels (..., 2) of points (..., 3) m; depths below 1 mm are set to 1 mm, so that an optimiser can return points to the front of the camera."""
+    """Pixels (..., 2) of points (..., 3) m.
+
+    Depths below 1 mm are set to 1 mm, so that an optimiser can return points to the front of the camera.
+    """
     uv = points_cam_m[..., :2] / points_cam_m[..., 2:].clamp_min(NEAREST_M)
     return uv @ K[:2, :2].T + K[:2, 2]
 

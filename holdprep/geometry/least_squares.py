@@ -40,7 +40,7 @@ class Equations:
         self.coupling, self.corner, self.shared_gradient = zeros(frames, size, shared), zeros(shared, shared), zeros(shared)
 
     def add(self, own: Tensor, shared: Tensor, residual: Tensor, weight: Tensor, columns: Columns = ALL) -> None:
-        """Add residuals (T, Q, M) with weights (T, Q, M) and derivatives (T, Q, M, n) by the block's `columns`, (T, Q, M, shared) by shared ones."""
+        """Add residuals (T, Q, M) with weights, derivatives (T, Q, M, n) by the block's `columns`, and (T, Q, M, shared)."""
         J, S = own.flatten(1, 2), shared.flatten(1, 2)
         w, r = weight.expand_as(residual).flatten(1), residual.flatten(1)
         weighted = (J * w[..., None]).mT
@@ -175,8 +175,8 @@ class Progress:
 class LevenbergMarquardt(torch.optim.Optimizer):
     """Levenberg-Marquardt as an optimizer: `step` takes one step of `problem`, damped until the objective decreases.
 
-    The parameters are the module's copy of the problem's state; their gradients are not used. Where the objective is a sum over frames, only
-    frames whose part increased are damped more, so that one bad frame does not slow down the others.
+    The parameters are the module's copy of the problem's state; their gradients are not used. Where the objective is a sum over
+    frames, only frames whose part increased are damped more, so that one bad frame does not slow down the others.
     """
 
     def __init__(self, params: Iterable[Any], problem: LeastSquares, frames: int, schedule: Damping | None = None) -> None:

@@ -32,10 +32,10 @@ class Lens:
         straight = cv2.undistortPoints(flat, self.K, self._coefficients(), P=self.K, criteria=stop)
         return np.where(np.isfinite(px), straight.reshape(np.shape(px)), np.nan)
 
-    def picture(self, picture: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    def undistorted(self, image: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
         """The undistorted image (H, W, ...); black outside of the field of view."""
         maps = cv2.initUndistortRectifyMap(self.K, self._coefficients(), np.eye(3), self.K, self.image_size, cv2.CV_32FC1)
-        return np.asarray(cv2.remap(picture, maps[0], maps[1], interpolation))
+        return np.asarray(cv2.remap(image, maps[0], maps[1], interpolation))
 
     def _coefficients(self) -> np.ndarray:
         return np.array([self.k, 0.0, 0.0, 0.0])

@@ -153,7 +153,7 @@ def bend_deg(joints_m: np.ndarray, side: Side) -> float:
 
 
 def _rotations_deg(model: HandModel, joints_m: np.ndarray) -> tuple[float, float]:
-    """Root mean square rotation (degrees) of the 15 finger joints from the flat and the mean pose; without twist, which bones do not show."""
+    """Root mean square rotation (degrees) of the 15 finger joints from the flat and the mean pose, twist excluded: bones do not show it."""
     found = start.from_joints(model.to(torch.float64), torch.as_tensor(joints_m)[None], torch.ones(1, 21).double()).rotations[0, 1:]
     mean = roma.rotvec_to_rotmat(model.hand_mean.double().reshape(15, 3))
     angles = (roma.rotmat_geodesic_distance(found, origin) for origin in (torch.eye(3).expand_as(mean).double(), mean))

@@ -14,15 +14,16 @@ from torch import Tensor
 def frames_repeated(residual: Tensor, weight: Tensor) -> float:
     """Number of frames that count as one, from 1 (independent errors) to N (the same error in all frames).
 
-    `residual` (T, Q, C) of Q points in the hand's frame, `weight` (T, Q), 0 where a point was not observed. The variance of the points' means
-    over time is compared with that of single frames, over all points and coordinates: with independent errors the ratio is 1 / N.
+    `residual` (T, Q, C) of Q points in the hand's frame, `weight` (T, Q), 0 where a point was not observed. The variance of the
+    points' means over time is compared with that of single frames, over all points and coordinates: with independent errors the
+    ratio is 1 / N.
     """
     return SharedErrors.of(residual, weight).frames_repeated()
 
 
 @dataclass(frozen=True)
 class SharedErrors:
-    """Sums over frames for Q points: `weight` (Q,), its `square` (Q,), weighted residuals `mean` (Q, C), their weighted squares `total` (Q,)."""
+    """Sums over frames for Q points: `weight` (Q,), its `square` (Q,), weighted residuals `mean` (Q, C), weighted squares `total` (Q,)."""
 
     weight: Tensor
     square: Tensor

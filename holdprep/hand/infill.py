@@ -36,7 +36,7 @@ def infill(params: ManoParams, is_valid: Tensor) -> ManoParams:
 
 
 def outliers(model: HandModel, params: ManoParams, error_m: Tensor, is_valid: Tensor, *, z: float = 6.0) -> Tensor:
-    """(T,) bool: valid frames whose fit error, mesh volume or deviation from their neighbours' mean position exceeds `z` standard deviations.
+    """(T,) bool: valid frames with fit error, mesh volume or deviation from neighbouring positions beyond `z` standard deviations.
 
     Standard deviations are 1.4826 times the median absolute deviation over valid frames, each with a lower bound.
     """

@@ -40,7 +40,10 @@ def forward(model: HandModel, params: ManoParams) -> HandMesh:
 
 @dataclass(frozen=True)
 class HandState:
-    """Hand pose: `rotations` (T, 16, 3, 3) of bones in their parents' frames, hand mean included; `betas` (10,) or (T, 10); `transl` (T, 3) m."""
+    """Hand pose of T frames.
+
+    `rotations` (T, 16, 3, 3) of bones in their parents' frames, hand mean included; `betas` (10,) or (T, 10); `transl` (T, 3) m.
+    """
 
     rotations: Tensor
     betas: Tensor
@@ -72,7 +75,10 @@ def to_params(model: HandModel, state: HandState) -> ManoParams:
 
 @dataclass(frozen=True)
 class Posed:
-    """Points (T, P, 3) m in the camera frame, and input of their derivatives: bones' rotations, positions, offsets; shaped points (T, 3, P)."""
+    """Points (T, P, 3) m in the camera frame, and input of their derivatives.
+
+    The latter are bones' rotations, positions and offsets, and shaped points (T, 3, P).
+    """
 
     points: Tensor
     bones: Tensor
@@ -213,11 +219,11 @@ class HandPoints:
         return rows
 
     def rotation_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 16, 3) of points `ids`, (T, Q) or (1, Q), by rotations of each bone in its parent's frame (see HandState.step)."""
+        """Derivative (T, Q, 3, 16, 3) of points `ids`, (T, Q) or (1, Q), by rotations of bones in parents' frames (HandState.step)."""
         return torch.einsum("tjmaq,tjmi->tqaji", self.rotation_rows(posed, self.choose(ids)), self.frames(posed))
 
     def root_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
-        """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by rotations of the whole hand: the first bone's part of `rotation_jacobian`."""
+        """Derivative (T, Q, 3, 3) of points `ids`, (T, Q) or (1, Q), by rotations of the hand: the first bone in `rotation_jacobian`."""
         return skew(_columns(posed.points.mT, ids).mT - posed.joints[:, :1]).mT
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
@@ -231,7 +237,10 @@ class HandPoints:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Points `ids` (T, Q) or (1, Q) with their `skin` (., 16, Q), `blend` (15, 9, 3, Q), (15, 9, 3, T, Q) or None, `shapedirs` (., 10, 3, Q)."""
+    """Data of points `ids` (T, Q) or (1, Q) for derivatives.
+
+    `skin` (., 16, Q), `blend` (15, 9, 3, Q), (15, 9, 3, T, Q) or None, `shapedirs` (., 10, 3, Q).
+    """
 
     ids: Tensor
     skin: Tensor

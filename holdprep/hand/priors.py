@@ -22,14 +22,14 @@ MIN_RAD, MIN_M = 1e-3, 2e-4  # standard deviations of the accelerations of a sta
 
 @dataclass(frozen=True)
 class PoseNoise:
-    """Standard deviations (rad) of a joint's rotation from the mean pose, about the axes of MANO's flat rest pose (fingers along x, palm down).
+    """Standard deviations (rad) of a joint's rotation from the mean pose, about MANO's axes of the flat hand (fingers along x).
 
     A uniform distribution over a range has the standard deviation width / sqrt(12). Fingers bend about z by 108, 108 and 90 degrees
-    (knuckle, middle, end joint: Bain et al., J Hand Surg Eur 40, 2015, functional arcs of 52, 64 and 54 that are 48, 59 and 60 % of the
-    active ones), which gives 0.54, 0.54 and 0.45; 0.6 for all, because the mean pose is not at the centre of the ranges. Only the knuckles
-    spread (about y, 20 degrees to each side: 0.2). The thumb's joints rotate by 45-95 degrees (e-hand.com, normal range of motion) about
-    axes oblique to these: 0.35 for all. Fingers do not twist, and their outer joints do not spread: the small values there allow for
-    MANO's axes, which are not exactly anatomical.
+    (knuckle, middle, end joint: Bain et al., J Hand Surg Eur 40, 2015, functional arcs of 52, 64 and 54 that are 48, 59 and 60 % of
+    the active ones), which gives 0.54, 0.54 and 0.45; 0.6 for all, because the mean pose is not at the centre of the ranges. Only
+    the knuckles spread (about y, 20 degrees to each side: 0.2). The thumb's joints rotate by 45-95 degrees (e-hand.com, normal
+    range of motion) about axes oblique to these: 0.35 for all. Fingers do not twist, and their outer joints do not spread: the
+    small values there allow for MANO's axes, which are not exactly anatomical.
     """
 
     bend: float = 0.6
@@ -116,7 +116,8 @@ class Smoothness:
     def equations(self, residual: Tensor, by: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Gauss-Newton blocks of the robust accelerations, from the result of `residuals`.
 
-        Returned are the matrix on the diagonal (T, 17, 3, 3) and the two below it, (T - 1, ...) and (T - 2, ...), and the gradient (T, 17, 3).
+        Returned are the matrix on the diagonal (T, 17, 3, 3) and the two below it, (T - 1, ...) and (T - 2, ...), and the gradient
+        (T, 17, 3).
         """
         square = residual.square().sum(dim=-1)
         weight = ((self.NU + 3) / (self.NU + square))[..., None, None]

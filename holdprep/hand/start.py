@@ -15,9 +15,9 @@ AT_ONCE = 1024  # frames in memory
 
 
 def from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor, at_once: int = AT_ONCE) -> HandState:
-    """Initial state from vertices (T, 778, 3) m: each bone by Procrustes on its vertices, weighted by `seen` (T, 778); errors of about 5 mm.
+    """Initial state from vertices (T, 778, 3) m: each bone by Procrustes on its vertices, weighted by `seen` (T, 778).
 
-    `at_once` frames are in memory.
+    The error is about 5 mm. `at_once` frames are in memory.
     """
     parts = [_from_vertices(model, v, s) for v, s in zip(vertices_m.split(at_once), seen.split(at_once), strict=True)]
     return HandState(torch.cat([p.rotations for p in parts]), parts[0].betas, torch.cat([p.transl for p in parts]))
@@ -40,7 +40,10 @@ def _from_vertices(model: HandModel, vertices_m: Tensor, seen: Tensor) -> HandSt
 
 
 def from_joints(model: HandModel, j3d_m: Tensor, seen: Tensor) -> HandState:
-    """Initial state from joints (T, 21, 3) m: palm by Procrustes, finger bones by the shortest rotation; mean pose where not `seen` (T, 21)."""
+    """Initial state from joints (T, 21, 3) m: palm by Procrustes, finger bones by the shortest rotation.
+
+    Bones of joints that are not `seen` (T, 21) keep the mean pose.
+    """
     points = HandPoints.of(model, torch.zeros(0, dtype=torch.long))
     state = _mean_pose(model, len(j3d_m))
     mean = points.pose(state.rows(slice(1))).points[0]

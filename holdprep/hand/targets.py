@@ -183,7 +183,8 @@ def _check_size(model: HandModel, name: str, points: Tensor, is_valid: Tensor) -
 def palm_errors_m(model: HandModel, vertices_m: Tensor) -> Tensor:
     """(2, T) mean distance (m) of the palms of meshes (T, 778, 3) from the rigidly aligned palm of the model, and from its mirror image.
 
-    The palm is almost rigid: the error of the right side is a few millimetres, of the other about 10. Both are large for another vertex order.
+    The palm is almost rigid: the error of the right side is a few millimetres, of the other about 10. Both are large for another
+    vertex order.
     """
     palm = model.weights[:, 0] > 0.9
     rest = (model.v_template[palm] - model.v_template[palm].mean(dim=0)).to(vertices_m.device, torch.float64)
@@ -210,8 +211,8 @@ def _check_side(model: HandModel, vertices_m: Tensor, is_valid: Tensor) -> None:
 def _check_bend(side: Side, j3d_m: Tensor, weight: Tensor | None) -> None:
     """Raise HoldprepError where the fingers bend backwards for a hand of this side, which indicates the other side.
 
-    Fingers bend one way: the rotation axes of their middle and end joints point from little to index finger in right hands only. Measured is
-    the mean sine of the eight joints; straight hands bend backwards by less than STRAIGHT.
+    Fingers bend one way: the rotation axes of their middle and end joints point from little to index finger in right hands only.
+    Measured is the mean sine of the eight joints; straight hands bend backwards by less than STRAIGHT.
     """
     seen = torch.isfinite(j3d_m).all(dim=-1) & (True if weight is None else weight > 0)
     joints = torch.where(seen[..., None], j3d_m.double(), torch.nan)

@@ -11,9 +11,10 @@ from holdprep.errors import HoldprepError
 def load(option: str, weights: Path | None, class_name: str, kinds: tuple[str, ...], source: str, device: str) -> Any:
     """The model `class_name` of `transformers` in the folder `weights` (config.json, *.safetensors), on `device`, for inference.
 
-    `option` is what requested it on the command line (`segmenter=sam2`), whose group has the key `weights`. `kinds` are the types of model
-    that will do, a matcher's with its detector's ("superglue on superpoint"); `source` is where Hugging Face has them.
-    Raises HoldprepError, naming `source`, when the folder is missing, incomplete or another model's, without transformers, or without the device.
+    `option` is what requested it on the command line (`segmenter=sam2`), whose group has the key `weights`. `kinds` are the types
+    of model that will do, a matcher's with its detector's ("superglue on superpoint"); `source` is where Hugging Face has them.
+    Raises HoldprepError, naming `source`, when the folder is missing, incomplete or another model's, without transformers, or
+    without the device.
     """
     key = f"{option.partition('=')[0]}.weights"
     get = f"get it with `hf download {source} --local-dir <folder>` and set {key}=<folder>"

@@ -82,18 +82,17 @@ class Result:
 class Stage:
     """A node of the graph. Artefacts are named as in `sequence.ARTEFACTS`.
 
-    Inputs: `needs` must exist, `uses` are read if they exist, `external` are files outside of the graph (a video, a tracker's folder, MANO's
-    files); missing ones are not compared, unless their name begins with NAMED.
+    Inputs: `needs` must exist, `uses` are read if they exist, `external` are files outside of the graph (a video, a tracker's
+    folder, MANO's files); missing ones are not compared, unless their name begins with NAMED.
 
-    Outputs: `outputs`, which exist if the stage has run, and `optional(cfg)`, which it may write with these settings; both determine whether
-    it is up to date. `previews` do not.
+    Outputs: `outputs`, which exist if the stage has run, and `optional(cfg)`, which it may write with these settings; both
+    determine whether it is up to date. `previews` do not.
 
-    `settings(cfg)` are the values that change its outputs, nested as in the configuration. `remembers` are the keys (or groups, or nodes)
-    that are kept for the sequence once given. `measure` computes the metrics of `run` from existing outputs. `prepare` is called before it
-    is decided whether the stage must run (clicks, if requested), `inspect` after it.
-    `importer` is the override that reads another tool's result instead of running the stage.
-    `reports` marks a stage that reads all records: it runs when these have changed, also after a failure; `on_request` one that is not part
-    of `stage=all` and always runs.
+    `settings(cfg)` are the values that change its outputs, nested as in the configuration. `remembers` are the keys (or groups, or
+    nodes) that are kept for the sequence once given. `measure` computes the metrics of `run` from existing outputs. `prepare` is
+    called before it is decided whether the stage must run (clicks, if requested), `inspect` after it. `importer` is the override
+    that reads another tool's result instead of running the stage. `reports` marks a stage that reads all records: it runs when
+    these have changed, also after a failure; `on_request` one that is not part of `stage=all` and always runs.
     """
 
     name: str

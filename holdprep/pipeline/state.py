@@ -1,7 +1,8 @@
 """State of a stage's artefacts: fresh, stale, missing, foreign, half-written, or being written by another process (without previews).
 
-Fresh: outputs, inputs, settings and version are as recorded. Stale: inputs, settings or version have changed. Foreign: an output was not made
-by holdprep, or was changed. Half-written: the last run was interrupted; its outputs are still those of the previous run.
+Fresh: outputs, inputs, settings and version are as recorded. Stale: inputs, settings or version have changed. Foreign: an output
+was not made by holdprep, or was changed. Half-written: the last run was interrupted; its outputs are still those of the previous
+run.
 """
 
 import json

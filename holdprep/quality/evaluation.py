@@ -377,7 +377,7 @@ def _overlaps_m3(lattice: Lattice, inside: np.ndarray, meshes: np.ndarray, faces
 
 
 def _masks(estimate: Estimate, truth_masks: Mapping[str, Sequence[np.ndarray]], index: np.ndarray, curves: Curves) -> dict[str, float]:
-    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, over frames where a mask is not empty."""
+    """<entity>.mask_iou (intersection over union: DAVIS' J) and .contour_f (see `contour_f`), 0..1, over frames with a non-empty mask."""
     metrics: dict[str, float] = {}
     for entity in sorted(estimate.masks.keys() & truth_masks.keys()):
         curve, contour = np.full((2, len(index)), np.nan)

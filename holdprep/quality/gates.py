@@ -173,8 +173,8 @@ RULES: tuple[Rule, ...] = (
         "register", "palm_breadth_mm", "mm", "within", (62, 105), (55, 120),
         "the palm is too narrow or too broad: measure hands.length_mm; check the hand's side; try another tracker (hand=import)",
     ),
-    # hand length of the same 6068: 160 mm (1st percentile of the women) to 218 mm (99th of the men), extremes 145 and 239; children have less.
-    # All sizes and depths are proportional to it
+    # hand length of the same 6068: 160 mm (1st percentile of the women) to 218 mm (99th of the men), extremes 145 and 239;
+    # children have less. All sizes and depths are proportional to it
     Rule(
         "register", "hand_length_mm", "mm", "within", (150, 220), (135, 240),
         "all sizes are proportional to the hand's: measure it and set hands.length_mm",
@@ -201,8 +201,8 @@ RULES: tuple[Rule, ...] = (
         stage, "outline_explained_pct", "%", "at least", 60, 35,
         "outlines of hand and mask differ: check the overlays; correct the masks (segmenter.fix=true), try another tracker (hand=import)",
     ) for stage in ("register", "align")),
-    # noise independent from frame to frame. A guess: 3 px are 1/6 of a fingertip of 20 px, which the trainer then cannot resolve. The RMS of
-    # the 11-frame high-pass (jitter_px) has no bounds, since it contains fast motion too
+    # noise independent from frame to frame. A guess: 3 px are 1/6 of a fingertip of 20 px, which the trainer then cannot resolve. The RMS
+    # of the 11-frame high-pass (jitter_px) has no bounds, since it contains fast motion too
     *(Rule(
         stage, "frame_noise_px", "px", "at most", 1, 3,
         "the hand jitters: set registration.smooth=true and hand.smooth=true, or try another tracker (hand=import)",
@@ -214,7 +214,7 @@ RULES: tuple[Rule, ...] = (
     # below 60 %, interpolated frames do harm
     Rule(
         "object_pose", "registered_pct", "%", "at least", 90, 60,
-        "the stage's warnings list what frames without a pose lack (mask, features, matches) and what to try; with imported poses, import more",
+        "the stage's warnings list what frames without a pose lack (mask, features, matches) and what to try",
     ),
     # good runs have 0.4-0.7 px; wrong ones more than 1 px (a wrong one may have less: see rotation_jumps)
     Rule(
@@ -276,10 +276,10 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "held_frames", "frames", "at most", 0, None,
         "these frames repeat the nearest known pose: cut the clip there (create.start/create.end), or add frames",
     ),
-    # trainers use every pose: a real brush without texture was registered until it was turned over, and its pose was constant for the last 29 %
+    # trainers use every pose: the pose of a real brush without texture was constant for the last 29 % of the clip
     Rule(
         "object_pose", "held_pct", "%", "at most", 10, 20,
-        "too many frames would be trained with a wrong pose: cut the clip there (create.start/create.end); the warnings list what these frames lack",
+        "too many frames would be trained with a wrong pose: cut the clip there (create.start/create.end); see the warnings",
     ),
     # HOLD's Geman-McClure width for keypoints is 25 px: beyond it a point is an outlier for the optimiser
     Rule(

@@ -47,11 +47,11 @@ def rotation_gauge(R_estimate: np.ndarray, R_true: np.ndarray) -> np.ndarray:
 def fit_gauge(T_estimate: np.ndarray, T_true: np.ndarray, fixed_scale: float | None = None) -> Gauge:
     """The similarity between two trajectories T_cam_obj (T, 4, 4) of one object, all frames known.
 
-    After the rotation, scale and origin are those that take the true camera centres in the object's frame to the estimated ones: Umeyama
-    (PAMI 1991) with known rotation, as trajectories are compared in SLAM (Sturm et al., IROS 2012), here with L1 weights. For a rotating
-    object the centres lie on a part of a sphere around it; the larger this part, the better the scale is determined: `scale_sd` is the noise
-    of a coordinate, by the median residual, over the root of the sum of squared distances from the mean. With `fixed_scale` only the origin
-    is fitted.
+    After the rotation, scale and origin are those that take the true camera centres in the object's frame to the estimated ones:
+    Umeyama (PAMI 1991) with known rotation, as trajectories are compared in SLAM (Sturm et al., IROS 2012), here with L1 weights.
+    For a rotating object the centres lie on a part of a sphere around it; the larger this part, the better the scale is determined:
+    `scale_sd` is the noise of a coordinate, by the median residual, over the root of the sum of squared distances from the mean.
+    With `fixed_scale` only the origin is fitted.
     """
     R = rotation_gauge(T_estimate[:, :3, :3], T_true[:, :3, :3])
     estimate, true = invert(T_estimate)[:, :3, 3], invert(T_true)[:, :3, 3] @ R.T

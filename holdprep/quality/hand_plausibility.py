@@ -71,9 +71,10 @@ def shape_sigmas(betas: np.ndarray) -> Metrics:
 def hand_measures(model: HandModel, betas: Tensor) -> Metrics:
     """Breadths and lengths (mm) of the flat hand of a shape (10,), as measured by a calliper and a ruler.
 
-    finger_breadth_min_mm, finger_breadth_max_mm: narrowest and widest calliper width, in any direction, of the fingers' sections at their
-    middle and end joints (of the thumb at its end joint). palm_breadth_mm: across the knuckles of the four fingers. hand_length_mm: from the
-    wrist to the middle fingertip along the bones. finger_length_min_mm, finger_length_max_mm: the four fingers from knuckle to tip.
+    finger_breadth_min_mm, finger_breadth_max_mm: narrowest and widest calliper width, in any direction, of the fingers' sections at
+    their middle and end joints (of the thumb at its end joint). palm_breadth_mm: across the knuckles of the four fingers.
+    hand_length_mm: from the wrist to the middle fingertip along the bones. finger_length_min_mm, finger_length_max_mm: the four
+    fingers from knuckle to tip.
     """
     model, betas = model.to(torch.float64), betas.detach().double()
     vertices = (model.v_template + model.shapedirs @ betas).numpy()
@@ -111,9 +112,9 @@ def limit_metrics(excess_deg: np.ndarray) -> Metrics:
 def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.ndarray]:
     """RMS over points and frames of the high-pass of points (T, N, 2) px, and the RMS of each frame (T,); NaN where there is none.
 
-    The high-pass is the residual of a cubic fitted to 11 frames at the central one (Savitzky and Golay 1964). It removes slow motion: of a
-    swing by 100 px with a period of 60 frames less than 0.2 px remain. Of white noise 89 % of the RMS remain. A frame is used if it and five
-    frames on both sides are valid (`is_valid` (T,) bool). Fast motion remains too: see `frame_noise_px`.
+    The high-pass is the residual of a cubic fitted to 11 frames at the central one (Savitzky and Golay 1964). It removes slow
+    motion: of a swing by 100 px with a period of 60 frames less than 0.2 px remain. Of white noise 89 % of the RMS remain. A frame
+    is used if it and five frames on both sides are valid (`is_valid` (T,) bool). Fast motion remains too: see `frame_noise_px`.
     """
     curve = np.full(len(points_px), np.nan)
     valid = np.asarray(is_valid, bool) & np.isfinite(points_px).all(axis=(1, 2))
@@ -128,7 +129,9 @@ def jitter_px(points_px: np.ndarray, is_valid: np.ndarray) -> tuple[float, np.nd
 
 
 def frame_noise_px(points_px: np.ndarray, is_valid: np.ndarray) -> float:
-    """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px; NaN with too few frames.
+    """Standard deviation of a coordinate's noise that is independent from frame to frame, over points (T, N, 2) px.
+
+    NaN with too few frames.
 
     See `second_difference_variances`. Motion with a period of more than four frames gives neighbouring second differences a positive
     covariance, which is subtracted: with fast motion the result is a lower bound. At least 15 frames in a row are needed.

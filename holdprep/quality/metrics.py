@@ -53,7 +53,7 @@ def mask_metrics(masks: Iterable[np.ndarray]) -> dict[str, float]:
 
 
 def all_mask_metrics(masks: Mapping[str, Sequence[np.ndarray]]) -> tuple[dict[str, float | int | str | bool], dict[str, list[float]]]:
-    """Metrics (`<entity>.<name>`) and curves (`<entity>.area_px`) of every entity, and overlap and contact of each hand's masks with the object's.
+    """Metrics (`<entity>.<name>`) and curves (`<entity>.area_px`) of every entity, with overlap and contact of hands and object.
 
     `masks` holds (T, H, W) bool by entity: right, left, object.
     """

@@ -36,10 +36,12 @@ class Surface:
         return Surface(np.asarray(points), normals, cKDTree(points), float(np.sqrt(mesh.area / samples)))
 
     def signed_distance(self, points: np.ndarray) -> np.ndarray:
-        """(M,) distance of points (M, 3) from the surface, negative inside; exact over flat parts, with errors of about `spacing_m` at edges.
+        """(M,) distance of points (M, 3) from the surface, negative inside.
 
-        The sign is that of the neighbouring sample whose normal is closest to the direction of the point: at an edge the nearest sample may
-        lie on the other face, whose normal does not determine the side.
+        Exact over flat parts, with errors of about `spacing_m` at edges.
+
+        The sign is that of the neighbouring sample whose normal is closest to the direction of the point: at an edge the nearest
+        sample may lie on the other face, whose normal does not determine the side.
         """
         distance, near = self.tree.query(points, k=_NEIGHBOURS)
         along = ((points[:, None] - self.points[near]) * self.normals[near]).sum(axis=2)

@@ -13,8 +13,8 @@ PARTS = 4  # the image is divided into 4 x 4 parts, with the same maximal number
 def homographies(grey: Callable[[int], np.ndarray], labels: list[np.ndarray], reference: int) -> list[np.ndarray] | None:
     """Homographies (3, 3) from the frame `reference` to each of T; None where the background does not move as one plane.
 
-    `grey` returns a frame (H, W) uint8, `labels` are the T label images (0 is background). Each frame starts from its neighbour's homography
-    and is matched with the reference, so that errors do not accumulate.
+    `grey` returns a frame (H, W) uint8, `labels` are the T label images (0 is background). Each frame starts from its neighbour's
+    homography and is matched with the reference, so that errors do not accumulate.
     """
     corners = _corners(grey(reference), labels[reference])
     if len(corners) < MIN_CORNERS:

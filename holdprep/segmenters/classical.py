@@ -52,7 +52,7 @@ def propagate(
 def outline(
     image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], *, work_side: int = 640
 ) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as of a key frame, `known` masks of entities without a prompt or to be corrected."""
+    """Disjoint masks (H, W) bool of one BGR image, from `prompts` and `known` masks of entities without a prompt or to be corrected."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
     clip, scale = _at_work_size([image], work_side)
     prior = np.zeros(clip.shape, np.uint8)

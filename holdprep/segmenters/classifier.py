@@ -94,7 +94,10 @@ class Samples:
 def classify(
     samples: Samples, lab: np.ndarray, region: tuple[slice, slice], neighbours: int = NEIGHBOURS, selected: np.ndarray | None = None
 ) -> np.ndarray:
-    """Label probabilities (h, w, L) of a region: by kernel-weighted nearest neighbours in position and colour; uniform where not `selected` (H, W)."""
+    """Label probabilities (h, w, L) of a region: by kernel-weighted nearest neighbours in position and colour.
+
+    They are uniform where not `selected` (H, W).
+    """
     tree = cKDTree(np.c_[samples.position / SIGMA_PX, samples.color / SIGMA_LAB], balanced_tree=False, compact_nodes=False)
     ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
     wanted = np.ones(ys.shape, bool) if selected is None else selected[ys, xs]

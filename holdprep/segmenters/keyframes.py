@@ -18,7 +18,7 @@ CORE_PX, SETTLED = 13, 0.99  # width of the uncertain edge of a prompt's outline
 def key_frame_labels(
     clip: Clip, t: int, label_set: LabelSet, prompts: Mapping[str, EntityPrompt], scale: float, prior: np.ndarray | None = None
 ) -> np.ndarray:
-    """A key frame's labels: outlines drawn (the object over the hands unless prompts give another order), edges moved to those of the image.
+    """A key frame's labels: outlines in the prompts' order (by default the object over the hands), edges moved to the image's.
 
     `prior` labels are used for entities without a prompt, and are corrected by clicks alone.
     """

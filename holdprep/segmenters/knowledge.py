@@ -72,7 +72,10 @@ class _Plate:
         return _Plate(color, std, known > 0.999)
 
     def evidence(self, lab: np.ndarray, region: tuple[slice, slice], H: np.ndarray | None) -> np.ndarray:
-        """Log-evidence (h, w) for background of a region's pixels (h, w, 3), by the most similar plate pixel within one pixel; darkening counts half."""
+        """Log-evidence (h, w) for background of a region's pixels (h, w, 3), by the most similar plate pixel within one pixel.
+
+        Darkening counts half.
+        """
         here = self.seen_in(region, H)
         best: np.ndarray = np.full(lab.shape[:2], np.inf, np.float32)
         weight = 1 / (np.array([5, 2.5, 2.5], np.float32) + here.std)
@@ -129,7 +132,10 @@ class Knowledge:
         return likelihood[..., self._hands].max(axis=-1, initial=-np.inf) - likelihood[..., self._others].max(axis=-1)
 
     def _background(self, clip: Clip, labels: list[np.ndarray], margin: int = 15, frames: int = 40) -> _Plate:
-        """The plate from frames in which a pixel is far from any entity; skin near an entity is excluded, unless the pixel always shows skin."""
+        """The plate from frames in which a pixel is far from any entity.
+
+        Skin near an entity is excluded, unless the pixel always shows skin.
+        """
         at = range(0, len(labels), max(len(labels) // frames, 1))
         views, fingers = np.empty((len(at), *clip.shape, 3), np.float16), np.empty((len(at), *clip.shape), bool)
         for i, t in enumerate(at):

@@ -58,9 +58,9 @@ def propagate(
 ) -> dict[str, np.ndarray]:
     """Visible masks (T, H, W) bool of every prompted entity, disjoint, from T BGR images and prompts on some of them.
 
-    `prompts` maps a frame's index to its entities. Masks are propagated forward from an entity's first key frame and backward from its last;
-    between key frames both are blended by distance. An outline is used as the mask, a box and clicks as prompts of the model; clicks alone
-    correct the model's masks from other key frames. `progress` creates the progress bar (tqdm or a subclass).
+    `prompts` maps a frame's index to its entities. Masks are propagated forward from an entity's first key frame and backward from
+    its last; between key frames both are blended by distance. An outline is used as the mask, a box and clicks as prompts of the
+    model; clicks alone correct the model's masks from other key frames. `progress` creates the progress bar (tqdm or a subclass).
     """
     entities = [e for e in ENTITIES if any(e in p and not p[e].absent for p in prompts.values())]
     if not entities:
@@ -99,7 +99,7 @@ def _condition(tracks: "Sequence[Track]", t: int, pixels: torch.Tensor, correcti
 def outline(
     image: np.ndarray, prompts: Mapping[str, EntityPrompt], known: Mapping[str, np.ndarray], predictor: "Predictor"
 ) -> dict[str, np.ndarray]:
-    """Masks (H, W) bool, disjoint, of one BGR image: `prompts` as of a key frame, `known` masks of entities without a prompt or to be corrected."""
+    """Disjoint masks (H, W) bool of one BGR image, from `prompts` and `known` masks of entities without a prompt or to be corrected."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
     size = (image.shape[0], image.shape[1])
     pixels, shared = predictor.pixels(image), _Features()

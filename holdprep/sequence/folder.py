@@ -56,7 +56,10 @@ class Sequence(SequencePaths):
         return width, height
 
     def read_frames(self) -> dict[str, Any]:
-        """What is known of where images/ came from (processed/frames.json); empty where nothing is. Raises HoldprepError where it is damaged."""
+        """What is known of where images/ came from (processed/frames.json); empty where nothing is.
+
+        Raises HoldprepError where it is damaged.
+        """
         if not self.has("frames"):
             return {}
         try:

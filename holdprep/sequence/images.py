@@ -40,7 +40,7 @@ class Images(Seq[np.ndarray]):
         return self._straight(read_image(path, self._flags), cv2.INTER_LINEAR if self._flags == cv2.IMREAD_COLOR else cv2.INTER_NEAREST)
 
     def _straight(self, picture: np.ndarray, interpolation: int) -> np.ndarray:
-        return picture if self._lens is None else self._lens.picture(picture, interpolation)
+        return picture if self._lens is None else self._lens.undistorted(picture, interpolation)
 
 
 class Masks(Images):

@@ -41,8 +41,8 @@ def run(cfg: Config, for_sequence: Callable[[str], Config], run_dir: Path) -> fl
 def score(cfg: Config, for_sequence: Callable[[str], Config]) -> dict[str, float]:
     """Scores by sequence, each with its own settings (`for_sequence`).
 
-    A score is in mm without labels (see `label_free_mm`), or the absolute value of the ground-truth metric `score_metric`. Raises ConfigError
-    where a sequence has no such metric or its direction is unknown.
+    A score is in mm without labels (see `label_free_mm`), or the absolute value of the ground-truth metric `score_metric`. Raises
+    ConfigError where a sequence has no such metric or its direction is unknown.
     """
     if not cfg.seqs:
         raise ConfigError("stage=score: set the sequences: seqs=[a,b]")

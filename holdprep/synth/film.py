@@ -61,7 +61,7 @@ class Actors:
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame: `image` (H, W, 3) uint8 BGR, `masks` of visible parts by entity (H, W) bool, `depth_m` (H, W), infinite in the background."""
+    """One frame: `image` (H, W, 3) uint8 BGR, visible `masks` by entity (H, W) bool, `depth_m` (H, W), infinite in the background."""
 
     image: np.ndarray
     masks: dict[str, np.ndarray]
@@ -139,7 +139,8 @@ class _Lens:
         lost = ~(np.linalg.norm(project(distort(rays, self._k), camera.K) - grid, axis=2) < 0.05)
         if lost.any():
             raise HoldprepError(
-                f"distortion {self._k:g} bends {lost.sum()} of {width * height} pixels outside of all rays: use a value closer to 0, or a longer focal length"
+                f"distortion {self._k:g} bends {lost.sum()} of {width * height} pixels outside of all rays: "
+                "use a smaller distortion or a longer focal length"
             )
         straight = straight.reshape(height, width, 2)
         margin = np.ceil(np.maximum(-straight.min(axis=(0, 1)), straight.max(axis=(0, 1)) - np.array([width - 1, height - 1]))).astype(int)

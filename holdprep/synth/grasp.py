@@ -108,7 +108,7 @@ def _solve(obj: SynthObject, model: HandModel, start: ManoParams, angles: Tensor
 
 
 def contact(obj: SynthObject, model: HandModel, params: ManoParams, angles: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) mean distance in mm of the thumb's tip and the two nearest others, 0 where they are inside, and (K,) depth of the deepest vertex."""
+    """(K,) mean distance (mm) of the thumb's tip and the two nearest others, 0 inside, and (K,) depth (mm) of the deepest vertex."""
     distance = _distances(obj, lbs.forward(model, params).vertices, angles)
     tips = distance[:, lbs.tip_patches(model)].amin(dim=2).clamp_min(0)
     gap = (tips[:, 0] + tips[:, 1:].sort(dim=1).values[:, :2].sum(dim=1)) / 3

@@ -41,8 +41,8 @@ class Showing:
 class Motion:
     """T frames in the OpenCV camera frame.
 
-    `T_cam_obj` (T, 4, 4) m, `params` by side (float64), `contact_gap_mm` and `penetration_mm` (T,) by side (see `grasp.contact`), `segments`
-    (T,) numbers of stretches in which object and hand are one rigid body, -1 elsewhere.
+    `T_cam_obj` (T, 4, 4) m, `params` by side (float64), `contact_gap_mm` and `penetration_mm` (T,) by side (see `grasp.contact`),
+    `segments` (T,) numbers of stretches in which object and hand are one rigid body, -1 elsewhere.
     """
 
     T_cam_obj: np.ndarray
@@ -55,8 +55,8 @@ class Motion:
 def make_motion(obj: SynthObject, models: Mapping[Side, HandModel], showing: Showing, *, seed: int, betas: Tensor) -> Motion:
     """The object rotates in front of the camera about an upright axis, with hands of shape `betas` (10,).
 
-    The right or the only hand holds it from below, a second one from above. `in_hand` rotates it in the fingers by 60 % of that, `regrasp` by
-    half in REGRASPS steps with the hand open.
+    The right or the only hand holds it from below, a second one from above. `in_hand` rotates it in the fingers by 60 % of that,
+    `regrasp` by half in REGRASPS steps with the hand open.
     """
     frames = showing.frames
     share = SHARE_IN_HAND[showing.grasp] * showing.degrees
@@ -125,7 +125,9 @@ def _hold(
     approach: Approach,
     seed: int,
 ) -> ManoParams:
-    """The hand in the grip frame, T frames: solved at key frames, with monotone interpolation (PCHIP) between them, which keeps static stretches static."""
+    """The hand in the grip frame, T frames: solved at key frames, with monotone interpolation (PCHIP) between them, which keeps static
+    stretches static.
+    """
     keys = _key_frames(rotation, gap)
     # equal states are solved once, so that a rigid stretch is rigid
     states, which = np.unique(np.stack([rotation[keys], gap[keys]], axis=1).round(6), axis=0, return_inverse=True)

@@ -11,7 +11,9 @@ SYLLABLES = ["ba", "co", "di", "fe", "go", "hu", "ka", "li", "mo", "nu", "pe", "
 
 
 def make_texture(kind: str, seed: int) -> np.ndarray:
-    """(1024, 1024, 3) uint8 BGR: `label` (a texture with many SIFT features), `plain`, `repeat` (one small motif tiled) or `bands` (rings along v)."""
+    """(1024, 1024, 3) uint8 BGR: `label` (a texture with many SIFT features), `plain`, `repeat` (one small motif tiled) or `bands`
+    (rings along v).
+    """
     return KINDS[kind](np.random.default_rng(seed))
 
 

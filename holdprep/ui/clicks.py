@@ -92,13 +92,13 @@ class ClickSession:
     def overlay(self, t: int) -> bytes:
         """The masks of frame `t` as a transparent PNG: tinted, with opaque outlines."""
         labels = self.labels(t)
-        picture = np.zeros((*self._size, 4), np.uint8)
+        image = np.zeros((*self._size, 4), np.uint8)
         for k, entity in enumerate(ENTITIES, start=1):
             mask = (labels == k).astype(np.uint8)
-            picture[mask > 0] = (*COLORS[entity], round(255 * ALPHA))
+            image[mask > 0] = (*COLORS[entity], round(255 * ALPHA))
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, contours, -1, (*COLORS[entity], 255), 1)
-        return _pack(picture)
+            cv2.drawContours(image, contours, -1, (*COLORS[entity], 255), 1)
+        return _pack(image)
 
     def propagate(self) -> None:
         """Propagate the key frames' masks through the clip in a thread; `progress` is updated."""
@@ -191,5 +191,5 @@ def _paint(masks: Mapping[str, np.ndarray], size: tuple[int, ...]) -> np.ndarray
     return labels
 
 
-def _pack(picture: np.ndarray) -> bytes:
-    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+def _pack(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

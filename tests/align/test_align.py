@@ -231,7 +231,9 @@ def test_equations_contain_the_gradient_of_the_loss(sides, refine):
 @pytest.mark.parametrize("name", ["j2d", "grasp"])
 @pytest.mark.parametrize("refine", [Refine(shape=True), Refine(rotation=True, pose=False, obj_pose=True, focal=True)])
 def test_analytic_jacobians_equal_forward_differentiation(name, refine):
-    """Other terms are compared by the gradient above: contact's distance is not differentiable here, priors are exact at their centre only."""
+    """Other terms are compared by the gradient above: contact's distance is not differentiable here, priors are exact at their centre
+    only.
+    """
     objective = objective_of(("right",), refine, frames=12)
     (term,) = [term for term in objective.terms if term.name == name]
     view = objective.at.views["right"]

@@ -77,7 +77,10 @@ def test_only_the_hands_front_well_inside_a_mask_is_used():
 
 
 def test_rays_on_the_wrong_side_are_counted():
-    """Visible skin 20 mm in front of the object's front, 2 mm behind it (within SHARP_M) and 10 mm behind it; hidden skin 10 mm before its back."""
+    """Visible skin 20 mm in front of the object's front, 2 mm behind it (within SHARP_M) and 10 mm behind it.
+
+    Hidden skin 10 mm before its back.
+    """
     skin, in_front = np.array([0.48, 0.502, 0.51, 0.55]), np.array([True, True, True, False])
     order = DepthOrder(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), in_front, np.array([0.01]))
     assert contradicted(order, 0.1).tolist() == [False, False, True, True]

@@ -28,9 +28,9 @@ def test_a_dot_in_the_picture_goes_where_its_point_goes() -> None:
     at = np.array([545.0, 390.0])
     y, x = np.mgrid[:480, :640]
     blob = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / 18).astype(np.float32)
-    straight = LENS.picture(blob)
+    straight = LENS.undistorted(blob)
     seen = np.array([(x * straight).sum(), (y * straight).sum()]) / straight.sum()
     assert seen == pytest.approx(LENS.points(at), abs=0.2)
     labels = np.zeros((480, 640), np.uint8)
     labels[300:, 400:] = 150
-    assert set(np.unique(LENS.picture(labels, cv2.INTER_NEAREST))) == {0, 150}
+    assert set(np.unique(LENS.undistorted(labels, cv2.INTER_NEAREST))) == {0, 150}

@@ -112,7 +112,7 @@ def test_the_shape_changes_according_to_the_evidence(model: HandModel):
 
 
 def test_edges_at_occluders_attract_only_from_inside(model: HandModel):
-    """A bar occludes the centre of the hand: its edges have no effect. Beside a hand that is posed too small, its edge attracts the hand."""
+    """A bar occludes the centre of the hand: its edges have no effect. Beside a hand posed too small, its edge attracts the hand."""
     params = truth(model)
     masks = silhouettes(model, params)
     bar = np.zeros_like(masks)

@@ -254,8 +254,9 @@ def test_without_a_length_the_size_and_its_source_are_reported(model: HandModel)
 
 
 def test_memory_grows_with_little_more_than_equations():
-    """A frame's target (778 x 3 float32) takes 9 kB, a term's equations (61 x 61 float32) 15 kB, their sum (51 x 61 float64) 25 kB, its factor
-    as much; its derivatives (61 x 799 x 3) 585 kB."""
+    """A frame's target (778 x 3 float32) takes 9 kB, a term's equations (61 x 61 float32) 15 kB, their sum (51 x 61 float64) 25 kB,
+    its factor as much; its derivatives (61 x 799 x 3) 585 kB.
+    """
     model = load_hand_model("right", dtype=torch.float64)
     peaks = []
     for frames in (50, 150):

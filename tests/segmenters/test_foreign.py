@@ -38,7 +38,7 @@ def test_renumbered_masks_are_taken_in_order_and_said(tmp_path: Path):
     write(tmp_path / "m", [f"{i:05d}.png" for i in range(3)])
     masks, notes = read_masks(tmp_path / "m", ["0000", "0002", "0004"], SIZE)
     assert rows(masks) == [0, 1, 2]
-    assert "numbered anew" in notes[0]
+    assert "have other numbers" in notes[0]
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_palette_indices_are_labels(tmp_path: Path):
     for value in (1, 2):
         masks, _ = read_masks(tmp_path / "davis", ["0000"], SIZE, value)
         np.testing.assert_array_equal(masks[0], labels == value)
-    with pytest.raises(HoldprepError, match=r"holds labels 1, 2: say which is which \(segmenter\.values\.object="):
+    with pytest.raises(HoldprepError, match=r"holds labels 1, 2: set the label of each entity \(segmenter\.values\.object="):
         read_masks(tmp_path / "davis", ["0000"], SIZE)
     with pytest.raises(HoldprepError, match="all 1 masks are empty of label 7"):
         read_masks(tmp_path / "davis", ["0000"], SIZE, 7)

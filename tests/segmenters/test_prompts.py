@@ -142,5 +142,5 @@ def test_a_mask_file_is_read_as_its_outlines(tmp_path: Path):
             read_prompts(path, size)
         cv2.imwrite(str(tmp_path / "object.png"), 0 * mask)
     (tmp_path / "object.png").unlink()
-    with pytest.raises(HoldprepError, match="is no mask picture"):
+    with pytest.raises(HoldprepError, match="is not a mask image"):
         read_prompts(path, (64, 48))

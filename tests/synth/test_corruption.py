@@ -170,7 +170,7 @@ def test_a_wrong_focal_length_leaves_sizes_and_pictures_as_they_are(truth: Groun
 
 
 def test_what_the_truth_does_not_know_is_named(truth: GroundTruth):
-    with pytest.raises(HoldprepError, match="knows no frame 9999"):
+    with pytest.raises(HoldprepError, match="has no frame 9999"):
         corruption.frame_index(truth, ["9999"])
     bare = GroundTruth(truth.names, truth.image_size, truth.K)
     with pytest.raises(HoldprepError, match="no object mesh"):

@@ -35,10 +35,10 @@ class Loss:
 class Term:
     """One kind of measurement: points of the hand observed at targets.
 
-    Points `ids` of HandPoints, (Q,) or (T, Q) where they differ by frame, were observed at `target` (T, Q, C) in metres, or in pixels under
-    `K`. With `normal` (T, Q, C) only the distance along it is used. `weight` (T, Q) is 0 without an observation. Where the targets' position
-    is unknown (`floating`), targets and points are relative to the mean of the observed ones. Derivatives are of `dtype`; residuals are
-    always float64, which determines the accuracy of the solution.
+    Points `ids` of HandPoints, (Q,) or (T, Q) where they differ by frame, were observed at `target` (T, Q, C) in metres, or in
+    pixels under `K`. With `normal` (T, Q, C) only the distance along it is used. `weight` (T, Q) is 0 without an observation. Where
+    the targets' position is unknown (`floating`), targets and points are relative to the mean of the observed ones. Derivatives are
+    of `dtype`; residuals are always float64, which determines the accuracy of the solution.
     """
 
     name: str

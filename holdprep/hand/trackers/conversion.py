@@ -33,15 +33,15 @@ def rows_by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -
 
 def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> list[str]:
     """Notes on frames that are only in `stems` or only in `names`. Raises HoldprepError where none is in both."""
-    known, asked = set(stems), set(names)
-    if not known & asked:
+    known, requested = set(stems), set(names)
+    if not known & requested:
         example = f"{next(iter(stems))!r} there, {names[0]!r} here" if stems and names else "one of them is empty"
         raise HoldprepError(
             f"{source}: none of its {len(stems)} frames is among the {len(names)} images ({example}); is it from another clip?"
         )
-    notes = [f"{tracker}: {len(asked - known)} of {len(names)} frames are absent"] if asked - known else []
-    if known - asked:
-        notes.append(f"{tracker}: {len(known - asked)} of its {len(known)} frames are not in images/ and were left out")
+    notes = [f"{tracker}: {len(requested - known)} of {len(names)} frames are absent"] if requested - known else []
+    if known - requested:
+        notes.append(f"{tracker}: {len(known - requested)} of its {len(known)} frames are not in images/ and were left out")
     return notes
 
 
@@ -62,7 +62,10 @@ def to_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> t
 
 
 def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
-    """The unit of `source` in metres and notes, from the length of its hand (wrist to middle fingertip). Raises HoldprepError if none fits."""
+    """The unit of `source` in metres and notes, from the length of its hand (wrist to middle fingertip).
+
+    Raises HoldprepError if none fits.
+    """
     for name, size in UNITS_M.items():
         if LENGTH_RANGE_M[0] <= length * size <= LENGTH_RANGE_M[1]:
             return size, [] if size == 1 else [f"{source.name}: {name}, a hand of {length:.0f}, converted to metres"]
@@ -70,7 +73,10 @@ def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
 
 
 def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]:
-    """Side of each mesh (N, 778, 3) in any unit, by its palm; `model` is the right hand's. Raises HoldprepError for other meshes than MANO's."""
+    """Side of each mesh (N, 778, 3) in any unit, by its palm; `model` is the right hand's.
+
+    Raises HoldprepError for other meshes than MANO's.
+    """
     seen = torch.as_tensor(vertices)
     palm = seen[:, model.weights[:, 0] > 0.9]
     radius = (palm - palm.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)

@@ -123,7 +123,7 @@ def progress_of(todo: Sequence[Job], frames: int) -> tuple[int, int]:
     return len(todo), frames - len({job.frame for job in todo})
 
 
-def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Output]:
+def forward(network: Callable[[Tensor], Output], crop_batches: Iterable[Tensor], name: str, bar: tuple[int, int] | None) -> list[Output]:
     """A network's outputs for batches of crops; with `bar` = (crops, frames without a hand), a progress bar is shown.
 
     Raises HoldprepError where a batch does not fit into the device's memory.
@@ -132,7 +132,7 @@ def forward(network: Callable[[Tensor], Output], pictures: Iterable[Tensor], nam
     total, lost = bar or (0, 0)
     note = {"frames without a hand": lost} if lost else None
     with torch.inference_mode(), tqdm(total=total, desc=name, unit="crop", disable=True if bar is None else None, postfix=note) as shown:
-        for batch in pictures:
+        for batch in crop_batches:
             try:
                 found.append(network(batch))
             except torch.OutOfMemoryError as error:

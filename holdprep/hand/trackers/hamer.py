@@ -43,8 +43,8 @@ def track(
         crops.check_boxes(boxes, (width, height), names, side)
     todo = crops.jobs(boxes_px)
     device = network.head.position.device
-    pictures = crops.batches(images, todo, cut, feed, device)
-    found = predict(network, pictures, crops.progress_of(todo, len(names)) if feed.progress else None)
+    crop_batches = crops.batches(images, todo, cut, feed, device)
+    found = predict(network, crop_batches, crops.progress_of(todo, len(names)) if feed.progress else None)
     K = crops.assumed_camera(width, height, focal_px)
     vertices, joints, j2d, params, notes = {}, {}, {}, {}, []
     for side in (s for s in SIDES if any(job.side == s for job in todo)):
@@ -61,9 +61,9 @@ def track(
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
-def predict(network: Hamer, pictures: Iterable[Tensor], bar: tuple[int, int] | None = None) -> Prediction:
+def predict(network: Hamer, crop_batches: Iterable[Tensor], bar: tuple[int, int] | None = None) -> Prediction:
     """The network on batches of crops, float64 on the CPU; `bar` as in `crops.forward`."""
-    parts = crops.forward(network, pictures, "HaMeR", bar)
+    parts = crops.forward(network, crop_batches, "HaMeR", bar)
     found = Prediction(*(torch.cat([getattr(p, k) for p in parts]).double().cpu() for k in ("rotations", "betas", "camera")))
     crops.check_finite(torch.cat([found.rotations.flatten(1), found.betas, found.camera], dim=1), "HaMeR")
     return found

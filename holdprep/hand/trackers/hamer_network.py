@@ -1,8 +1,8 @@
-"""HaMeR's network (Pavlakos et al., "Reconstructing Hands in 3D with Transformers", CVPR 2024): MANO parameters from an image of a right hand.
+"""HaMeR's network: MANO parameters from an image of a right hand (Pavlakos et al., Reconstructing Hands in 3D, CVPR 2024).
 
-A vision transformer (ViT-H, Dosovitskiy et al. 2021, as trained by ViTPose) converts a crop into 16 x 12 tokens; a query token attends to
-them, and linear layers give corrections to a mean hand: 16 rotations of six numbers (Zhou et al. 2019), ten shape coefficients and a
-weak-perspective camera. Results and weights are those of the published model; the code is this project's own.
+A vision transformer (ViT-H, Dosovitskiy et al. 2021, as trained by ViTPose) converts a crop into 16 x 12 tokens; a query token
+attends to them, and linear layers give corrections to a mean hand: 16 rotations of six numbers (Zhou et al. 2019), ten shape
+coefficients and a weak-perspective camera. Results and weights are those of the published model; the code is this project's own.
 """
 
 from collections.abc import Mapping

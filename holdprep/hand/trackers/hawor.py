@@ -1,9 +1,10 @@
-"""HaWoR: the camera-space results of its demo, `cam_space/<hand>/<first>_<last>.json` (hand 0 left, 1 right) in the folder beside the video.
+"""HaWoR: camera-space results of its demo, `cam_space/<hand>/<first>_<last>.json` (hand 0 left, 1 right), beside the video.
 
-Each file holds a range of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand mean INCLUDED;
-`init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes, for a camera with the focal length in `est_focal.txt` and the centre
-(w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right model's.
-Frames are numbers of the images in `extracted_images/`, 30 per second of video. world_space_res.pth, with infilled hands, is not read.
+Each file holds a range of frames: `init_root_orient` (1, T, 3, 3) and `init_hand_pose` (1, T, 15, 3, 3), rotations with the hand
+mean INCLUDED; `init_betas` (1, T, 10); `init_trans` (1, T, 3) metres in OpenCV's axes, for a camera with the focal length in
+`est_focal.txt` and the centre (w / 2, h / 2). Rotations and translations of left hands are mirrored back; their shape is the right
+model's. Frames are numbers of the images in `extracted_images/`, 30 per second of video. world_space_res.pth, with infilled hands,
+is not read.
 """
 
 import json
@@ -33,15 +34,15 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
 
     Raises HoldprepError where files are not as described above, no frame matches, or without any hand.
     """
-    pictures = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
-    K = crops.assumed_camera(*image_size, _focal_px(folder, pictures, image_size))
+    images = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
+    K = crops.assumed_camera(*image_size, _focal_px(folder, images, image_size))
     vertices, joints, j2d, params, notes, stems = {}, {}, {}, {}, [], list[str]()
     for side, number in HANDS.items():
         found = _ranges(folder / "cam_space" / number)
         if not found:
             continue
         frames, hand = _as_right(found, side, models["right"])
-        own = [pictures[f].stem if pictures and f < len(pictures) else f"{f:04d}" for f in frames.tolist()]
+        own = [images[f].stem if images and f < len(images) else f"{f:04d}" for f in frames.tolist()]
         stems += own
         params[side], mesh, remarks = conversion.to_side(hand, side, models)
         notes += remarks
@@ -58,15 +59,15 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 
-def _focal_px(folder: Path, pictures: Sequence[Path], image_size: tuple[int, int]) -> float:
+def _focal_px(folder: Path, images: Sequence[Path], image_size: tuple[int, int]) -> float:
     """Focal length in pixels of images/; HaWoR's images may have another size."""
     path = folder / "est_focal.txt"
     try:
         focal = float(path.read_text())
     except (OSError, ValueError) as error:
         raise HoldprepError(f"{path} holds no focal length ({error}): write HaWoR's focal length (--img_focal) into it") from error
-    picture = cv2.imread(str(pictures[0])) if pictures else None
-    return focal if picture is None else focal * image_size[0] / picture.shape[1]
+    image = cv2.imread(str(images[0])) if images else None
+    return focal if image is None else focal * image_size[0] / image.shape[1]
 
 
 def _ranges(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:

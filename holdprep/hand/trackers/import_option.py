@@ -24,7 +24,7 @@ class ImportHand(Tracker):
     folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
     focal_px: float | None = Field(
         gt=0,
-        description="meshes, keypoints: focal length of their camera in pixels of images/; null = HaMeR's for meshes, 1.2 times the longer side",
+        description="meshes, keypoints: camera focal length in pixels of images/; null = HaMeR's (meshes), 1.2 x longer side (keypoints)",
     )
 
     def files(self, seq: "Sequence") -> External:

@@ -1,7 +1,8 @@
 """21 keypoints per hand of any tracker: OpenPose's .json files, one .json of all frames, or a .npz.
 
 - a folder of `<frame>_keypoints.json` (OpenPose's format): `people[0].hand_right_keypoints_2d`, 63 numbers x, y, confidence;
-- a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or instead of a list `{"j2d": .., "j3d": [[x, y, z], ..]}`;
+- a .json `{"<frame>": {"right": [[x, y] or [x, y, confidence], .. 21], "left": ..}}`, or instead of a list
+  `{"j2d": .., "j3d": [[x, y, z], ..]}`;
 - a .npz of `j2d.right` (T, 21, 2 or 3), if known `j3d.right` (T, 21, 3), the same with `left`, and `names` (T,) if T are not all frames.
 
 Pixels are those of images/; 3D is in metres, centimetres or millimetres with any origin, y down or up. Joints are in OpenPose's order

@@ -1,8 +1,8 @@
 """MediaPipe's palm and hand-landmark networks, run by LiteRT, with the decoding of their outputs.
 
-As in MediaPipe's hand tracking (Zhang et al., "MediaPipe Hands", 2020, and the graph files of version 0.10.21): palms from anchors, weighted
-non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. In addition, an estimate is a
-mean over mirrored and rotated crops, whose standard deviation measures its reliability.
+As in MediaPipe's hand tracking (Zhang et al., "MediaPipe Hands", 2020, and the graph files of version 0.10.21): palms from anchors,
+weighted non-maximum suppression, a rotated square crop, landmarks, and the next frame's crop from this frame's landmarks. In
+addition, an estimate is a mean over mirrored and rotated crops, whose standard deviation measures its reliability.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,10 @@ class Crop:
         return patch[..., ::-1].astype(np.float32) / 255
 
     def _reduced(self, image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The part of the image inside the crop, `factor` times smaller, position (2,) of its corner, and the factor; else the image and 1."""
+        """The part of the image inside the crop, `factor` times smaller, position (2,) of its corner, and the factor.
+
+        Without a reduction, the whole image, zeros, and 1.
+        """
         size = np.array(image.shape[1::-1])
         if factor == 1 or (size < factor).any():
             return image, np.zeros(2), 1
@@ -167,7 +170,7 @@ def palm_anchors() -> np.ndarray:
 def weighted_nms(boxes: np.ndarray, scores: np.ndarray) -> list[tuple[float, np.ndarray]]:
     """MediaPipe's non-maximum suppression: the best box is the score-weighted mean of all rows (N, 18) that overlap it.
 
-    Returns (score, row) in falling order.
+    Returned are (score, row) by decreasing score.
     """
     kept = []
     left = np.argsort(-scores, kind="stable")

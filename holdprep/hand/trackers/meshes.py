@@ -1,8 +1,8 @@
 """Meshes of 778 vertices in MANO's order, one file per hand and frame, as most trackers' demos write them.
 
-`<frame>.obj` or `.ply`, `<frame>_right`, `<frame>_left`, `right/<frame>`, or `<frame>_<number>` as in HaMeR's and WiLoR's demos. Vertices are
-in the camera frame, in OpenCV's or OpenGL's axes (as in those demos: y up, z back), in metres, centimetres or millimetres. The unit is
-determined by the hand's length, the side by its palm.
+`<frame>.obj` or `.ply`, `<frame>_right`, `<frame>_left`, `right/<frame>`, or `<frame>_<number>` as in HaMeR's and WiLoR's demos.
+Vertices are in the camera frame, in OpenCV's or OpenGL's axes (as in those demos: y up, z back), in metres, centimetres or
+millimetres. The unit is determined by the hand's length, the side by its palm.
 """
 
 from collections.abc import Mapping, Sequence

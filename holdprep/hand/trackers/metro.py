@@ -75,11 +75,11 @@ def track(
     todo = crops.jobs(used_boxes)
     device = network.upsample.weight.device
     resting = template(model, regressor.kept).to(device, network.upsample.weight.dtype)
-    pictures = crops.batches(images, todo, cut, feed, device)
+    crop_batches = crops.batches(images, todo, cut, feed, device)
     progress = crops.progress_of(todo, len(names)) if feed.progress else None
-    predictions = crops.forward(lambda batch: network(batch, resting), pictures, "METRO", progress)
-    placed = [about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
-    vertices_m, j2d_px = (torch.cat(x) for x in zip(*placed, strict=True))
+    predictions = crops.forward(lambda batch: network(batch, resting), crop_batches, "METRO", progress)
+    relative = [about_wrist(p.vertices_m.double().cpu(), p.camera.double().cpu(), model) for p in predictions]
+    vertices_m, j2d_px = (torch.cat(x) for x in zip(*relative, strict=True))
     crops.check_finite(vertices_m, "METRO")
     hands = {}
     for side, square in squares.items():
@@ -89,7 +89,7 @@ def track(
 
 
 def to_camera(found: Mapping[Side, Raw], K: np.ndarray, names: Sequence[str], notes: Sequence[str] = ()) -> VertexTrack:
-    """Hands in the frame of the camera K (3, 3), with wrist and fingertips at METRO's keypoints; frames with a NaN become NaN throughout."""
+    """Hands in the frame of camera K (3, 3), wrist and fingertips at METRO's keypoints; frames with a NaN become all NaN."""
     vertices, j2d = {}, {}
     for side, hand in found.items():
         j2d_px = to_mano21(crop_to_image(hand.j2d_crop_px, hand.boxes_px))
@@ -158,9 +158,9 @@ def _raw(side: Side, squares: np.ndarray, frames: list[int], vertices_m: np.ndar
 def read(folder: Path, names: Sequence[str], K: np.ndarray | None = None) -> VertexTrack:
     """`folder`/v3d_ra.npy, j2d.crop.npy and boxes.npy: one row for each of the frames `names`, in their order.
 
-    In the frame of the camera `K` (3, 3) wrist and fingertips project to METRO's keypoints; without K, HaMeR's focal length is assumed for an
-    image that contains all boxes. Frames with a NaN are NaN throughout.
-    Raises HoldprepError where shapes or counts are not as published.
+    In the frame of the camera `K` (3, 3) wrist and fingertips project to METRO's keypoints; without K, HaMeR's focal length is
+    assumed for an image that contains all boxes. Frames with a NaN are NaN throughout. Raises HoldprepError where shapes or counts
+    are not as published.
     """
     v3d_ra = _read(folder / "v3d_ra.npy", (len(names), 778, 3))
     j2d_crop = _read(folder / "j2d.crop.npy", (len(names), 21, 2))
@@ -186,7 +186,8 @@ def crop_to_image(j2d_crop: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:
 def solve_translation(points_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray) -> np.ndarray:
     """(3,) translation (m) of points (N, 3) with which they project to pixels (N, 2) by K (3, 3); NaN for NaN input.
 
-    u (Z + t_z) = X + t_x in normalised coordinates is linear in t. Its residuals are pixels times depth, so that further passes divide by the depth.
+    u (Z + t_z) = X + t_x in normalised coordinates is linear in t. Its residuals are pixels times depth, so that further passes
+    divide by the depth.
     """
     if not (np.isfinite(points_m).all() and np.isfinite(j2d_px).all()):
         return np.full(3, np.nan)

@@ -222,7 +222,9 @@ NAMES: checkpoint.Names = (
 
 
 def load(path: Path, backbone: Path | None = None, sizes: Sizes | None = None) -> Metro:
-    """The network with a published checkpoint's weights, float32 on the CPU; `backbone` is a file of HRNet's weights if the checkpoint has none.
+    """The network with a published checkpoint's weights, float32 on the CPU.
+
+    `backbone` is a file of HRNet's weights if the checkpoint has none.
 
     Raises HoldprepError where a file is missing, truncated or of another model.
     """

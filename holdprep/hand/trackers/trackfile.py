@@ -1,8 +1,9 @@
 """The track file: hands as meshes and keypoints in processed/v3d.npy and j2d.full.npy, in the layout of HaMeR's script in HOLD.
 
-Every tracker's result is written to these files, from which later stages read it. Rows are identified by their image's name.
-In addition to the published layout the files may hold `params.<side>`, MANO parameters of a tracker that has them; `keypoints.<side>`, 3D keypoints
-(T, 21, 3) from the wrist of a tracker whose meshes are derived from them; and `confidence.<side>` (T, 21) of 2D keypoints.
+Every tracker's result is written to these files, from which later stages read it. Rows are identified by their image's name. In
+addition to the published layout the files may hold `params.<side>`, MANO parameters of a tracker that has them; `keypoints.<side>`,
+3D keypoints (T, 21, 3) from the wrist of a tracker whose meshes are derived from them; and `confidence.<side>` (T, 21) of 2D
+keypoints.
 """
 
 from collections.abc import Mapping, Sequence

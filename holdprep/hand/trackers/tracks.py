@@ -32,9 +32,10 @@ class VertexTrack:
     """Hands as meshes in the frames `names`; NaN where a hand was not found.
 
     Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
-    order; where known, `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's own
-    MANO `params` (in `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are those of keypoint trackers, whose meshes are
-    derived: 3D keypoints relative to the wrist in camera axes, NaN throughout where they are 2D only. `notes` are single lines for the user.
+    order; where known, `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's
+    own MANO `params` (in `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are those of keypoint trackers, whose
+    meshes are derived: 3D keypoints relative to the wrist in camera axes, NaN throughout where they are 2D only. `notes` are single
+    lines for the user.
     """
 
     vertices_m: Mapping[Side, np.ndarray]

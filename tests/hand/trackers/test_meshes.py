@@ -88,7 +88,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
     published = {**MODELS, "right": replace(MODELS["right"], name="mano")}
     with pytest.raises(HoldprepError, match="the palm is not that of MANO's, or their order is another"):
         meshes.read(tmp_path / "d", NAMES, SIZE, published, FOCAL_PX)
-    assert "about the camera's own place" in refused({n: v - v[:1] for n, v in every.items()}, "e")
+    assert "at the camera" in refused({n: v - v[:1] for n, v in every.items()}, "e")
     assert "outside the image of 640 x 480 under a focal length of 12500 px" in refused(every, "f", None)
     assert "none of its 1 frames is among the 3 images" in refused({"9": right[0]}, "g")
     assert "vertices that are not finite" in refused(every | {"0004": np.full((778, 3), np.nan)}, "h")

@@ -106,7 +106,7 @@ def test_boxes_from_a_file_replace_masks(tmp_path: Path, checkpoint: Path):
     assert "less than 8 px; are the boxes in pixels of images/, not in 0..1?" in refused(tmp_path, checkpoint, *options)
     np.save(tmp_path / "boxes.npy", np.full((3, 4), np.nan))
     assert "no left hand in 3 frames: " in (message := refused(tmp_path, checkpoint, *options)) and "has only NaN" in message
-    assert "of one hand, but which?" in refused(tmp_path, checkpoint, *options[:2], "hands.which=auto")
+    assert "of one hand without its side" in refused(tmp_path, checkpoint, *options[:2], "hands.which=auto")
     np.save(tmp_path / "boxes.npy", np.array(["a", "b"]))
     assert "holds no boxes" in refused(tmp_path, checkpoint, *options)
     assert "needs hand.boxes_file" in refused(tmp_path, checkpoint, "hand.boxes=file", "hand.boxes_file=null")

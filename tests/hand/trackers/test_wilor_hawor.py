@@ -22,7 +22,10 @@ FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 def network_output(side: Side, depth_m: float) -> dict[str, np.ndarray]:
-    """What the networks speak: rotation vectors of the right model with the hand mean in them, turned back for a left hand; its shape is not."""
+    """What the networks speak: rotation vectors of the right model with the hand mean in them, turned back for a left hand.
+
+    Its shape is not.
+    """
     right = params("right", depth_m)
     turn = np.array([1, -1, -1]) if side == "left" else np.ones(3)
     return {
