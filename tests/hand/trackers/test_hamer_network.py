@@ -193,7 +193,7 @@ def test_settings_of_another_network_are_refused_by_key(tmp_path: Path):
     assert "is not a model_config.yaml of HaMeR (KeyError: 'MANO_HEAD')" in refused(path)
     text = str(HAMER_CONFIG).replace("'vit'", "'resnet'")
     config.write_text(text)
-    assert "MODEL.BACKBONE.TYPE is 'resnet', only HaMeR's published 'vit' is known" in refused(path)
+    assert "MODEL.BACKBONE.TYPE is 'resnet', only HaMeR's published 'vit' is supported" in refused(path)
 
 
 @pytest.mark.skipif(

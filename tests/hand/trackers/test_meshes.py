@@ -82,7 +82,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
     assert "0002.ply has 500 vertices, a MANO hand has 778" in refused(every | {"0002": right[1, :500]}, "b")
     assert "its hand is 0.003" in refused({n: v / 50 for n, v in every.items()}, "c")
     shuffled = np.random.default_rng(0).permutation(778)
-    assert "in 3 of 3 meshes the palm is not that of the stand-in hand, which has other vertices than MANO's" in refused(
+    assert "in 3 of 3 meshes the palm is not that of the stand-in hand, whose vertices differ from MANO's" in refused(
         {n: v[shuffled] for n, v in every.items()}, "d"
     )
     published = {**MODELS, "right": replace(MODELS["right"], name="mano")}
