@@ -125,12 +125,12 @@ def test_keys_of_a_chosen_logger_are_known(logger: str):
 def checkout(tmp_path: Path) -> Path:
     """A checkout with the new term of holdprep/README.md and its line of yaml; the rest are links."""
     root = CONF.parent
-    links = [p for p in (root / "holdprep").iterdir() if p.name not in ("align", "__pycache__", "cli.py", "config")]
+    links = [p for p in (root / "holdprep").iterdir() if p.name not in ("align", "__pycache__", "configured.py", "config")]
     for folder in ("conf", "holdprep/align", "holdprep/config"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in links:
         (tmp_path / path.relative_to(root)).symlink_to(path)
-    for path in ("launch.py", "holdprep/cli.py"):  # Python and holdprep.cli look beside the file, not beside the link
+    for path in ("launch.py", "holdprep/configured.py"):  # Python and CONF_DIR resolve links: these must be files of the checkout
         shutil.copy(root / path, tmp_path / path)
     (module, _, code), (option, _, line) = re.findall(
         r"^`(\S+)`:\n\n```(python|yaml)\n(.*?)^```$", (root / "holdprep" / "README.md").read_text(), re.DOTALL | re.MULTILINE
