@@ -56,5 +56,5 @@ def test_the_frame_with_a_hand_is_drawn_and_told(tmp_path: Path, caplog: pytest.
 
 def test_a_hand_that_is_not_there_is_told(tmp_path: Path):
     write_tracked(tmp_path / "data" / "s")
-    with pytest.raises(HoldprepError, match=r"holds no hand that hands\.which=left asks for"):
+    with pytest.raises(HoldprepError, match=r"holds no hand of hands\.which=left"):
         check(tmp_path, "hands.which=left")

@@ -204,7 +204,7 @@ def test_filled_frames_carry_no_weight_in_alignment_others_the_trackers_confiden
     np.save(j2d, np.array(safeio.load_npy(j2d) | {"confidence.right": confidence}, dtype=object), allow_pickle=True)
     given = []
 
-    def caught(mode: str, problem: object, **_: object) -> None:
+    def caught(mode: str, problem: object, *_: object) -> None:
         given.append(problem)
         raise HoldprepError("seen enough")
 

@@ -148,7 +148,7 @@ def test_broken_files_are_one_line_with_the_name(tmp_path, content):
 
 
 def test_missing_file_says_so(tmp_path):
-    with pytest.raises(HoldprepError, match=r"none\.npy does not exist"):
+    with pytest.raises(HoldprepError, match=r"none\.npy is not there"):
         safeio.load_npy(tmp_path / "none.npy")
 
 

@@ -141,7 +141,7 @@ def test_a_changed_mask_file_runs_the_stage_again(seq, root):
     cv2.imwrite(str(folder / "right.png"), np.roll(seq.masks["right"][0], 30, axis=0).astype(np.uint8))
     assert segment(root)["status"] == "done"
     (folder / "right.png").unlink()
-    with pytest.raises(HoldprepError, match=r"frame 0000, right: .*right\.png is no mask picture"):
+    with pytest.raises(HoldprepError, match=r"frame 0000, right: .*right\.png is not a mask image"):
         segment(root)
 
 

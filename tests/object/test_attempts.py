@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate_step(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def tried(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The `upsample` of every reconstruction made; each loses the share of frames in LOST_PCT."""
     upsamples: list[float] = []
 

@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
     with pytest.raises(HoldprepError, match="16 x 12 pixels, images/ are 16 x 30"):
         read_masks(tmp_path / "m", ["0000", "0005"], (30, 16))
     (tmp_path / "m" / "0000.png").write_bytes(b"broken")
-    with pytest.raises(HoldprepError, match=r"0000\.png is not a readable picture"):
+    with pytest.raises(HoldprepError, match=r"0000\.png is not a readable image"):
         read_masks(tmp_path / "m", ["0000", "0005"], SIZE)
     with pytest.raises(HoldprepError, match="holds no masks"):
         read_masks(tmp_path / "none", ["0000"], SIZE)

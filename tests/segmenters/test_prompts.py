@@ -58,7 +58,7 @@ def test_text_of_another_encoding_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("frames: {a: {object: {box: [1, 1, 5, 5]}}, a: {left: absent}}", ["a stands there twice"]),
+        ("frames: {a: {object: {box: [1, 1, 5, 5]}}, a: {left: absent}}", ["a is given twice"]),
         ("image_sise: [6, 4]\nframes: {a: {object: {box: [1, 1, 5, 5]}}}", ["'image_sise' is unknown", "'image_size'"]),
         ("frames: {a: {object: {polygons: 5}}}", ["polygons is a list"]),
         ("frames: {a: {object: {polygons: null}}}", ["polygons is a list"]),

@@ -138,8 +138,8 @@ def test_between_key_frames_both_directions_count(weights, images):
     family, folder = weights
     predictor = sam.Predictor.load(family, folder, "cpu")
     track = sam.Track(predictor, {0: CLICKS, 10: CLICKS}, SIZE, [0, 10])
-    track.carried[False] |= {4: torch.tensor([[4.0]]), 12: torch.tensor([[2.0]])}
-    track.carried[True] |= {4: torch.tensor([[-1.0]])}
+    track.propagated[False] |= {4: torch.tensor([[4.0]]), 12: torch.tensor([[2.0]])}
+    track.propagated[True] |= {4: torch.tensor([[-1.0]])}
     assert track.logits(4).item() == pytest.approx(0.6 * 4 - 0.4 * 1)
     assert track.logits(12).item() == 2
 
