@@ -25,7 +25,7 @@ try:
     import pytorch3d  # noqa: F401
 except ImportError:
     HAS_PYTORCH3D = False
-needs_pytorch3d = pytest.mark.skipif(not HAS_PYTORCH3D, reason="needs pytorch3d (README, 'With pytorch3d')")
+needs_pytorch3d = pytest.mark.skipif(not HAS_PYTORCH3D, reason="needs pytorch3d (holdprep/README.md, 'With pytorch3d')")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
