@@ -24,7 +24,7 @@ from holdprep.geometry.cameras import linear_translation, project
 from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.lbs import HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import ManoParams, Side
-from holdprep.optimisation import Optimisation, Training
+from holdprep.optimisation import Optimisation, Training, one_thread
 
 Method = Literal["lm", "hold", "hold_arctic", "soft_silhouette"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
@@ -122,6 +122,7 @@ def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> N
         raise HoldprepError(f"align mode={mode} needs {want}, but the state given is of {have}: run stage=align mode={before} again")
 
 
+@one_thread()
 def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     start = {side: _start(problem, side, state) for side, state in registered.items()}
@@ -149,6 +150,7 @@ def _align_silhouettes(problem: Problem, options: Options, run: Run, device: str
     return _alignment("h", "soft_silhouette", problem, hands, 1.0, float("nan"), module.history)
 
 
+@one_thread()
 def _align_object(problem: Problem, surface: Surface, options: Options, initial: Alignment, training: Training) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
@@ -165,6 +167,7 @@ def _align_object(problem: Problem, surface: Surface, options: Options, initial:
     return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured, fingers_held=initial.fingers_held)
 
 
+@one_thread()
 def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     log_scale = float(np.log(initial.obj_scale))

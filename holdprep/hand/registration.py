@@ -26,7 +26,7 @@ from holdprep.hand.terms.joint_3d import joint_3d
 from holdprep.hand.terms.outline import outline
 from holdprep.hand.terms.separation import separation
 from holdprep.hand.terms.vertex import vertex
-from holdprep.optimisation import Optimisation, Training
+from holdprep.optimisation import Optimisation, Training, one_thread
 
 CHUNK_POINTS = {"cpu": 12_800, "cuda": 1_600_000}  # points whose derivatives are in memory at once, 732 bytes each
 COARSE = 4  # the coarse phase uses every fourth vertex
@@ -84,6 +84,7 @@ class Registration:
     notes: list[str] = field(default_factory=list)
 
 
+@one_thread()
 def register(
     model: HandModel,
     targets: Targets,

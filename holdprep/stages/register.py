@@ -19,11 +19,13 @@ from holdprep.hand.targets import Targets, vertex_trust
 from holdprep.hand.trackers import trackfile
 from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.hand.validity import valid_frames
+from holdprep.optimisation import one_thread
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
 from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality
 
 
+@one_thread()
 def run(ctx: Context) -> Result:
     names = ctx.seq.frame_names()
     track = trackfile.read(ctx.seq.path("v3d").parent, names)

@@ -253,6 +253,20 @@ def test_without_a_length_the_size_and_its_source_are_reported(model: HandModel)
     assert length_mm(model, measured.params.betas) == pytest.approx(200, abs=1.0)  # accuracy of a ruler
 
 
+def test_the_number_of_threads_changes_no_bit(model: HandModel):
+    target = lbs.forward(model, truth(model, 40)).vertices
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(register(model, Targets(vertices_m=target + 1e-3 * target.sin()), Options(smooth=True)).params)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(vars(found[0]).values(), vars(other).values(), strict=True))
+
+
 def test_memory_grows_with_little_more_than_equations():
     """A frame's target (778 x 3 float32) takes 9 kB, a term's equations (61 x 61 float32) 15 kB, their sum (51 x 61 float64) 25 kB,
     its factor as much; its derivatives (61 x 799 x 3) 585 kB.
