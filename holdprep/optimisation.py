@@ -56,7 +56,12 @@ class Optimisation(pl.LightningModule):
         self.automatic_optimization = False
         self.prefix = prefix
         self.finished = False
+        self.is_resumed = False  # from a checkpoint
         self.history: list[dict[str, float]] = []
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember that the parameters are a checkpoint's."""
+        self.is_resumed = True
 
     def iterate(self) -> dict[str, float]:
         """One iteration; returns its loss terms."""

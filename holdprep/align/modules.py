@@ -60,7 +60,9 @@ class SecondOrder(Optimisation):
         return {f"weights/{name}": w for name, w in self.weights_used().items()} | {f"unweighted/{k}": v for k, v in values.items()}
 
     def on_train_start(self) -> None:
-        """Set the scene from the parameters, which are a checkpoint's where one was read."""
+        """Set the scene from the parameters of a checkpoint, where one was read."""
+        if not self.is_resumed:
+            return
         scene = _with_tensors(self.scene, {name: value.data for name, value in self.scene_parameters.items()})
         self.objective.now = self.objective.evaluate(scene)
 
@@ -70,6 +72,7 @@ class SecondOrder(Optimisation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the estimated weights and the number of steps."""
+        super().on_load_checkpoint(checkpoint)
         self.objective.effective, self.steps = dict(checkpoint["weights"]), int(checkpoint["steps"])
 
     def weights_used(self) -> dict[str, float]:
@@ -122,6 +125,7 @@ class HoldAdam(Optimisation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the step of the schedule and whether the scale is free."""
+        super().on_load_checkpoint(checkpoint)
         self.steps = int(checkpoint["steps"])
         self.obj_scale.requires_grad_(bool(checkpoint["scale_is_free"]))
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from holdprep.align import evidence as ev
 from holdprep.align.layout import Group, Layout
-from holdprep.align.outline import OutlineTargets
 from holdprep.align.problem import Refine, Weights
 from holdprep.align.scene import Scene, Setup
 from holdprep.align.terms import HandTerm, SceneTerm, Term, every
@@ -17,6 +16,7 @@ from holdprep.align.terms.base import HandView, Noise, Residuals
 from holdprep.geometry.least_squares import Equations, Evaluation, Key, Shared, Step
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import Side
+from holdprep.hand.outline import OutlineTargets
 
 MATCH_STEPS = 2  # steps between two searches for the outline's correspondences
 
@@ -55,9 +55,8 @@ class Objective:
         self.terms: list[Term] = [term for cls in every() if (term := cls(weights)).applies(setup, self.layout)]
         first = {term.name: term.starts_at(setup) for term in self.terms} | dict(measured or {})
         self.effective = {term.name: first[term.name] if (w := weights.of(term.name)) is None else w for term in self.terms}
-        self.edges: dict[Side, OutlineTargets] = {}
+        self.edges = self._correspondences(scene)
         self.now: Evaluation = self.evaluate(scene)
-        self.match()
 
     @property
     def at(self) -> SceneEvaluation:
@@ -67,7 +66,7 @@ class Objective:
 
     def evaluate(self, scene: Scene) -> SceneEvaluation:
         """All terms at a scene, under the current weights and correspondences."""
-        views = {side: HandView(self.setup, self.layout, scene, side, self.edges.get(side)) for side in self.setup.problem.hands}
+        views = {side: replace(view, edges=self.edges.get(side)) for side, view in self._views(scene).items()}
         hand_terms = [term for term in self.terms if isinstance(term, HandTerm)]
         residuals = {(term.name, side): term.residuals(view) for term in hand_terms for side, view in views.items()}
         unweighted = {term.name: sum(residuals[term.name, side].total() for side in views) / len(views) for term in hand_terms}
@@ -76,13 +75,21 @@ class Objective:
 
     def match(self) -> None:
         """Update the correspondences of every hand's outline with its mask's edge, in frames with keypoints."""
-        if not any(term.name == "outline" for term in self.terms):
-            return
-        for side, view in self.at.views.items():
+        if any(term.name == "outline" for term in self.terms):
+            self.edges = self._correspondences(self.at.scene)
+            self.now = self.evaluate(self.at.scene)
+
+    def _views(self, scene: Scene) -> dict[Side, HandView]:
+        return {side: HandView(self.setup, self.layout, scene, side) for side in self.setup.problem.hands}
+
+    def _correspondences(self, scene: Scene) -> dict[Side, OutlineTargets]:
+        found = {}
+        for side, view in self._views(scene).items() if any(term.name == "outline" for term in self.terms) else ():
             if view.hand.outlines is not None:
-                shown = view.hand.weight.sum(dim=1) > 0
-                self.edges[side] = OutlineTargets.of(view.hand.outlines, view.skin.points[:, NUM_JOINTS:], view.K, shown)
-        self.now = self.evaluate(self.at.scene)
+                targets = OutlineTargets.of(view.hand.outlines, view.skin.points[:, NUM_JOINTS:], view.K)
+                shown = view.hand.weight.sum(dim=1, keepdim=True) > 0
+                found[side] = replace(targets, weight=targets.weight * shown)
+        return found
 
     def equations(self) -> tuple[Mapping[Key, Equations], Shared]:
         """Each group's equations, and those of the shared unknowns."""
@@ -141,4 +148,4 @@ class Objective:
             prior[3:][columns] = self.effective[name] / (hands * self.setup.problem.num_frames)
         share = ev.determined_share(systems[layout.group(side)].diagonal[seen][:, own, own].numpy(), prior)
         variance = ev.keypoint_variance(there.residuals["j2d", side].value, weight, int(seen.sum()) * float(share.sum()))
-        return Noise(variance, torch.from_numpy(share), seen, hands * float(weight.sum()), hands, self.effective)
+        return Noise(variance, torch.from_numpy(share), seen, hands * float(weight.sum()), self.effective)

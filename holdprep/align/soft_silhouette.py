@@ -124,10 +124,10 @@ class SoftSilhouette(Optimisation):
         without = [side for side, hand in problem.hands.items() if hand.outlines is None]
         if without:
             raise HoldprepError(f"align=soft_silhouette needs masks of the {' and '.join(without)} hand: run stage=segment first")
-        self.problem, self.refine, self.weight, self.device_name = problem, refine, weight, device
-        self.start = dict(start)
+        self.problem, self.refine, self.weight, self.start = problem, refine, weight, dict(start)
         self.points = {side: HandPoints.of(hand.model.to(device, torch.float32), torch.arange(778)) for side, hand in problem.hands.items()}
-        self.windows = {side: Windows.of(_outlines(hand), problem.K) for side, hand in problem.hands.items()}
+        self.whole = {side: Windows.of(_outlines(hand), problem.K) for side, hand in problem.hands.items()}  # forearms included
+        self.windows = dict(self.whole)
         frames = problem.num_frames
         self.shift = nn.ParameterDict({side: nn.Parameter(torch.zeros(frames, 3)) for side in start})
         self.rotation = nn.ParameterDict({side: nn.Parameter(torch.zeros(frames, 16, 3)) for side in start})
@@ -183,7 +183,7 @@ class SoftSilhouette(Optimisation):
         with torch.no_grad():
             for side, hand in self.problem.hands.items():
                 vertices = self.points[side].pose(self.state(side)).points[:, NUM_JOINTS:].double().cpu().numpy()
-                self.windows[side] = Windows.of(_outlines(hand), self.problem.K).without_arms(vertices, hand.model.faces.numpy())
+                self.windows[side] = self.whole[side].without_arms(vertices, hand.model.faces.numpy())
 
 
 def _outlines(hand: HandObservation) -> Iterable[MaskEdge | None]:

@@ -96,7 +96,7 @@ def _table(rows: list[Row], options: list[str]) -> str:
 
 
 def _kind(group: str, option: str) -> str:
-    """What the node says of the key by which options of its group are told apart."""
+    """The description of the key that holds the option's name, from its node."""
     return next((f.description or "" for key, f in validation.fields({group: {option}}) if key == _tag(group)), "")
 
 

@@ -1,59 +1,74 @@
 """Robust losses of residuals, and the weights of the reweighted squares that have their gradient."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
-class Loss(Protocol):
-    """A loss of residuals (..., M), and the weight w for which w x^2 has the same gradient."""
+class Loss:
+    """A loss as a function of squares, with the weight w for which w x^2 has its gradient."""
 
-    def value(self, x: Tensor) -> Tensor:
-        """The loss."""
+    def of_square(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of squares (...), and its derivative by them, which is the weight."""
+        raise NotImplementedError
 
-    def weight(self, x: Tensor) -> Tensor:
-        """The weight."""
-
-
-@dataclass(frozen=True)
-class Square:
-    """x^2, per coordinate."""
-
-    def value(self, x: Tensor) -> Tensor:
-        """The loss (..., M)."""
+    def square(self, x: Tensor) -> Tensor:
+        """Squares of residuals (..., M): of every coordinate, unless a loss is one of the norm."""
         return x.square()
 
-    def weight(self, x: Tensor) -> Tensor:
-        """1, (1,)."""
-        return x.new_ones(1)
-
-
-@dataclass(frozen=True)
-class GemanMcClure:
-    """sigma^2 x^2 / (sigma^2 + x^2), per coordinate (unit of x squared; at most sigma^2); Geman & McClure 1987."""
-
-    sigma: float
-
     def value(self, x: Tensor) -> Tensor:
-        """The loss (..., M)."""
-        return self.sigma**2 * x**2 / (self.sigma**2 + x**2)
+        """The loss of residuals (..., M)."""
+        return self.of_square(self.square(x))[0]
 
     def weight(self, x: Tensor) -> Tensor:
-        """(sigma^2 / (sigma^2 + x^2))^2, (..., M)."""
-        return (self.sigma**2 / (self.sigma**2 + x**2)) ** 2
+        """The weights of residuals (..., M)."""
+        return self.of_square(self.square(x))[1]
 
 
 @dataclass(frozen=True)
-class SmoothNorm:
-    """|x| over the last axis, rounded off within about `epsilon` of zero: sqrt(x^2 + epsilon^2) - epsilon."""
+class Square(Loss):
+    """x^2."""
+
+    def of_square(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        return square, torch.ones_like(square)
+
+
+SQUARE = Square()
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """x^2 up to `width`, straight beyond; Huber 1964."""
+
+    width: float
+
+    def of_square(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        size = square.sqrt()
+        value = torch.where(size < self.width, square, 2 * self.width * size - self.width**2)
+        return value, (self.width / size.clamp_min(1e-12)).clamp_max(1)
+
+
+@dataclass(frozen=True)
+class GemanMcClure(Loss):
+    """width^2 x^2 / (width^2 + x^2), in the unit of x squared, at most width^2; Geman & McClure 1987."""
+
+    width: float
+
+    def of_square(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        share = 1 / (1 + square / self.width**2)
+        return square * share, share.square()
+
+
+@dataclass(frozen=True)
+class SmoothNorm(Loss):
+    """The norm over the last axis, rounded off within about `epsilon` of zero: sqrt(x^2 + epsilon^2) - epsilon, (..., 1)."""
 
     epsilon: float
 
-    def value(self, x: Tensor) -> Tensor:
-        """The loss (..., 1)."""
-        return (x.square().sum(dim=-1, keepdim=True) + self.epsilon**2).sqrt() - self.epsilon
+    def square(self, x: Tensor) -> Tensor:
+        return x.square().sum(dim=-1, keepdim=True)
 
-    def weight(self, x: Tensor) -> Tensor:
-        """1 / (2 sqrt(x^2 + epsilon^2)), (..., 1)."""
-        return 0.5 / (x.square().sum(dim=-1, keepdim=True) + self.epsilon**2).sqrt()
+    def of_square(self, square: Tensor) -> tuple[Tensor, Tensor]:
+        norm = (square + self.epsilon**2).sqrt()
+        return norm - self.epsilon, 0.5 / norm

@@ -59,6 +59,7 @@ class AdamRegistration(Optimisation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of the schedule."""
+        super().on_load_checkpoint(checkpoint)
         for name, value in checkpoint["schedule"].items():
             setattr(self, name, value)
         self.coarse_params = None if checkpoint["coarse_params"] is None else ManoParams(**checkpoint["coarse_params"])

@@ -17,10 +17,11 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from holdprep.geometry.cameras import project
+from holdprep.geometry.cameras import project, project_ahead
 from holdprep.geometry.normals import vertex_normals
 from holdprep.geometry.raster import covered
 from holdprep.hand.joints import WRIST_RING
+from holdprep.hand.lbs import NUM_JOINTS
 
 NOISE = 0.008  # of the hand's size: standard deviation of the distance between masks and meshes along the normal
 WIDTH = 0.06  # of the hand's size, Geman-McClure: edges at larger distances are errors of the mask
@@ -134,6 +135,31 @@ class Outlines:
         found = [_agreement(v, edge, K, self.faces) for v, edge in zip(vertices_m, self.edges, strict=True)]
         iou, explained = np.array(found).reshape(-1, 2).T
         return iou, explained
+
+
+@dataclass(frozen=True)
+class OutlineTargets:
+    """Silhouette vertices and the points of the mask's edge to which they correspond.
+
+    `ids` (T, Q) are points of HandPoints with all vertices, `target_px` (T, Q, 2) and `normal` (T, Q, 2) those of the mask's edge,
+    `weight` (T, Q) numbers of measurements; `sigma_px` is the standard deviation of their noise, `width_px` the robust loss's width.
+    """
+
+    ids: Tensor
+    target_px: Tensor
+    normal: Tensor
+    weight: Tensor
+    sigma_px: float
+    width_px: float
+
+    @staticmethod
+    def of(outlines: Outlines, vertices_m: Tensor, K: Tensor) -> "OutlineTargets":
+        """Targets for posed meshes (T, 778, 3) m under `K` (3, 3), on the meshes' device."""
+        ids, found = outlines.correspond(vertices_m.cpu().numpy(), K.cpu().numpy()).compact()
+        size = size_px(project_ahead(vertices_m, K.to(vertices_m)))
+        target, normal, weight = (torch.from_numpy(x).to(vertices_m) for x in (found.target_px, found.normal, found.weight))
+        rows = NUM_JOINTS + torch.from_numpy(ids).to(vertices_m.device)
+        return OutlineTargets(rows, target, normal, weight, NOISE * size, WIDTH * size)
 
 
 def _reduced(mask: np.ndarray, scale: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holdprep.geometry.least_squares import Damping, LevenbergMarquardt
+from holdprep.geometry.robust import SQUARE, GemanMcClure, Huber, Loss
 from holdprep.hand import start
 from holdprep.hand.correlation import SharedErrors, in_hand_frame
 from holdprep.hand.frames import scatter_params
@@ -20,7 +21,7 @@ from holdprep.hand.outline import Outlines
 from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
 from holdprep.hand.problem import BATCH, NOISE_TOLERANCE, HandFit, HandProblem
 from holdprep.hand.targets import Targets, check
-from holdprep.hand.terms.base import Loss, Robust, Term, chunks
+from holdprep.hand.terms.base import Robust, Term, chunks
 from holdprep.hand.terms.joint_2d import joint_2d
 from holdprep.hand.terms.joint_3d import joint_3d
 from holdprep.hand.terms.outline import outline
@@ -152,7 +153,9 @@ class HandRegistration(Optimisation):
         return LevenbergMarquardt(self.parameters(), self._fit, len(self.frames), DAMPING)
 
     def on_train_start(self) -> None:
-        """Start from the parameters, which are a checkpoint's where one was read; its phases are repeated, with few steps each."""
+        """Start from the parameters of a checkpoint, where one was read; its phases are repeated, with few steps each."""
+        if not self.is_resumed:
+            return
         self._begin(self._phase)
         optimizer = self.optimizer().optimizer
         assert isinstance(optimizer, LevenbergMarquardt)
@@ -253,7 +256,8 @@ def _problem(model: HandModel, used: Targets, options: Options, step: int) -> Ha
 
 def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
     """The terms of the tracker's targets that exist, with every `step`-th vertex."""
-    loss = Loss(options.robust, options.robust_m)
+    losses: dict[Robust, Loss] = {"none": SQUARE, "huber": Huber(options.robust_m), "geman_mcclure": GemanMcClure(options.robust_m)}
+    loss = losses[options.robust]
     found = (
         vertex(targets, options.sigma_vertex_m, loss, step),
         joint_3d(targets, options.sigma_3d_m, loss),

@@ -18,7 +18,7 @@ from holdprep.object.single_view import PoseHypothesis, pose_hypotheses, reproje
 from holdprep.object.workspace import Workspace
 
 _MIN_INLIERS = 12
-_MAX_NEIGHBOUR_GAP = 4  # frames; poses farther away in time are no useful initial guess
+_MAX_NEIGHBOUR_GAP = 4  # frames; a pose more frames away is no useful initial guess
 _ENOUGH_MATCHES = 150  # with which optical flow is not needed
 _FLOW_CONSISTENCY_PX = 1.0  # of the enlarged crop: maximal forward-backward error of optical flow
 _INLIER_PX = 3.0  # maximal reprojection error; tracked points closer to a matched keypoint are duplicates
@@ -77,7 +77,7 @@ def _select_by_viterbi(candidates: dict[int, list[PoseHypothesis]]) -> dict[int,
 
 
 def _propagation_order(names: Sequence[str], known: set[int], features: Features) -> list[int]:
-    """Frames without a pose, nearest to a known or earlier one first; those farther than the maximal gap are left out."""
+    """Frames without a pose, in the order of their distance (frames) from a known or estimated pose; beyond the maximal gap they are left out."""
     order: list[int] = []
     reached, pending = set(known), {t for t, name in enumerate(names) if t not in known and name in features.matches}
     while pending:

@@ -34,7 +34,7 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
-    problem, cloud = load_problem(seq, models)
+    problem, cloud = load_problem(seq, models, with_outlines=mode != "o")
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
@@ -53,7 +53,7 @@ def measure(ctx: Context, mode: Mode) -> Result:
     seq = ctx.seq
     fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
     models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
-    problem, _ = load_problem(seq, models)
+    problem, _ = load_problem(seq, models, with_outlines=mode == "ho")
     found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
     found = evaluated(problem, found)
     if mode == "ho":
@@ -78,8 +78,11 @@ def options_of(cfg: Config) -> Options:
     return Options(cfg.align.method, weights, max_iterations=cfg.align.max_iterations, seed=cfg.seed, **cfg.align.freedom())
 
 
-def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem, dict[str, np.ndarray]]:
-    """The alignment problem from the sequence's artefacts, matched by frame name; and the content of colmap/."""
+def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bool = True) -> tuple[Problem, dict[str, np.ndarray]]:
+    """The alignment problem from the sequence's artefacts, with frames matched by name; and the contents of colmap/.
+
+    Mode o has no use for the outlines of the hands' masks.
+    """
     names = seq.frame_names()
     cloud = colmap_files.read_colmap(seq)
     fits = seq.read_npy("fit_slerp")
@@ -103,7 +106,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel]) -> tuple[Problem,
         if object_masks is not None and seq.has(f"masks_{side}"):
             touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
         seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
-        outlines = hand_outlines(seq, side, model, lens)
+        outlines = hand_outlines(seq, side, model, lens) if with_outlines else None
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching, outlines)
     inverse = np.linalg.inv(cloud["normalization_mat"])
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]

@@ -43,13 +43,21 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
 
 
 def hand_quality(
-    model: HandModel, params: ManoParams, is_valid: np.ndarray, K: np.ndarray, outlines: Outlines | None
+    model: HandModel,
+    params: ManoParams,
+    is_valid: np.ndarray,
+    K: np.ndarray,
+    outlines: Outlines | None,
+    agreement: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics over the frames `is_valid` (T,), and curves, of a hand: plausibility, agreement with its mask, jitter."""
+    """Metrics over the frames `is_valid` (T,), and curves, of a hand: plausibility, agreement with its mask, jitter.
+
+    `agreement` is `outlines.agreement` of the same hand, where it is known already.
+    """
     vertices_m = lbs.forward(model, params).vertices.numpy()
     metrics, curves = plausibility(model, params, is_valid)
     if outlines is not None:
-        iou, explained = outlines.agreement(vertices_m, K)
+        iou, explained = outlines.agreement(vertices_m, K) if agreement is None else agreement
         curves |= {"mask_iou": iou, "outline_explained_pct": 100 * explained}
         known = {k: curves[k][is_valid & np.isfinite(curves[k])] for k in ("mask_iou", "outline_explained_pct")}
         metrics |= {k: float(np.median(v)) for k, v in known.items() if len(v)}

@@ -48,7 +48,8 @@ def run(ctx: Context) -> Result:
         complete = infill.infill(fit.params, is_valid)
         initial[side] = params_to_dict(fit.params)
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
-        _report(result, side, model, fit, is_valid, K, outlines)
+        _report(result, side, fit, is_valid, hand_quality(model, fit.params, is_valid.numpy(), K, outlines, agreement))
+        result.metrics["hand_model"] = model.name
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
@@ -81,7 +82,9 @@ def measure(ctx: Context) -> Result:
         if not bool(is_valid.any()):
             raise HoldprepError(f"{path} has no frame of the {side} hand that the tracker has: run stage=register again")
         fit = registration.Registration(params, is_valid, error_m)
-        _report(result, side, model, fit, is_valid, K, hand_outlines(ctx.seq, side, model, lens))
+        outlines = hand_outlines(ctx.seq, side, model, lens)
+        _report(result, side, fit, is_valid, hand_quality(model, params, is_valid.numpy(), K, outlines))
+        result.metrics["hand_model"] = model.name
     return result
 
 
@@ -111,12 +114,11 @@ def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray)
 def _report(
     result: Result,
     side: Side,
-    model: HandModel,
     fit: registration.Registration,
     is_valid: torch.Tensor,
-    K: np.ndarray,
-    outlines: Outlines | None,
+    quality: tuple[dict[str, float], dict[str, np.ndarray]],
 ) -> None:
+    """Add one hand's metrics, curves and notes to the result; `quality` as `hand_quality` returns it."""
     error_mm = 1e3 * fit.error_m
     metrics: dict[str, Any] = {
         f"{side}.error_mm": float(error_mm[is_valid].mean()),
@@ -126,9 +128,8 @@ def _report(
         f"{side}.outlier_frames": int((fit.is_valid & ~is_valid).sum()),
         f"{side}.longest_gap": longest_gap(is_valid.numpy()),
     }
-    quality, curves = hand_quality(model, fit.params, is_valid.numpy(), K, outlines)
-    result.metrics |= metrics | {f"{side}.{name}": value for name, value in quality.items()} | {"hand_model": model.name}
-    curves |= {"error_mm": error_mm.numpy(), "is_valid": is_valid.double().numpy()}
+    result.metrics |= metrics | {f"{side}.{name}": value for name, value in quality[0].items()}
+    curves = quality[1] | {"error_mm": error_mm.numpy(), "is_valid": is_valid.double().numpy()}
     result.curves |= {f"{side}.{name}": values.tolist() for name, values in curves.items()}
     result.notes += fit.notes
     result.notes.append(

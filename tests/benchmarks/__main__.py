@@ -38,45 +38,45 @@ def main() -> None:
     )
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
-    told = parser.parse_args()
-    rows = list(measure(told))
-    if told.json:
-        told.json.write_text(json.dumps(rows, indent=1))
-    show(rows, json.loads(told.compare.read_text()) if told.compare else [])
+    arguments = parser.parse_args()
+    rows = list(measure(arguments))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+    show(rows, json.loads(arguments.compare.read_text()) if arguments.compare else [])
 
 
-def measure(told: argparse.Namespace) -> Iterator[Row]:
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
-    if told.clips is not None:
-        yield from _measure_clips(told)
-    elif told.trackers or told.frames:
-        for name in told.trackers or ():
+    if arguments.clips is not None:
+        yield from _measure_clips(arguments)
+    elif arguments.trackers or arguments.frames:
+        for name in arguments.trackers or ():
             yield from TRACKERS[name]()
-        for frames in told.frames or ():
+        for frames in arguments.frames or ():
             yield from measure_frames(frames)
     else:
-        yield from _measure_cases(told)
+        yield from _measure_cases(arguments)
 
 
-def _measure_clips(told: argparse.Namespace) -> Iterator[Row]:
+def _measure_clips(arguments: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
-        for clip in told.clips or CLIPS:
-            yield from measure_clip(clip, told.data or Path(scratch))
-            if told.ablate:
-                yield from measure_ablations(clip, told.data or Path(scratch))
+        for clip in arguments.clips or CLIPS:
+            yield from measure_clip(clip, arguments.data or Path(scratch))
+            if arguments.ablate:
+                yield from measure_ablations(clip, arguments.data or Path(scratch))
 
 
-def _measure_cases(told: argparse.Namespace) -> Iterator[Row]:
-    if not told.only:
+def _measure_cases(arguments: argparse.Namespace) -> Iterator[Row]:
+    if not arguments.only:
         yield from measure_registration()
-    if not (told.only or told.quick):
+    if not (arguments.only or arguments.quick):
         yield from measure_schedule()
     with tempfile.TemporaryDirectory() as scratch:
         for case in CASES:
-            if case.name in told.only if told.only else case.quick or not told.quick:
-                yield from measure_case(case, told.root or Path(scratch))
-        if CASE in told.only if told.only else not told.quick:
-            yield from measure_other_hands(told.root or Path(scratch))
+            if case.name in arguments.only if arguments.only else case.quick or not arguments.quick:
+                yield from measure_case(case, arguments.root or Path(scratch))
+        if CASE in arguments.only if arguments.only else not arguments.quick:
+            yield from measure_other_hands(arguments.root or Path(scratch))
 
 
 def show(rows: Sequence[Row], old: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holdprep.geometry.robust import GemanMcClure, SmoothNorm, Square
+from holdprep.geometry.robust import GemanMcClure, Huber, SmoothNorm, Square
 
 
 def test_geman_mcclure_is_quadratic_near_zero_and_bounded():
@@ -11,7 +11,7 @@ def test_geman_mcclure_is_quadratic_near_zero_and_bounded():
     assert GemanMcClure(25.0).value(x).tolist() == pytest.approx([1e-6, 312.5, 625.0], rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [Square(), GemanMcClure(5.0), GemanMcClure(25.0), SmoothNorm(1e-3), SmoothNorm(3.0)])
+@pytest.mark.parametrize("loss", [Square(), Huber(5.0), GemanMcClure(5.0), GemanMcClure(25.0), SmoothNorm(1e-3), SmoothNorm(3.0)])
 def test_weights_have_the_losses_gradient(loss):
     x = torch.linspace(-60, 60, 24, dtype=torch.float64).reshape(8, 3).requires_grad_()
     (gradient,) = torch.autograd.grad(loss.value(x).sum(), x)

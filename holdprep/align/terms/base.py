@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from holdprep.align.layout import Group, Layout
-from holdprep.align.outline import OutlineTargets
 from holdprep.align.problem import HandObservation, Problem, Weights
 from holdprep.align.scene import Scene, Setup
 from holdprep.geometry.least_squares import Columns, Equations, Shared
-from holdprep.geometry.robust import Loss, Square
+from holdprep.geometry.robust import SQUARE, Loss
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, Posed
 from holdprep.hand.model import Side
-
-SQUARE = Square()
+from holdprep.hand.outline import OutlineTargets
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,13 @@ class Noise:
     """Noise of a hand's keypoints, estimated in an iteration.
 
     `variance_px2` per axis; `share` (n,) of each of a frame's unknowns that the data determine, not its prior; frames `seen` (T,) bool;
-    number of observed `joints` of all `hands` hands; the weights `before` the update.
+    number of observed `joints` of all hands; the weights `before` the update.
     """
 
     variance_px2: float
     share: Tensor
     seen: Tensor
     joints: float
-    hands: int
     before: Mapping[str, float]
 
 

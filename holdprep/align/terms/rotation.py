@@ -1,11 +1,8 @@
 """Departure of the hand's rotation from the registered one."""
 
 import torch
-from torch import Tensor
 
 from holdprep.align import evidence as ev
-from holdprep.align.layout import Layout
-from holdprep.align.scene import Setup
 from holdprep.align.terms.base import HandTerm, HandView, Noise, Residuals
 from holdprep.geometry.least_squares import Columns, Equations, Shared
 from holdprep.geometry.rigid import departure
@@ -20,10 +17,6 @@ class Rotation(HandTerm):
     first = FIRST
     bones = slice(0, 1)
 
-    def applies(self, setup: Setup, layout: Layout) -> bool:
-        """Always: where it is fixed, its departure is constant."""
-        return True
-
     def residuals(self, view: HandView) -> Residuals:
         """(T, bones, 3) rad."""
         here, registered = view.scene.hands[view.side], view.setup.registered[view.side]
@@ -36,14 +29,8 @@ class Rotation(HandTerm):
         first = view.layout.hand(view.side).start + 3
         return slice(first + held.start, first + held.stop)
 
-    def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
-        """The identity, to first order about the registered rotations."""
-        size = at.value.shape[1] * 3
-        own = torch.eye(size, dtype=torch.float64).reshape(at.value.shape[1], 3, size).expand(len(at.value), -1, -1, -1)
-        return own, at.value.new_zeros(*at.value.shape, view.layout.shared)
-
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """Add a diagonal, where the rotations are free."""
+        """Add a diagonal, where the rotations are free: the derivative is one, to first order about the registered rotations."""
         if self.name in view.layout.prior_columns:
             size = at.value.shape[1] * 3
             matrix = weight * float(at.weight) * torch.eye(size, dtype=torch.float64)

@@ -1,13 +1,14 @@
 """Interface of a term of the registration: points in 3D or in the image, residuals, and the Gauss-Newton equations of several terms."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from holdprep.geometry.cameras import project_ahead, projection_jacobian
+from holdprep.geometry.robust import SQUARE, Loss
 from holdprep.hand.lbs import Chosen, HandPoints, HandState, Posed
 
 Robust = Literal["none", "huber", "geman_mcclure"]
@@ -21,14 +22,6 @@ class Noise:
     sigma: float
     measured: bool = False
     floor: float = 0.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Robust loss of a point's distance, of `width` in the target's unit."""
-
-    kind: Robust = "none"
-    width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Term:
     target: Tensor
     weight: Tensor
     noise: Noise
-    loss: Loss = field(default_factory=Loss)
+    loss: Loss = SQUARE
     floating: bool = False
     K: Tensor | None = None
     dtype: torch.dtype = torch.float64
@@ -82,21 +75,9 @@ class Term:
     def losses(self, residual: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """(T,) half the sum of weighted robust squares of a residual (T, C, Q), and the weights (T, Q) of the reweighted squares."""
         square = residual.square().sum(dim=1)
-        value, weight = robust_loss(square, self.loss)
+        value, weight = self.loss.of_square(square)
         own = self.weight[rows].to(square)
         return 0.5 * (own * value).sum(dim=1), own * weight
-
-
-def robust_loss(square: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Loss and its derivative by the squared residual; Huber 1964, Geman & McClure 1987."""
-    kind, width = loss.kind, loss.width
-    if kind == "huber":
-        size = square.sqrt()
-        return torch.where(size < width, square, 2 * width * size - width**2), (width / size.clamp_min(1e-12)).clamp_max(1)
-    if kind == "geman_mcclure":
-        share = 1 / (1 + square / width**2)
-        return square * share, share.square()
-    return square, torch.ones_like(square)
 
 
 def losses(points: HandPoints, state: HandState, terms: Sequence[Term], chunk: int) -> tuple[dict[str, Tensor], Tensor]:

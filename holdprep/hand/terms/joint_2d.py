@@ -2,10 +2,11 @@
 
 import torch
 
+from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.outline import size_px
 from holdprep.hand.targets import Targets
-from holdprep.hand.terms.base import Loss, Noise, Term
+from holdprep.hand.terms.base import Noise, Term
 
 FIRST_SIGMA = 0.03  # of the hand's size in the image
 WIDTH = 0.1  # of the hand's size, Geman-McClure: occluded joints are often outliers
@@ -19,5 +20,5 @@ def joint_2d(targets: Targets, sigma_px: float | None) -> Term | None:
         return None
     size = size_px(targets.j2d_px)
     noise = Noise(sigma_px or FIRST_SIGMA * size, sigma_px is None, FLOOR_PX)
-    loss = Loss("geman_mcclure", WIDTH * size)
+    loss = GemanMcClure(WIDTH * size)
     return Term("joint_2d", torch.arange(NUM_JOINTS, device=weight.device), targets.j2d_px, weight, noise, loss, K=targets.K.double())

@@ -2,9 +2,10 @@
 
 import torch
 
+from holdprep.geometry.robust import Loss
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.targets import Targets
-from holdprep.hand.terms.base import Loss, Noise, Term
+from holdprep.hand.terms.base import Noise, Term
 
 FIRST_SIGMA_M = 0.01
 FLOOR_M = 2e-4

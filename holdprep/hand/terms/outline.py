@@ -3,19 +3,17 @@
 import torch
 from torch import Tensor
 
-from holdprep.geometry.cameras import project_ahead
+from holdprep.geometry.robust import GemanMcClure
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState
 from holdprep.hand.model import HandModel
-from holdprep.hand.outline import NOISE, WIDTH, Outlines, size_px
-from holdprep.hand.terms.base import Loss, Noise, Term
+from holdprep.hand.outline import Outlines, OutlineTargets
+from holdprep.hand.terms.base import Noise, Term
 
 
 def outline(model: HandModel, state: HandState, outlines: Outlines, K: Tensor, weight: float) -> Term:
     """Distances (px) along the edge's normals, of a posed hand (T frames) under `K` (3, 3), with the correspondences of this state."""
     vertices = HandPoints.of(model, torch.arange(778)).pose(state).points[:, NUM_JOINTS:]
-    ids, found = outlines.correspond(vertices.cpu().numpy(), K.cpu().numpy()).compact()
-    size = size_px(project_ahead(vertices, K.to(vertices)))
-    target, normal, scaled = (torch.from_numpy(x).to(vertices) for x in (found.target_px, found.normal, weight * found.weight))
-    loss, noise = Loss("geman_mcclure", WIDTH * size), Noise(NOISE * size)
-    rows = NUM_JOINTS + torch.from_numpy(ids).to(vertices.device)
-    return Term("outline", rows, target, scaled, noise, loss, K=K.double(), dtype=torch.float32, normal=normal)
+    found = OutlineTargets.of(outlines, vertices, K)
+    loss, noise = GemanMcClure(found.width_px), Noise(found.sigma_px)
+    values = (found.ids, found.target_px, weight * found.weight)
+    return Term("outline", *values, noise, loss, K=K.double(), dtype=torch.float32, normal=found.normal)
