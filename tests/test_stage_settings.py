@@ -33,8 +33,9 @@ SETTINGS = {
 @pytest.mark.parametrize(
     ("base", "override", "stages"),
     [
-        ((), "hands.length_mm=185", {"hand_pose", "register"}),
-        (("hand=hamer",), "hands.length_mm=185", {"register"}),
+        ((), "hands.length_mm=185", {"hand_pose", "register", "align"}),
+        ((), "object.diameter_mm=120", {"align"}),
+        (("hand=hamer",), "hands.length_mm=185", {"register", "align"}),
         ((), "hands.which=left", {"segment", "hand_pose", "register"}),
         ((), "seed=1", {"object_pose", "align"}),
         (("segmenter=truth",), "seed=1", {"segment", "object_pose", "align"}),

@@ -2,7 +2,8 @@
 
 A frame's likelihood of a scale measures how close the three nearest fingertips are to the surface and whether any is inside. It is
 blurred by the frame's standard error of the hand's depth, so that the product over frames has its maximum at the scale of the
-average frame and not at that of one noisy frame. No assumption is made on how the object is held.
+average frame and not at that of one noisy frame. No assumption is made on how the object is held. Fingertips that do not reach the surface
+at the best scale have wrong depths: their distance, as a fraction of the depth, is part of the standard error.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ SIGMA_TOUCH_M = 0.003  # surface and finger pose together
 MAX_SIGMAS = 4.0  # a tip at a larger distance does not touch
 OUTLIER_SHARE = 0.05  # of frames without information
 MIN_DEPTH_RATIO = 0.01  # finger poses have errors even where the keypoints fit
-SYSTEMATIC = 0.012  # systematic error on rendered sequences with real SfM, as a fraction of the scale
+SYSTEMATIC = 0.02  # systematic error on rendered sequences with real SfM and other hands, as a fraction of the scale
 RANGE = (-0.35, 0.25)  # of log scales about the centroid's, which is too large where the palm is behind the object
 STEP = 0.01
 MAX_FRAMES = 60
@@ -42,10 +43,12 @@ def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, s
     maxima = np.array([parabola_maximum(log_scales, total) for total in totals])
     curvature = np.gradient(np.gradient(totals[0], STEP), STEP)[best]
     formal = 1 / np.sqrt(-curvature) if curvature < 0 else STEP
-    stderr = float(np.hypot(max(np.std(maxima[1:]), formal), SYSTEMATIC))
     scale = float(around * np.exp(maxima[0]))
+    gap_m = _gap_m(tracks, surface, scale)
+    depth_m = float(np.median(np.concatenate([t.joints_m[..., 2].mean(axis=1) for t in tracks.values()])))
+    stderr = float(np.linalg.norm([max(np.std(maxima[1:]), formal), SYSTEMATIC, gap_m / depth_m]))
     rejection = "its best scale lies at the end of the range searched" if best in (0, len(log_scales) - 1) else ""
-    return ScaleEstimate("contact", scale, stderr, rejection, {"gap_mm": 1e3 * _gap_m(tracks, surface, scale)})
+    return ScaleEstimate("contact", scale, stderr, rejection, {"touch_mm": 1e3 * gap_m})
 
 
 def tip_distances_m(track: HandTrack, frames: np.ndarray, surface: Surface, scales: np.ndarray) -> np.ndarray:
@@ -79,8 +82,19 @@ def _relative(weight: np.ndarray) -> np.ndarray:
     return weight / max(float(weight.max()), 1e-12)
 
 
+def touching_tips(track: HandTrack, frames: np.ndarray, surface: Surface, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of the three tips nearest to the surface in `frames` (F,): distances (F, 3) m, and whether the surface was observed there."""
+    tips = track.tips_m[frames] / scale - track.t_cam_obj_sfm[frames][:, None, None]
+    local = np.einsum("fba,fivb->fiva", track.R_cam_obj[frames], tips)
+    distance = surface.distance(local)
+    deepest = distance.argmin(axis=-1)[..., None]
+    distance, local = np.take_along_axis(distance, deepest, -1)[..., 0], np.take_along_axis(local, deepest[..., None], 2)[:, :, 0]
+    nearest = np.argsort(np.abs(distance), axis=1)[:, :TOUCHING_TIPS]
+    chosen = np.take_along_axis(local, nearest[..., None], axis=1)
+    return scale * np.abs(np.take_along_axis(distance, nearest, axis=1)), surface.observed(chosen)
+
+
 def _gap_m(tracks: Mapping[Side, HandTrack], surface: Surface, scale: float) -> float:
     """Mean absolute distance (m) of the three nearest tips to the surface."""
     touched = [(t, np.flatnonzero(t.touching)) for t in tracks.values() if t.touching.any()]
-    nearest = [np.sort(np.abs(tip_distances_m(t, at, surface, np.array([scale]))[:, 0]), axis=1)[:, :TOUCHING_TIPS] for t, at in touched]
-    return float(np.concatenate(nearest).mean())
+    return float(np.concatenate([touching_tips(t, at, surface, scale)[0] for t, at in touched]).mean())

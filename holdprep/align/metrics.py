@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdprep.align.contact import touching_tips
 from holdprep.align.order import DepthOrder, contradicted, depth_order_along_rays
 from holdprep.align.problem import Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
@@ -136,22 +137,30 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
 
     `contact.gap_mm` is the distance from hand to surface, 0 where the hand is inside; `contact.penetration_mm` the depth of its deepest
     vertex; `contact.fraction_pct` the share of vertices within CONTACT_MM of the surface or inside, a mean over hands and frames;
-    `contact.spread_mm` the result of `joint_deviation_mm`.
+    `contact.spread_mm` the result of `joint_deviation_mm`. `contact.tips_mm` is the mean distance of the three nearest fingertips to the
+    surface, `contact.unobserved_pct` the share of them where the surface is a guess (`Surface.observed`).
     """
-    least = np.full(problem.num_frames, np.nan)
-    fractions, deviations = [], []
+    least, tips = np.full(problem.num_frames, np.nan), np.full(problem.num_frames, np.nan)
+    fractions, deviations, observed = [], [], list[np.ndarray]()
     for side, state in hands.items():
         frames = contact_frames(problem, side).nonzero()[:, 0]
         if len(frames):
+            track = hand_track(problem, side, state)
+            distance_m, known = touching_tips(track, np.arange(len(track.frame)), surface, scale)
+            tips[frames] = np.fmin(tips[frames], 1e3 * distance_m.mean(axis=1))
+            observed.append(known)
             distance_mm = 1e3 * _vertex_distance_m(problem, side, state, frames, surface, scale)
             least[frames] = np.fmin(least[frames], distance_mm.min(axis=1))
             fractions.append(100 * (distance_mm < CONTACT_MM).mean())
-            deviations.append(joint_deviation_mm(hand_track(problem, side, state), scale))
+            deviations.append(joint_deviation_mm(track, scale))
     if not deviations:
         return {}
-    curves["contact.gap_mm"], curves["contact.penetration_mm"] = np.maximum(least, 0), np.maximum(-least, 0)
-    found = median_of(curves, "contact.gap_mm") | median_of(curves, "contact.penetration_mm")
-    return found | {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(deviations)}
+    curves |= {"contact.gap_mm": np.maximum(least, 0), "contact.penetration_mm": np.maximum(-least, 0), "contact.tips_mm": tips}
+    found = {
+        name: value for curve in ("gap_mm", "penetration_mm", "tips_mm") for name, value in median_of(curves, f"contact.{curve}").items()
+    }
+    found |= {"contact.fraction_pct": float(np.mean(fractions)), "contact.spread_mm": max(deviations)}
+    return found | {"contact.unobserved_pct": 100 * float(1 - np.concatenate(observed).mean())}
 
 
 def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Scale from depth order: a hand that occludes the object is in front of it, a hand that the object occludes is behind it.
 
-Along a pixel's ray, SfM gives the depths of the object's front and back up to the scale. Every such pixel therefore bounds the scale
-from one side. A thumb in front of the object and fingers behind it bound the scale from both sides.
+Along a pixel's ray, SfM gives the depths of the object's front and back up to the scale. Every such pixel whose surface was observed
+therefore bounds the scale from one side. A thumb in front of the object and fingers behind it bound the scale from both sides.
 """
 
 from collections.abc import Mapping
@@ -95,15 +95,22 @@ def depth_order_along_rays(
     masks: tuple[np.ndarray, np.ndarray],
     depth_ratio: np.ndarray,
 ) -> DepthOrder:
-    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and two masks (F, H, W)."""
+    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and two masks (F, H, W).
+
+    Rays are left out where the surface in question, the front of an object behind the hand, else its back, was not observed.
+    """
     found = []
     for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)
         rows, in_front = front_vertices(vertices, px, hand, obj)
         found.append((np.full(len(rows), k), vertices[rows, 2], px[rows], in_front))
     frame, hand_m, seen_px, in_front = (np.concatenate(part) for part in zip(*found, strict=True))
-    front, back = surface_depths(surface, K, T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3], seen_px)
+    R, t = T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3]
+    front, back = surface_depths(surface, K, R, t, seen_px)
     met = np.isfinite(front)
+    ray = np.concatenate([seen_px[met], np.ones((met.sum(), 1))], axis=1) @ np.linalg.inv(K).T
+    shown = np.where(in_front[met], front[met], back[met])[:, None]
+    met[met] = surface.observed(np.einsum("mba,mb->ma", R[met], ray * shown - t[met]))
     return DepthOrder(frame[met], hand_m[met], front[met], back[met], in_front[met], depth_ratio)
 
 

@@ -254,3 +254,17 @@ def contact_frames(problem: Problem, side: Side) -> Tensor:
     hand = problem.hands[side]
     both = (hand.weight.reshape(problem.num_frames, -1).sum(dim=1) > 0) & (problem.obj_weight > 0)
     return both if hand.contact is None else both & hand.contact
+
+
+def hidden_share(problem: Problem) -> float:
+    """Share in [0, 1] of the hands' keypoints that the tracker does not observe, in frames in which hand and object touch.
+
+    A keypoint counts by its confidence, and not at all in frames without a valid hand. Without masks, frames with a valid hand are used.
+    """
+    shares = []
+    for hand in problem.hands.values():
+        weight = hand.weight.reshape(problem.num_frames, -1).mean(dim=1)
+        frames = (problem.obj_weight > 0) & (weight > 0 if hand.contact is None else hand.contact)
+        shares.append(1 - weight[frames].clamp(max=1))
+    every = torch.cat(shares)
+    return float(every.mean()) if len(every) else 1.0

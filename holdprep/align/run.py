@@ -1,21 +1,24 @@
 """Hand and object in one metric camera frame: modes h, o, ho, each starting from the previous mode's state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
 from holdprep.align.grasp import static_grasps
 from holdprep.align.modules import HoldAdam, HoldStart, SecondOrder
 from holdprep.align.objective import Objective
+from holdprep.align.posterior import Posterior
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
-from holdprep.align.scale import Choice, estimate_scale
+from holdprep.align.scale import Choice, combine, estimate_scale
 from holdprep.align.scene import Scene, Setup, anchors_of
+from holdprep.align.size import MeasuredSizes, SizeInterval, resized
 from holdprep.align.surface import Surface
 from holdprep.align.terms.z_min import NEAR_M
 from holdprep.align.trajectory import Trajectory
@@ -48,6 +51,7 @@ class Options:
     max_iterations: int | None = None
     seed: int = 0
     silhouette: float = 2000.0
+    measured: MeasuredSizes = field(default_factory=MeasuredSizes)
 
 
 def align(
@@ -78,7 +82,7 @@ def align(
     elif surface is None or initial is None:
         result = _align_hands(ready, weights, refine, run)
     elif mode == "o":
-        result = _align_object(ready, surface, options, initial, training)
+        result = _align_object(ready, surface, options, initial, run, training.loggers)
     else:
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
@@ -151,29 +155,49 @@ def _align_silhouettes(problem: Problem, options: Options, run: Run, device: str
 
 
 @one_thread()
-def _align_object(problem: Problem, surface: Surface, options: Options, initial: Alignment, training: Training) -> Alignment:
+def _align_object(
+    problem: Problem, surface: Surface, options: Options, initial: Alignment, run: Run, loggers: Sequence[Logger]
+) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
-    found, estimates = estimate_scale(
-        options.scale_estimator, tracks, surface, {side: order for side, order in orders.items() if order is not None}, options.seed
-    )
+    known = {side: order for side, order in orders.items() if order is not None}
+    estimates = estimate_scale(options.scale_estimator, tracks, surface, known, options.seed)
+    found, posterior = combine({estimate.name: estimate for estimate in estimates})
     history = [estimate.logged() for estimate in estimates]
     for step, values in enumerate(history):
-        for logger in training.loggers:
+        for logger in loggers:
             logger.log_metrics({f"align/o/{name}": value for name, value in values.items()}, step=step)
-    result = _alignment("o", "lm", problem, hands, found.scale, found.scale * found.stderr_ratio, history)
-    figures = {f"scale.{k}": v for k, v in found.figures.items()}
-    return replace(result, metrics=figures, notes=list(found.notes), measured=initial.measured, fingers_held=initial.fingers_held)
+    measured, scale, notes = options.measured.of_object(surface), found.scale, list(found.notes)
+    if measured is None:
+        interval = SizeInterval.of(posterior, problem, options.measured.hand)
+    else:
+        scale, interval = measured.scale, SizeInterval.between(Posterior.of([measured]), "its size was measured")
+        hands = _states(
+            problem, _align_hands(_with_longer_hands(problem, initial, scale / found.scale), options.weights, options.refine, run)
+        )
+        notes.append(f"the object's measured size changes the hands' length by {100 * (scale / found.scale - 1):+.1f} %")
+    result = _alignment("o", "lm", problem, hands, scale, scale * found.stderr_ratio, history)
+    figures = {f"scale.{k}": v for k, v in found.figures.items()} | interval.figures(scale, surface.diameter)
+    notes.append(interval.note(scale, surface.diameter))
+    return replace(result, metrics=figures, notes=notes, measured=initial.measured, fingers_held=initial.fingers_held)
+
+
+def _with_longer_hands(problem: Problem, initial: Alignment, ratio: float) -> Problem:
+    """The problem with hands registered in the shapes of an alignment, lengthened by a factor."""
+    longer = {side: resized(hand.model, initial.hands[side].betas.double(), ratio) for side, hand in problem.hands.items()}
+    hands = {side: replace(hand, params=replace(hand.params, betas=longer[side])) for side, hand in problem.hands.items()}
+    return replace(problem, hands=hands)
 
 
 @one_thread()
 def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine: Refine, initial: Alignment, run: Run) -> Alignment:
-    registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
+    hands = _states(problem, initial)
+    # the shape's prior is that of mode o, which may have lengthened the hands
+    registered = {side: replace(to_state(hand.model, hand.params), betas=hands[side].betas) for side, hand in problem.hands.items()}
     log_scale = float(np.log(initial.obj_scale))
     ratio = initial.obj_scale_stderr / initial.obj_scale
     ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
-    hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := static_grasps(track, initial.obj_scale)) is not None}
     refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))
@@ -187,6 +211,8 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     corrected = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
     result = _alignment("ho", "lm", corrected, module.scene.hands, scale, ratio * scale, module.history)
     figures = _weights_used(module)
+    interval = SizeInterval.read(initial.metrics)
+    figures |= {} if interval is None else interval.figures(scale, surface.diameter)
     notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
     if objective.layout.object_free:
         rotation_rad, translation = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))

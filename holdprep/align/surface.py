@@ -22,6 +22,7 @@ MAX_CURVED = 0.08  # share of a neighbourhood's variance across its plane
 MAX_ISOLATION = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
 ALIKE_DEG = 5.0  # between normals of hull facets that are merged
+OBSERVED = 0.08  # of the diameter: largest distance along the surface from a point of the cloud
 AT_ONCE = 2**18  # distances to facets in memory at a time
 
 
@@ -72,6 +73,15 @@ class Surface:
         x, y, z = cells - inside
         found = map_coordinates(self.values, inside, order=1) + self.step * np.sqrt(x * x + y * y + z * z)
         return np.asarray(found).reshape(points.shape[:-1])
+
+    def observed(self, points: np.ndarray) -> np.ndarray:
+        """(...) bool: whether the surface next to points (..., 3) was observed, that is, lies near points of the cloud.
+
+        Elsewhere it is the guess of the convex hull.
+        """
+        away = cKDTree(self.points).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1])
+        along_surface = np.sqrt(np.maximum(np.square(away) - np.square(self.distance(points)), 0.0))
+        return np.asarray(along_surface < OBSERVED * self.diameter)
 
     def gradient(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) derivative of the distance with respect to the point; its norm is about 1."""

@@ -38,7 +38,10 @@ class HandTrack:
 
 @dataclass(frozen=True)
 class ScaleEstimate:
-    """`scale` in metres per unit of SfM, its standard error as a fraction of it, and `rejection`, the reason not to use it ("": none)."""
+    """`scale` in metres per unit of SfM, its standard error as a fraction of it, and `rejection`, the reason not to use it ("": none).
+
+    `bias` is the mean error of its logarithm, which is subtracted where several estimates are combined.
+    """
 
     name: str
     scale: float
@@ -46,6 +49,7 @@ class ScaleEstimate:
     rejection: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    bias: float = 0.0
 
     def logged(self) -> dict[str, float]:
         """Its figures by `<name>.<figure>`; empty where there was nothing to measure."""

@@ -74,6 +74,15 @@ class Hands(Node):
         return (self.which,) if self.which in ("right", "left") else ("right", "left")
 
 
+class MeasuredObject(Node):
+    diameter_mm: float | None = Field(
+        ge=10, le=2000, description="largest distance of two points of the object, measured; the hand's size then follows from it"
+    )
+    size_mm: tuple[float, float, float] | None = Field(
+        description="length, width and height of the object, measured, in any order; the hand's size then follows from them"
+    )
+
+
 class HandModelNode(Node):
     path: Path | None = Field(description="folder with MANO_RIGHT.pkl / MANO_LEFT.pkl; null = $MANO_DIR, else the CC0 stand-in")
 
@@ -271,6 +280,7 @@ class Config(Node):
     hands: Hands
     hand: Annotated[MediapipeHand | HamerHand | MetroHand | ImportHand | TruthHand, Field(discriminator="name")]
     hand_model: HandModelNode
+    object: MeasuredObject
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
     object_pose: Annotated[
         SiftObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")

@@ -296,10 +296,29 @@ RULES: tuple[Rule, ...] = (
         "align", "object.scale_stderr_pct", "%", "at most", 3, 10,
         "the scale is uncertain: rotate the object further, or try another align.scale",
     ),
+    Rule(
+        "align", "disagreeing", "estimators", "at most", 0, None,
+        "estimators of the scale exclude each other, see the notes: measure the object (object.diameter_mm, object.size_mm)",
+    ),
+    # an average hand (+- 5 %) that is well tracked gives 13 %; one with three quarters of its keypoints hidden 25 %
+    Rule(
+        "align", "object.size_interval_pct", "%", "at most", 15, 25,
+        "the object's size is uncertain: measure the hand (hands.length_mm) or the object (object.diameter_mm); film with fewer hidden fingers",
+    ),
     # 10 mm is the effect of assuming an average hand's size on the depth of a held object; 50 mm is a hand that does not hold the object
     Rule(
         "align", "contact.gap_mm", "mm", "at most", 10, 50,
         "hand and object are not in contact: try another align.scale or raise weights.contact; measure hands.length_mm",
+    ),
+    # rendered hands that the model cannot represent: 0.3 to 6 mm with exact keypoints
+    Rule(
+        "align", "contact.tips_mm", "mm", "at most", 15, 50,
+        "the fingertips do not reach the object: check the hand overlays and the masks; measure hands.length_mm",
+    ),
+    # rendered sequences have up to 40 % without harm: the hull of a box or a can is its surface
+    Rule(
+        "align", "contact.unobserved_pct", "%", "at most", 60, None,
+        "the fingers touch parts of the object that no picture shows, whose surface is a guess: show the held part too, in another grasp",
     ),
     # soft skin deforms by a few millimetres; more is a hand inside the object. A guess
     Rule(

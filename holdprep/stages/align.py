@@ -8,6 +8,7 @@ import torch
 
 from holdprep.align.problem import BEFORE, Alignment, EntityMasks, HandObservation, Mode, Problem, Tracks, Weights, contact_frames
 from holdprep.align.run import Options, align, evaluated
+from holdprep.align.size import MeasuredSizes
 from holdprep.align.state import load_state, save_state
 from holdprep.config.schema import Config
 from holdprep.dataset import hold
@@ -75,7 +76,9 @@ def _aligned(ctx: Context) -> Alignment:
 def options_of(cfg: Config) -> Options:
     """Options from `align`, `weights` and `seed`. HOLD's methods have their own free unknowns and scale."""
     weights = Weights.from_dict(cfg.weights.model_dump())
-    return Options(cfg.align.method, weights, max_iterations=cfg.align.max_iterations, seed=cfg.seed, **cfg.align.freedom())
+    measured = MeasuredSizes(cfg.hands.length_mm is not None, cfg.object.diameter_mm, cfg.object.size_mm)
+    own = {"max_iterations": cfg.align.max_iterations, "measured": measured} | cfg.align.freedom()
+    return Options(cfg.align.method, weights, seed=cfg.seed, **own)
 
 
 def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bool = True) -> tuple[Problem, dict[str, np.ndarray]]:

@@ -90,8 +90,9 @@ def object_pose_settings(cfg: Config) -> Values:
 
 
 def align_settings(cfg: Config) -> Values:
-    """The method's values, the weights, and the seed of the scale estimators."""
-    return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed}
+    """The method's values, the weights, the seed of the scale estimators, and measured sizes."""
+    sizes = {"hands.length_mm": cfg.hands.length_mm, "object": cfg.object.recorded()}
+    return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed} | sizes
 
 
 def build_settings(cfg: Config) -> Values:

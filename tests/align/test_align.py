@@ -357,7 +357,8 @@ def test_curves_have_a_value_for_every_frame_that_knows_one():
     weight, touching = hand.weight.clone(), torch.ones(12)
     weight[3], touching[8:] = 0.0, 0
     ho = all_modes(replace(problem, hands={"right": replace(hand, weight=weight, contact=touching)}))[2]
-    assert set(ho.curves) == {"right.reprojection_px", "right.jerk_mm", "object.jerk_mm", "contact.gap_mm", "contact.penetration_mm"}
+    contact = {"contact.gap_mm", "contact.penetration_mm", "contact.tips_mm"}
+    assert set(ho.curves) == {"right.reprojection_px", "right.jerk_mm", "object.jerk_mm"} | contact
     known = {name: np.flatnonzero(np.isfinite(curve)).tolist() for name, curve in ho.curves.items()}
     assert known["right.reprojection_px"] == [0, 1, 2, *range(4, 12)]
     assert known["contact.gap_mm"] == [0, 1, 2, 4, 5, 6, 7]

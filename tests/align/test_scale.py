@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from scipy.stats import t as student_t
 
 from holdprep.align import metrics, scale
 from holdprep.align.contact import contact, touch_misfit
@@ -70,7 +71,7 @@ def test_rigid_grasp_has_no_static_stretch_where_the_object_rotates_in_the_hand(
     found, surface = tracks(in_hand=True, frames=60)
     estimates = all_estimates(found, surface)
     assert "is never static" in estimates["rigid_grasp"].rejection
-    chosen = scale.choose(estimates)
+    chosen, _ = scale.combine(estimates)
     assert chosen.name == "contact"
     assert any("rigid_grasp rejected" in note for note in chosen.notes)
     assert chosen.scale == pytest.approx(UNIT_M, rel=0.02)
@@ -125,7 +126,7 @@ def test_contact_meets_the_surface(in_hand):
     found, surface = tracks(in_hand=in_hand)
     result = contact(found, surface, around=UNIT_M * 1.12)
     assert result.scale == pytest.approx(UNIT_M, rel=0.01)
-    assert result.figures["gap_mm"] < 1.5
+    assert result.figures["touch_mm"] < 1.5
     assert result.rejection == ""
 
 
@@ -161,37 +162,56 @@ def test_contact_without_touching_frames_is_rejected():
     apart = {"right": replace(found["right"], touching=np.zeros_like(found["right"].touching))}
     estimates = all_estimates(apart, surface)
     assert "touch" in estimates["contact"].rejection
-    assert scale.choose(estimates).name == "rigid_grasp"
+    assert scale.combine(estimates)[0].name == "rigid_grasp"
 
 
 def test_auto_reports_agreement_and_shrinks_the_error():
     found, surface = tracks(noise_m=0.01, frames=120)
     estimates = all_estimates(found, surface)
-    chosen = scale.choose(estimates)
+    chosen, _ = scale.combine(estimates)
     assert chosen.scale == pytest.approx(UNIT_M, rel=0.01)
-    assert chosen.stderr_ratio <= estimates["rigid_grasp"].stderr_ratio
+    assert chosen.stderr_ratio <= 1.42 * estimates["rigid_grasp"].stderr_ratio  # Student's t has heavier tails than a normal distribution
     assert "rigid_grasp" in chosen.notes[0]
 
 
-def test_the_smallest_standard_error_leads_and_disagreeing_estimates_are_left_out():
-    contact_ = ScaleEstimate("contact", 1.0, 0.01)
-    centroid = ScaleEstimate("centroid", 1.3, 0.02)
-    rigid = ScaleEstimate("rigid_grasp", 2.0, 0.001, rejection="turned")
-    chosen = scale.choose({"centroid": centroid, "rigid_grasp": rigid, "contact": contact_})
-    assert (chosen.name, chosen.scale, chosen.stderr_ratio) == ("contact", pytest.approx(1.0), pytest.approx(0.01))
-    assert "centroid 1.3 (+30.0 %) disagrees" in chosen.notes[1]
-    assert "rigid_grasp rejected: turned" in chosen.notes[2]
+def test_disagreeing_estimates_widen_the_interval():
+    """Two that exclude each other: both modes are in the interval; with a third one, the mode that it supports remains."""
+    one, other = ScaleEstimate("contact", 1.0, 0.01), ScaleEstimate("rigid_grasp", 1.3, 0.01)
+    alone = scale.combine({"contact": one})[0].stderr_ratio
+    torn, posterior = scale.combine({"contact": one, "rigid_grasp": other})
+    assert torn.stderr_ratio > 5 * alone
+    assert np.exp(posterior.quantile(0.025)) < 1.01 < 1.29 < np.exp(posterior.quantile(0.975))
+    assert torn.figures["disagreeing"] >= 1
+    assert any("disagrees and widens the interval" in note for note in torn.notes)
+    third = ScaleEstimate("depth_order", 1.02, 0.03)
+    settled, _ = scale.combine({"contact": one, "rigid_grasp": other, "depth_order": third})
+    assert settled.scale == pytest.approx(1.0, abs=0.02)
+    assert settled.name == "contact"
 
 
-def test_agreeing_estimates_are_fused_by_their_precision():
-    chosen = scale.choose({"a": ScaleEstimate("a", 1.0, 0.01), "b": ScaleEstimate("b", 1.02, 0.02)})
-    assert chosen.scale == pytest.approx(1.02**0.2)
-    assert chosen.stderr_ratio == pytest.approx((1 / 0.01**2 + 1 / 0.02**2) ** -0.5)
+def test_rejected_estimates_have_no_effect():
+    contact_, rigid = ScaleEstimate("contact", 1.0, 0.01), ScaleEstimate("rigid_grasp", 2.0, 0.001, rejection="turned")
+    chosen, _ = scale.combine({"rigid_grasp": rigid, "contact": contact_})
+    assert (chosen.name, chosen.scale) == ("contact", 1.0)
+    assert chosen.stderr_ratio == pytest.approx(0.01 * student_t.ppf(0.975, 4) / 1.96, rel=0.02)
+    assert "rigid_grasp rejected: turned" in chosen.notes[1]
+
+
+def test_agreeing_estimates_are_weighted_by_their_precision():
+    chosen, _ = scale.combine({"a": ScaleEstimate("a", 1.0, 0.01), "b": ScaleEstimate("b", 1.01, 0.02)})
+    assert chosen.scale == pytest.approx(1.01**0.2, abs=0.001)
+    assert 0.008 < chosen.stderr_ratio < 0.0125
+
+
+def test_a_bias_counts_only_among_several_estimates():
+    biased, other = ScaleEstimate("centroid", 1.0, 0.01, bias=0.1), ScaleEstimate("contact", np.exp(-0.1), 0.01)
+    assert scale.combine({"centroid": biased})[0].scale == 1.0
+    assert scale.combine({"centroid": biased, "contact": other})[0].scale == pytest.approx(np.exp(-0.1), abs=0.002)
 
 
 def test_an_estimator_that_fails_alone_is_an_error():
     with pytest.raises(HoldprepError, match="rigid_grasp failed: the hand is never"):
-        scale.choose({"rigid_grasp": ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand is never static")})
+        scale.combine({"rigid_grasp": ScaleEstimate("rigid_grasp", float("nan"), float("inf"), "the hand is never static")})
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.calibration import measure_calibration
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
@@ -37,6 +38,9 @@ def main() -> None:
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
+    parser.add_argument(
+        "--calibration", type=int, metavar="JOBS", help="scale with hands that the model cannot represent, in JOBS processes"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     arguments = parser.parse_args()
     rows = list(measure(arguments))
@@ -47,7 +51,10 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
-    if arguments.clips is not None:
+    if arguments.calibration:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from measure_calibration(arguments.root or Path(scratch), arguments.calibration)
+    elif arguments.clips is not None:
         yield from _measure_clips(arguments)
     elif arguments.trackers or arguments.frames:
         for name in arguments.trackers or ():

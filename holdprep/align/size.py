@@ -1,0 +1,116 @@
+"""The object's metric size: the interval that the hand gives, and sizes that were measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from trimesh.bounds import oriented_bounds
+
+from holdprep.align.posterior import HandErrors, Posterior
+from holdprep.align.problem import Problem, hidden_share
+from holdprep.align.surface import Surface
+from holdprep.align.tracks import ScaleEstimate
+from holdprep.errors import HoldprepError
+from holdprep.hand.lbs import HandPoints
+from holdprep.hand.model import HandModel
+from holdprep.hand.priors import chain_length_m
+
+TAIL = 0.025  # probability on each side
+MEASURED_STD = 0.02  # of a measured size compared with a cloud, which does not reach the object's outermost points
+HAND_RANGE_MM = (130.0, 240.0)  # from a small child's to a very large adult's wrist to middle fingertip
+STEPS = 5  # of Newton's method; the length is almost linear in the shape
+
+
+@dataclass(frozen=True)
+class MeasuredSizes:
+    """What the user measured: whether the hand's length, the object's `diameter_mm`, and its `size_mm`, extents in any order."""
+
+    hand: bool = False
+    diameter_mm: float | None = None
+    size_mm: tuple[float, float, float] | None = None
+
+    def of_object(self, surface: Surface) -> ScaleEstimate | None:
+        """The scale by the object's measured size, which is compared with its cloud; None where it was not measured."""
+        ratios = []
+        if self.diameter_mm is not None:
+            ratios.append(self.diameter_mm / 1e3 / surface.diameter)
+        if self.size_mm is not None:
+            extents = np.sort(oriented_bounds(surface.points, ordered=False)[1])
+            ratios += list(np.sort(self.size_mm) / 1e3 / extents)
+        if not ratios:
+            return None
+        logs = np.log(ratios)
+        stderr = float(np.hypot(MEASURED_STD, np.std(logs)))
+        return ScaleEstimate("measured", float(np.exp(np.median(logs))), stderr)
+
+
+@dataclass(frozen=True)
+class SizeInterval:
+    """Bounds `low` and `high` of the scale, metres per unit of SfM, with a probability of 95 %; `sources` says what its width consists of."""
+
+    low: float
+    high: float
+    sources: str = ""
+
+    @staticmethod
+    def of(posterior: Posterior, problem: Problem, length_is_measured: bool) -> "SizeInterval":
+        """The interval with the systematic errors of the problem's hands."""
+        hidden = hidden_share(problem)
+        errors = HandErrors.of(hidden, length_is_measured)
+        sources = (
+            f"estimators +- {100 * posterior.stderr_ratio:.1f} %, hand length +- {100 * errors.length_std:.1f} %, tracker "
+            f"{100 * errors.tracker_mean:+.0f} +- {100 * errors.tracker_std:.1f} % ({100 * hidden:.0f} % of keypoints not observed)"
+        )
+        return SizeInterval.between(posterior.with_hand(errors), sources)
+
+    @staticmethod
+    def between(posterior: Posterior, sources: str) -> "SizeInterval":
+        """The interval of a posterior as it is."""
+        return SizeInterval(float(np.exp(posterior.quantile(TAIL))), float(np.exp(posterior.quantile(1 - TAIL))), sources)
+
+    @staticmethod
+    def read(metrics: Mapping[str, float]) -> "SizeInterval | None":
+        """The interval of an alignment's metrics; None where they have none."""
+        names = ("object.scale_low", "object.scale_high")
+        if not all(name in metrics for name in names):
+            return None
+        return SizeInterval(metrics[names[0]], metrics[names[1]])
+
+    def figures(self, scale: float, diameter_sfm: float) -> dict[str, float]:
+        """The bounds as scales and as diameters (mm), and size_interval_pct: half the width, by the estimate `scale`."""
+        return {
+            "object.scale_low": self.low,
+            "object.scale_high": self.high,
+            "object.diameter_low_mm": 1e3 * self.low * diameter_sfm,
+            "object.diameter_high_mm": 1e3 * self.high * diameter_sfm,
+            "object.size_interval_pct": 50 * (self.high - self.low) / scale,
+        }
+
+    def note(self, scale: float, diameter_sfm: float) -> str:
+        """One line for the user."""
+        low, middle, high = (1e3 * diameter_sfm * s for s in (self.low, scale, self.high))
+        return f"object: {middle:.0f} mm across, with a probability of 95 % between {low:.0f} and {high:.0f} mm: {self.sources}"
+
+
+def resized(model: HandModel, betas: Tensor, ratio: float) -> Tensor:
+    """(10,) the shape nearest to `betas` (10,) whose hand is longer by a factor, from wrist to middle fingertip along the bones.
+
+    Newton's method on the length, along its gradient. Raises HoldprepError for a length outside HAND_RANGE_MM.
+    """
+    points = HandPoints.of(model, torch.zeros(0, dtype=torch.long))
+    goal_m = ratio * float(chain_length_m(points, betas))
+    low, high = HAND_RANGE_MM
+    if not low <= 1e3 * goal_m <= high:
+        raise HoldprepError(
+            f"with the object's measured size the {model.side} hand would be {1e3 * goal_m:.0f} mm long (between {low:.0f} and {high:.0f} "
+            "is possible): check object.diameter_mm or object.size_mm, and the object's cloud in the report"
+        )
+    found = betas.clone()
+    for _ in range(STEPS):
+        found.requires_grad_(True)
+        length = chain_length_m(points, found)
+        (slope,) = torch.autograd.grad(length, found)
+        found = (found + (goal_m - length) * slope / slope.square().sum()).detach()
+    return found

@@ -1,0 +1,150 @@
+"""Scale and contact on rendered sequences whose hands the hand model cannot represent, with structure from motion on the pictures.
+
+As a command, `python -m tests.benchmarks --calibration`. Every sequence has its own hand, object, grasp, camera and motion. It is aligned
+three times: from exact keypoints, from the default tracker with the hand's true length, and from the default tracker alone.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product, repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
+from holdprep.hand.model import load_hand_model
+from holdprep.hand.targets import lengths_m
+from holdprep.quality.truth import load_truth
+from holdprep.sequence import Sequence
+from holdprep.stages.create import write_rendered
+from holdprep.synth.motion import Grasp
+from holdprep.synth.scene import PHONE_FOCAL, Filming, make_scene
+from tests.benchmarks.measure import Row, row, worst
+from tests.benchmarks.other_hands import other_hands
+from tests.running import run
+
+FRAMES = 60
+OBJECTS, GRASPS = ("can", "box", "bottle", "mug"), ("rigid", "regrasp", "in_hand")
+GIVEN = ("on_fail=warn", "source=synthetic", "segmenter=truth", "object_pose=sift", "align=lm")
+HAND_INPUTS = ("exact", "length", "default")
+FIGURES = ("size_error_pct", "scale_error_pct", "mrrpe_mm", "mpjpe_mm")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One rendered sequence: `hand` of `other_hands`, `object` in a `grasp`, and how it is filmed."""
+
+    name: str
+    hand: str
+    object: str
+    grasp: Grasp
+    seed: int
+    filming: Filming
+
+
+def samples(rounds: int = 5, seed: int = 500) -> list[Sample]:
+    """Every object in every grasp, `rounds` times; hands in turn; camera, distance and rotation drawn at random."""
+    rng = np.random.default_rng(seed)
+    names = sorted(other_hands())
+    found = []
+    for k, (_, thing, grasp) in enumerate(product(range(rounds), OBJECTS, GRASPS)):
+        filming = Filming(
+            focal_px=PHONE_FOCAL * 640 * float(rng.uniform(0.85, 1.2)),
+            degrees=float(rng.uniform(120, 300)),
+            depth_m=float(rng.uniform(0.3, 0.5)),
+            blur=float(rng.uniform(0, 0.5)),
+        )
+        hand = names[(5 * k + k // len(names)) % len(names)]
+        found.append(Sample(f"{k:02d}_{thing}_{grasp}_{hand}", hand, thing, grasp, seed + k, filming))  # type: ignore[arg-type]
+    return found
+
+
+def prepare(sample: Sample, root: Path) -> Sequence:
+    """The sequence with its masks and object poses, and exact keypoints beside it; raises HoldprepError where SfM refuses it."""
+    seq, hand = Sequence(root, sample.name), other_hands()[sample.hand]
+    truth, shots = make_scene(
+        sample.object, sample.grasp, ("right",), FRAMES, filming=sample.filming, seed=sample.seed, hands={"right": hand}
+    )
+    write_rendered(seq, truth, shots)
+    joints_m = truth.hands["right"].joints_m
+    assert joints_m is not None
+    exact_keypoints(root, sample).parent.mkdir(exist_ok=True)
+    np.savez(
+        exact_keypoints(root, sample), **{"names": np.array(truth.names), "j2d.right": project(joints_m, truth.K), "j3d.right": joints_m}
+    )
+    for stage in ("segment", "object_pose"):
+        run(root, root / "out" / sample.name, f"stage={stage}", f"seq={sample.name}", *GIVEN)
+    return seq
+
+
+def exact_keypoints(root: Path, sample: Sample) -> Path:
+    """Where `prepare` writes the hand's true keypoints."""
+    return root / "keypoints" / f"{sample.name}.npz"
+
+
+def hand_inputs(sample: Sample, seq: Sequence) -> dict[str, tuple[str, ...]]:
+    """Command line of the hand stages by the kind of input."""
+    joints_m = load_truth(seq.path("truth")).hands["right"].joints_m
+    length_mm = 1e3 * float(lengths_m(load_hand_model("right"), torch.as_tensor(joints_m)).median())
+    commands = {
+        "exact": ("hand=import", "hand.format=keypoints", f"hand.folder={exact_keypoints(seq.data_root, sample)}"),
+        "length": ("hand=mediapipe", f"hands.length_mm={length_mm:.1f}"),
+        "default": ("hand=mediapipe", "hands.length_mm=null"),
+    }
+    return {kind: commands[kind] for kind in HAND_INPUTS}
+
+
+def measure_sample(sample: Sample, root: Path) -> list[Row]:
+    """Errors after mode ho with each hand input; a row `refused` where structure from motion or the alignment refuses."""
+    try:
+        seq = prepare(sample, root)
+    except HoldprepError as error:
+        print(f"{sample.name}: {error}")
+        return [refused(sample.name)]
+    rows: list[Row] = []
+    for kind, told in hand_inputs(sample, seq).items():
+        case = f"{sample.name}_{kind}"
+        try:
+            rows += [row(case, "align", name, value) for name, value in aligned(sample, seq, told).items()]
+        except HoldprepError as error:
+            print(f"{case}: {error}")
+            rows.append(refused(case))
+    return rows
+
+
+def refused(case: str) -> Row:
+    """The row of a sequence that a stage refuses."""
+    return {"case": case, "stage": "align", "metric": "refused", "value": 1.0, "unit": ""}
+
+
+def aligned(sample: Sample, seq: Sequence, told: tuple[str, ...]) -> dict[str, float]:
+    """Errors after the hand's stages and the alignment, the stated interval of the size, and whether the true size is in it."""
+    root = seq.data_root
+    given = (f"seq={sample.name}", *GIVEN, *told)
+    for stage in ("hand_pose", "register", "align"):
+        found = run(root, root / "out" / sample.name, f"stage={stage}", "force=true", *given)
+    metrics = found["align.ho"]["metrics"]
+    judged = run(root, root / "out" / sample.name, "stage=evaluate", *given)["evaluate"]["metrics"]
+    errors = {name: worst(judged, name) for name in FIGURES if any(key.rpartition(".")[2] == name for key in judged)}
+    true_scale = metrics["object.scale"] / (1 + errors["size_error_pct"] / 100)
+    inside = metrics["object.scale_low"] <= true_scale <= metrics["object.scale_high"]
+    return errors | {"size_interval_pct": metrics["object.size_interval_pct"], "size_in_interval_pct": 100.0 * inside}
+
+
+def measure_calibration(root: Path, jobs: int) -> Iterator[Row]:
+    """All samples in `jobs` processes, and of each hand input: medians, the worst size error, and the share of intervals that hold."""
+    root.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        rows = [own for found in pool.map(measure_sample, samples(), repeat(root)) for own in found]
+    yield from rows
+    for kind in HAND_INPUTS:
+        of_kind = [r for r in rows if str(r["case"]).endswith(f"_{kind}")]
+        values = {name: np.abs([float(r["value"]) for r in of_kind if r["metric"] == name]) for name in {str(r["metric"]) for r in of_kind}}
+        for name in ("size_error_pct", "mrrpe_mm", "size_interval_pct"):
+            yield row(f"all_{kind}", "align", f"median_{name}", np.median(values[name]))
+        yield row(f"all_{kind}", "align", "worst_size_error_pct", values["size_error_pct"].max())
+        yield row(f"all_{kind}", "align", "size_in_interval_pct", values["size_in_interval_pct"].mean())
