@@ -110,7 +110,8 @@ class _Case:
                 return self._in_order()
             if not set(theirs) & set(ours):
                 return self._in_order()
-            raise self._other_numbers("has as many entries as images/ has frames, but other numbers")
+            if _step(theirs) == 1:
+                raise self._other_numbers("has as many entries as images/ has frames, but other numbers")
         self._refuse_shift(theirs, ours)
         if not any(i is not None for i in self.of_frame):
             raise self._none()
