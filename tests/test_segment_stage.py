@@ -115,7 +115,7 @@ def test_suspect_frames_are_recorded_and_noted(seq, root):
     assert any("click again: 0003 (object: mask gone" in note for note in record["notes"])
     run(root / "data", root / "run", "stage=report", "seq=box", "segmenter=import")
     page = (root / "data" / "box" / "report.html").read_text()
-    assert "Frames to click again" in page and "0003 (object: mask gone" in page
+    assert "Frames whose masks look wrong" in page and "0003 (object: mask gone" in page
 
 
 def test_one_folder_of_labels_holds_several_entities(seq, root):
