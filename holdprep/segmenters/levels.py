@@ -20,6 +20,7 @@ MIDDLE = 0.2  # share of the range, from either end, outside of which a value co
 SOLID_SHARE, SOLID_PX = 0.003, 4  # of the foreground: areas of one value, which edges do not have
 FLAT_SHARE = 0.03  # of the foreground: areas in between, which soft edges do not have
 GREY = 12  # levels by which channels of a grey pixel differ at most
+MOST_BETWEEN = 0.7  # of the foreground: more than the soft edges of a mask have
 SAME_HUE = 0.97  # cosine of the angle between colours
 NAMED = 5
 ADVICE = "set the label of each entity (segmenter.values.object=, .right=, .left=)"
@@ -229,6 +230,13 @@ def _remarks(source: str, low: float, high: float, soft: float) -> list[str]:
     return notes
 
 
+def _no_mask(source: str, between: float, low: float, high: float) -> HoldprepError:
+    return HoldprepError(
+        f"{source} holds a picture, or several labels: {100 * between:.0f} % of the foreground are between {low:g} and {high:g}; {ADVICE}, "
+        "or export masks of 0 and 255"
+    )
+
+
 def _of_few(source: str, grey: Sequence[np.ndarray], levels: list[float], name: Callable[[float], str]) -> tuple[float, list[str]]:
     """Of at most FEW values: one with areas of its own is the mask, others are its edges; several are labels."""
     count, flat = Counter[float](), Counter[float]()
@@ -245,8 +253,10 @@ def _of_few(source: str, grey: Sequence[np.ndarray], levels: list[float], name: 
     if len([x for x in solid if x < high - near]) + any(x >= high - near for x in solid) > 1:
         raise HoldprepError(f"{source} holds labels {', '.join(name(x) for x in solid[:NAMED])}: {ADVICE}")
     top = max(solid, default=high)
-    soft = sum(count[x] for x in inside if x < top - near) / max(sum(count.values()), 1)
-    return (low + top) / 2, _remarks(source, low, top, soft)
+    between = sum(count[x] for x in inside if x < top - near)
+    if between > MOST_BETWEEN * foreground:
+        raise _no_mask(source, between / foreground, low, top)
+    return (low + top) / 2, _remarks(source, low, top, between / sum(count.values()))
 
 
 def _of_many(source: str, grey: Sequence[np.ndarray], low: float, high: float) -> tuple[float, list[str]]:
@@ -254,20 +264,19 @@ def _of_many(source: str, grey: Sequence[np.ndarray], low: float, high: float) -
     bins = np.zeros(256, np.int64)
     for g in grey:
         bins += np.bincount(np.round((g.astype(np.float64) - low) * 255 / (high - low)).astype(int).ravel(), minlength=256)
-    dark, bright = int(bins[:128].argmax()), 128 + int(bins[128:].argmax())
+    dark = int(np.searchsorted(np.cumsum(bins[:128]), 0.05 * bins[:128].sum()))
+    bright = 128 + int(np.searchsorted(np.cumsum(bins[128:]), 0.95 * bins[128:].sum()))
     at = [low + b * (high - low) / 255 for b in (dark, bright)]
     span = at[1] - at[0]
-    between, foreground = 0, 0
+    flat, between, foreground = 0, 0, 0
     for g in grey:
         values = g.astype(np.float32)
         is_flat = cv2.dilate(values, np.ones((5, 5))) - cv2.erode(values, np.ones((5, 5))) <= 0.04 * span
         is_between = (values > at[0] + MIDDLE * span) & (values < at[1] - MIDDLE * span)
-        between += int((is_flat & is_between).sum())
+        flat += int((is_flat & is_between).sum())
+        between += int(is_between.sum())
         foreground += int((values > at[0] + MIDDLE * span).sum())
-    if between > FLAT_SHARE * foreground:
-        raise HoldprepError(
-            f"{source}: {100 * between / foreground:.0f} % of the foreground are areas of values between {at[0]:g} and {at[1]:g}: a picture, or "
-            f"several labels; {ADVICE}, or export masks of 0 and 255"
-        )
+    if flat > FLAT_SHARE * foreground or between > MOST_BETWEEN * foreground:
+        raise _no_mask(source, between / foreground, *at)
     soft = 1 - bins[[*range(dark + 13), *range(max(bright - 12, 0), 256)]].sum() / bins.sum()
     return float(sum(at) / 2), _remarks(source, at[0], at[1], float(soft))

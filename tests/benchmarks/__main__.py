@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
+from tests.benchmarks.kinds import measure_kinds
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.other_hands import CASE, measure_other_hands
 from tests.benchmarks.trackers import TRACKERS
@@ -36,6 +37,7 @@ def main() -> None:
         metavar="CLIP",
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
+    parser.add_argument("--kinds", action="store_true", help="kinds of files that people have: how many are read as they should be")
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     arguments = parser.parse_args()
@@ -47,7 +49,9 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
-    if arguments.clips is not None:
+    if arguments.kinds:
+        yield from measure_kinds()
+    elif arguments.clips is not None:
         yield from _measure_clips(arguments)
     elif arguments.trackers or arguments.frames:
         for name in arguments.trackers or ():
