@@ -22,6 +22,7 @@ from holdprep.io import hdr
 
 DEFINITE = 0.02  # share of a video's length that may be missing at its end before it counts as cut short
 MOST_WAITING = 64  # decoded frames that are held
+UNSPECIFIED = 2  # transfer characteristics of a frame
 NO_SDR_BASE = 15  # colour space ICtCp of Dolby Vision's profile 5, which has no picture that can be shown without its metadata
 
 
@@ -102,7 +103,7 @@ class Video:
 
     def _opened(self) -> Any:
         try:
-            return av.open(str(self.path))
+            return av.open(str(self.path), options={"protocol_whitelist": "file"})  # a playlist must not open anything elsewhere
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self.refused(_reason(error)) from None
 
@@ -237,14 +238,19 @@ class _Pixels:
     def __init__(self, stream: Any, video: Video) -> None:
         self._stream, self._video = stream, video
         self._aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        self._transfer = int(stream.codec_context.color_trc)  # by the container; a frame's own has priority
         self._graph: Any = None
+        self._graph_kind: tuple[int, int, str] | None = None
 
     def straightened(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """The same frames, each interlaced one filled from its fields and those of its neighbours; from the first interlaced one on."""
         numbers: list[tuple[int, Any]] = []  # those in the filter, with None for frames that are left out
         for number, frame in frames:
+            kind = None if frame is None else (frame.width, frame.height, frame.format.name)
+            if self._graph is not None and kind not in (None, self._graph_kind):
+                yield from self._flushed(numbers)
             if frame is not None and self._graph is None and frame.interlaced_frame:
-                self._graph = _deinterlacer(frame)
+                self._graph, self._graph_kind = _deinterlacer(frame), kind
             if self._graph is None:
                 yield number, frame
                 continue
@@ -255,9 +261,15 @@ class _Pixels:
                 self._graph.push(frame)
                 yield from self._pulled(numbers)
         if self._graph is not None:
-            self._graph.push(None)
-            yield from self._pulled(numbers)
-            yield from numbers
+            yield from self._flushed(numbers)
+
+    def _flushed(self, numbers: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """What is left in the filter, which ends with it; a frame that it did not give back cannot be used."""
+        self._graph.push(None)
+        yield from self._pulled(numbers)
+        yield from ((number, None) for number, _ in numbers)
+        numbers.clear()
+        self._graph = None
 
     def _pulled(self, numbers: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         while True:
@@ -276,9 +288,10 @@ class _Pixels:
     def bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8."""
         try:
-            if hdr.is_hdr(int(frame.color_trc)):
-                self._video.did(f"{hdr.name(int(frame.color_trc))} (HDR): tone-mapped to SDR")
-                image = hdr.to_sdr(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
+            transfer = self._transfer if int(frame.color_trc) == UNSPECIFIED else int(frame.color_trc)
+            if hdr.is_hdr(transfer):
+                self._video.did(f"{hdr.name(transfer)} (HDR): tone-mapped to SDR")
+                image = hdr.to_sdr(frame.to_ndarray(format="rgb48le"), transfer)
             else:
                 image = frame.to_ndarray(format="bgr24")
         except (av.FFmpegError, ValueError) as error:

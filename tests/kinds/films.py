@@ -33,7 +33,10 @@ def write(
     adjust: Callable[[Any], None] = lambda stream: None,
     tag: Callable[[av.VideoFrame], av.VideoFrame] = lambda frame: frame,
 ) -> Path:
-    """A video of BGR pictures, `codec` with its pixel format, at 30 frames a second, or at `times` in 1/30 s; `adjust` sets the stream's metadata, `tag` a frame's."""
+    """A video of BGR pictures at 30 frames a second, or at `times` in 1/30 s.
+
+    `codec` is an encoder with its pixel format; `adjust` sets the stream's metadata, `tag` a frame's.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec.partition(":")[0], rate=30, options={"g": "10", **(options or {})})
         stream.height, stream.width = frames[0].shape[:2]
