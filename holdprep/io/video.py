@@ -22,6 +22,7 @@ from holdprep.io import hdr
 
 DEFINITE = 0.02  # share of a video's length that may be missing at its end before it counts as cut short
 MOST_WAITING = 64  # decoded frames that are held
+PLAYLISTS = ("hls", "concat", "dash", "imf")
 UNSPECIFIED = 2  # transfer characteristics of a frame
 NO_SDR_BASE = 15  # colour space ICtCp of Dolby Vision's profile 5, which has no picture that can be shown without its metadata
 
@@ -110,6 +111,8 @@ class Video:
 
 def _stream(container: Any, video: Video) -> Any:
     """The video stream that players show; cover pictures of sound files are none."""
+    if container.format.name in PLAYLISTS:
+        raise video.refused("it is a playlist of other files")
     shown = [s for s in container.streams.video if not int(s.disposition) & av.stream.Disposition.attached_pic]
     if not shown:
         raise video.refused("it has no video stream")

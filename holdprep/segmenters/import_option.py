@@ -34,7 +34,7 @@ class ImportSegmenter(SegmenterNode):
 
     name: Literal["import"]
     right: Path | None = Field(
-        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
+        description="right-hand masks: folder, COCO .json, .npy, .npz or video; null = processed/sam/right/images_masks if there"
     )
     left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
     object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")
