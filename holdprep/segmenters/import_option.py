@@ -1,7 +1,7 @@
 """segmenter=import: masks of another tool."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from holdprep.sequence import Sequence
 
 
-Label = Annotated[int, Field(ge=0, le=65535)] | str | None
+Label = int | str | None
 
 
 class MaskValues(Node):
