@@ -145,7 +145,7 @@ def _packets(container: Any, stream: Any) -> tuple[Packets, int]:
 
 
 def _missing_s(container: Any, stream: Any, packets: Packets) -> float:
-    """Seconds by which the last frame ends before the container says; 0 where it says nothing, or less than can be told."""
+    """Seconds by which the last frame ends before the container says; 0 where it says nothing, or the difference is small."""
     if stream.duration is not None:
         length_s = float(stream.duration * stream.time_base)
     elif container.duration is not None and len(container.streams) == 1:

@@ -7,7 +7,7 @@ import numpy as np
 
 from holdprep.errors import HoldprepError
 
-# parameters by COLMAP's names of its models; f stands for fx and fy
+# parameters by COLMAP's names of its models; f is both fx and fy
 PARAMETERS = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": ("fx", "fy", "cx", "cy"),
