@@ -112,10 +112,11 @@ def test_suspect_frames_are_recorded_and_noted(seq, root):
     assert next(g for g in found["gates"] if g["metric"] == "reclick_frames")["status"] == "warn"
     record = json.loads((root / "data/box/processed/.holdprep/segment.json").read_text())
     assert record["curves"]["reclick"] == [0, 0, 0, 1, 0, 0]
-    assert any("click again: 0003 (object: mask gone" in note for note in record["notes"])
+    assert any("masks look wrong: 0003 (object: mask gone" in note for note in record["notes"])
+    assert not any("click" in line for line in [*record["notes"], *(g["advice"] for g in found["gates"])])
     run(root / "data", root / "run", "stage=report", "seq=box", "segmenter=import")
     page = (root / "data" / "box" / "report.html").read_text()
-    assert "Frames to click again" in page and "0003 (object: mask gone" in page
+    assert "Frames whose masks look wrong" in page and "0003 (object: mask gone" in page
 
 
 def test_one_folder_of_labels_holds_several_entities(seq, root):

@@ -9,8 +9,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from holdprep.errors import HoldprepError
-from holdprep.io import video
+from holdprep.io import pictures
 from holdprep.sequence import Sequence
+from tests.kinds import films
 from tests.running import run
 
 
@@ -84,7 +85,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
     with pytest.raises(HoldprepError) as error:
         run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
     assert "\n" not in str(error.value)
-    words = {"missing": "does not exist", "empty": "holds no images", "text": "cannot be decoded", "sizes": "frame 1 is 64 x 50"}
+    words = {
+        "missing": "does not exist",
+        "empty": "holds no images",
+        "text": "cannot be decoded",
+        "sizes": "1 of 2 frames are not of the size",
+    }
     assert words[case] in str(error.value)
     assert not (tmp_path / "data" / "a" / "images").exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]["create"]["status"] == "failed"
@@ -93,7 +99,69 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
 def test_crop_and_reduction():
     image = np.zeros((100, 200, 3), np.uint8)
     image[10:20, 30:50] = 255
-    assert video.fit(image, (30, 10, 20, 10), 2000).min() == 255
-    assert video.fit(image, None, 100).shape == (50, 100, 3)
+    assert pictures.fit(image, (30, 10, 20, 10), 2000).min() == 255
+    assert pictures.fit(image, None, 100).shape == (50, 100, 3)
     with pytest.raises(HoldprepError, match="200 x 100"):
-        video.fit(image, (190, 0, 20, 10), 2000)
+        pictures.fit(image, (190, 0, 20, 10), 2000)
+
+
+def refusal(tmp_path: Path, source: Path) -> str:
+    with pytest.raises(HoldprepError) as error:
+        run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
+    assert "\n" not in str(error.value) and not (tmp_path / "data" / "a" / "images").exists()
+    return str(error.value)
+
+
+def test_odd_sizes_are_counted(tmp_path: Path):
+    write_folder(tmp_path / "in", [f"{i}.png" for i in range(7)])
+    for i in (2, 5):
+        cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), np.zeros((64, 48, 3), np.uint8))
+    assert "2 of 7 frames are not of the size of the others, 64 x 48: frame 2 is 48 x 64" in refusal(tmp_path, tmp_path / "in")
+
+
+def test_two_files_of_one_number_and_pictures_that_are_not_read(tmp_path: Path):
+    write_folder(tmp_path / "in", ["1.png", "2.png", "01.png"])
+    assert "several images of one frame: 1.png and 01.png" in refusal(tmp_path, tmp_path / "in").replace(
+        "01.png and 1.png", "1.png and 01.png"
+    )
+    write_folder(tmp_path / "phone", ["1.png"])
+    (tmp_path / "phone" / "IMG_2.HEIC").write_bytes(b"x")
+    assert "1 pictures" in refusal(tmp_path, tmp_path / "phone") and "HEIC: export as JPEG" in refusal(tmp_path, tmp_path / "phone")
+
+
+def test_a_damaged_video_is_counted_and_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    whole = films.write(tmp_path / "w.mp4", [films.picture(t) for t in range(40)])
+    path = films.damaged(whole, 12, 1)
+    outcome = run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={path}", "create.stride=1", "on_fail=warn")[
+        "create"
+    ]
+    metrics = outcome["metrics"]
+    assert 0 < metrics["unreadable_frames"] <= 10 and metrics["frames"] == 40 - metrics["unreadable_frames"]
+    assert {"dark_pct", "flat_pct", "repeated_pct"} <= metrics.keys()
+    assert "cannot be decoded and is left out" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["dark_pct", "flat_pct", "repeated_pct"])
+def test_pictures_that_show_nothing_stop_the_run(tmp_path: Path, wrong: str):
+    rng = np.random.default_rng(0)
+    clean = [np.clip(rng.normal(films.picture(t), 3), 0, 255).astype(np.uint8) for t in range(12)]
+    change = {"dark_pct": lambda i, t: i // 16, "flat_pct": lambda i, t: i * 0 + 90 + t, "repeated_pct": lambda i, t: clean[t // 4]}[wrong]
+    (tmp_path / "in").mkdir()
+    for t, image in enumerate(clean):
+        cv2.imwrite(str(tmp_path / "in" / f"{t}.png"), change(image, t))
+    with pytest.raises(HoldprepError, match=f"{wrong} is"):
+        run(
+            tmp_path / "data",
+            tmp_path / "run",
+            "stage=create",
+            "seq=a",
+            f"video={tmp_path / 'in'}",
+            "gates={create.width:[1,1],create.height:[1,1]}",
+        )
+
+
+def test_a_video_of_interlaced_frames_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    path = films.write(tmp_path / "i.mp4", [films.picture(t) for t in range(12)], options={"x264-params": "interlaced=1:tff=1"})
+    run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={path}", "on_fail=warn")
+    assert "i.mp4: interlaced" in caplog.text

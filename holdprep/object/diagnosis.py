@@ -30,7 +30,7 @@ _DESCRIPTION: dict[Cause, str] = {
     "no pose fits": "with matches that are consistent with no pose",
 }
 _REMEDY: dict[Cause, str] = {
-    "no mask": "add key frames for the object where its mask ends (prompts.yaml), or cut the clip there (create.start/create.end)",
+    "no mask": "complete the object's masks there, or cut the clip there (create.start/create.end)",
     "few features": "film closer and sharper, raise object_pose.upsample or max_features, or put tape with a pattern on the "
     "object: it has too little texture",
     "few matches": "keep more frames (lower create.stride), raise object_pose.num_pairs, film slower, or cut the clip to one "

@@ -17,7 +17,8 @@ class ImportObjectPose(ObjectPoseNode):
 
     name: Literal["import"]
     path: Path | None = Field(
-        description="a COLMAP model's folder, HOLD's colmap/ folder, or .npz with T_cam_obj, points_obj, K or focal_px"
+        description="a COLMAP model or project, nerfstudio's transforms.json, HOLD's colmap/ folder, or .npz with T_cam_obj, points_obj, K or "
+        "focal_px"
     )
     max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
     undistort: bool = Field(

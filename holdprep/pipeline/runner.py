@@ -20,6 +20,7 @@ from holdprep.pipeline import exchange, records
 from holdprep.pipeline.plan import announce, plan, refuse
 from holdprep.pipeline.stage import Context, Metrics, Result, Stage, Standing
 from holdprep.pipeline.state import now, outputs_of, state_of
+from holdprep.quality.advice import for_imported
 from holdprep.quality.gates import Gate, judge
 from holdprep.sequence import Sequence
 
@@ -113,11 +114,11 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: boo
     if step.action == "keep":
         record = _measured(stage, context)
         (context.warn if step.state.differs else context.note)(f"kept: {step.reason} (force=true replaces it)")
-        return Outcome("kept", 0.0, record["metrics"], judge(stage.name, record["metrics"], cfg.gates))
+        return Outcome("kept", 0.0, record["metrics"], _gates(stage, cfg, record["metrics"], is_foreign=True))
     if step.action == "skip":
         metrics = (records.read(seq, stage.name) or {}).get("metrics", {})
         log.info("%-12s skipped: %s (force=true runs it)", stage.name, step.reason)
-        return Outcome("skipped", 0.0, metrics, judge(stage.name, metrics, cfg.gates))
+        return Outcome("skipped", 0.0, metrics, _gates(stage, cfg, metrics))
     _check_needs(stage, graph, seq)
     if not stage.reports and not stage.on_request:
         context.note(f"runs: {step.reason}")
@@ -129,7 +130,13 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: boo
     for line in result.notes:
         context.note(line)
     log.info("%-12s done in %.1f s", stage.name, seconds)
-    return Outcome("done", seconds, metrics, judge(stage.name, metrics, cfg.gates))
+    return Outcome("done", seconds, metrics, _gates(stage, cfg, metrics))
+
+
+def _gates(stage: Stage, cfg: Config, metrics: Metrics, is_foreign: bool = False) -> list[Gate]:
+    """The stage's gates, with advice for another tool's masks where the masks are not made here."""
+    found = judge(stage.name, metrics, cfg.gates)
+    return for_imported(found) if cfg.segmenter.clicked() is None or (is_foreign and stage.name == "segment") else found
 
 
 def _work(stage: Stage, context: Context) -> tuple[Result, Metrics, float]:

@@ -86,6 +86,12 @@ RULES: tuple[Rule, ...] = (
     Rule("create", "height", "px", "at least", 360, 120, "use the original recording, or raise create.max_side"),
     # frames that cannot be decoded are left out: one is harmless, but the file is damaged
     Rule("create", "unreadable_frames", "frames", "at most", 0, None, "the video is damaged: copy or export it again, or cut the part out"),
+    # pictures of which the brightest twentieth is below grey level 40 show no hand; clips of dim rooms have 170 and more
+    Rule("create", "dark_pct", "%", "at most", 5, 50, "the pictures are nearly black: check images/; export the video or pictures again"),
+    # real clips have deviations of 22 grey levels and more; a decoder that failed leaves one colour
+    Rule("create", "flat_pct", "%", "at most", 0, 10, "pictures of a single colour: check images/; re-encode the video (ffmpeg -i in out.mp4)"),
+    # 24 frames a second shown at 30 repeat 20 %; a decoder that failed repeats the last picture
+    Rule("create", "repeated_pct", "%", "at most", 5, 30, "pictures are repeated: check images/; raise create.stride, or re-encode the video"),
     # the object must be visible all the time: frames without a mask cannot be registered, and 60 % registered is the lowest that worked
     Rule(
         "segment", "object.frames_with_mask_pct", "%", "at least", 95, 60,

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from holdprep.sequence import Sequence
 
 
+Label = int | str | None
+
+
 class MaskValues(Node):
     """The label of each entity in masks with several labels."""
 
-    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
-    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks of one entity, all values above 0")
-    object: int | None = Field(ge=0, le=65535, description="the object's label")
+    right: Label = Field(
+        description="the right hand's label: palette index, grey level, number of DAVIS's colour, COCO category, labelme label"
+    )
+    left: Label = Field(description="the left hand's label; null = masks of one entity")
+    object: Label = Field(description="the object's label")
 
 
 class ImportSegmenter(SegmenterNode):
@@ -29,7 +34,7 @@ class ImportSegmenter(SegmenterNode):
 
     name: Literal["import"]
     right: Path | None = Field(
-        description="right-hand masks: folder, COCO .json or video; null = processed/sam/right/images_masks if there"
+        description="right-hand masks: folder, COCO .json, .npy, .npz or video; null = processed/sam/right/images_masks if there"
     )
     left: Path | None = Field(description="left-hand masks; null = processed/sam/left/images_masks if there")
     object: Path | None = Field(description="object masks; null = processed/sam/object/images_masks")

@@ -22,18 +22,21 @@ def write_colmap(
     import trimesh
 
     from holdprep.io import safeio
+    from holdprep.io import tracks as tracks_file
 
     with atomic_dir(seq.target("colmap")) as folder:
         for name, array in arrays.items():
             safeio.save_npy(folder / f"{name}.npy", array)
         for name, (points, colors) in clouds.items():
             (folder / name).write_bytes(export(trimesh.PointCloud(points, colors=colors), Path(name).suffix))
-        np.savez_compressed(folder / "tracks.npz", **tracks)  # type: ignore[arg-type]
+        tracks_file.write(folder, tracks)
 
 
 def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
-    """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where there is one."""
+    """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where it belongs to them."""
     import trimesh
+
+    from holdprep.io import tracks as tracks_file
 
     found = {
         name: np.asarray(seq.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")
@@ -45,22 +48,17 @@ def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
         raise HoldprepError(
             f"{seq.path('colmap', 'o2w.npy')} has shape {found['o2w'].shape}, images/ has {frames} frames: run stage=object_pose again"
         )
-    tracks = seq.path("colmap", "tracks.npz")
-    if tracks.is_file():
-        with np.load(tracks, allow_pickle=False) as file:
-            found |= dict(file)
-    return found
+    return found | tracks_file.read(seq.path("colmap"))
 
 
 def lens_of(seq: Sequence) -> "Lens | None":
     """The lens that everything after object_pose looks past; None where pictures, masks and keypoints are used as they are."""
-    tracks = seq.path("colmap", "tracks.npz")
-    if not tracks.is_file():
+    if not seq.path("colmap", "tracks.npz").is_file():
         return None
-    with np.load(tracks, allow_pickle=False) as file:
-        k = float(file["lens"]) if "lens" in file else 0.0
     from holdprep.geometry.lens import Lens
+    from holdprep.io import tracks as tracks_file
 
+    k = float(tracks_file.read(seq.path("colmap")).get("lens", 0.0))
     return Lens(np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), k, seq.image_size()) if k else None
 
 

@@ -1,5 +1,6 @@
 """Records of all stages -> report.html: gates, images and curves of the sequence in one self-contained file."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from holdprep import __version__
 from holdprep.io import safeio
 from holdprep.pipeline import Context, Result
 from holdprep.pipeline.runner import outcomes_so_far
+from holdprep.quality.advice import for_imported
 from holdprep.quality.chart import Curve
 from holdprep.quality.gates import Thresholds, judge
 from holdprep.quality.report import Picture, ReportData, StageReport, render_report
@@ -38,6 +40,8 @@ def run(ctx: Context) -> Result:
     seq = ctx.seq
     records = {name: found.record for name, found in ctx.standing.items()}
     stages = _stages(records, outcomes_so_far(ctx.run_dir), ctx.cfg.gates)
+    if ctx.cfg.segmenter.clicked() is None:
+        stages = [replace(stage, gates=for_imported(stage.gates)) for stage in stages]
     model = records.get("build", records.get("register", {})).get("metrics", {}).get("hand_model", "standin")
     data = ReportData(
         seq=seq.name,
@@ -90,7 +94,7 @@ def _pictures(ctx: Context, records: dict[str, Any]) -> list[Picture]:
         if again and again[-1] < len(names):
             drawn = [draw_masks(images[t], {e: m[t] for e, m in masks.items()}) for t in again]
             caption = "Masks that vanish, jump, leak, overlap or flicker; see the notes."
-            found.append(Picture("Frames to click again", caption, contact_sheet(drawn, [names[t] for t in again])))
+            found.append(Picture("Frames whose masks look wrong", caption, contact_sheet(drawn, [names[t] for t in again])))
     for artefact, (title, caption) in SHEETS.items():
         files = [f for f in image_files(seq.path(artefact))] if seq.has(artefact) else []
         if files:

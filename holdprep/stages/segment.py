@@ -97,8 +97,9 @@ def _measured(ctx: Context, frames: dict[str, list[np.ndarray]], notes: list[str
     metrics["reclick_frames"] = len(again)
     curves["reclick"] = [float(t in again) for t in range(len(names))]
     if again:
+        what = "frames whose masks look wrong" if ctx.cfg.segmenter.clicked() is None else "frames to click again"
         listed = "; ".join(f"{names[t]} ({', '.join(reasons)})" for t, reasons in again.items())
-        notes = [*notes, f"frames to click again: {listed}"]
+        notes = [*notes, f"{what}: {listed}"]
     return Result(metrics, curves, notes)
 
 

@@ -14,6 +14,7 @@ from tests.benchmarks.calibration import measure_calibration
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
+from tests.benchmarks.kinds import measure_kinds
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.other_hands import CASE, measure_other_hands
 from tests.benchmarks.trackers import TRACKERS
@@ -37,6 +38,7 @@ def main() -> None:
         metavar="CLIP",
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
+    parser.add_argument("--kinds", action="store_true", help="kinds of files that people have: how many are read as they should be")
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument(
         "--calibration", type=int, metavar="JOBS", help="scale with hands that the model cannot represent, in JOBS processes"
@@ -54,6 +56,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     if arguments.calibration:
         with tempfile.TemporaryDirectory() as scratch:
             yield from measure_calibration(arguments.root or Path(scratch), arguments.calibration)
+    elif arguments.kinds:
+        yield from measure_kinds()
     elif arguments.clips is not None:
         yield from _measure_clips(arguments)
     elif arguments.trackers or arguments.frames:

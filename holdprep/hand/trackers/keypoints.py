@@ -36,10 +36,13 @@ def read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple
     Raises HoldprepError for other content, where no frame matches, without a hand, or where keypoints are outside of the images.
     """
     rows, stems = _rows(path, names)
-    notes = conversion.match_notes(path, path.name, stems, names)
+    frames, notes = conversion.match_frames(path, path.name, stems, names)
     tracks = {}
     for side, own in rows.items():
-        track, remarks = _track(path, own, names, image_size)
+        named = {frames[stem]: row for stem, row in own.items() if stem in frames}
+        if not named:
+            continue
+        track, remarks = _track(path, named, names, image_size)
         notes += [f"{side} hand: {text}" for text in remarks]
         if np.isfinite(track.j2d_px).any():
             tracks[side] = track
