@@ -4,10 +4,11 @@ Unknown keys, wrong types and values out of range are refused in one line with t
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -16,10 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from holdprep.config import searchpath
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
+
+
+SHOWN = 120  # characters of a value in a message
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -30,6 +35,8 @@ def validate(cfg: DictConfig) -> Config:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
     assert isinstance(tree, dict)
     tree.pop("hydra", None)
+    if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
+        _anchor(tree, launch_dir())
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -38,16 +45,32 @@ def validate(cfg: DictConfig) -> Config:
     return config
 
 
+def launch_dir() -> Path:
+    """The folder in which the command was given."""
+    return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
+
+
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of a configuration absolute."""
+    for key in [key for key, field in fields() if "Path" in str(field.annotation)]:
+        *groups, name = key.split(".")
+        node: Any = tree
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(name), str):
+            node[name] = str(folder / node[name])
+
+
 def check_overrides(overrides: list[str], conf_dir: Path) -> None:
     """Raise ConfigError in one line for command-line overrides with an unknown key or option, or a value that is not allowed.
 
     Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
     """
-    known = groups(conf_dir)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
+    known = searchpath.options([conf_dir, *searchpath.added(parsed)])
     chosen = _chosen(parsed, conf_dir)
     known_fields = dict(fields(chosen))
     for override in parsed:
@@ -67,15 +90,6 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
             raise ConfigError(f"unknown key '{key}'{near}")
 
 
-def describe() -> str:
-    """One line per key: full name, allowed values and meaning, for `--help`."""
-    lines = []
-    for key, field in fields():
-        if field.description:
-            lines.append(f"  {key:28s} {field.description}  [{allowed(field)}]")
-    return "\n".join(dict.fromkeys(lines))
-
-
 def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
     """Full name and field of the keys of all options; with `chosen`, options by group, of these."""
     return _fields(Config, chosen)
@@ -86,12 +100,14 @@ def is_key(name: str) -> bool:
     return name in dict(fields())
 
 
+def chosen_options(overrides: Sequence[str], conf_dir: Path) -> dict[str, set[str]]:
+    """Options of each group under these overrides: the defaults, or those that they set."""
+    return _chosen(OverridesParser.create().parse_overrides(list(overrides)), conf_dir)
+
+
 def groups(conf_dir: Path) -> dict[str, list[str]]:
     """Config groups and their options, from the files of conf/."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(conf_dir.glob("*/*.yaml")):
-        found.setdefault(path.parent.name, []).append(path.stem)
-    return {group: options for group, options in found.items() if group != "hydra"}
+    return searchpath.options([conf_dir])
 
 
 def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
@@ -161,7 +177,7 @@ def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}") from None
+            raise ConfigError(f"{key}={_short(plain)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}") from None
 
 
 def _explain(error: Any) -> str:
@@ -173,7 +189,12 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     allowing = allowed(field) if field else ", ".join(names)
-    return f"{key}={error.get('input')}: not allowed; allowed: {allowing}"
+    return f"{key}={_short(error.get('input'))}: not allowed; allowed: {allowing}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def _is_tag(loc: list[str], index: int) -> bool:

@@ -1,6 +1,5 @@
 """Masks in COCO's json: run lengths along columns, as numbers or in COCO's compressed string."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import MAX_PIXELS, read_json
 
 
 def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -28,8 +28,8 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
                 value, shift = 0, 0
     else:
         runs = [int(n) for n in counts]
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        raise ValueError(f"run lengths add up to {sum(runs)}, not {size[0]} x {size[1]}")
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_PIXELS} pixels")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(size[1], size[0]).T
 
@@ -39,25 +39,29 @@ def read_coco(path: Path, value: int | None) -> dict[str, np.ndarray]:
 
     Annotations of category `value` are used, or all if it is None; parts of a frame are united, a frame without any is empty.
     """
+    tree = read_json(path)
     try:
-        tree = json.loads(path.read_text())
         if isinstance(tree, dict) and "annotations" in tree:
             return _dataset(tree, value)
         return {PurePosixPath(name).stem: _mask(rle) for name, rle in tree.items()}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        detail = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise HoldprepError(f"{path} holds no COCO masks ({detail}): needs 'images' and 'annotations' with run lengths") from None
 
 
 def _dataset(tree: dict[str, Any], value: int | None) -> dict[str, np.ndarray]:
     stems = {image["id"]: PurePosixPath(image["file_name"]).stem for image in tree["images"]}
-    masks = {stems[image["id"]]: np.zeros((image["height"], image["width"]), bool) for image in tree["images"]}
+    masks = {stems[image["id"]]: _empty(image["height"], image["width"]) for image in tree["images"]}
     for annotation in tree["annotations"]:
         if value is None or annotation["category_id"] == value:
             masks[stems[annotation["image_id"]]] |= _mask(annotation["segmentation"])
     return masks
+
+
+def _empty(height: int, width: int) -> np.ndarray:
+    if not 0 < height * width <= MAX_PIXELS:
+        raise ValueError(f"an image of {width:.10g} x {height:.10g} pixels")
+    return np.zeros((height, width), bool)
 
 
 def _mask(rle: Any) -> np.ndarray:

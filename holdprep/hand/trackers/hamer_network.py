@@ -13,11 +13,11 @@ from typing import Any
 import roma
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.trackers import checkpoint
+from holdprep.io.bounded import read_yaml, refuse_interpolations
 
 CROP_HEIGHT, CROP_WIDTH, PATCH_PX = 256, 192, 16
 ROTATIONS, SHAPES = 16, 10
@@ -190,8 +190,10 @@ def _sizes(path: Path) -> Sizes:
     """Sizes from model_config.yaml. The published file has none for the backbone; then they are ViT-H's."""
     if not path.is_file():
         raise HoldprepError(f"{path} does not exist: it is published with HaMeR's checkpoint, one folder up; copy it to the checkpoint")
+    tree = read_yaml(path)
+    refuse_interpolations(path, tree)
     try:
-        model = yaml.safe_load(path.read_text())["MODEL"]
+        model = tree["MODEL"]
         head, backbone = model["MANO_HEAD"], model["BACKBONE"]
         decoder = head["TRANSFORMER_DECODER"]
         sizes = Sizes(
@@ -204,7 +206,7 @@ def _sizes(path: Path) -> Sizes:
             decoder_heads=decoder["heads"],
             decoder_mlp=decoder["mlp_dim"],
         )
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise HoldprepError(
             f"{path} is not a model_config.yaml of HaMeR ({type(error).__name__}: {error}); get it again".replace("\n", " ")
         ) from error
