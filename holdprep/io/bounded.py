@@ -189,6 +189,14 @@ def picture_size(path: Path) -> tuple[int, int]:
 
     Raises HoldprepError unless it is a regular file, a picture, and small enough to decode (`MAX_PIXELS`).
     """
+    size = check_picture(path)
+    if size is None:
+        raise HoldprepError(f"{path} is not a readable picture ({path.stat().st_size} bytes): replace or remove it")
+    return size
+
+
+def check_picture(path: Path) -> tuple[int, int] | None:
+    """As `picture_size`; None where the header cannot be read, whose picture cannot be decoded either."""
     from PIL import Image  # here, not above: the configuration reads YAML and must not wait for it
 
     require_file(path, MAX_PICTURE_BYTES)
@@ -200,7 +208,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     except Image.DecompressionBombError:
         raise HoldprepError(f"{path} declares more than {MAX_PIXELS // 10**6} million pixels: reduce or remove it") from None
     except Exception:  # the readers of damaged headers raise anything
-        raise HoldprepError(f"{path} is not a readable picture ({path.stat().st_size} bytes): replace or remove it") from None
+        return None
     if size[0] * size[1] > MAX_PIXELS:
         raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {MAX_PIXELS // 10**6} million are read: reduce or remove it")
     return size

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import picture_size
+from holdprep.io.bounded import check_picture
 
 FULL_FRAME_MM = (36.0, 24.0)
 
@@ -63,9 +63,9 @@ def read_video(path: Path) -> Iterator[Frame | str]:
 def read_folder(files: list[Path]) -> Iterator[Frame | str]:
     """Every picture of a list, under its stem; the bare file name where one cannot be decoded."""
     for path in files:
-        picture_size(path)
+        is_picture = check_picture(path) is not None
         data = np.fromfile(path, dtype=np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) and is_picture else None
         yield path.name if image is None else Frame(path.stem, float("nan"), image)
 
 
@@ -74,7 +74,8 @@ def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int
 
     By the 35 mm equivalent, which compares the pictures' diagonals; None where there is none.
     """
-    picture_size(file)
+    if check_picture(file) is None:
+        return None
     try:
         with Image.open(file) as picture:
             equivalent_mm = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)

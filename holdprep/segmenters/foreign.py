@@ -9,7 +9,7 @@ from PIL import Image
 
 from holdprep.errors import HoldprepError
 from holdprep.io import video
-from holdprep.io.bounded import picture_size
+from holdprep.io.bounded import check_picture
 from holdprep.segmenters.coco import read_coco
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -78,7 +78,7 @@ def _match(path: Path, stems: list[str], names: Sequence[str], notes: list[str])
 
 def _read_picture(path: Path, value: int | None) -> np.ndarray:
     """An image's mask (H, W) bool. Palette images are read by index, which OpenCV does not support."""
-    picture_size(path)
+    check_picture(path)
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture if picture.mode in ("P", "L", "1", "I;16", "I") else picture.convert("RGB"))

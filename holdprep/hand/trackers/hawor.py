@@ -64,7 +64,7 @@ def _focal_px(folder: Path, images: Sequence[Path], image_size: tuple[int, int])
     path = folder / "est_focal.txt"
     try:
         focal = float(read_bytes(path, 1024))
-    except ValueError:
+    except (HoldprepError, ValueError):
         focal = math.nan
     if not 0 < focal < math.inf:
         raise HoldprepError(f"{path} holds no focal length: write HaWoR's focal length (--img_focal) into it")
