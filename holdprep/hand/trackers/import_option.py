@@ -50,7 +50,7 @@ class ImportHand(Tracker):
         return TrackedHands(select_hands(self._read(task, folder), task, folder))
 
     def _read(self, task: HandTask, folder: Path) -> "VertexTrack":
-        from holdprep.hand.model import SIDES
+        from holdprep.hand.model import HandModels
         from holdprep.hand.trackers import hawor, meshes, metro, trackfile, wilor
 
         names = task.seq.frame_names()
@@ -61,7 +61,7 @@ class ImportHand(Tracker):
         size = task.seq.image_size()
         if self.format == "keypoints":
             return self._read_keypoints(task, folder, size)
-        models = {side: task.model(side) for side in SIDES}
+        models = HandModels(task.model)
         if self.format == "meshes":
             return meshes.read(folder, names, size, models, self.focal_px)
         return (wilor if self.format == "wilor" else hawor).read(folder, names, size, models)
@@ -71,7 +71,7 @@ class ImportHand(Tracker):
         from holdprep.hand.trackers import keypoints
 
         names = task.seq.frame_names()
-        tracks, notes = keypoints.read(path, names, size)
+        tracks, notes = keypoints.read(path, names, size, {side: task.seq.masks(side) for side in task.masked_sides})
         tracks = {side: track for side, track in tracks.items() if side in task.sides}
         models = {side: task.model(side) for side in tracks}
         return lift_tracks(tracks, models, usual_camera(size, self.focal_px), task.hands.length_mm, names, notes)

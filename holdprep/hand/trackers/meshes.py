@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
-from holdprep.hand.model import HandModel, Side
+from holdprep.hand.model import HandModel, Side, available
 from holdprep.hand.targets import lengths_m
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.tracks import VertexTrack
@@ -48,9 +48,10 @@ def read(
     notes = conversion.match_notes(folder, folder.name, stems, names)
     used = [f for f in found if f.frame in set(names)]
     vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
-    sides = conversion.sides_of(vertices, models["right"], folder)
+    model = available(models)
+    sides = conversion.sides_of(vertices, model, folder)
     _check_sides(folder, used, sides)
-    unit, remarks = conversion.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
+    unit, remarks = conversion.unit_m(folder, float(lengths_m(model, torch.as_tensor(vertices)).median()))
     vertices_m, axes = _to_opencv(vertices * unit, folder)
     K = crops.assumed_camera(*image_size, focal_px)
     _check_picture(vertices_m, K, image_size, folder)
