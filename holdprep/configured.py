@@ -59,8 +59,10 @@ def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed:
     """Configuration and settings of a sequence; `composed` is the configuration from the command line alone."""
     from holdprep.pipeline import records
     from holdprep.sequence import Sequence as SequenceFolder
+    from holdprep.sequence.paths import refuse_links_out
 
     seq = SequenceFolder(data_root, name)
+    refuse_links_out(seq.root)
     own = seq.path("overrides")
     settings = memory.settings(own, records.of_sequence(seq), overrides, CONF_DIR)
     lines = [*settings.own.values(), *settings.remembered.values()]

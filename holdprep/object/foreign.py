@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-import trimesh
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import apply
 from holdprep.io import safeio
+from holdprep.io.meshfile import read_vertices
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, RawReconstruction, assemble
 from holdprep.object.single_view import to_matrix
 
@@ -100,15 +100,14 @@ def _read_hold(path: Path, names: Sequence[str], max_gap: int) -> ObjectReconstr
     file = path / "sparse_points_normalized.obj"
     if not file.is_file():
         raise HoldprepError(f"object_pose=import: {path} lacks {file.name}")
-    canonical = np.asarray(trimesh.load(file, process=False).vertices, np.float64)  # type: ignore[attr-defined]
+    canonical = read_vertices(file)
     points = apply(np.linalg.inv(arrays["normalization_mat"]), canonical)
     raw = RawReconstruction(names, arrays["intrinsic"], arrays["o2w"], np.ones(len(names), bool), points)
     return assemble(_check_raw(path, raw), max_gap)
 
 
 def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int) -> ObjectReconstruction:
-    with np.load(path, allow_pickle=False) as file:
-        found = dict(file)
+    found = safeio.load_npz(path)
     missing = [key for key in ("T_cam_obj", "points_obj") if key not in found]
     if not {"K", "focal_px"} & set(found):
         missing.append("K or focal_px")

@@ -14,7 +14,7 @@ from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.hold_params import params_from_dict
+from holdprep.hand.hold_params import params_from_dict, read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import trackfile
 from holdprep.io import safeio
@@ -33,7 +33,7 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
-    models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
+    models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
     problem, cloud = load_problem(seq, models, with_outlines=mode != "o")
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
@@ -51,7 +51,7 @@ def run(ctx: Context, mode: Mode) -> Result:
 def measure(ctx: Context, mode: Mode) -> Result:
     """Metrics of an existing alignment: mode ho from hold_fit.aligned.npy, modes h and o from their states."""
     seq = ctx.seq
-    fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
+    fits = hold.read_aligned(seq.path("fit_aligned")) if mode == "ho" else read_fits(seq.path("fit_slerp"))
     models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
     problem, _ = load_problem(seq, models, with_outlines=mode == "ho")
     found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
@@ -85,7 +85,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
     """
     names = seq.frame_names()
     cloud = colmap_files.read_colmap(seq)
-    fits = seq.read_npy("fit_slerp")
+    fits = read_fits(seq.path("fit_slerp"))
     track = trackfile.read(seq.path("j2d").parent, names)
     lens = colmap_files.lens_of(seq)
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None

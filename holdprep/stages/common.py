@@ -77,16 +77,13 @@ def read_aligned(ctx: Context) -> tuple[np.ndarray, dict[Side, hold.AlignedHand]
     """K, hands, object and hand models from hold_fit.aligned.npy."""
     frames = len(ctx.seq.frame_names())
     path = ctx.seq.path("fit_aligned")
-    fit, cloud = ctx.seq.read_npy("fit_aligned"), colmap_files.read_colmap(ctx.seq)
-    sides = [s for s in SIDES if s in fit]
-    if not sides or "object" not in fit:
-        raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")
-    models = {side: hand_model(ctx.cfg, side) for side in sides}
+    fit, cloud = hold.read_aligned(path), colmap_files.read_colmap(ctx.seq)
+    models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fit}
     hands = {}
-    for side in sides:
+    for side, model in models.items():
         h = {k: np.asarray(fit[side][k], np.float64) for k in ("hand_rot", "hand_pose", "hand_beta", "hand_transl")}
         betas = h["hand_beta"].reshape(-1, 10).mean(axis=0)
-        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(models[side], betas))
+        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(model, betas))
     o2w = np.asarray(fit["object"]["o2w_all"], np.float64)
     counts = {len(o2w), *(len(h.transl_m) for h in hands.values())}
     if counts != {frames}:

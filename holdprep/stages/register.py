@@ -11,7 +11,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import between_cameras
 from holdprep.geometry.lens import Lens
 from holdprep.hand import infill, lbs, registration
-from holdprep.hand.hold_params import params_from_dict, params_to_dict
+from holdprep.hand.hold_params import params_from_dict, params_to_dict, read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
 from holdprep.hand.registration_option import HandToRegister, RegistrationMethod
@@ -60,7 +60,7 @@ def run(ctx: Context) -> Result:
 def measure(ctx: Context) -> Result:
     """Metrics of an existing hold_fit.slerp.npy in its valid frames, under its own camera if it has one, else the tracker's."""
     names, path = ctx.seq.frame_names(), ctx.seq.path("fit_slerp")
-    track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
+    track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), read_fits(ctx.seq.path("fit_slerp"))
     result = Result(metrics={"frames": len(names)})
     (known_K, lens), K = camera(ctx.seq, track.K), np.asarray(fits.get("K", track.K), np.float64)
     if not np.allclose(K, known_K):  # the lens of another camera is unknown

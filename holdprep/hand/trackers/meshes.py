@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import trimesh
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
@@ -20,6 +19,7 @@ from holdprep.hand.model import HandModel, Side, available
 from holdprep.hand.targets import lengths_m
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.tracks import VertexTrack
+from holdprep.io.meshfile import read_vertices
 
 SUFFIXES = (".obj", ".ply")
 CLOSED = 779  # vertices of a mesh with one more vertex that closes the wrist
@@ -78,11 +78,7 @@ def _side(word: str) -> Side | None:
 
 def _vertices(path: Path) -> np.ndarray:
     """Vertices (778, 3) in the file's order."""
-    try:
-        mesh = trimesh.load(path, process=False, maintain_order=True, skip_materials=True)
-    except Exception as error:  # readers of damaged files raise various exceptions
-        raise HoldprepError(f"{path} is not a readable mesh ({type(error).__name__}: {error}); is it truncated?") from error
-    vertices = np.asarray(getattr(mesh, "vertices", np.zeros((0, 3))), dtype=np.float64)
+    vertices = read_vertices(path)
     if len(vertices) not in (778, CLOSED):
         raise HoldprepError(f"{path} has {len(vertices)} vertices, a MANO hand has 778: is it truncated, or another model's?")
     if not np.isfinite(vertices).all():
