@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from holdprep.errors import HoldprepError
-from holdprep.io import video
+from holdprep.io import pictures
 from holdprep.sequence import Sequence
 from tests.running import run
 
@@ -84,7 +84,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
     with pytest.raises(HoldprepError) as error:
         run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
     assert "\n" not in str(error.value)
-    words = {"missing": "does not exist", "empty": "holds no images", "text": "cannot be decoded", "sizes": "frame 1 is 64 x 50"}
+    words = {"missing": "does not exist", "empty": "holds no images", "text": "cannot be decoded", "sizes": "1 of 2 frames are not of the size"}
     assert words[case] in str(error.value)
     assert not (tmp_path / "data" / "a" / "images").exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]["create"]["status"] == "failed"
@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
 def test_crop_and_reduction():
     image = np.zeros((100, 200, 3), np.uint8)
     image[10:20, 30:50] = 255
-    assert video.fit(image, (30, 10, 20, 10), 2000).min() == 255
-    assert video.fit(image, None, 100).shape == (50, 100, 3)
+    assert pictures.fit(image, (30, 10, 20, 10), 2000).min() == 255
+    assert pictures.fit(image, None, 100).shape == (50, 100, 3)
     with pytest.raises(HoldprepError, match="200 x 100"):
-        video.fit(image, (190, 0, 20, 10), 2000)
+        pictures.fit(image, (190, 0, 20, 10), 2000)

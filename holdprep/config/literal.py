@@ -65,7 +65,7 @@ def _reads_as(text: str) -> object:
     """The value that Hydra reads; None where it reads a sweep, nothing or no value at all."""
     try:
         (override,) = OverridesParser.create().parse_overrides([f"key={text}"])
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # ValueError: a number of thousands of digits
         return None
     return override.value() if override.value_type == ValueType.ELEMENT else None
 

@@ -21,6 +21,7 @@ from holdprep.errors import ConfigError, HoldprepError
 from holdprep.io.bounded import inside, read_yaml, refuse_interpolations
 
 log = logging.getLogger("holdprep")
+MAX_BYTES, MAX_KEYS = 65536, 500  # of a file of settings: Hydra's grammar takes a millisecond for a key
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*\Z")
 FIXED = ("seq", "data_root")  # determine the path of the file itself
 
@@ -184,6 +185,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     for key in FIXED:
         if key in tree:
             raise ConfigError(f"{path}: {key} determines the path of this file and cannot be set in it")
+    if sum(1 for _ in _flat(tree, {})) > MAX_KEYS:
+        raise ConfigError(f"{path} holds more than {MAX_KEYS} keys: is it a file of settings?")
     odd = next((key for key in tree if not _NAME.match(key) or key.split(".")[0] == "hydra"), None)
     if odd is not None:
         raise ConfigError(f"{path}: unknown key '{odd[:60]}'; `python launch.py --help` lists all keys")
@@ -192,7 +195,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _mapping(path: Path) -> Mapping[str, Any]:
     try:
-        tree = read_yaml(path)
+        tree = read_yaml(path, MAX_BYTES)
     except HoldprepError as error:
         raise ConfigError(str(error)) from None
     if tree is None:

@@ -68,8 +68,8 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
     """
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
+    except (HydraException, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the command line: {_short(error)}") from None
     known = searchpath.options([conf_dir, *searchpath.added(parsed)])
     chosen = _chosen(parsed, conf_dir)
     known_fields = dict(fields(chosen))

@@ -47,7 +47,7 @@ def require_file(path: Path, most: int | None = None) -> None:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a named pipe, a socket or a device"
         raise HoldprepError(f"{path} is {kind}, a file is needed: remove it")
     if most is not None and found.st_size > most:
-        raise HoldprepError(f"{path} has {found.st_size >> 20} MB, at most {most >> 20} MB are read: is it another kind of file?")
+        raise HoldprepError(f"{path} has {found.st_size} bytes, at most {most} are read: is it another kind of file?")
 
 
 def read_json(path: Path) -> Any:
@@ -64,13 +64,13 @@ def read_json(path: Path) -> Any:
         raise HoldprepError(f"{path} is no JSON ({_line(error)}): is it truncated?") from None
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, most: int = MAX_YAML_BYTES) -> Any:
     """The content of a YAML file as dicts with keys of text, lists, text, numbers, booleans and None.
 
     Dates and numbers with a leading zero or underscores remain text. Anchors, tags, sets, a key that is given twice and nesting beyond
     `MAX_DEPTH` are refused. Raises HoldprepError in one line with the file and the line.
     """
-    content = read_bytes(path, MAX_YAML_BYTES)
+    content = read_bytes(path, most)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -36,7 +36,8 @@ MAX_ARRAY_BYTES = 512 << 20  # of all arrays of an .npz, in which a small file m
 
 
 def _unsafe(path: Path, name: str) -> UnsafeFile:
-    return UnsafeFile(f"{path} was not opened: it names {name}, which a file of data has no reason to name; get it from someone you trust")
+    name = repr(name)[1:-1]
+    return UnsafeFile(f"{path} was not opened: it names {name[:100]}, which a file of data has no reason to name; get it from someone you trust")
 
 
 @contextmanager

@@ -1,21 +1,20 @@
-"""Import of object poses from other tools: COLMAP models (text or binary), HOLD's colmap/ folder, .npz files."""
+"""Import of object poses from other tools: COLMAP models, nerfstudio's transforms.json, HOLD's colmap/ folder, .npz files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import pinhole_K
+from holdprep.geometry.cameras import distort, pinhole_K, project
 from holdprep.geometry.rigid import apply
-from holdprep.io import safeio
+from holdprep.io import safeio, tracks
+from holdprep.io.matching import match
 from holdprep.io.meshfile import read_vertices
+from holdprep.object import foreign_nerfstudio
+from holdprep.object.foreign_colmap import find_models, read_colmap
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, RawReconstruction, assemble
-from holdprep.object.single_view import to_matrix
-
-_PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE")
-_MODELS = (*_PINHOLE_MODELS, "SIMPLE_RADIAL")
 
 
 def read_poses(
@@ -26,106 +25,101 @@ def read_poses(
 ) -> ObjectReconstruction:
     """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
-    `path` is a folder with COLMAP's cameras, images and points3D; a folder with HOLD's intrinsic.npy, o2w.npy,
-    normalization_mat.npy and sparse_points_normalized.obj; or an .npz with T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3)
-    or focal_px, and names (N,) unless it has every frame. Images of a COLMAP model are matched by name without folder and
-    suffix, or by number. Frames without a pose are filled in.
+    `path` is the folder of a COLMAP model (cameras, images, points3D), its parent or its project's folder; nerfstudio's transforms.json or
+    its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and sparse_points_normalized.obj; or an .npz with
+    T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it has every frame. Poses belong to the frame of
+    their name or number (`io.matching`). Frames without a pose are filled in; what was assumed is in `warnings`.
 
     Raises HoldprepError for missing or unreadable files, another image size, or an unsupported camera model.
     """
-    if path.suffix == ".npz" and path.is_file():
-        return _read_npz(path, names, image_size, max_gap)
-    if any((path / f"cameras.{kind}").is_file() for kind in ("bin", "txt")):
-        return _read_colmap(path, names, image_size, max_gap)
-    if (path / "o2w.npy").is_file():
-        return _read_hold(path, names, max_gap)
-    raise HoldprepError(f"object_pose=import: {path} is no COLMAP model, no colmap/ folder of HOLD and no .npz: check object_pose.path")
+    raw, notes = _read(path, names, image_size)
+    if not raw.registered.any():
+        raise HoldprepError(f"object_pose=import: {path} has no finite pose of a frame of images/")
+    found = assemble(_check_raw(path, raw), max_gap)
+    return replace(found, warnings=[*notes, *found.warnings])
 
 
-def _read_colmap(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int) -> ObjectReconstruction:
+def _read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple[RawReconstruction, list[str]]:
     try:
-        model = pycolmap.Reconstruction(path)
-    except (ValueError, RuntimeError) as error:
-        raise HoldprepError(f"object_pose=import: {path} cannot be read as a COLMAP model: {' '.join(str(error).split())}") from None
-    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
-    frames = _frames(path, [Path(image.name).stem for image in images], names)
-    K, distortion = _camera(path, [model.cameras[image.camera_id] for image in images], image_size)
-    T, known = np.tile(np.eye(4), (len(names), 1, 1)), np.zeros(len(names), bool)
-    ids = sorted(model.points3D)
-    index_of = {point: i for i, point in enumerate(ids)}
-    frame, point, px = [], [], []
-    for image, t in zip(images, frames, strict=True):
-        if t is None:
-            continue
-        T[t], known[t] = to_matrix(image.cam_from_world()), True
-        for point2D in image.points2D:
-            if point2D.has_point3D():
-                frame.append(t)
-                point.append(index_of[point2D.point3D_id])
-                px.append(point2D.xy - 0.5)  # COLMAP puts the first pixel's centre at 0.5
-    xyz = np.array([model.points3D[i].xyz for i in ids]).reshape(-1, 3)
-    colors = np.array([model.points3D[i].color for i in ids], np.uint8).reshape(-1, 3)
-    observations = Observations(np.array(frame, int), np.array(point, int), np.array(px).reshape(-1, 2))
-    return assemble(RawReconstruction(names, K, T, known, _check_cloud(path, xyz), observations, distortion, colors), max_gap)
+        if path.suffix == ".npz" and path.is_file():
+            return _read_npz(path, names, image_size)
+        if path.suffix == ".json" and path.is_file():
+            return foreign_nerfstudio.read_transforms(path, names, image_size)
+        if (path / "o2w.npy").is_file():
+            return _read_hold(path, names), []
+        models = find_models(path) if path.is_dir() else []
+        if models:
+            return read_colmap(models, names, image_size)
+        if (path / foreign_nerfstudio.FILE).is_file():
+            return foreign_nerfstudio.read_transforms(path / foreign_nerfstudio.FILE, names, image_size)
+    except HoldprepError as error:
+        raise HoldprepError(f"object_pose=import: {error}") from None
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise HoldprepError(f"object_pose=import: {path} holds values that are no poses ({detail}): export it again") from None
+    raise HoldprepError(
+        f"object_pose=import: {path} is no COLMAP model or project, no transforms.json, no colmap/ folder of HOLD and no .npz: "
+        "check object_pose.path"
+    )
 
 
-def _camera(path: Path, cameras: Sequence[pycolmap.Camera], image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """K (3, 3) with pixel centres at integers, and SIMPLE_RADIAL's k (1,) or (0,), of the single camera of all images."""
-    first = cameras[0]
-    if any(c.model != first.model or not np.allclose(c.params, first.params, rtol=1e-6) for c in cameras):
-        raise HoldprepError(f"object_pose=import: {path} has several cameras, one is needed: run COLMAP again with a single camera")
-    if first.model.name not in _MODELS:
-        raise HoldprepError(
-            f"object_pose=import: {path} has a {first.model.name} camera, {', '.join(_MODELS)} are supported: undistort the images first"
-        )
-    if (first.width, first.height) != image_size:
-        raise HoldprepError(
-            f"object_pose=import: {path} was made from images of {first.width} x {first.height}, images/ has "
-            f"{image_size[0]} x {image_size[1]}: use images of the same size"
-        )
-    K = np.asarray(first.calibration_matrix(), np.float64)
-    K[:2, 2] -= 0.5
-    return K, np.zeros(0) if first.model.name in _PINHOLE_MODELS else np.array(first.params[3:], float)
-
-
-def _read_hold(path: Path, names: Sequence[str], max_gap: int) -> ObjectReconstruction:
+def _read_hold(path: Path, names: Sequence[str]) -> RawReconstruction:
     arrays = {}
     for name, shape in (("intrinsic", (3, 3)), ("o2w", (len(names), 4, 4)), ("normalization_mat", (4, 4))):
         file = path / f"{name}.npy"
         if not file.is_file():
-            raise HoldprepError(f"object_pose=import: {path} lacks {name}.npy")
+            raise HoldprepError(f"{path} lacks {name}.npy")
         arrays[name] = np.asarray(safeio.load_npy(file), np.float64)
         if arrays[name].shape != shape:
-            raise HoldprepError(f"object_pose=import: {file} has shape {arrays[name].shape}, {shape} is needed")
+            raise HoldprepError(f"{file} has shape {arrays[name].shape}, {shape} is needed")
     file = path / "sparse_points_normalized.obj"
     if not file.is_file():
-        raise HoldprepError(f"object_pose=import: {path} lacks {file.name}")
+        raise HoldprepError(f"{path} lacks {file.name}")
     canonical = read_vertices(file)
     points = apply(np.linalg.inv(arrays["normalization_mat"]), canonical)
     raw = RawReconstruction(names, arrays["intrinsic"], arrays["o2w"], np.ones(len(names), bool), points)
-    return assemble(_check_raw(path, raw), max_gap)
+    return _with_tracks(raw, tracks.read(path))
 
 
-def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int], max_gap: int) -> ObjectReconstruction:
+def _with_tracks(raw: RawReconstruction, found: Mapping[str, np.ndarray]) -> RawReconstruction:
+    """`raw` with the observations, registered frames and lens of this project's tracks.npz; distorted again as in images/."""
+    if not found:
+        return raw
+    k = float(found.get("lens", 0.0))
+    px = np.asarray(found.get("observation_px", np.zeros((0, 2))), np.float64)
+    if k:
+        rays = np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(raw.K).T
+        px = project(distort(rays, k), raw.K)
+    frame, point = (np.asarray(found.get(f"observation_{what}", []), int) for what in ("frame", "point"))
+    return replace(
+        raw,
+        registered=np.asarray(found.get("registered", raw.registered), bool),
+        observations=Observations(frame, point, px),
+        distortion=np.array([k] if k else []),
+    )
+
+
+def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple[RawReconstruction, list[str]]:
     found = safeio.load_npz(path)
     missing = [key for key in ("T_cam_obj", "points_obj") if key not in found]
     if not {"K", "focal_px"} & set(found):
         missing.append("K or focal_px")
     if missing:
-        raise HoldprepError(f"object_pose=import: {path} lacks {', '.join(missing)}")
+        raise HoldprepError(f"{path} lacks {', '.join(missing)}")
     given = np.asarray(found["T_cam_obj"], np.float64)
     if "names" not in found and len(given) != len(names):
-        raise HoldprepError(f"object_pose=import: {path} has {len(given)} poses and no names, images/ has {len(names)} frames")
+        raise HoldprepError(f"{path} has {len(given)} poses and no names, images/ has {len(names)} frames")
     K = np.asarray(found["K"], np.float64) if "K" in found else pinhole_K(float(found["focal_px"]), *image_size)
     T, known = np.tile(np.eye(4), (len(names), 1, 1)), np.zeros(len(names), bool)
-    frames = _frames(path, [str(name) for name in found["names"]], names) if "names" in found else list(range(len(names)))
-    for pose, t in zip(given, frames, strict=True):
-        if t is not None and np.isfinite(pose).all():
-            T[t], known[t] = pose, True
-    if not known.any():
-        raise HoldprepError(f"object_pose=import: {path} has no finite pose")
-    raw = RawReconstruction(names, K, T, known, np.asarray(found["points_obj"], np.float64))
-    return assemble(_check_raw(path, raw), max_gap)
+    of_frame: Sequence[int | None] = range(len(names))
+    notes: list[str] = []
+    if "names" in found:
+        matched = match(str(path), [Path(str(name)).name for name in found["names"]], names)
+        of_frame, notes = matched.of_frame, matched.notes
+    for t, i in enumerate(of_frame):
+        if i is not None and np.isfinite(given[i]).all():
+            T[t], known[t] = given[i], True
+    return RawReconstruction(names, K, T, known, np.asarray(found["points_obj"], np.float64)), notes
 
 
 def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
@@ -144,16 +138,3 @@ def _check_cloud(path: Path, points: np.ndarray) -> np.ndarray:
     if len(points) < 4 or points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise HoldprepError(f"object_pose=import: {path} has a cloud of shape {points.shape}, 4 finite points or more are needed")
     return points
-
-
-def _frames(path: Path, found: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """Frame index of each name in `found`, by equal name or equal number; None if there is no such frame."""
-    numbers = {int(name): t for t, name in enumerate(names) if name.isdecimal()}
-    index = {name: t for t, name in enumerate(names)}
-    frames = [index.get(name, numbers.get(int(name)) if name.isdecimal() else None) for name in found]
-    if all(t is None for t in frames):
-        raise HoldprepError(
-            f"object_pose=import: none of the {len(found)} poses of {path} belongs to a frame of images/ "
-            f"(first: {found[0] if found else 'none'}, images/ has {names[0]}): names must agree"
-        )
-    return frames

@@ -7,8 +7,9 @@ only keyframes (keyframes.py). Several mappings start from different frames; whe
 is re-estimated by PnP and bundle-adjusted (refinement.py). Frames that remain ambiguous are reported.
 """
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -61,6 +62,29 @@ def reconstruct(
     are registered, or COLMAP crashes.
     """
     _check_inputs(images, masks, names)
+    if all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in names):
+        return _reconstruct(images, masks, names, work_dir, options)
+    real = {f"{t:06d}": name for t, name in enumerate(names)}  # files of the work folder: COLMAP does not read names with blanks
+    try:
+        found = _reconstruct(images, masks, list(real), work_dir, options)
+    except HoldprepError as error:
+        raise HoldprepError(_renamed(str(error), real)) from None
+    jumps = [(real[a], real[b]) for a, b in found.rotation_jumps]
+    return replace(found, names=list(names), rotation_jumps=jumps, warnings=[_renamed(line, real) for line in found.warnings])
+
+
+def _renamed(text: str, real: Mapping[str, str]) -> str:
+    """A message with the frames' own names in place of those in the work folder."""
+    return re.sub(r"\b\d{6}\b", lambda found: real.get(found[0], found[0]), text)
+
+
+def _reconstruct(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+    work_dir: Path,
+    options: SfmOptions,
+) -> ObjectReconstruction:
     usable = [t for t, mask in enumerate(masks) if np.count_nonzero(_erode(mask, options.erode_px)) >= _MIN_MASK_PX]
     if len(usable) < 3:
         raise HoldprepError(

@@ -67,10 +67,12 @@ def _sound(file: Path, record: Any, kind: Kind) -> dict[str, Any]:
     own = needed.get(kind, ("install", "remove", "absent", "record"))
     wrong = next((key for key, part in parts.items() if key in record and not isinstance(record[key], part)), None)
     wrong = wrong or next((key for key in own if key not in record), None)
+    if wrong:
+        raise HoldprepError(f"{file}: {wrong} is missing or of another kind than stages write")
     texts = [v for key in ("outputs", "given", "own") for v in record.get(key, {}).values()]
     texts += [v for key in ("install", "remove", "absent", "notes") for v in record.get(key, [])]
-    if wrong or not all(isinstance(text, str) or text is None for text in texts):
-        raise HoldprepError(f"{file}: {wrong or 'a text'} is missing or of another kind than stages write")
+    if not all(isinstance(text, str) or text is None for text in texts):
+        raise HoldprepError(f"{file}: a value that is no text is where stages write one")
     if not all(_is_value(value) for value in record.get("metrics", {}).values()):
         raise HoldprepError(f"{file}: a metric is no number and no text")
     if not all(isinstance(c, list) and all(_is_value(v) and not isinstance(v, str) for v in c) for c in record.get("curves", {}).values()):

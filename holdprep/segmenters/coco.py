@@ -1,6 +1,6 @@
-"""Masks in COCO's json: run lengths along columns, as numbers or in COCO's compressed string."""
+"""Masks in COCO's json: polygons, or run lengths along columns, as numbers or in COCO's compressed string."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -8,6 +8,10 @@ import numpy as np
 
 from holdprep.errors import HoldprepError
 from holdprep.io.bounded import MAX_PIXELS, read_json
+from holdprep.segmenters import polygons
+
+Label = int | str | None
+NAMED = 5  # labels listed in a message
 
 
 def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -34,37 +38,66 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
     return flat.reshape(size[1], size[0]).T
 
 
-def read_coco(path: Path, value: int | None) -> dict[str, np.ndarray]:
+def read_coco(path: Path, label: Label) -> dict[str, np.ndarray]:
     """{frame name: mask (H, W) bool} of a json with `images` and `annotations`, or with a mapping of frame names to run lengths.
 
-    Annotations of category `value` are used, or all if it is None; parts of a frame are united, a frame without any is empty.
+    Annotations (polygons or run lengths) of the category `label`, its number or name, are used, or all if they are of one; parts of a frame
+    are united, a frame without any is empty. Raises HoldprepError for several categories without `label`, and for other content.
     """
     tree = read_json(path)
     try:
         if isinstance(tree, dict) and "annotations" in tree:
-            return _dataset(tree, value)
-        return {PurePosixPath(name).stem: _mask(rle) for name, rle in tree.items()}
+            return _dataset(path, tree, label)
+        return {PurePosixPath(name).stem: _mask(rle, None) for name, rle in tree.items()}
+    except HoldprepError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise HoldprepError(f"{path} holds no COCO masks ({detail}): needs 'images' and 'annotations' with run lengths") from None
+        raise HoldprepError(
+            f"{path} holds no COCO masks ({detail}): needs 'images' and 'annotations' with run lengths or polygons"
+        ) from None
 
 
-def _dataset(tree: dict[str, Any], value: int | None) -> dict[str, np.ndarray]:
+def chosen_label(source: str, names: Mapping[str, str], label: Label) -> str | None:
+    """The key of `names` (label: its name) that `label` says, by key or name; None (all) without a label if there is one at most.
+
+    Raises HoldprepError for several labels without `label`, and for one that is not there.
+    """
+    listed = ", ".join(key if key == name else f"{key} ({name})" for key, name in sorted(names.items())[:NAMED])
+    if label is None:
+        if len(names) > 1:
+            raise HoldprepError(f"{source} holds labels {listed}: set the label of each entity (segmenter.values.object=, .right=, .left=)")
+        return None
+    found = next((key for key, name in names.items() if str(label) in (key, name)), None)
+    if found is None:
+        raise HoldprepError(f"{source} holds no label {label}, only {listed or 'none'}: check segmenter.values")
+    return found
+
+
+def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.ndarray]:
     stems = {image["id"]: PurePosixPath(image["file_name"]).stem for image in tree["images"]}
-    masks = {stems[image["id"]]: _empty(image["height"], image["width"]) for image in tree["images"]}
+    sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in tree["images"]}
+    masks = {stems[i]: _empty(size) for i, size in sizes.items()}
+    titles = {str(c["id"]): str(c.get("name", c["id"])) for c in tree.get("categories", [])}
+    used = {str(a["category_id"]) for a in tree["annotations"]}
+    wanted = chosen_label(str(path), {key: titles.get(key, key) for key in used}, label)
     for annotation in tree["annotations"]:
-        if value is None or annotation["category_id"] == value:
-            masks[stems[annotation["image_id"]]] |= _mask(annotation["segmentation"])
+        if wanted is None or str(annotation["category_id"]) == wanted:
+            image = annotation["image_id"]
+            masks[stems[image]] |= _mask(annotation["segmentation"], sizes[image])
     return masks
 
 
-def _empty(height: int, width: int) -> np.ndarray:
-    if not 0 < height * width <= MAX_PIXELS:
-        raise ValueError(f"an image of {width:.10g} x {height:.10g} pixels")
-    return np.zeros((height, width), bool)
+def _empty(size: tuple[int, int]) -> np.ndarray:
+    if not (0 < size[0] <= MAX_PIXELS and 0 < size[1] <= MAX_PIXELS and size[0] * size[1] <= MAX_PIXELS):
+        raise ValueError(f"an image of {size[1]:.10g} x {size[0]:.10g} pixels")
+    return np.zeros(size, bool)
 
 
-def _mask(rle: Any) -> np.ndarray:
-    if not isinstance(rle, dict):
-        raise ValueError("a segmentation is a polygon, not run lengths")
-    return decode_rle(rle["counts"], rle["size"])
+def _mask(segmentation: Any, size: tuple[int, int] | None) -> np.ndarray:
+    """Run lengths, or a list of polygons x, y, x, y, ... in an image of `size` (H, W)."""
+    if isinstance(segmentation, dict):
+        return decode_rle(segmentation["counts"], segmentation["size"])
+    if size is None:
+        raise ValueError("a segmentation is a polygon, and the json has no 'images' that give its size")
+    return polygons.fill([np.reshape(np.asarray(p, np.float64), (-1, 2)) for p in segmentation], size)

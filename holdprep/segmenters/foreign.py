@@ -1,118 +1,154 @@
-"""Masks of another tool: a folder of images, COCO's json, or a video; matched by frame name."""
+"""Masks of another tool: a folder of pictures, arrays or labelme's json, COCO's json, a stack of arrays, or a video."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from holdprep.errors import HoldprepError
-from holdprep.io import video
 from holdprep.io.bounded import check_picture
-from holdprep.segmenters.coco import read_coco
+from holdprep.io.matching import match, numbers
+from holdprep.io.video import Video
+from holdprep.segmenters import levels
+from holdprep.segmenters.coco import NAMED, Label, read_coco
+from holdprep.segmenters.labelme import json_files, read_labelme
+from holdprep.segmenters.levels import Picture
+from holdprep.segmenters.stacks import read_array, read_stack
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-LOSSY = (".jpg", ".jpeg")
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
-NAMED = 5  # missing frames listed in a message
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+LOSSY = (".jpg", ".jpeg", ".webp")
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".ts")
+ARRAYS = (".npy", ".npz")
+FORMATS = "one picture, .npy or labelme .json per frame, named as in images/; or a .json (COCO), a stack (.npy, .npz) or a video"
 
 
-def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: int | None = None) -> tuple[np.ndarray, list[str]]:
+@dataclass(frozen=True)
+class Entries:
+    """What a source holds: names of its frames (None: all frames of images/ in order), and pictures by their place."""
+
+    names: list[str] | None
+    count: int
+    read: Callable[[int], Picture]
+    is_labelled: bool = False  # pictures hold only what the label selects
+    notes: list[str] = field(default_factory=list)
+
+
+def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: Label = None) -> tuple[np.ndarray, list[str]]:
     """Masks (T, H, W) bool of the frames `names`, and notes on assumptions. `size` is (height, width) of images/.
 
-    A mask belongs to the frame of its name (0001 and 00001 are the same number). Where no name matches and there are as many masks as
-    frames, they are used in order, with a note; a video has no names and needs as many frames. Foreground are values above 0 (above 127 in
-    lossy images that are not 0/1), or the label `value`: palette index, grey level, COCO category. Raises HoldprepError for masks that are
-    missing, unreadable, of another size, or of several labels without a value.
+    A mask belongs to the frame of its name or number (`io.matching`). What the mask is, `levels.masks` decides; `value` is a label: palette
+    index, grey level, number of DAVIS's colour, COCO category or labelme label. Raises HoldprepError for masks that are missing,
+    unreadable, of another size, or of several labels without a value.
     """
-    notes: list[str] = []
-    if path.suffix.lower() == ".json":
-        found = read_coco(path, value)
-        keys = _match(path, list(found), names, notes)
-        masks = [_fitting(found[key], size, f"{path}: mask {key}") for key in keys]
-    elif path.suffix.lower() in VIDEOS:
-        masks = _read_video(path, names, size, value)
-        notes.append(f"{path}: a video has no names, its frames are used in order of images/ ({names[0]} ...)")
-    else:
-        files = _pictures(path)
-        keys = _match(path, list(files), names, notes)
-        masks = [_fitting(_read_picture(files[key], value), size, str(files[key])) for key in keys]
+    entries = _entries(path, names, value)
+    places, notes = _places(path, entries, names)
+
+    def fitting(t: int) -> Picture:
+        picture = entries.read(places[t])
+        if picture.pixels.shape[:2] != size:
+            height, width = picture.pixels.shape[:2]
+            what = f"{path}: mask of frame {names[t]}"
+            raise HoldprepError(
+                f"{what} is {width} x {height} pixels, images/ are {size[1]} x {size[0]}: export masks at the size of images/"
+            )
+        return picture
+
+    label = None if entries.is_labelled else value
+    if isinstance(label, str):
+        raise HoldprepError(f"{path} has labels without names: segmenter.values is a number, not {label!r}")
+    masks, remarks = levels.masks(str(path), len(names), fitting, label)
     stack = np.stack(masks)
     if not stack.any():
         raise HoldprepError(f"{path}: all {len(names)} masks are empty{f' of label {value}' if value is not None else ''}")
-    return stack, notes
+    return stack, [*entries.notes, *notes, *remarks]
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".")) if folder.is_dir() else []
+def _entries(path: Path, names: Sequence[str], value: Label) -> Entries:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _folder(path, value)
+    if suffix == ".json":
+        found = read_coco(path, value)
+        return Entries(list(found), len(found), lambda i: Picture(list(found.values())[i]), is_labelled=True)
+    if suffix in ARRAYS:
+        own, arrays = read_stack(path, value)
+        return Entries(
+            own, len(arrays), lambda i: Picture(arrays[i]), is_labelled=own is not None and value is not None and _is_bool(arrays)
+        )
+    if suffix in VIDEOS:
+        return _video(path, value)
+    raise HoldprepError(f"{path} holds no masks: {FORMATS}, is needed")
+
+
+def _is_bool(arrays: Sequence[np.ndarray]) -> bool:
+    return all(a.dtype == bool for a in arrays)
+
+
+def _folder(folder: Path, value: Label) -> Entries:
+    """labelme's json where there is any (its folder holds the photos too), else arrays, else pictures."""
+    annotated = json_files(folder)
+    if annotated:
+        masks = read_labelme(list(annotated.values()), value)
+        return Entries(list(annotated), len(masks), lambda i: Picture(masks[i]), is_labelled=True)
+    arrays = sorted(f for f in folder.glob("*.npy") if not f.name.startswith("."))
+    if arrays:
+        return Entries([f.stem for f in arrays], len(arrays), lambda i: Picture(read_array(arrays[i])))
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith("."))
     if not files:
-        raise HoldprepError(f"{folder} holds no masks: one image per frame is needed, named as in images/; or a .json (COCO) or a video")
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        if file.stem in by_stem:
-            raise HoldprepError(f"{folder} holds two masks of frame {file.stem}: {by_stem[file.stem].name} and {file.name}; remove one")
-        by_stem[file.stem] = file
-    return by_stem
+        raise HoldprepError(f"{folder} holds no masks: {FORMATS}, is needed")
+    return Entries([f.stem for f in files], len(files), lambda i: _read_picture(files[i]))
 
 
-def _key(stem: str) -> str:
-    return str(int(stem)) if stem.isdecimal() else stem
+def _places(path: Path, entries: Entries, names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The entry of each frame."""
+    if entries.names is None:
+        return _unnamed(path, entries.count, names)
+    found = match(str(path), entries.names, names)
+    missing = [name for name, i in zip(names, found.of_frame, strict=True) if i is None]
+    if missing:
+        listed = ", ".join(missing[:NAMED]) + (" ..." if len(missing) > NAMED else "")
+        raise HoldprepError(f"{path}: {len(missing)} of {len(names)} frames have no mask ({listed}); masks must be named as in images/")
+    return [i for i in found.of_frame if i is not None], found.notes
 
 
-def _match(path: Path, stems: list[str], names: Sequence[str], notes: list[str]) -> list[str]:
-    """The mask's name for each of the frames `names`."""
-    by_key: Mapping[str, str] = {_key(stem): stem for stem in stems}
-    missing = [n for n in names if _key(n) not in by_key]
-    if not missing:
-        return [by_key[_key(n)] for n in names]
-    numbers = {int(stem) for stem in stems if stem.isdecimal()}
-    consecutive = numbers in ({*range(len(names))}, {*range(1, len(names) + 1)})
-    if len(stems) == len(names) and (len(missing) == len(names) or consecutive):
-        ordered = sorted(stems, key=lambda s: (len(_key(s)), s))
-        notes.append(f"{path}: masks have other numbers ({ordered[0]} ...) and are used in order of images/ ({names[0]} ...)")
-        return ordered
-    listed = ", ".join(missing[:NAMED]) + (" ..." if len(missing) > NAMED else "")
-    raise HoldprepError(f"{path}: {len(missing)} of {len(names)} frames have no mask ({listed}); masks must be named as in images/")
+def _unnamed(path: Path, count: int, names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Frames of a video or stack: in order where there are as many, else by number where it has all frames of the video."""
+    own = [n for n in numbers(names) if n is not None]
+    if count == len(names):
+        return list(range(count)), [f"{path}: its frames have no names and are used in order of images/ ({names[0]} ...)"]
+    if len(own) == len(names) and max(own) < count:
+        return own, [
+            f"{path}: its {count} frames are taken as those of the whole video, from 0 on, by the numbers of images/ ({names[0]} ...)"
+        ]
+    raise HoldprepError(f"{path} has {count} frames, images/ has {len(names)}: one for each is needed, or those of the whole video")
 
 
-def _read_picture(path: Path, value: int | None) -> np.ndarray:
-    """An image's mask (H, W) bool. Palette images are read by index, which OpenCV does not support."""
+def _read_picture(path: Path) -> Picture:
+    """An image's pixels, its alpha channel, and its palette's indices."""
     check_picture(path)
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture if picture.mode in ("P", "L", "1", "I;16", "I") else picture.convert("RGB"))
-            is_indexed = picture.mode == "P"
+            index = np.asarray(picture) if picture.mode == "P" else None
+            if picture.mode in ("P", "PA", "RGBA", "LA", "La", "RGBa"):
+                rgba = np.asarray(picture.convert("RGBA"))
+                return Picture(np.ascontiguousarray(rgba[..., :3]), rgba[..., 3], index, path.suffix.lower() in LOSSY)
+            plain = picture if picture.mode in ("L", "1", "I", "F") or picture.mode.startswith("I;16") else picture.convert("RGB")
+            return Picture(np.asarray(plain), is_lossy=path.suffix.lower() in LOSSY)
     except (OSError, SyntaxError, ValueError):
         raise HoldprepError(f"{path} is not a readable image ({path.stat().st_size} bytes)") from None
-    pixels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
-    if value is not None:
-        return pixels == value
-    labels = np.unique(pixels[pixels > 0])
-    if is_indexed and len(labels) > 1:
-        listed = ", ".join(map(str, labels[:NAMED]))
-        raise HoldprepError(f"{path} holds labels {listed}: set the label of each entity (segmenter.values.object=, .right=, .left=)")
-    lossy = path.suffix.lower() in LOSSY and len(labels) > 0 and labels[-1] > 1
-    return pixels > (127 if lossy else 0)
 
 
-def _read_video(path: Path, names: Sequence[str], size: tuple[int, int], value: int | None) -> list[np.ndarray]:
+def _video(path: Path, value: Label) -> Entries:
+    """A video's frames as grey levels, since their colours are inexact. Raises HoldprepError for several colours, through `levels`."""
     if value is not None:
         raise HoldprepError(f"{path}: a video is lossy and has no labels: do not set segmenter.values; one video per entity")
-    video.probe_video(path)
-    masks = []
-    for frame in video.read_video(path):
+    video = Video(path)
+    frames = []
+    for frame in video.frames():
         if isinstance(frame, str):
             raise HoldprepError(f"{path}: frame {frame} cannot be decoded: export the video again")
-        masks.append(_fitting(cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY) > 127, size, f"{path}: frame {frame.name}"))
-    if len(masks) != len(names):
-        raise HoldprepError(f"{path} has {len(masks)} frames, images/ has {len(names)}: a video of masks needs one frame for each")
-    return masks
-
-
-def _fitting(mask: np.ndarray, size: tuple[int, int], what: str) -> np.ndarray:
-    if mask.shape != size:
-        raise HoldprepError(
-            f"{what} is {mask.shape[1]} x {mask.shape[0]} pixels, images/ are {size[1]} x {size[0]}: export masks at the size of images/"
-        )
-    return mask
+        rgb = np.ascontiguousarray(frame.image[..., ::-1])
+        frames.append(rgb if levels.is_coloured(rgb) else rgb[..., 1].copy())
+    return Entries(None, len(frames), lambda i: Picture(frames[i], is_lossy=True), notes=[f"{path}: {note}" for note in video.notes])

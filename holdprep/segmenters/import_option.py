@@ -1,7 +1,7 @@
 """segmenter=import: masks of another tool."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from holdprep.sequence import Sequence
 
 
+Label = Annotated[int, Field(ge=0, le=65535)] | str | None
+
+
 class MaskValues(Node):
     """The label of each entity in masks with several labels."""
 
-    right: int | None = Field(ge=0, le=65535, description="the right hand's label: palette index, grey level or COCO category")
-    left: int | None = Field(ge=0, le=65535, description="the left hand's label; null = masks of one entity, all values above 0")
-    object: int | None = Field(ge=0, le=65535, description="the object's label")
+    right: Label = Field(
+        description="the right hand's label: palette index, grey level, number of DAVIS's colour, COCO category, labelme label"
+    )
+    left: Label = Field(description="the left hand's label; null = masks of one entity")
+    object: Label = Field(description="the object's label")
 
 
 class ImportSegmenter(SegmenterNode):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 CLOUD = "sparse_points_normalized.obj"
 PER_FRAME = ("registered", "inliers", "contested", "origin", "names")
 OBSERVATIONS = ("observation_frame", "observation_point", "observation_px")
-SAME_CLOUD = 1e-4  # of the cloud's radius, which the text of the .obj rounds to less
 
 
 def write_colmap(
@@ -28,13 +27,14 @@ def write_colmap(
     import trimesh
 
     from holdprep.io import safeio
+    from holdprep.io import tracks as tracks_file
 
     with atomic_dir(seq.target("colmap")) as folder:
         for name, array in arrays.items():
             safeio.save_npy(folder / f"{name}.npy", array)
         for name, (points, colors) in clouds.items():
             (folder / name).write_bytes(export(trimesh.PointCloud(points, colors=colors), Path(name).suffix))
-        np.savez_compressed(folder / "tracks.npz", **tracks)  # type: ignore[arg-type]
+        tracks_file.write(folder, tracks)
 
 
 def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
@@ -64,28 +64,27 @@ def _arrays(seq: Sequence, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.n
 
 
 def _own_tracks(seq: Sequence, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """tracks.npz, unless HOLD's script has written other poses and another cloud over ours and has left it behind."""
-    path = seq.path("colmap", "tracks.npz")
+    """tracks.npz where it belongs to the arrays. Raises HoldprepError where it is damaged."""
+    from holdprep.io import tracks as tracks_file
+
+    path = seq.path("colmap", tracks_file.FILE)
     if not path.exists():
         return {}
-    from holdprep.io import safeio
-
-    tracks = safeio.load_npz(path)
+    tracks = tracks_file.read(path.parent)
     frames = len(found["o2w"])
     seen = [len(np.atleast_1d(tracks[k])) for k in OBSERVATIONS if k in tracks]
-    points = np.asarray(tracks.get("points_obj"))
+    points = np.asarray(tracks.get("points_obj", np.empty((0, 3))))
     if (
         points.dtype.kind != "f"
         or points.ndim != 2
         or any(np.shape(tracks.get(key, np.empty(frames))) != (frames,) for key in PER_FRAME)
         or any(np.asarray(tracks.get(key, 0)).dtype.kind not in "fiub" for key in (*PER_FRAME[:3], *OBSERVATIONS, "distortion", "lens"))
+        or np.size(tracks.get("lens", 0.0)) != 1
         or len(set(seen)) > 1
         or (seen and not _inside(tracks, frames, len(points)))
     ):
         raise HoldprepError(f"{path} is damaged or of other frames: run stage=object_pose force=true")
-    scaled = points @ found["normalization_mat"][:3, :3].T + found["normalization_mat"][:3, 3]
-    is_own = scaled.shape == found["points_cano"].shape and np.allclose(scaled, found["points_cano"], rtol=0, atol=SAME_CLOUD)
-    return tracks if is_own else {}
+    return tracks
 
 
 def _inside(tracks: dict[str, np.ndarray], frames: int, points: int) -> bool:
@@ -103,7 +102,7 @@ def lens_of(seq: Sequence) -> "Lens | None":
     if not seq.path("colmap", "tracks.npz").exists():
         return None
     found = read_colmap(seq)
-    k = float(np.ravel(found.get("lens", 0.0))[0]) if np.size(found.get("lens", 0.0)) == 1 else 0.0
+    k = float(np.ravel(found.get("lens", 0.0))[0])
     from holdprep.geometry.lens import Lens
 
     return Lens(found["intrinsic"], k, seq.image_size()) if k and np.isfinite(k) else None

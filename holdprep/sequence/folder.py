@@ -15,6 +15,7 @@ import numpy as np
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.io.atomic import atomic_dir, atomic_path, write_bytes_atomic
 from holdprep.io.bounded import read_json
+from holdprep.io.matching import same_number
 from holdprep.sequence.images import Images, Masks, encode, image_files, write_image
 from holdprep.sequence.layout import ENTITIES
 from holdprep.sequence.paths import SequencePaths
@@ -40,9 +41,10 @@ class Sequence(SequencePaths):
         if not files:
             raise MissingArtefact(f"{folder} holds no images: run stage=create with video=<file or folder> first")
         stems = [f.stem for f in files]
-        if len(set(stems)) != len(stems):
-            twice = next(s for s in stems if stems.count(s) > 1)
-            raise HoldprepError(f"{folder} holds two images named {twice}: a frame's name must be unique without its suffix")
+        twice = same_number(stems)
+        if twice is not None:
+            first, second = (files[i].name for i in twice)
+            raise HoldprepError(f"{folder} holds two images of one frame, {first} and {second}: remove or rename one")
         return stems
 
     def images(self, lens: "Lens | None" = None) -> "Images":

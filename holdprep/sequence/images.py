@@ -55,7 +55,7 @@ def image_files(folder: Path) -> list[Path]:
     """The pictures of a folder, numbers in their names in numeric order; hidden files are passed over."""
 
     def key(path: Path) -> list[tuple[int, int | str]]:
-        return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.stem) if part]
+        return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.stem) if part]
 
     found = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
     return sorted(found, key=key)

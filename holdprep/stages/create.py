@@ -2,9 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +15,13 @@ from tqdm import tqdm
 from holdprep.config.schema import SyntheticSource
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
-from holdprep.io import safeio, video
+from holdprep.io import pictures, safeio
 from holdprep.io.atomic import atomic_dir
+from holdprep.io.matching import same_number
+from holdprep.io.pictures import Folder
+from holdprep.io.video import Frame, Video
 from holdprep.pipeline import Context, Metrics, Result
+from holdprep.quality.pictures import PictureCheck
 from holdprep.quality.truth import GroundTruth, save_truth
 from holdprep.sequence import Sequence, image_files, packing, read_image, write_image
 from holdprep.stages.inputs import source
@@ -34,15 +40,17 @@ def run(ctx: Context) -> Result:
 
 
 def measure(ctx: Context) -> Result:
-    """Metrics of existing images/: number and size; each must be readable and of the size of the first."""
-    files = ctx.seq.images().files
-    sizes = [read_image(file).shape[1::-1] for file in files]
-    odd = next((t for t, size in enumerate(sizes) if size != sizes[0]), None)
-    if odd is not None:
-        raise HoldprepError(
-            f"{files[odd]} is {sizes[odd][0]} x {sizes[odd][1]}, the first is {sizes[0][0]} x {sizes[0][1]}: all must be of one size"
-        )
-    return Result({"frames": len(files), "width": int(sizes[0][0]), "height": int(sizes[0][1]), "unreadable_frames": 0})
+    """Metrics of existing images/: number, size, and whether they show anything; each must be readable and of one size."""
+    files, check = ctx.seq.images().files, PictureCheck()
+    sizes = {}
+    for file in files:
+        image = read_image(file)
+        sizes[file.name] = (image.shape[1], image.shape[0])
+        check.add(image)
+    _require_one_size(sizes)
+    width, height = next(iter(sizes.values()))
+    metrics: Metrics = {"frames": len(files), "width": width, "height": height, "unreadable_frames": 0}
+    return Result({**metrics, **check.metrics()})
 
 
 def _render(ctx: Context, node: SyntheticSource) -> Result:
@@ -79,43 +87,80 @@ def _read(ctx: Context) -> Result:
     path = source(ctx.cfg, seq)
     if path is None:
         raise HoldprepError(f"no video: give video=<file or image folder>, or put one at {seq.path('video')}")
-    is_folder = path.is_dir()
-    files = image_files(path) if is_folder else []
-    if is_folder and not files:
-        raise HoldprepError(f"{path} holds no images ({len(list(path.iterdir()))} other files): give a folder of images or a video")
-    stems = [f.stem for f in files]
-    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if twice is not None:
-        raise HoldprepError(f"{path} holds several images named {twice}: frames are identified by their names, rename or remove one")
-    info = video.VideoInfo(0.0, len(files)) if is_folder else video.probe_video(path)
-    stride = cfg.stride or (1 if is_folder else VIDEO_STRIDE)
-    stream = islice(video.read_folder(files) if is_folder else video.read_video(path), cfg.start, cfg.end)
-    times, unreadable, size = _write(
-        ctx, tqdm(stream, total=info.frame_count or None, desc="create", unit="frame", leave=False, disable=None), stride
-    )
-    if not is_folder and path.resolve() != seq.path("video").resolve():
-        with safeio.atomic_path(seq.target("video")) as temporary:
-            shutil.copyfile(path, temporary)
-    read = len(times) if is_folder else len(times) * stride
-    if not is_folder and cfg.end is None and info.frame_count - (cfg.start + read) > max(stride, 0.02 * info.frame_count):
-        ctx.warn(f"{path.name} ends after frame {cfg.start + read} of {info.frame_count}: it is truncated or damaged")
-    content = {"source": str(path.resolve()), "fps": info.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
-    if is_folder:
-        content["focal_px"] = video.focal_px(files[0], cfg.crop, size)
+    opened = _folder(path) if path.is_dir() else Video(path)
+    stride = cfg.stride or (1 if isinstance(opened, Folder) else VIDEO_STRIDE)
+    stream = islice(opened.frames(), cfg.start, cfg.end)
+    progress = tqdm(stream, total=opened.frame_count or None, desc="create", unit="frame", leave=False, disable=None)
+    times, unreadable, size, check = _write(ctx, opened, progress, stride)
+    content = {"source": str(path.resolve()), "fps": opened.fps, "stride": stride, "times_s": times, "unreadable": unreadable}
+    if isinstance(opened, Folder):
+        content["focal_px"] = pictures.focal_px(opened.files[0], cfg.crop, size)
+    else:
+        _keep_video(ctx, opened)
     safeio.write_bytes_atomic(seq.target("frames"), json.dumps(content, indent=1).encode())
     packing.write_images_zip(seq)
     for name in unreadable[:5]:
         ctx.warn(f"frame {name} of {path.name} cannot be decoded and is left out ({len(unreadable)} such frames)")
-    metrics: Metrics = {"frames": len(times), "width": size[0], "height": size[1], "fps": info.fps, "unreadable_frames": len(unreadable)}
-    return Result(metrics, notes=[f"{len(times)} frames of {size[0]} x {size[1]} (every {stride}. of {path.name})"])
+    metrics: Metrics = {
+        "frames": len(times),
+        "width": size[0],
+        "height": size[1],
+        "fps": opened.fps,
+        "unreadable_frames": len(unreadable),
+        **check.metrics(),
+    }
+    done = [f"{path.name}: {note}" for note in opened.notes]
+    return Result(metrics, notes=[f"{len(times)} frames of {size[0]} x {size[1]} (every {stride}. of {path.name})", *done])
 
 
-def _write(ctx: Context, stream: Iterable[video.Frame | str], stride: int) -> tuple[dict[str, float | None], list[str], tuple[int, int]]:
-    """Write images/ and raw_images/; returns the kept frames' times, the undecodable frames' names and the images' size."""
+def _folder(path: Path) -> Folder:
+    """The pictures of a folder; raises HoldprepError where there are none, some are not read, or two are one frame."""
+    files = image_files(path)
+    advice = pictures.unread(path)
+    if advice is not None:
+        raise HoldprepError(advice)
+    if not files:
+        raise HoldprepError(f"{path} holds no images ({len(list(path.iterdir()))} other files): give a folder of images or a video")
+    twice = same_number([f.stem for f in files])
+    if twice is not None:
+        first, second = (files[i].name for i in twice)
+        raise HoldprepError(
+            f"{path} holds several images of one frame: {first} and {second}; frames are identified by name and number, rename or remove one"
+        )
+    return Folder(files)
+
+
+def _keep_video(ctx: Context, opened: Video) -> None:
+    """Copy the video into the sequence, and warn where its end is missing."""
+    if opened.path.resolve() != ctx.seq.path("video").resolve():
+        with safeio.atomic_path(ctx.seq.target("video")) as temporary:
+            shutil.copyfile(opened.path, temporary)
+    if ctx.cfg.create.end is None and opened.missing_s:
+        ctx.warn(f"{opened.path.name} ends {opened.missing_s:.1f} s before the time that its header says: it is cut short or damaged")
+
+
+def _require_one_size(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise HoldprepError unless all pictures, by name, have one size (width, height)."""
+    counts = Counter(sizes.values()).most_common()
+    if len(counts) < 2:
+        return
+    usual, others = counts[0][0], len(sizes) - counts[0][1]
+    first = next(name for name, size in sizes.items() if size != usual)
+    raise HoldprepError(
+        f"{others} of {len(sizes)} frames are not of the size of the others, {usual[0]} x {usual[1]}: frame {first} is "
+        f"{sizes[first][0]} x {sizes[first][1]}; all must be of one size: remove or resize them"
+    )
+
+
+def _write(
+    ctx: Context, opened: Folder | Video, stream: Iterable[Frame | str], stride: int
+) -> tuple[dict[str, float | None], list[str], tuple[int, int], PictureCheck]:
+    """Write images/ and raw_images/; returns the kept frames' times, the undecodable frames' names, the images' size and their check."""
     cfg, seq = ctx.cfg.create, ctx.seq
     times: dict[str, float | None] = {}
     unreadable: list[str] = []
-    size: tuple[int, int] | None = None
+    sizes: dict[str, tuple[int, int]] = {}
+    check = PictureCheck()
     with ExitStack() as stack:
         images = stack.enter_context(atomic_dir(seq.target("images")))
         raw = stack.enter_context(atomic_dir(seq.target("raw_images"))) if cfg.raw_images else None
@@ -127,15 +172,14 @@ def _write(ctx: Context, stream: Iterable[video.Frame | str], stride: int) -> tu
                 write_image(raw / f"{frame.name}.jpg", frame.image)
             if index % stride:
                 continue
-            image = video.fit(frame.image, cfg.crop, cfg.max_side)
-            found = (image.shape[1], image.shape[0])
-            size = size or found
-            if found != size:
-                raise HoldprepError(
-                    f"frame {frame.name} is {found[0]} x {found[1]}, the first is {size[0]} x {size[1]}: all must be of one size"
-                )
+            image = pictures.fit(frame.image, cfg.crop, cfg.max_side)
+            sizes[frame.name] = (image.shape[1], image.shape[0])
+            check.add(image)
             write_image(images / f"{frame.name}.jpg", image)
             times[frame.name] = None if frame.time_s != frame.time_s else round(frame.time_s, 6)
-        if size is None:
-            raise HoldprepError(f"no frame could be decoded ({len(unreadable)} unreadable): check video= and create.start/end")
-    return times, unreadable, size
+        if not sizes and unreadable and isinstance(opened, Video):
+            raise opened.refused(f"none of its {len(unreadable)} frames")
+        if not sizes:
+            raise HoldprepError(f"no frame could be read ({len(unreadable)} unreadable): check video= and create.start/end")
+        _require_one_size(sizes)
+    return times, unreadable, next(iter(sizes.values())), check

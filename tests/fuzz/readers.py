@@ -19,7 +19,7 @@ from holdprep.config import memory
 from holdprep.configured import CONF_DIR
 from holdprep.dataset import hold
 from holdprep.hand import hold_params
-from holdprep.hand.model import HandModels, _standin, load_hand_model
+from holdprep.hand.model import HandModels, ManoParams, _standin, load_hand_model
 from holdprep.hand.trackers import checkpoint, hamer_network, hawor, keypoints, meshes, metro, trackfile, wilor
 from holdprep.io import safeio
 from holdprep.object import foreign as poses
@@ -91,8 +91,17 @@ def mesh(side: str = "right") -> np.ndarray:
     return (vertices - vertices.mean(axis=0) + [0, 0, 0.6]).astype(np.float32)
 
 
-def hand_points() -> np.ndarray:
-    return np.random.default_rng(1).uniform(4, 20, (T, 21, 2))
+@cache
+def posed() -> tuple[np.ndarray, np.ndarray]:
+    """Joints (T, 21, 3) m and (T, 21, 2) px of a right hand, in OpenPose's order."""
+    from holdprep.geometry.cameras import project
+    from holdprep.hand import lbs
+    from holdprep.hand.joints import OPENPOSE_FROM_MANO21
+
+    zeros = [torch.zeros(T, n).double() for n in (3, 45, 10)]
+    found = lbs.forward(MODELS["right"], ManoParams(*zeros, torch.tensor([[-0.1, 0.0, 0.6]] * T).double())).joints.numpy()
+    joints = found[:, list(OPENPOSE_FROM_MANO21)]
+    return joints, project(joints, K)
 
 
 def settings_files() -> Iterator[Reader]:
@@ -178,26 +187,47 @@ def picture_files() -> Iterator[Reader]:
         "annotations": [{"image_id": t, "category_id": 1, "segmentation": rle} for t in range(T)],
     }
     yield Reader("coco", {"m.json": json.dumps(coco).encode()}, lambda d: masks.read_masks(d / "m.json", NAMES, SIZE[::-1]))
-    plain = {n: {"size": [SIZE[1], SIZE[0]], "counts": "X3P1o?"} for n in NAMES} | {NAMES[0]: rle}
+    outline = {"label": "object", "points": [[2, 2], [20, 3], [15, 18]], "shape_type": "polygon"}
+    labelme = {"version": "5", "shapes": [outline], "imageHeight": SIZE[1], "imageWidth": SIZE[0]}
+    files = {f"m/{n}.json": json.dumps(labelme).encode() for n in NAMES}
+    yield Reader("labelme", files, lambda d: masks.read_masks(d / "m", NAMES, SIZE[::-1]), ("m/0001.json",))
+    stack = np.tile(labels > 0, (T, 1, 1))
+    yield Reader("mask_npz", {"m.npz": npz(masks=stack, names=np.array(NAMES))}, lambda d: masks.read_masks(d / "m.npz", NAMES, SIZE[::-1]))
+    nested = {t: {1: labels[None] > 0} for t in range(T)}
+    yield Reader("mask_npy", {"m.npy": npy(nested)}, lambda d: masks.read_masks(d / "m.npy", NAMES, SIZE[::-1]))
+    plain = {n: {"size": [SIZE[1], SIZE[0]], "counts": compressed([100, 50, SIZE[0] * SIZE[1] - 150])} for n in NAMES} | {NAMES[0]: rle}
     yield Reader("coco_frames", {"m.json": json.dumps(plain).encode()}, lambda d: masks.read_masks(d / "m.json", NAMES, SIZE[::-1]))
+
+
+def compressed(runs: list[int]) -> str:
+    """COCO's string of up to three run lengths."""
+    text = ""
+    for value in runs:
+        while True:
+            digit, value = value & 31, value >> 5
+            more = value != (-1 if digit & 16 else 0)
+            text += chr(48 + digit + 32 * more)
+            if not more:
+                break
+    return text
 
 
 def read_created(d: Path) -> object:
     """As stage create reads a folder of pictures."""
-    from holdprep.io import video
+    from holdprep.io import pictures
 
-    return list(video.read_folder([d / "0000.jpg"])), video.focal_px(d / "0000.jpg", None, SIZE)
+    return list(pictures.Folder([d / "0000.jpg"]).frames()), pictures.focal_px(d / "0000.jpg", None, SIZE)
 
 
 def hand_files() -> Iterator[Reader]:
-    px = hand_points()
+    _, px = posed()
     rows = np.concatenate([px, np.full((T, 21, 1), 0.9)], axis=2)
     person = [{"hand_right_keypoints_2d": r.ravel().tolist(), "hand_left_keypoints_2d": [0] * 63} for r in rows]
     files = {f"{n}_keypoints.json": json.dumps({"version": 1.3, "people": [p, p]}).encode() for n, p in zip(NAMES, person, strict=True)}
     yield Reader("openpose", files, lambda d: keypoints.read(d, NAMES, SIZE))
-    tree = {n: {"right": rows[t].tolist(), "left": {"j2d": px[t].tolist(), "j3d": (mesh()[:21] * 1.0).tolist()}} for t, n in enumerate(NAMES)}
+    tree = {n: {"right": rows[t].tolist(), "left": {"j2d": px[t].tolist(), "j3d": posed()[0][t].tolist()}} for t, n in enumerate(NAMES)}
     yield Reader("keypoints_json", {"k.json": json.dumps(tree).encode()}, lambda d: keypoints.read(d / "k.json", NAMES, SIZE))
-    arrays = {"j2d__right": rows, "j3d__right": np.random.default_rng(2).normal(0, 0.05, (T, 21, 3)), "names": np.array(NAMES)}
+    arrays = {"j2d__right": rows, "j3d__right": posed()[0], "names": np.array(NAMES)}
     yield Reader("keypoints_npz", {"k.npz": npz(**arrays)}, lambda d: keypoints.read(d / "k.npz", NAMES, SIZE))
     v3d = np.tile(mesh(), (T, 1, 1))
     paths = [f"images/{n}.jpg" for n in NAMES]
@@ -255,6 +285,12 @@ def object_files() -> Iterator[Reader]:
     yield Reader("hold_colmap", colmap, lambda d: poses.read_poses(d, NAMES, SIZE))
     given = {"T_cam_obj": o2w, "points_obj": points, "K": K, "names": np.array(NAMES)}
     yield Reader("poses_npz", {"p.npz": npz(**given)}, lambda d: poses.read_poses(d / "p.npz", NAMES, SIZE))
+    ply = "ply\nformat ascii 1.0\nelement vertex 30\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    ply += "".join(f"{x} {y} {z}\n" for x, y, z in points)
+    shots = [{"file_path": f"images/{n}.png", "transform_matrix": np.diag([1.0, -1, -1, 1]).tolist()} for n in NAMES]
+    studio = {"w": SIZE[0], "h": SIZE[1], "fl_x": 40.0, "cx": 16.0, "cy": 12.0, "ply_file_path": "c.ply", "frames": shots}
+    files = {"transforms.json": json.dumps(studio).encode(), "c.ply": ply.encode()}
+    yield Reader("nerfstudio", files, lambda d: poses.read_poses(d, NAMES, SIZE))
     yield Reader("colmap_text", colmap_text(points, o2w), lambda d: poses.read_poses(d, NAMES, SIZE), slow=True)
     yield Reader("colmap_binary", colmap_binary(points, o2w), lambda d: poses.read_poses(d, NAMES, SIZE), slow=True)
     hand = {"hand_rot": np.zeros((T, 3)), "hand_pose": np.zeros((T, 45)), "hand_beta": np.zeros(10), "hand_transl": np.zeros((T, 3)), "v3d": np.tile(mesh(), (T, 1, 1))}

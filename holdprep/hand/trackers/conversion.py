@@ -16,6 +16,7 @@ from holdprep.hand.mirror import mirrored
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.targets import LENGTH_RANGE_M, lengths_m, palm_errors_m
 from holdprep.hand.trackers.tracks import VertexTrack
+from holdprep.io import matching
 
 PARAM_SHAPES = {"global_orient": 3, "hand_pose": 45, "betas": 10, "transl": 3}
 MAX_MIRROR_ERROR_MM = 0.1
@@ -31,18 +32,16 @@ def rows_by_name(rows: np.ndarray, stems: Sequence[str], names: Sequence[str]) -
     return scatter_to_frames(rows[[row_of[names[t]] for t in at]], np.array(at, int), len(names))
 
 
-def match_notes(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Notes on frames that are only in `stems` or only in `names`. Raises HoldprepError where none is in both."""
-    known, requested = set(stems), set(names)
-    if not known & requested:
-        example = f"{next(iter(stems))!r} there, {names[0]!r} here" if stems and names else "one of them is empty"
-        raise HoldprepError(
-            f"{source}: none of its {len(stems)} frames is among the {len(names)} images ({example}); is it from another clip?"
-        )
-    notes = [f"{tracker}: {len(requested - known)} of {len(names)} frames are absent"] if requested - known else []
-    if known - requested:
-        notes.append(f"{tracker}: {len(known - requested)} of its {len(known)} frames are not in images/ and were left out")
-    return notes
+def match_frames(source: Path, tracker: str, stems: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Which frame of `names` each of a tracker's distinct frames is (those that are none are left out), and notes on the others.
+
+    Raises HoldprepError where none is, and as `matching.match` does.
+    """
+    found = matching.match(str(source), stems, names)
+    frames = {stems[i]: name for name, i in zip(names, found.of_frame, strict=True) if i is not None}
+    absent, extra = len(names) - len(frames), len(stems) - len(frames)
+    notes = list(found.notes) + [f"{tracker}: {absent} of {len(names)} frames are absent"] * (absent > 0)
+    return frames, notes + [f"{tracker}: {extra} of its {len(stems)} frames are not in images/ and were left out"] * (extra > 0)
 
 
 def to_side(hand: ManoParams, side: Side, models: Mapping[Side, HandModel]) -> tuple[ManoParams, lbs.HandMesh, list[str]]:

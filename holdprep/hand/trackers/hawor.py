@@ -36,14 +36,17 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     """
     images = sorted((folder / "extracted_images").glob("*.jpg"), key=lambda p: (len(p.stem), p.stem))
     K = crops.assumed_camera(*image_size, _focal_px(folder, images, image_size))
-    vertices, joints, j2d, params, notes, stems = {}, {}, {}, {}, [], list[str]()
-    for side, number in HANDS.items():
-        found = _ranges(folder / "cam_space" / number)
-        if not found:
-            continue
-        frames, hand = _as_right(found, side, models["right"])
-        own = [images[f].stem if images and f < len(images) else f"{f:04d}" for f in frames.tolist()]
-        stems += own
+    ranges = {side: found for side, number in HANDS.items() if (found := _ranges(folder / "cam_space" / number))}
+    if not ranges:
+        raise HoldprepError(
+            f"{folder / 'cam_space'} holds no <first>_<last>.json of any hand: is hand.folder HaWoR's folder beside the video?"
+        )
+    hands = {side: _as_right(found, side, models["right"]) for side, found in ranges.items()}
+    stem_of = {f: images[f].stem if f < len(images) else f"{f:04d}" for frames, _ in hands.values() for f in frames.tolist()}
+    name_of, notes = conversion.match_frames(folder, "HaWoR", [stem_of[f] for f in sorted(stem_of)], names)
+    vertices, joints, j2d, params = {}, {}, {}, {}
+    for side, (frames, hand) in hands.items():
+        own = [name_of.get(stem_of[f], stem_of[f]) for f in frames.tolist()]
         params[side], mesh, remarks = conversion.to_side(hand, side, models)
         notes += remarks
         vertices[side], joints[side] = (conversion.rows_by_name(x.numpy(), own, names) for x in (mesh.vertices, mesh.joints))
@@ -51,11 +54,6 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
         params[side] = ManoParams(
             **{k: torch.as_tensor(conversion.rows_by_name(getattr(params[side], k).numpy(), own, names)) for k in conversion.PARAM_SHAPES}
         )
-    if not stems:
-        raise HoldprepError(
-            f"{folder / 'cam_space'} holds no <first>_<last>.json of any hand: is hand.folder HaWoR's folder beside the video?"
-        )
-    notes += conversion.match_notes(folder, "HaWoR", sorted(set(stems)), names)
     return VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints, params)
 
 

@@ -44,11 +44,14 @@ def read(
     Raises HoldprepError for other content, where no frame matches, without a hand, or where keypoints are outside of the images.
     """
     rows, stems = _rows(path, names)
-    notes = conversion.match_notes(path, path.name, stems, names)
+    frames, notes = conversion.match_frames(path, path.name, stems, names)
     notes += _without_depths(rows)
     tracks = {}
     for side, own in rows.items():
-        chosen, remarks = _chosen(own, names, (masks or {}).get(side))
+        named = {frames[stem]: row for stem, row in own.items() if stem in frames}
+        if not named:
+            continue
+        chosen, remarks = _chosen([named.get(name, []) for name in names], (masks or {}).get(side))
         notes += [f"{side} hand: {text}" for text in remarks]
         track, remarks = _track(path, chosen, image_size)
         notes += [f"{side} hand: {text}" for text in remarks]
@@ -71,17 +74,14 @@ def _without_depths(rows: Mapping[Side, Rows]) -> list[str]:
     return [f"the third number of keypoints is no confidence, {len(outside)} of {len(third)} are outside 0..1 ({outside[0]:.3g}): not used"]
 
 
-def _chosen(rows: Rows, names: Sequence[str], masks: Sequence[np.ndarray] | None) -> tuple[list[Row], list[str]]:
-    """The row of each of the frames `names`, empty without one, and notes."""
-    stems = list(rows)
-    place = conversion.rows_by_name(np.arange(len(stems), dtype=float)[:, None], stems, names)[:, 0]
-    candidates = [rows[stems[int(i)]] if np.isfinite(i) else [] for i in place]
+def _chosen(candidates: Sequence[list[Row]], masks: Sequence[np.ndarray] | None) -> tuple[list[Row], list[str]]:
+    """One of the candidates of each frame, empty without one, and notes."""
     several = sum(len(c) > 1 for c in candidates)
     if not several:
         return [c[0] if c else {} for c in candidates], []
     number = people.nearest([[row.get("j2d", np.full((21, 3), np.nan)) for row in c] for c in candidates], masks)
     by = "its mask and " if masks is not None else ""
-    note = f"{several} of {len(names)} frames show several people: the hand nearest {by}its last place is used"
+    note = f"{several} of {len(candidates)} frames show several people: the hand nearest {by}its last place is used"
     return [c[k] if c else {} for c, k in zip(candidates, number, strict=True)], [note]
 
 

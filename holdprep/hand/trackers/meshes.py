@@ -42,11 +42,10 @@ def read(
     Raises HoldprepError where a file holds no hand or one of the other side than in its name, or where hands are outside of the images.
     """
     found = list_files(folder, names)
-    stems = [f.frame for f in found]
     if not found:
         raise HoldprepError(f"{folder} holds no {' or '.join(SUFFIXES)} files: hand.folder is a folder with a mesh for each frame")
-    notes = conversion.match_notes(folder, folder.name, stems, names)
-    used = [f for f in found if f.frame in set(names)]
+    frames, notes = conversion.match_frames(folder, folder.name, list(dict.fromkeys(f.frame for f in found)), names)
+    used = [f._replace(frame=frames[f.frame]) for f in found if f.frame in frames]
     vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
     model = available(models)
     sides = conversion.sides_of(vertices, model, folder)
@@ -61,12 +60,16 @@ def read(
 
 
 def list_files(folder: Path, names: Sequence[str]) -> list[File]:
-    """All mesh files below `folder`. After the last underscore of a name is a side or a number; a folder's name may be the side too."""
+    """All mesh files below `folder`. After the last underscore of a name is a side, or a number that is not the frame's; a folder's name may
+    be the side too."""
     known, found = set(names), []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    heads = {p.stem.rpartition("_")[0] for p in paths}
+    for path in paths:
         stem, side = path.stem, _side(path.parent.name)
         head, _, tail = stem.rpartition("_")
-        if stem not in known and head and (tail.isdigit() or _side(tail)):
+        is_counted = tail.isdecimal() and (head in known or len(heads) > 1 or len(paths) == 1)
+        if stem not in known and head and (is_counted or _side(tail)):
             stem, side = head, _side(tail) or side
         found.append(File(path, stem, side))
     return found

@@ -15,7 +15,7 @@ import torch
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.hold_params import params_to_dict
-from holdprep.hand.model import SIDES, ManoParams, Side
+from holdprep.hand.model import SIDES, ManoParams
 from holdprep.hand.trackers import conversion
 from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.io.safeio import load_npy, save_npy
@@ -52,8 +52,8 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     vertices_file, keypoints_file = folder / VERTICES, folder / KEYPOINTS
     v3d, j2d = _read_dict(vertices_file), _read_dict(keypoints_file)
     K = _array(vertices_file, v3d, "K", (3, 3))
-    stems = _stems(vertices_file, v3d)
-    j2d_stems = _stems(keypoints_file, j2d) if "im_paths" in j2d else stems
+    stems, notes = _stems(vertices_file, v3d, names)
+    j2d_stems = _stems(keypoints_file, j2d, names)[0] if "im_paths" in j2d else stems
     vertices, keypoints, confidence = {}, {}, {}
     for side in SIDES:
         if f"v3d.{side}" in v3d:
@@ -70,8 +70,9 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     shape = (len(stems), 21, 3)
     own = {s: k for s in vertices if (k := f"keypoints.{s}") in v3d}
     keypoints_m = {s: conversion.rows_by_name(_array(vertices_file, v3d, key, shape), stems, names) for s, key in own.items()}
-    notes = _notes(vertices_file, stems, names, vertices)
-    return VertexTrack(vertices, keypoints, K, tuple(names), notes, params=params, confidence=confidence, keypoints_m=keypoints_m)
+    if not vertices:
+        raise HoldprepError(f"{vertices_file}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
+    return VertexTrack(vertices, keypoints, K, tuple(names), tuple(notes), params=params, confidence=confidence, keypoints_m=keypoints_m)
 
 
 def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:
@@ -99,20 +100,13 @@ def _array(path: Path, content: Mapping[str, Any], key: str, shape: tuple[int, .
     return array.astype(np.float64)
 
 
-def _stems(path: Path, content: Mapping[str, Any]) -> list[str]:
-    """The frame name of every row."""
+def _stems(path: Path, content: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The frame of images/ of every row, its own name where it belongs to none, and notes."""
     if "im_paths" not in content:
         raise HoldprepError(f"{path} has no 'im_paths', which is needed to assign rows to frames; rerun the tracker")
     stems = [PurePath(str(p)).stem for p in content["im_paths"]]
     if len(set(stems)) < len(stems):
         twice = next(s for s in stems if stems.count(s) > 1)
         raise HoldprepError(f"{path}: im_paths names frame {twice!r} {stems.count(twice)} times among {len(stems)} rows; rerun the tracker")
-    return stems
-
-
-def _notes(path: Path, stems: Sequence[str], names: Sequence[str], vertices: Mapping[Side, np.ndarray]) -> tuple[str, ...]:
-    """Notes in one line each; raises HoldprepError where no hand can be used."""
-    notes = conversion.match_notes(path, "HaMeR", stems, names)
-    if not vertices:
-        raise HoldprepError(f"{path}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
-    return tuple(notes)
+    frames, notes = conversion.match_frames(path, "HaMeR", stems, names)
+    return [frames.get(stem, stem) for stem in stems], notes

@@ -43,12 +43,13 @@ def read(folder: Path, names: Sequence[str], image_size: tuple[int, int], models
     files = {p.stem: p for p in folder.glob("*.npy")}
     if not files:
         return meshes.read(folder, names, image_size, models)
-    notes = conversion.match_notes(folder, "WiLoR", list(files), names)
+    frames, notes = conversion.match_frames(folder, "WiLoR", list(files), names)
+    file_of = {name: files[stem] for stem, name in frames.items()}
     hands = []
     for t, name in enumerate(names):
-        if name in files:
-            content = load_npy(files[name])
-            hands += [_hand(files[name], t, one, models) for one in (content if isinstance(content, list | np.ndarray) else [content])]
+        if name in file_of:
+            content = load_npy(file_of[name])
+            hands += [_hand(file_of[name], t, one, models) for one in (content if isinstance(content, list | np.ndarray) else [content])]
     if not hands:
         raise HoldprepError(f"{folder}: no hand in its {len(files)} frames; the tracker found none")
     return conversion.collect_tracks(hands, crops.assumed_camera(*image_size), names, models, notes)

@@ -90,7 +90,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
         meshes.read(tmp_path / "d", NAMES, SIZE, published, FOCAL_PX)
     assert "at the camera" in refused({n: v - v[:1] for n, v in every.items()}, "e")
     assert "outside the image of 640 x 480 under a focal length of 12500 px" in refused(every, "f", None)
-    assert "none of its 1 frames is among the 3 images" in refused({"9": right[0]}, "g")
+    assert "none of its 1 entries belongs to one of the 3 frames" in refused({"9": right[0]}, "g")
     assert "vertices that are not finite" in refused(every | {"0004": np.full((778, 3), np.nan)}, "h")
     assert "holds no .obj or .ply files" in refused({}, "nothing")
     (tmp_path / "a" / "0000.ply").write_bytes((tmp_path / "b" / "0000.ply").read_bytes()[:3000])
