@@ -24,6 +24,7 @@ DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
 log = logging.getLogger("holdprep")
 
+
 class Terminated(BaseException):
     """Raised at SIGTERM, which batch systems send at the time limit."""
 

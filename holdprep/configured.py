@@ -68,7 +68,11 @@ def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed:
     lines = [*settings.own.values(), *settings.remembered.values()]
     try:
         plain = composed is not None and not lines
-        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *overrides, f"seq={literal(name)}"]))
+        config = (
+            composed
+            if composed is not None and plain
+            else validation.validate(compose("config", [*lines, *overrides, f"seq={literal(name)}"]))
+        )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{own if settings.own else name}: {' '.join(str(error).split())}") from None
     _check_hand_model(config, settings)

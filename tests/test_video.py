@@ -84,7 +84,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, case: str):
     with pytest.raises(HoldprepError) as error:
         run(tmp_path / "data", tmp_path / "run", "stage=create", "seq=a", f"video={source}")
     assert "\n" not in str(error.value)
-    words = {"missing": "does not exist", "empty": "holds no images", "text": "cannot be decoded", "sizes": "1 of 2 frames are not of the size"}
+    words = {
+        "missing": "does not exist",
+        "empty": "holds no images",
+        "text": "cannot be decoded",
+        "sizes": "1 of 2 frames are not of the size",
+    }
     assert words[case] in str(error.value)
     assert not (tmp_path / "data" / "a" / "images").exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]["create"]["status"] == "failed"

@@ -86,16 +86,17 @@ def _with_config_dir(flags: list[str], overrides: list[str]) -> list[str]:
     for name in CONFIG_DIR:
         for flag in [f for f in flags if f == name or f.startswith(f"{name}=")]:
             at = flags.index(flag)
-            value = flag.partition("=")[2] if "=" in flag else (flags.pop(at + 1) if at + 1 < len(flags) else "")
+            name_of = flag.partition("=")[2] if "=" in flag else (flags.pop(at + 1) if at + 1 < len(flags) else "")
             flags.pop(at)
-            folders.append(Path(value).expanduser())
+            folders.append(Path(name_of).expanduser())
     if not folders:
         return overrides
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
         raise ConfigError(f"--config-dir={missing} is not a folder: give a folder of groups, such as <folder>/experiment/mine.yaml")
     before = _parsed([o for o in overrides if o.startswith(f"{searchpath.KEY}=")]).get(searchpath.KEY)
-    values = [str(v) for v in before.value()] if before is not None and isinstance(before.value(), list) else []
+    value = None if before is None else before.value()
+    values = [str(v) for v in value] if isinstance(value, list) else []
     entries = ",".join(quoted(v) for v in [*(f"file://{folder.absolute()}" for folder in folders), *values])
     return [*(o for o in overrides if not o.startswith(f"{searchpath.KEY}=")), f"{searchpath.KEY}=[{entries}]"]
 

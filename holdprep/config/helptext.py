@@ -73,4 +73,3 @@ def _lines(rows: Iterable[Row]) -> str:
         if row.field.description:
             found.append(f"  {row.key:28s} {row.field.description}  [{validation.allowed(row.field)}; {default}]")
     return "\n".join(found)
-

@@ -70,7 +70,7 @@ def _trusted(given: Any) -> dict[str, str]:
     found = {}
     for key, text in given.items() if isinstance(given, dict) else ():
         try:
-            (override,) = OverridesParser.create().parse_overrides([text]) if isinstance(text, str) else ()
+            (override,) = OverridesParser.create().parse_overrides([str(text)])
         except (HydraException, ValueError, RecursionError):
             continue
         plain = override.key_or_group == key and not override.is_delete() and not override.is_sweep_override()

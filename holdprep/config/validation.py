@@ -23,7 +23,6 @@ from holdprep.errors import ConfigError
 from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
 
-
 SHOWN = 120  # characters of a value in a message
 
 
@@ -34,7 +33,7 @@ def validate(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
     assert isinstance(tree, dict)
-    tree.pop("hydra", None)
+    tree = {str(key): value for key, value in tree.items() if key != "hydra"}
     if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
         _anchor(tree, launch_dir())
     try:
@@ -87,7 +86,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         else:
             elsewhere = _elsewhere(key, chosen, known)
             near = elsewhere or f"{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys"
-            raise ConfigError(f"unknown key '{key}'{near}")
+            raise ConfigError(f"unknown key '{_short(key)}'{near}")
 
 
 def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
@@ -177,7 +176,9 @@ def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            raise ConfigError(f"{key}={_short(plain)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}") from None
+            raise ConfigError(
+                f"{key}={_short(plain)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}"
+            ) from None
 
 
 def _explain(error: Any) -> str:
@@ -185,7 +186,7 @@ def _explain(error: Any) -> str:
     field, names = _locate(loc)
     key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
+        return f"unknown key '{_short(key)}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     allowing = allowed(field) if field else ", ".join(names)
@@ -231,6 +232,8 @@ def allowed(field: FieldInfo) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
+    if len(word) > SHOWN:
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     if not close:
         close = difflib.get_close_matches(word.split(".")[-1], [k for k in known if "." not in k], n=1, cutoff=0.7)

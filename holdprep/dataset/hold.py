@@ -204,11 +204,16 @@ def read_aligned(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for side in sides:
         hand = content[side]
-        frames = np.shape(hand.get("hand_transl"))[:1] if isinstance(hand, Mapping) else ()
-        shapes = {"hand_rot": [(*frames, 3)], "hand_pose": [(*frames, 45)], "hand_beta": [(10,), (*frames, 10)], "hand_transl": [(*frames, 3)]}
+        frames = np.shape(hand.get("hand_transl", 0))[:1] if isinstance(hand, Mapping) else ()
+        shapes = {
+            "hand_rot": [(*frames, 3)],
+            "hand_pose": [(*frames, 45)],
+            "hand_beta": [(10,), (*frames, 10)],
+            "hand_transl": [(*frames, 3)],
+        }
         shapes |= {key: [(*frames, 778, 3)] for key in optional(hand, "v3d")}
         found[side] = {key: numbers(path, hand, key, *shape) for key, shape in shapes.items()}
-    frames = np.shape(content["object"].get("o2w_all"))[:1] if isinstance(content["object"], Mapping) else ()
+    frames = np.shape(content["object"].get("o2w_all", 0))[:1] if isinstance(content["object"], Mapping) else ()
     shapes = {"o2w_all": [(*frames, 4, 4)], "obj_scale": [(), (1,)], "K": [(3, 3)]}
     found["object"] = {key: numbers(path, content["object"], key, *shape) for key, shape in shapes.items()}
     return found

@@ -44,7 +44,9 @@ def numbers(path: Path, content: Any, key: str, *shapes: tuple[int, ...]) -> np.
     except (KeyError, IndexError, TypeError, ValueError):
         array = np.empty(0, object)
     if array.dtype.kind not in "fiub" or array.shape not in shapes:
-        raise HoldprepError(f"{path}: {key} is {array.dtype} {array.shape}, numbers {' or '.join(map(str, shapes))} are needed: make it again")
+        raise HoldprepError(
+            f"{path}: {key} is {array.dtype} {array.shape}, numbers {' or '.join(map(str, shapes))} are needed: make it again"
+        )
     return array
 
 

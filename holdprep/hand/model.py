@@ -158,7 +158,7 @@ def _checked(side: Side, data: Any, file: Path) -> Mapping[str, Any]:
         if found != shape:
             raise HoldprepError(f"{file} is not a MANO hand: {key} has shape {found}, not {shape}")
     dense = {key: _numbers(data[key], key, file) for key in needed}
-    if not (0 <= dense["f"].min() and dense["f"].max() < 778):
+    if not (dense["f"].min() >= 0 and dense["f"].max() < 778):
         raise HoldprepError(f"{file} is not a MANO hand: f names vertex {dense['f'].max():.0f} of 778")
     bend = _bend(dense)
     if (bend < -STRAIGHT) if side == "right" else (bend > STRAIGHT):

@@ -17,7 +17,7 @@ from holdprep.errors import HoldprepError
 
 MAX_JSON_BYTES, MAX_JSON_VALUES = 64 << 20, 8_000_000
 MAX_YAML_BYTES, MAX_YAML_VALUES, MAX_DEPTH = 8 << 20, 600_000, 64
-MAX_PICTURE_BYTES, MAX_PIXELS = 512 << 20, 120_000_000
+MAX_PICTURE_BYTES, MAX_PIXELS, MAX_MASK_PIXELS = 512 << 20, 120_000_000, 40_000_000
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING, _BOOLS = "tag:yaml.org,2002:str", {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})\Z", re.ASCII)
@@ -195,8 +195,8 @@ def picture_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def check_picture(path: Path) -> tuple[int, int] | None:
-    """As `picture_size`; None where the header cannot be read, whose picture cannot be decoded either."""
+def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """As `picture_size`, with at most `most` pixels; None where the header cannot be read, whose picture cannot be decoded either."""
     from PIL import Image  # here, not above: the configuration reads YAML and must not wait for it
 
     require_file(path, MAX_PICTURE_BYTES)
@@ -206,11 +206,11 @@ def check_picture(path: Path) -> tuple[int, int] | None:
             with Image.open(path) as picture:
                 size = picture.size
     except Image.DecompressionBombError:
-        raise HoldprepError(f"{path} declares more than {MAX_PIXELS // 10**6} million pixels: reduce or remove it") from None
+        raise HoldprepError(f"{path} declares more than {most // 10**6} million pixels: reduce or remove it") from None
     except Exception:  # the readers of damaged headers raise anything
         return None
-    if size[0] * size[1] > MAX_PIXELS:
-        raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {MAX_PIXELS // 10**6} million are read: reduce or remove it")
+    if size[0] * size[1] > most:
+        raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {most // 10**6} million are read: reduce or remove it")
     return size
 
 

@@ -37,7 +37,9 @@ MAX_ARRAY_BYTES = 512 << 20  # of all arrays of an .npz, in which a small file m
 
 def _unsafe(path: Path, name: str) -> UnsafeFile:
     name = repr(name)[1:-1]
-    return UnsafeFile(f"{path} was not opened: it names {name[:100]}, which a file of data has no reason to name; get it from someone you trust")
+    return UnsafeFile(
+        f"{path} was not opened: it names {name[:100]}, which a file of data has no reason to name; get it from someone you trust"
+    )
 
 
 @contextmanager
@@ -67,7 +69,8 @@ def _readable(path: Path) -> Iterator[None]:
 def load_pickle(path: Path | str) -> Any:
     """The content of a pickle of plain data, as Python 2 or 3 wrote it.
 
-    numpy arrays, torch tensors and chumpy arrays come back as numpy arrays, scipy's sparse matrices and arrays as such (formats other than csr as csc), HOLD's xdict as dict.
+    numpy arrays, torch tensors and chumpy arrays come back as numpy arrays, scipy's sparse matrices and arrays as csr if they
+    are, else as csc, HOLD's xdict as dict.
 
     Raises:
         UnsafeFile: the file names anything else; nothing of it was run.

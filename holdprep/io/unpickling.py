@@ -51,7 +51,8 @@ def _decode(raw: bytes | bytearray | str, dtype: np.dtype, shape: tuple[int, ...
     if dtype.hasobject:
         raise pickle.UnpicklingError("an array of objects given as raw bytes")
     buffer = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
-    if len(buffer) != math.prod(shape) * dtype.itemsize or (not dtype.itemsize and math.prod(shape)) or min(shape, default=0) < 0:
+    count = math.prod(shape)
+    if len(buffer) != count * dtype.itemsize or (not dtype.itemsize and count) or min(shape, default=0) < 0:
         raise pickle.UnpicklingError(f"{len(buffer)} bytes for an array {shape} of {dtype}")
     if not buffer:
         return np.empty(shape, dtype)
@@ -248,7 +249,7 @@ def _object_array(found: _Array, memo: dict[int, Any]) -> np.ndarray:
 def _sparse(found: _Sparse, memo: dict[int, Any]) -> Any:
     """The matrix, as csr or csc as in the file, other formats as csc. Raises ValueError where its indices do not fit its shape."""
     state = {key: _made_plain(value, memo) for key, value in vars(found).items()}
-    rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
+    rows, columns = (int(n) for n in state["_shape" if "_shape" in state else "shape"])
     if not (0 < rows <= MAX_SPARSE and 0 < columns <= MAX_SPARSE):
         raise pickle.UnpicklingError(f"a sparse matrix of {rows} x {columns}")
     shape, kind = (rows, columns), found.kind

@@ -79,7 +79,7 @@ def _sound(file: Path, record: Any, kind: Kind) -> dict[str, Any]:
         raise HoldprepError(f"{file}: a curve is no list of numbers")
     if any(a not in ARTEFACTS for key in ("outputs", "install", "remove", "absent") for a in record.get(key, ())):
         raise HoldprepError(f"{file} names an artefact that no stage makes")
-    return record
+    return {"seconds": 0.0} | record
 
 
 def _is_value(value: Any) -> bool:

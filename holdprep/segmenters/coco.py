@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import MAX_PIXELS, read_json
+from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 
 Label = int | str | None
@@ -32,8 +32,8 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
                 value, shift = 0, 0
     else:
         runs = [int(n) for n in counts]
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_PIXELS} pixels")
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_MASK_PIXELS:
+        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_MASK_PIXELS} pixels")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(size[1], size[0]).T
 
@@ -89,7 +89,7 @@ def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.nda
 
 
 def _empty(size: tuple[int, int]) -> np.ndarray:
-    if not (0 < size[0] <= MAX_PIXELS and 0 < size[1] <= MAX_PIXELS and size[0] * size[1] <= MAX_PIXELS):
+    if not (0 < size[0] <= MAX_MASK_PIXELS and 0 < size[1] <= MAX_MASK_PIXELS and size[0] * size[1] <= MAX_MASK_PIXELS):
         raise ValueError(f"an image of {size[1]:.10g} x {size[0]:.10g} pixels")
     return np.zeros(size, bool)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import MAX_PIXELS, read_json
+from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 from holdprep.segmenters.coco import Label, chosen_label
 
@@ -33,7 +33,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         for shape in tree["shapes"]:
             shape["label"], shape["points"]
-        if not 0 < int(tree["imageHeight"]) * int(tree["imageWidth"]) <= MAX_PIXELS or int(tree["imageHeight"]) < 0:
+        if not 0 < int(tree["imageHeight"]) * int(tree["imageWidth"]) <= MAX_MASK_PIXELS or int(tree["imageHeight"]) < 0:
             raise ValueError(f"an image of {tree['imageWidth']:.10g} x {tree['imageHeight']:.10g} pixels")
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise HoldprepError(

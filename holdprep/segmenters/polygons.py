@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 MAX_POINTS = 100_000
 
 

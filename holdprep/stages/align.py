@@ -14,7 +14,7 @@ from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.hold_params import params_from_dict, read_fits
+from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import trackfile
 from holdprep.io import safeio
@@ -22,7 +22,7 @@ from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
@@ -36,7 +36,7 @@ def run(ctx: Context, mode: Mode) -> Result:
     models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
     problem, cloud = load_problem(seq, models, with_outlines=mode != "o")
     before = BEFORE[mode]
-    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
+    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
@@ -54,7 +54,7 @@ def measure(ctx: Context, mode: Mode) -> Result:
     fits = hold.read_aligned(seq.path("fit_aligned")) if mode == "ho" else read_fits(seq.path("fit_slerp"))
     models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
     problem, _ = load_problem(seq, models, with_outlines=mode == "ho")
-    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
+    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"), models)
     found = evaluated(problem, found)
     if mode == "ho":
         found = _with_quality(found, problem)
@@ -95,7 +95,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
             raise HoldprepError(
                 f"{seq.path('j2d')} has no {side} hand, but {seq.path('fit_slerp')} has:  run stage=hand_pose and stage=register again"
             )
-        params = params_from_dict(fits[side])
+        params = registered_params(fits, side, model, track)
         if len(params.transl) != len(names):
             raise HoldprepError(
                 f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again"

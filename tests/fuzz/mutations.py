@@ -10,8 +10,42 @@ from typing import Any
 from hypothesis import strategies as st
 
 NUMBERS = (b"0", b"-1", b"1e999", b"NaN", b"100000000000", b"9" * 5000, b"4294967296", b"-9223372036854775809", b"0.5", b"")
-TOKENS = (b"\x00", b"\xff" * 4, b"\x00" * 8, b"\n", b"[", b"{", b'"', b"'", b"*", b"&a", b"!!set", b"${oc.env:HOME}", b"../../x", b"2024-01-01", b"\xed\xa0\x80")
-VALUES: tuple[Any, ...] = (None, True, -1, 0, 10**11, 10**40, 1e308, float("nan"), "", "x" * 300, "\ud800", [], {}, [[]], [None], {"a": [1]}, [[1e400]])
+TOKENS = (
+    b"\x00",
+    b"\xff" * 4,
+    b"\x00" * 8,
+    b"\n",
+    b"[",
+    b"{",
+    b'"',
+    b"'",
+    b"*",
+    b"&a",
+    b"!!set",
+    b"${oc.env:HOME}",
+    b"../../x",
+    b"2024-01-01",
+    b"\xed\xa0\x80",
+)
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    10**11,
+    10**40,
+    1e308,
+    float("nan"),
+    "",
+    "x" * 300,
+    "\ud800",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": [1]},
+    [[1e400]],
+)
 
 
 @st.composite

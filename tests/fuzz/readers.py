@@ -118,7 +118,10 @@ def settings_files() -> Iterator[Reader]:
         return prompts.mask_files(d / "prompts.yaml"), prompts.read_indexed_prompts(d / "prompts.yaml", NAMES, SIZE)
 
     yield Reader("prompts_yaml", {"prompts.yaml": clicks, "m.png": mask}, read_clicks)
-    model = b"MODEL:\n  IMAGE_SIZE: 256\n  BACKBONE: {TYPE: vit, DEPTH: 2}\n  MANO_HEAD:\n    TYPE: transformer_decoder\n    TRANSFORMER_DECODER: {context_dim: 64, depth: 1, heads: 2, dim_head: 8, mlp_dim: 32, dim: 64}\n"
+    model = (
+        b"MODEL:\n  IMAGE_SIZE: 256\n  BACKBONE: {TYPE: vit, DEPTH: 2}\n  MANO_HEAD:\n    TYPE: transformer_decoder\n"
+        b"    TRANSFORMER_DECODER: {context_dim: 64, depth: 1, heads: 2, dim_head: 8, mlp_dim: 32, dim: 64}\n"
+    )
     yield Reader("model_config", {"model_config.yaml": model}, lambda d: hamer_network._sizes(d / "model_config.yaml"))
     yield Reader("record", {"box/processed/.holdprep/register.json": json.dumps(record()).encode()}, read_records)
     frames = {"source": "/x", "fps": 30.0, "times_s": {"0000": 0.0}, "focal_px": 40.0}
@@ -153,12 +156,16 @@ def read_records(d: Path) -> object:
     memory.settings(d / "holdprep.yaml", records.of_sequence(seq), [], CONF_DIR)
     found = {"register": r} if (r := records.read(seq, "register")) else {}
     curves = [
-        Curve(title, unit, np.arange(T), {key: report._array(values) for key, values in r.get("curves", {}).items() if len(values) == T}, None)
+        Curve(
+            title, unit, np.arange(T), {key: report._array(values) for key, values in r.get("curves", {}).items() if len(values) == T}, None
+        )
         for r in found.values()
         for title, unit in (("a", "mm"),)
     ]
     stages = report._stages(found, {}, None)
-    data = ReportData("box", "0", "standin", "", stages, [], [c for c in curves if c.series], "", [n for r in found.values() for n in r.get("notes", [])])
+    data = ReportData(
+        "box", "0", "standin", "", stages, [], [c for c in curves if c.series], "", [n for r in found.values() for n in r.get("notes", [])]
+    )
     return render_report(data), line_chart
 
 
@@ -180,7 +187,12 @@ def picture_files() -> Iterator[Reader]:
     palette.putpalette([0, 0, 0, 255, 0, 0])
     stream = io.BytesIO()
     palette.save(stream, "png")
-    yield Reader("mask_palette", {f"m/{n}.png": stream.getvalue() for n in NAMES}, lambda d: masks.read_masks(d / "m", NAMES, SIZE[::-1]), ("m/0000.png",))
+    yield Reader(
+        "mask_palette",
+        {f"m/{n}.png": stream.getvalue() for n in NAMES},
+        lambda d: masks.read_masks(d / "m", NAMES, SIZE[::-1]),
+        ("m/0000.png",),
+    )
     rle = {"size": [SIZE[1], SIZE[0]], "counts": [100, 50, SIZE[0] * SIZE[1] - 150]}
     coco = {
         "images": [{"id": t, "file_name": f"{n}.jpg", "height": SIZE[1], "width": SIZE[0]} for t, n in enumerate(NAMES)],
@@ -239,7 +251,11 @@ def hand_files() -> Iterator[Reader]:
     files = {"v3d_ra.npy": npy(v3d), "j2d.crop.npy": npy(px * 8), "boxes.npy": npy(boxes)}
     yield Reader("metro", files, lambda d: metro.read(d, NAMES))
     mini = {"pred_vertices": v3d[:1], "pred_cam_t_full": np.zeros((1, 3), np.float32), "pred_keypoints_2d": px[:1].astype(np.float32)}
-    mini |= {"global_orient": np.zeros((1, 1, 3), np.float32), "hand_pose": np.zeros((1, 15, 3), np.float32), "betas": np.zeros((1, 10), np.float32)}
+    mini |= {
+        "global_orient": np.zeros((1, 1, 3), np.float32),
+        "hand_pose": np.zeros((1, 15, 3), np.float32),
+        "betas": np.zeros((1, 10), np.float32),
+    }
     result = np.empty(1, object)
     result[0] = {"is_right": 1.0, "wilor_preds": mini}
     stream = io.BytesIO()
@@ -293,12 +309,22 @@ def object_files() -> Iterator[Reader]:
     yield Reader("nerfstudio", files, lambda d: poses.read_poses(d, NAMES, SIZE))
     yield Reader("colmap_text", colmap_text(points, o2w), lambda d: poses.read_poses(d, NAMES, SIZE), slow=True)
     yield Reader("colmap_binary", colmap_binary(points, o2w), lambda d: poses.read_poses(d, NAMES, SIZE), slow=True)
-    hand = {"hand_rot": np.zeros((T, 3)), "hand_pose": np.zeros((T, 45)), "hand_beta": np.zeros(10), "hand_transl": np.zeros((T, 3)), "v3d": np.tile(mesh(), (T, 1, 1))}
+    hand = {
+        "hand_rot": np.zeros((T, 3)),
+        "hand_pose": np.zeros((T, 45)),
+        "hand_beta": np.zeros(10),
+        "hand_transl": np.zeros((T, 3)),
+        "v3d": np.tile(mesh(), (T, 1, 1)),
+    }
     aligned = {"right": hand, "object": {"o2w_all": o2w, "obj_scale": np.ones(1), "K": K}}
     yield Reader("hold_fit_aligned", {"a.npy": npy(aligned)}, lambda d: hold.read_aligned(d / "a.npy"))
     names = ("hand_rot", "hand_pose", "hand_beta", "hand_transl")
     tensors = {f"models.right.{n}": torch.as_tensor(hand[n]) for n in names}
-    tensors |= {"models.object.obj_scale": torch.ones(1), "models.object.obj_rot": torch.zeros(T, 3), "models.object.obj_transl": torch.zeros(T, 3)}
+    tensors |= {
+        "models.object.obj_scale": torch.ones(1),
+        "models.object.obj_rot": torch.zeros(T, 3),
+        "models.object.obj_transl": torch.zeros(T, 3),
+    }
     saved = torch_file({"state_dict": tensors, "pytorch-lightning_version": "1.5"})
     yield Reader("hold_state", {"o/last.ckpt": saved}, lambda d: state.load_state(d / "o" / "last.ckpt"))
 
@@ -330,21 +356,35 @@ def colmap_binary(points: np.ndarray, o2w: np.ndarray) -> dict[str, bytes]:
 
 
 def truth_files() -> Iterator[Reader]:
-    own = {"names": np.array(NAMES), "image_size": np.array(SIZE), "K": K, "T_cam_obj": np.tile(np.eye(4), (T, 1, 1)), "grasp": np.array("rigid")}
+    own = {
+        "names": np.array(NAMES),
+        "image_size": np.array(SIZE),
+        "K": K,
+        "T_cam_obj": np.tile(np.eye(4), (T, 1, 1)),
+        "grasp": np.array("rigid"),
+    }
     own |= {"right__joints_m": np.zeros((T, 21, 3)), "contact": np.ones(T, bool)}
     yield Reader("truth_npz", {"t.npz": npz(**own)}, lambda d: truth.load_truth(d / "t.npz"))
     frame = {"camMat": K, "objRot": np.zeros((3, 1)), "objTrans": np.zeros(3), "objName": "021", "handJoints3D": np.zeros((21, 3))}
     frame |= {"handPose": np.zeros(48), "handTrans": np.zeros(3), "handBeta": np.zeros(10)}
     yield Reader("ho3d", {f"meta/{n}.pkl": pickle.dumps(frame, 2) for n in NAMES}, lambda d: truth.read_ho3d(d))
-    yield Reader("npy", {"a.npy": npy({"a": np.ones(3), "b": ["x", 1.5], "c": {"d": np.arange(4, dtype=np.int16)}})}, lambda d: safeio.load_npy(d / "a.npy"))
+    yield Reader(
+        "npy",
+        {"a.npy": npy({"a": np.ones(3), "b": ["x", 1.5], "c": {"d": np.arange(4, dtype=np.int16)}})},
+        lambda d: safeio.load_npy(d / "a.npy"),
+    )
     yield Reader("truth_arctic", {"a.npy": npy(arctic())}, lambda d: truth.read_arctic(d / "a.npy", 1, SIZE))
 
 
 def arctic() -> dict[str, Any]:
     rng = np.random.default_rng(4)
-    points = {"joints.right": rng.normal(0, 0.1, (T, 21, 3)), "joints.left": rng.normal(0, 0.1, (T, 21, 3)), "kp3d": rng.normal(0, 0.1, (T, 8, 3))}
+    points = {
+        "joints.right": rng.normal(0, 0.1, (T, 21, 3)),
+        "joints.left": rng.normal(0, 0.1, (T, 21, 3)),
+        "kp3d": rng.normal(0, 0.1, (T, 8, 3)),
+    }
     points["bbox3d"] = rng.normal(0, 0.1, (T, 8, 3))
-    cam = {k: np.tile((v + [0, 0, 1.0])[:, None], (1, 9, 1, 1)) for k, v in points.items()}
+    cam = {k: np.tile(np.add(v, [0, 0, 1.0])[:, None], (1, 9, 1, 1)) for k, v in points.items()}
     px = {k: (v @ K.T)[..., :2] / v[..., 2:] for k, v in cam.items()}
     cam |= {"is_valid": np.ones((T, 9)), "right_valid": np.ones((T, 9)), "left_valid": np.ones((T, 9))}
     params = {f"{k}_{s}": np.zeros((T, n)) for s in "rl" for k, n in (("rot", 3), ("pose", 45), ("shape", 10), ("trans", 3))}
@@ -356,6 +396,3 @@ def arctic() -> dict[str, Any]:
 def all_readers() -> dict[str, Reader]:
     found = [*settings_files(), *picture_files(), *hand_files(), *object_files(), *truth_files()]
     return {reader.name: reader for reader in found}
-
-
-

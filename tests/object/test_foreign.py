@@ -108,7 +108,9 @@ def test_unusable_input_is_reported_in_one_line(tmp_path: Path) -> None:
     (several / "images.txt").write_text(lines.replace(" 1 images/00002", " 2 images/00002"))
     (fisheye / "cameras.txt").write_text("1 OPENCV_FISHEYE 640 480 600 600 320 240 0 0 0 0\n")
     wrong.append((several, NAMES, SIZE, "several cameras"))
-    wrong.append((fisheye, NAMES, SIZE, "OPENCV_FISHEYE camera, SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV are read"))
+    wrong.append(
+        (fisheye, NAMES, SIZE, "OPENCV_FISHEYE camera, SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV are read")
+    )
     for name, arrays, message in (
         ("few", {"T_cam_obj": POSES}, "lacks points_obj, K or focal_px"),
         ("short", {"T_cam_obj": POSES[:2], "points_obj": POINTS, "K": K}, "2 poses and no names, images/ has 4 frames"),

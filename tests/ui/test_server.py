@@ -158,12 +158,11 @@ def test_another_user_of_the_machine_is_refused(seq, tmp_path: Path):
                 for what in ("edit", "undo", "propagate", "save", "done"):
                     async with stranger.post(f"/api/{what}", json={}) as answer:
                         assert answer.status == 403
-            async with client_of(other) as client:  # another run's token and cookie
-                async with client.get(f"{bare}api/state") as answer:
-                    assert answer.status == 403
-            async with client_of(address) as client:
-                async with client.get("/api/image/0") as answer:
-                    assert answer.status == 200
+            # another run's token and cookie
+            async with client_of(other) as client, client.get(f"{bare}api/state") as answer:
+                assert answer.status == 403
+            async with client_of(address) as client, client.get("/api/image/0") as answer:
+                assert answer.status == 200
             assert not task.done()
 
     asyncio.run(story())

@@ -51,7 +51,9 @@ def test_hamer_rows_follow_the_names_not_the_order(tmp_path: Path, torch_tensors
 def test_hamer_errors_are_one_line(tmp_path: Path):
     names = ["0000", "0002"]
     write_hamer(tmp_path, names, np.random.default_rng(0))
-    with pytest.raises(HoldprepError, match=r"none of its 2 entries belongs to one of the 2 frames of images/ \(first: 0000 there, a here\)"):
+    with pytest.raises(
+        HoldprepError, match=r"none of its 2 entries belongs to one of the 2 frames of images/ \(first: 0000 there, a here\)"
+    ):
         trackfile.read(tmp_path, ["a", "b"])
     keypoints = {"j2d.right": np.zeros((2, 20, 2)), "im_paths": names}
     save_pickled(tmp_path / "j2d.full.npy", keypoints)
