@@ -33,11 +33,11 @@ def validate(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
     assert isinstance(tree, dict)
-    tree = {str(key): value for key, value in tree.items() if key != "hydra"}
+    values: dict[str, Any] = {str(key): value for key, value in tree.items() if key != "hydra"}
     if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
-        _anchor(tree, launch_dir())
+        _anchor(values, launch_dir())
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
     check_thresholds(config.gates or {})

@@ -217,7 +217,7 @@ def read_arctic(
     return GroundTruth(
         names=[f"{i + first:05d}" for i in range(len(T_cam_obj))],
         image_size=image_size,
-        K=_solve_K(points_cam, points_px),
+        K=solve_K(points_cam, points_px),
         T_cam_obj=np.where(seen[:, None, None], T_cam_obj, np.nan),
         object_vertices_m=vertices,
         object_faces=faces,
@@ -263,7 +263,7 @@ def _array(data: Any, key: str, path: Path) -> np.ndarray:
     return np.asarray(_entry(data, key, path), np.float64)
 
 
-def _solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+def solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
     """Intrinsics (3, 3) without skew, by least squares from points (..., 3) and their pixels (..., 2)."""
     K = np.eye(3)
     usable = (points_cam[..., 2] > 1e-3) & np.isfinite(points_px).all(axis=-1)

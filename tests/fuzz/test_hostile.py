@@ -173,7 +173,13 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("text", [LAUGHS, "[" * 20_000, "- " * 20_000, "{a: " * 20_000, "frames: !!set {a}", "frames: {2024-01-01: 2024-01-01}", "? [a]\n: b", "a: 1\na: 2", "\x00", "a: *b", "frames: {x: {object: {box: [" + "9" * 5000 + ", 1, 2, 3]}}}"])  # fmt: skip
+NO_YAML = (
+    LAUGHS, "[" * 20_000, "- " * 20_000, "{a: " * 20_000, "frames: !!set {a}", "frames: {2024-01-01: 2024-01-01}", "? [a]\n: b", "a: 1\na: 2",
+    "\x00", "a: *b", "frames: {x: {object: {box: [" + "9" * 5000 + ", 1, 2, 3]}}}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_YAML)
 def test_yaml_that_is_none(tmp_path: Path, text: str):
     (tmp_path / "prompts.yaml").write_text(text)
     refused(lambda: read_indexed_prompts(tmp_path / "prompts.yaml", NAMES, SIZE), "prompts.yaml")

@@ -98,7 +98,7 @@ def _track(path: Path, rows: Sequence[Row], image_size: tuple[int, int]) -> tupl
         j2d, j3d, confidence = to_mano21(j2d), to_mano21(j3d), to_mano21(confidence[..., None])[..., 0]
     _check_picture(path, j2d, image_size)
     j3d, remarks = _in_space(path, j3d, j2d)
-    return KeypointTrack(j2d, j3d, confidence, _boxes(j2d)), notes + remarks
+    return KeypointTrack(j2d, j3d, confidence, square_boxes(j2d)), notes + remarks
 
 
 def _skeleton(joints: np.ndarray) -> float:
@@ -135,7 +135,7 @@ def _in_space(path: Path, j3d: np.ndarray, j2d_px: np.ndarray) -> tuple[np.ndarr
     return j3d, notes
 
 
-def _boxes(j2d_px: np.ndarray) -> np.ndarray:
+def square_boxes(j2d_px: np.ndarray) -> np.ndarray:
     """(T, 4) squares around the visible joints, with a margin."""
     boxes = np.full((len(j2d_px), 4), np.nan)
     for t, points in enumerate(j2d_px):
