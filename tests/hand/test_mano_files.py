@@ -82,4 +82,4 @@ def test_meshes_of_one_side_need_its_file_alone(tmp_path: Path, side: Side):
     assert available(models).side == side
     for name, vertices in zip(NAMES, mesh(side, 0.6).vertices.numpy(), strict=True):
         (tmp_path / f"{name}.obj").write_text("".join(f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in vertices))
-    assert list(meshes.read(tmp_path, NAMES, SIZE, models).vertices_m) == [side]
+    assert list(meshes.read(tmp_path, NAMES, SIZE, models, 600.0).vertices_m) == [side]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+MASK = 4.0  # cost of a hand's size away from the mask, to that of a hand's size moved since the last frame
 DOUBT = 0.5  # cost, in hand sizes, of a hand whose joints have no confidence
 
 
@@ -64,4 +65,4 @@ def _cost(hands: Sequence[np.ndarray], seen: Sequence[np.ndarray], mask: np.ndar
         x, y = inside.round().astype(int).T
         beyond = np.linalg.norm(points - inside, axis=1)
         found.append(float((away[y, x] + beyond).mean()) if len(points) else max(height, width))
-    return np.array(found) / size_px + doubt
+    return MASK * np.array(found) / size_px + doubt
