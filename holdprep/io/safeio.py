@@ -125,7 +125,10 @@ def _read_npy(stream: BinaryIO) -> Any:
         if needed > left or min(shape, default=0) < 0:
             raise ValueError(f"its header declares {needed} bytes {shape}, {left} follow")
         stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        found = np.lib.format.read_array(stream, allow_pickle=False)
+        if dtype.kind == "U":
+            found.tolist()  # raises where a character does not exist
+        return found
     array = unpickle(stream)
     return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
 

@@ -308,6 +308,8 @@ def _check_operations(content: bytes) -> None:
             raise pickle.UnpicklingError(f"more than {MAX_OPERATIONS} operations")
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= MAX_OPERATIONS:  # type: ignore[arg-type]
             raise pickle.UnpicklingError(f"place {argument} in the memo")
+        if operation.name == "FRAME" and not 0 <= int(argument) <= len(content):  # type: ignore[arg-type]
+            raise pickle.UnpicklingError(f"a frame of {argument} bytes")
 
 
 def unpickle(stream: BinaryIO) -> Any:
