@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+MAX_HEADER_BYTES = 65536
 MAX_ARRAY_BYTES = 512 << 20  # of all arrays of an .npz, in which a small file may declare any size
 
 
@@ -117,6 +118,11 @@ def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> Any:
 def _read_npy(stream: BinaryIO) -> Any:
     """An array, or the plain content of an array of objects; the size that its header declares must be the file's."""
     version = np.lib.format.read_magic(stream)
+    start = stream.tell()
+    length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header declares {length} bytes")
+    stream.seek(start)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
