@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from holdprep.config import memory, validation
+from holdprep.config import memory, searchpath, validation
 from holdprep.config.schema import Config
 from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
 from holdprep.errors import ConfigError, HoldprepError
@@ -23,31 +23,6 @@ from holdprep.errors import ConfigError, HoldprepError
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
 log = logging.getLogger("holdprep")
-
-HELP = """holdprep: prepares a phone video of a hand holding an object as a sequence for training HOLD
-
-  python launch.py                                                   the demo, all stages (stage=all seq=demo)
-  python launch.py stage=all seq=bottle video=clip.mp4               all stages, for your own video
-  python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
-  python launch.py stage=status seq=all                              what exists, what is stale, what a run would do
-  python launch.py -m stage=all seq=a,b                              a batch: the sequences themselves are prepared
-  python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
-  python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')
-
-Stages, in order: create, segment, hand_pose, object_pose, register, align (mode=h, o, ho), build, report.
-Quality gates stop a run of insufficient quality; on_fail=warn continues. A stage whose inputs have not changed is skipped.
-A setting is kept for the sequence until it is set again; dry=true prints what would run and why.
-
-Groups (group=option; option's values are in conf/<group>/<option>.yaml):
-{groups}
-
-Keys (key=value):
-{keys}
-
-How to use them: conf/README.md. What the stages do, file formats, troubleshooting: holdprep/README.md.
-Results: the sequence in <data_root>/<seq>/, the run's log, metrics.json and losses in outputs/. A file holdprep.yaml in the
-sequence's folder overrides any key for that sequence; the command line overrides both.
-Hydra's own flags: --cfg job (show the composed configuration), -m (sweep), --hydra-help."""
 
 
 class Terminated(BaseException):
@@ -57,13 +32,16 @@ class Terminated(BaseException):
 def main() -> None:
     """Check the command line, then start Hydra."""
     arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        groups = validation.groups(CONF_DIR)
-        listed = "\n".join(f"  {name:14s} {', '.join(options)}" for name, options in groups.items())
-        print(HELP.format(groups=listed, keys=validation.describe()))
-        return
     from holdprep.config import commandline
 
+    if "--help" in arguments or "-h" in arguments:
+        from holdprep.config import helptext
+
+        print(helptext.text(commandline.overrides_in(arguments), CONF_DIR))
+        return
+    if commandline.is_hydras(arguments):
+        _task()
+        return
     try:
         arguments = commandline.resolved([part for argument in arguments for part in memory.expanded(argument)], CONF_DIR)
         sys.argv[1:] = arguments  # read by Hydra
@@ -85,7 +63,8 @@ def _task(cfg: DictConfig) -> float:
     run_dir = Path(hydra_config.runtime.output_dir)
     _end_on_sigterm()
     try:
-        configured = configure(cfg, list(hydra_config.overrides.task))
+        folders = [o for o in hydra_config.overrides.hydra if o.startswith(f"{searchpath.KEY}=")]
+        configured = configure(cfg, [*folders, *hydra_config.overrides.task])
         return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
     except HoldprepError as error:
         log.error("error: %s", error)

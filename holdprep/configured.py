@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from holdprep.config import memory, validation
+from holdprep.config.literal import literal
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 
@@ -58,14 +59,20 @@ def _of_sequence(data_root: Path, name: str, overrides: Sequence[str], composed:
     """Configuration and settings of a sequence; `composed` is the configuration from the command line alone."""
     from holdprep.pipeline import records
     from holdprep.sequence import Sequence as SequenceFolder
+    from holdprep.sequence.paths import refuse_links_out
 
     seq = SequenceFolder(data_root, name)
+    refuse_links_out(seq.root)
     own = seq.path("overrides")
     settings = memory.settings(own, records.of_sequence(seq), overrides, CONF_DIR)
     lines = [*settings.own.values(), *settings.remembered.values()]
     try:
         plain = composed is not None and not lines
-        config = composed if composed is not None and plain else validation.validate(compose("config", [*lines, *overrides, f"seq={name}"]))
+        config = (
+            composed
+            if composed is not None and plain
+            else validation.validate(compose("config", [*lines, *overrides, f"seq={literal(name)}"]))
+        )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{own if settings.own else name}: {' '.join(str(error).split())}") from None
     _check_hand_model(config, settings)

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from holdprep.align import term_files, terms
-from holdprep.config import validation
+from holdprep.config import helptext, validation
 from holdprep.config.schema import Config, Weights
 from holdprep.errors import ConfigError
 
@@ -149,7 +149,7 @@ def in_checkout(checkout: Path, *command: str) -> subprocess.CompletedProcess[st
 def test_a_new_terms_weight_is_a_key(checkout: Path):
     listed = in_checkout(checkout, "launch.py", "--help").stdout
     assert (
-        "  weights.far                  Depth by which the hand's centroid is nearer than half a metre (px^2 per m^2).  [float >= 0 or null]"
+        "  weights.far                  Depth by which the hand's centroid is nearer than half a metre (px^2 per m^2).  [float >= 0 or null; 2.0]"
         in listed
     )
     told = ("-m", "holdprep.cli_of_test", "stage=create", "weights.far=3")
@@ -203,10 +203,15 @@ def test_wrong_yaml_is_refused(key: str, value: object, words: list[str]):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_every_key_is_explained():
-    described = validation.describe()
-    for key in ("weights.contact", "create.stride", "data_root", "hand.focal_px", "segmenter.prompts"):
+def test_help_has_defaults_and_only_the_keys_of_the_chosen_options():
+    described = helptext.text([], CONF)
+    for key in ("weights.contact", "create.stride", "data_root", "hand.smooth", "segmenter.prompts"):
         assert f"  {key} " in described
+    (line,) = [line for line in described.splitlines() if line.startswith("  create.max_side ")]
+    assert line.endswith("[int >= 64; 2000]")
+    assert "hand.checkpoint" not in described and "  source.object " not in described
+    chosen = helptext.text(["hand=hamer", "source=synthetic", "video=a.mp4"], CONF)
+    assert "  hand=hamer\n" in chosen and "  hand.checkpoint " in chosen and "  source.object " in chosen and "hand.smooth" not in chosen
 
 
 @pytest.mark.parametrize("key", ["align.scale=contact", "align.refine_shape=true", "align.refine_obj_pose=true"])

@@ -32,7 +32,7 @@ gates: {object_pose.registered_pct: [95, 80], object_pose.focal_ratio: [[0.7, 1.
     assert (cfg.create.stride, cfg.create.crop) == (3, (0, 0, 64, 48))
     assert cfg.hands.which == "left"
     assert cfg.segmenter.name == "import"
-    assert cfg.segmenter.right == Path("a folder/masks")
+    assert cfg.segmenter.right == tmp_path / "a folder" / "masks"  # beside the file
     assert cfg.registration.method == "adam"
     assert cfg.registration.max_iterations == 7
     assert cfg.weights.contact == 7
@@ -111,4 +111,4 @@ def test_what_is_named_hides_what_was_given_before(tmp_path: Path, told: tuple[s
 def test_paths_that_are_remembered_begin_at_the_root():
     given = {"segmenter.weights": "segmenter.weights=weights/sam2", "hands.length_mm": "hands.length_mm=185"}
     found = memory.absolute(given)
-    assert found == given | {"segmenter.weights": f'segmenter.weights="{Path("weights/sam2").absolute()}"'}
+    assert found == given | {"segmenter.weights": f"segmenter.weights={Path('weights/sam2').absolute()}"}

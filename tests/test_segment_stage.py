@@ -20,6 +20,13 @@ from tests.synthetic import SyntheticSequence, make_sequence
 
 FRAMES, SIZE = 6, (320, 240)
 NAMES = [f"{t:04d}" for t in range(FRAMES)]
+TOKEN = "the-token-of-this-run"
+
+
+@pytest.fixture(autouse=True)
+def known_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The click page's token, which a user reads on the screen."""
+    monkeypatch.setattr("holdprep.ui.server.secrets.token_urlsafe", lambda _: TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def free_port() -> int:
 def post(port: int, what: str, **body: object) -> None:
     """One call to the page, which may still be starting."""
     data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{what}", data, headers)
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{what}?token={TOKEN}", data, headers)
     for _ in range(1200):
         try:
             return urllib.request.urlopen(request, timeout=20).close()

@@ -86,6 +86,8 @@ def align(
     else:
         result = _align_jointly(ready, surface, weights, refine, initial, run)
     found, curves = _metrics(ready, surface, result)
+    if method == "lm" and not np.isfinite(result.obj_scale_stderr):
+        found.pop("object.scale_stderr_pct", None)  # unknown after HOLD's mode o
     return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
 
 
@@ -196,8 +198,8 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     # the shape's prior is that of mode o, which may have lengthened the hands
     registered = {side: replace(to_state(hand.model, hand.params), betas=hands[side].betas) for side, hand in problem.hands.items()}
     log_scale = float(np.log(initial.obj_scale))
-    ratio = initial.obj_scale_stderr / initial.obj_scale
-    ratio = ratio if np.isfinite(ratio) and ratio > 0 else 1.0
+    known = initial.obj_scale_stderr / initial.obj_scale  # NaN: unknown, after HOLD's mode o
+    ratio = known if np.isfinite(known) and known > 0 else 1.0  # a prior that holds the scale only where nothing else does
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := static_grasps(track, initial.obj_scale)) is not None}
     refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))
@@ -209,7 +211,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     run(module, MAX_ITERATIONS["ho"])
     scale, trajectory = float(module.scene.scale), module.scene.trajectory
     corrected = replace(problem, K=trajectory.K(problem.K), T_cam_obj=trajectory.T_cam_obj)
-    result = _alignment("ho", "lm", corrected, module.scene.hands, scale, ratio * scale, module.history)
+    result = _alignment("ho", "lm", corrected, module.scene.hands, scale, known * scale, module.history)
     figures = _weights_used(module)
     interval = SizeInterval.read(initial.metrics)
     figures |= {} if interval is None else interval.figures(scale, surface.diameter)

@@ -5,6 +5,7 @@ folder's name.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from holdprep.align.problem import MODES, Alignment, Mode
 from holdprep.errors import HoldprepError
-from holdprep.hand.model import SIDES, ManoParams
+from holdprep.hand import hold_left
+from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.io.safeio import load_checkpoint
 
 FORMAT = 1
@@ -34,10 +36,10 @@ def from_state_dict(state: dict[str, Any]) -> Alignment:
     return Alignment(**{**values, "hands": {side: ManoParams(**params) for side, params in state["hands"].items()}})
 
 
-def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
-    """HOLD's parameters after a mode as an alignment, float64. HOLD's conventions are this project's; K is not stored and is NaN.
+def from_hold(tensors: dict[str, Tensor], mode: Mode, models: Mapping[Side, HandModel] | None = None) -> Alignment:
+    """HOLD's parameters after a mode as an alignment, float64. K and the scale's standard error are not stored and are NaN.
 
-    Raises KeyError where one is missing.
+    A left hand's shape is converted with its model, or used as stored without it. Raises KeyError where one is missing.
     """
     hands = {}
     for side in SIDES:
@@ -46,8 +48,13 @@ def from_hold(tensors: dict[str, Tensor], mode: Mode) -> Alignment:
             hands[side] = ManoParams(*(tensors[f"models.{side}.{name}"].double() for name in names))
     scale, rotvec, transl = (tensors[f"models.object.{name}"].double() for name in ("obj_scale", "obj_rot", "obj_transl"))
     notes = [f"mode {mode} was run by HOLD"]
-    if "left" in hands:
+    if "left" in hands and models is not None and "left" in models:
+        hands["left"], off_mm = hold_left.converted(hands["left"], models["left"])
+        notes.append(hold_left.note(off_mm))
+    elif "left" in hands:
         notes.append("the left hand's shape is used as stored: in HOLD's generator the x of the shape directions has the opposite sign")
+    if mode != "h":
+        notes.append("the scale's standard error is unknown")
     nothing = torch.full((3, 3), torch.nan, dtype=torch.float64)
     return Alignment(mode, "hold", hands, float(scale), float("nan"), roma.rotvec_to_rotmat(rotvec), transl, nothing, notes=notes)
 
@@ -59,13 +66,16 @@ def save_state(path: Path, alignment: Alignment) -> None:
     path.write_bytes(content.getvalue())
 
 
-def load_state(path: Path) -> Alignment:
-    """Read a state. Raises UnsafeFile where the file would execute code, HoldprepError where it is not a state."""
+def load_state(path: Path, models: Mapping[Side, HandModel] | None = None) -> Alignment:
+    """Read a state; `models` are needed to convert a left hand of HOLD's.
+
+    Raises UnsafeFile where the file would execute code, HoldprepError where it is not a state.
+    """
     state = load_checkpoint(path)
     try:
         for mode in MODES:
             if path.parent.name == mode and "pytorch-lightning_version" in state:
-                return from_hold(state["state_dict"], mode)
+                return from_hold(state["state_dict"], mode, models)
         return from_state_dict(state)
-    except (HoldprepError, TypeError, KeyError, AttributeError):
+    except (HoldprepError, TypeError, KeyError, AttributeError, ValueError, RuntimeError, IndexError):
         raise HoldprepError(f"{path} is not an alignment state of holdprep: run stage=align again from mode=h") from None

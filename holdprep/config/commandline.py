@@ -1,17 +1,23 @@
-"""Preprocessing of the command line before Hydra: sequences, queries, plain batches."""
+"""Preprocessing of the command line before Hydra: names as typed, folders of options, sequences, queries, plain batches."""
 
+import argparse
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from holdprep.config import searchpath
+from holdprep.config.literal import as_typed, literal, quoted
 from holdprep.errors import ConfigError
 
+HYDRAS_OWN = ("-sc", "--shell-completion", "--hydra-help", "--version", "--info", "-i", "--experimental-rerun")
+CONFIG_DIR = ("--config-dir", "-cd")
 MULTIRUN = ("-m", "--multirun")
 ALL = "all"
 MARKS = ("images", "video.mp4", "processed", "holdprep.yaml")  # any of these marks a folder of data_root as a sequence
@@ -19,27 +25,80 @@ MARKS = ("images", "video.mp4", "processed", "holdprep.yaml")  # any of these ma
 
 def overrides_in(arguments: Iterable[str]) -> list[str]:
     """The overrides among the arguments, without those that delete a key."""
-    return [a for a in arguments if not a.startswith("-") and "=" in a]
+    return [a for a in split(arguments)[1] if not a.startswith("~") and "=" in a]
+
+
+def split(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags, each with its value, and the overrides among the arguments."""
+    with_value = {name for action in get_args_parser()._actions if _takes_value(action) for name in action.option_strings}
+    flags, overrides, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        first = rest.pop(0)
+        if not first.startswith("-"):
+            overrides.append(first)
+            continue
+        flags.append(first)
+        if first in with_value and rest:
+            flags.append(rest.pop(0))
+    return flags, overrides
+
+
+def _takes_value(action: argparse.Action) -> bool:
+    return action.nargs is None and bool(action.option_strings)
+
+
+def is_hydras(arguments: Sequence[str]) -> bool:
+    """Whether Hydra itself answers: shell completion, its own help, its version."""
+    return any(flag in HYDRAS_OWN or flag.startswith("--experimental-rerun=") for flag in split(arguments)[0])
 
 
 def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The arguments with `seq=all` and `seq=glob(...)` replaced by names in data_root; a batch over `seq` only writes into the sequences.
+    """The arguments as Hydra reads them: flags first, names as typed (`literal`), --config-dir as hydra.searchpath.
 
+    `seq=all` and `seq=glob(...)` are replaced by names in data_root; a batch over `seq` only writes into the sequences.
     Raises ConfigError where no sequence matches, or where several do without -m or a query.
     """
-    found = list(arguments)
+    flags, given = split(arguments)
+    is_batch = any(flag in flags for flag in MULTIRUN)
+    query = is_query(given)
+    found = _with_config_dir(flags, [as_typed(a, is_batch or query) for a in given])
     parsed = _parsed(found)
     seq = parsed.get("seq")
     if seq is not None:
         names = _named(seq, Path(_value(parsed, "data_root", conf_dir)))
         if names is not None:
-            found[found.index(str(seq.input_line))] = f"seq={','.join(names)}"
+            found[found.index(str(seq.input_line))] = f"seq={','.join(literal(name) for name in names)}"
             seq = _parsed(found)["seq"]
-            if len(names) > 1 and not any(flag in found for flag in MULTIRUN) and not is_query(found):
-                raise ConfigError(f"seq={parsed['seq'].value()} names {len(names)} sequences: add -m to run them one after another")
-    if any(flag in found for flag in MULTIRUN) and "overlay" not in parsed and _is_plain(found):
+        several = list(seq.sweep_iterator()) if seq.is_sweep_override() else []
+        if len(several) > 1 and not is_batch and not query:
+            raise ConfigError(f"{parsed['seq'].input_line} names {len(several)} sequences: add -m to run them one after another")
+    if is_batch and "overlay" not in parsed and _is_plain(found):
         found.append("overlay=false")
-    return found
+    return [*flags, *found]
+
+
+def _with_config_dir(flags: list[str], overrides: list[str]) -> list[str]:
+    """The overrides with the folder of --config-dir, which is taken from `flags`, in front of those of hydra.searchpath.
+
+    As an override it also reaches what is composed later: a sequence's own settings, jobs of a sweep.
+    """
+    folders = []
+    for name in CONFIG_DIR:
+        for flag in [f for f in flags if f == name or f.startswith(f"{name}=")]:
+            at = flags.index(flag)
+            name_of = flag.partition("=")[2] if "=" in flag else (flags.pop(at + 1) if at + 1 < len(flags) else "")
+            flags.pop(at)
+            folders.append(Path(name_of).expanduser())
+    if not folders:
+        return overrides
+    missing = next((folder for folder in folders if not folder.is_dir()), None)
+    if missing is not None:
+        raise ConfigError(f"--config-dir={missing} is not a folder: give a folder of groups, such as <folder>/experiment/mine.yaml")
+    before = _parsed([o for o in overrides if o.startswith(f"{searchpath.KEY}=")]).get(searchpath.KEY)
+    value = None if before is None else before.value()
+    values = [str(v) for v in value] if isinstance(value, list) else []
+    entries = ",".join(quoted(v) for v in [*(f"file://{folder.absolute()}" for folder in folders), *values])
+    return [*(o for o in overrides if not o.startswith(f"{searchpath.KEY}=")), f"{searchpath.KEY}=[{entries}]"]
 
 
 def is_query(arguments: Sequence[str]) -> bool:
@@ -56,6 +115,11 @@ def jobs(arguments: Sequence[str]) -> list[list[str]]:
         key = override.get_key_element()
         choices.append([f"{key}={v}" for v in override.sweep_string_iterator()] if override.is_sweep_override() else [argument])
     return [list(job) for job in product(*choices)]
+
+
+def searched(arguments: Sequence[str], conf_dir: Path) -> list[Path]:
+    """The folders of options for these arguments."""
+    return [conf_dir, *searchpath.added(_parsed(arguments).values())]
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Override]:

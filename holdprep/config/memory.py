@@ -4,18 +4,25 @@ In order of priority: the command line, overrides of earlier runs, holdprep.yaml
 """
 
 import json
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
-from holdprep.config import validation
+from holdprep.config import searchpath, validation
+from holdprep.config.literal import literal, path_keys
 from holdprep.config.schema import Config
-from holdprep.errors import ConfigError
+from holdprep.errors import ConfigError, HoldprepError
+from holdprep.io.bounded import inside, read_yaml, refuse_interpolations
 
+log = logging.getLogger("holdprep")
+MAX_BYTES, MAX_KEYS = 65536, 500  # of a file of settings: Hydra's grammar takes a millisecond for a key
+_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*\Z")
 FIXED = ("seq", "data_root")  # determine the path of the file itself
 
 
@@ -44,18 +51,34 @@ def settings(path: Path, records: Iterable[Mapping[str, Any]], arguments: Sequen
     Raises ConfigError in one line.
     """
     groups = validation.groups(conf_dir)
-    file = dict(_flat(_read(path), groups)) if path.is_file() else {}
+    file = {key: f"{key}={_text(value)}" for key, value in _flat(_read(path), groups)} if path.exists() else {}
     named = _keyed(arguments)
     remembered: dict[str, str] = {}
     for record in records:
-        given, before = record.get("given", {}), record.get("own", {})
-        edited = [key for key, text in file.items() if before.get(key) != text]
+        given, before = _trusted(record.get("given")), record.get("own")
+        edited = [key for key, text in file.items() if not isinstance(before, dict) or before.get(key) != text]
         remembered = _without(remembered, given) | _without(given, edited)
     # a named video replaces a rendered scene
     hiding = [*named, *_preset(arguments, conf_dir), *(["source"] if "video" in named else [])]
     remembered = {k: text for k, text in _without(remembered, hiding).items() if _is_allowed(text, conf_dir)}
-    found = overrides(path, [*remembered.values(), *arguments], conf_dir) if path.is_file() else []
+    found = overrides(path, [*remembered.values(), *arguments], conf_dir) if path.exists() else []
     return Settings(file, _keyed(found), remembered, named)
+
+
+def _trusted(given: Any) -> dict[str, str]:
+    """The overrides of a record that are values of keys; records travel with a sequence, so that interpolations and keys of Hydra are not."""
+    found = {}
+    for key, text in given.items() if isinstance(given, dict) else ():
+        try:
+            (override,) = OverridesParser.create().parse_overrides([str(text)])
+        except (HydraException, ValueError, RecursionError):
+            continue
+        plain = override.key_or_group == key and not override.is_delete() and not override.is_sweep_override()
+        if "${" in text:
+            log.warning("%-12s %s of an earlier run is not used: it holds an interpolation, set it again", "settings", key)
+        elif plain and _NAME.match(key) and key.split(".")[0] != "hydra":
+            found[key] = text
+    return found
 
 
 def transient() -> set[str]:
@@ -65,13 +88,12 @@ def transient() -> set[str]:
 
 def absolute(given: Mapping[str, str]) -> dict[str, str]:
     """Overrides with absolute paths, for use from other folders."""
-    paths = {key for key, field in validation.fields() if "Path" in str(field.annotation)}
     found = dict(given)
-    for key in paths & given.keys():
+    for key in set(path_keys()) & given.keys():
         (parsed,) = OverridesParser.create().parse_overrides([given[key]])
         value = parsed.value()
         if value is not None:
-            found[key] = f"{key}={_text(str(Path(str(value)).absolute()))}"
+            found[key] = f"{key}={_text(str(validation.launch_dir() / str(value)))}"
     return found
 
 
@@ -90,11 +112,18 @@ def _without(given: Mapping[str, str], hiding: Iterable[str]) -> dict[str, str]:
 
 
 def _preset(arguments: Sequence[str], conf_dir: Path) -> list[str]:
-    """The groups that `+experiment=...` sets."""
-    named = _keyed(arguments).get("experiment", "")
-    path = conf_dir / "experiment" / f"{named.partition('=')[2]}.yaml"
-    defaults = yaml.safe_load(path.read_text())["defaults"] if path.is_file() else []
-    return [str(key).removeprefix("override /") for entry in defaults if isinstance(entry, dict) for key in entry]
+    """The groups and keys that `+experiment=...` sets."""
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    named = next((str(o.value()) for o in parsed if o.key_or_group == "experiment"), "")
+    files = [folder / "experiment" / f"{named}.yaml" for folder in (conf_dir, *searchpath.added(parsed))]
+    path = next((file for file in files if file.is_file()), None)
+    if not named or path is None:
+        return []
+    tree = dict(_mapping(path))
+    defaults = tree.pop("defaults", None)
+    entries = defaults if isinstance(defaults, list) else []
+    groups = [str(key).removeprefix("override ").removeprefix("/") for entry in entries if isinstance(entry, dict) for key in entry]
+    return [*groups, *(key for key, _ in _flat(tree, validation.groups(conf_dir)))]
 
 
 def _is_allowed(override: str, conf_dir: Path) -> bool:
@@ -113,12 +142,23 @@ def overrides(path: Path, arguments: Sequence[str], conf_dir: Path) -> list[str]
     groups = validation.groups(conf_dir)
     keys = {o.split("=")[0].lstrip("+~") for o in arguments}
     hidden = tuple(f"{key}." for key in keys)
-    found = [o for key, o in _flat(_read(path), groups) if key not in keys and not key.startswith(hidden)]
+    leaves = [(key, value) for key, value in _flat(_read(path), groups) if key not in keys and not key.startswith(hidden)]
+    found = [f"{key}={_text(_placed(path, key, value))}" for key, value in leaves]
     try:
-        validation.check_overrides([*found, *(o for o in arguments if o.split("=")[0] in groups)], conf_dir)
+        validation.check_overrides([*found, *(o for o in arguments if o.split("=")[0] in groups or o.startswith(searchpath.KEY))], conf_dir)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return found
+
+
+def _placed(path: Path, key: str, value: Any) -> Any:
+    """A value of the file at `path`; paths are relative to its folder and stay inside of it. Raises ConfigError where one leads out."""
+    if key not in path_keys() or not isinstance(value, str):
+        return value
+    try:
+        return str(inside(path.parent, value, f"{path}: {key}"))
+    except HoldprepError as error:
+        raise ConfigError(f"{error}; set {key} on the command line, where it is kept for the sequence") from None
 
 
 def expanded(argument: str) -> list[str]:
@@ -129,42 +169,54 @@ def expanded(argument: str) -> list[str]:
     group, _, value = argument.partition("=")
     if group != "weights" or not value.endswith((".yaml", ".yml")):
         return [argument]
-    path = Path(value)
-    if not path.is_file():
+    path = Path(value).expanduser()
+    if not path.exists():
         raise ConfigError(f"weights={path} does not exist: give a file of weights, or one of conf/weights/")
-    return [override for _, override in _flat({group: _read(path)}, {})]
+    return [f"{key}={_text(each)}" for key, each in _flat({group: _read(path)}, {})]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    """Keys and values of a file that travels with data."""
+    tree = _mapping(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        refuse_interpolations(path, tree)
+    except HoldprepError as error:
+        raise ConfigError(str(error)) from None
+    for key in FIXED:
+        if key in tree:
+            raise ConfigError(f"{path}: {key} determines the path of this file and cannot be set in it")
+    if sum(1 for _ in _flat(tree, {})) > MAX_KEYS:
+        raise ConfigError(f"{path} holds more than {MAX_KEYS} keys: is it a file of settings?")
+    odd = next((key for key in tree if not _NAME.match(key) or key.split(".")[0] == "hydra"), None)
+    if odd is not None:
+        raise ConfigError(f"{path}: unknown key '{odd[:60]}'; `python launch.py --help` lists all keys")
+    return tree
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    try:
+        tree = read_yaml(path, MAX_BYTES)
+    except HoldprepError as error:
+        raise ConfigError(str(error)) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}: keys with values are needed, such as `create: {{stride: 3}}`")
-    for key in FIXED:
-        if key in tree:
-            raise ConfigError(f"{path}: {key} determines the path of this file and cannot be set in it")
     return tree
 
 
-def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, override) of every leaf and every selected option."""
+def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of every leaf and every selected option."""
     leaves = dict(validation.fields())  # the value of a leaf may be a mapping
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if not isinstance(value, dict) or key in leaves:
-            yield key, f"{key}={_text(value)}"
+            yield key, value
             continue
         rest = dict(value)
         tag = _tag(key)
         if key in groups and tag in rest:
-            option = rest.pop(tag)
-            yield key, f"{key}={option}"
+            yield key, rest.pop(tag)
         yield from _flat(rest, groups, f"{key}.")
 
 
@@ -175,9 +227,11 @@ def _tag(group: str) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A value in Hydra's override grammar, which reads JSON's numbers, lists, quoted strings and null, and mappings."""
-    if isinstance(value, str) and value.replace("_", "").isalnum():
-        return value
-    if isinstance(value, dict):  # Hydra requires keys without quotes
-        return f"{{{','.join(f'{key}:{_text(each)}' for key, each in value.items())}}}"
-    return json.dumps(value, ensure_ascii=False)
+    """A value in Hydra's override grammar."""
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{literal(str(key))}:{_text(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(_text(each) for each in value)}]"
+    return json.dumps(value)

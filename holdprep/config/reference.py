@@ -56,7 +56,7 @@ def tables(conf_dir: Path) -> str:
     config = yaml.safe_load((conf_dir / "config.yaml").read_text())
     chosen = {str(k): str(v) for entry in config["defaults"] if isinstance(entry, dict) for k, v in entry.items()}
     groups = validation.groups(conf_dir)
-    own = [Row(key, field, {"": _default(config, key)}) for key, field in validation.fields() if key.split(".")[0] not in groups]
+    own = [Row(key, field, {"": default_of(config, key)}) for key, field in validation.fields() if key.split(".")[0] not in groups]
     parts = ["### Every run\n\n" + _table(own, [""])]
     for group in [*(g for g in chosen if g in groups), *PRESETS]:
         parts.append(_section(group, groups[group], chosen.get(group), conf_dir))
@@ -78,7 +78,7 @@ def _section(group: str, options: list[str], default: str | None, conf_dir: Path
     names = {option: f"`{sign}{group}={option}`" + (" (default)" if option == default else "") for option in options}
     remarks = {option: _remark(conf_dir / group / f"{option}.yaml") or _kind(group, option) for option in options}
     listed = [f"- {name}" + (f": {_escaped(remarks[option])}" if remarks[option] else "") for option, name in names.items()]
-    rows = list(_rows(group, options, conf_dir))
+    rows = list(rows_of(group, options, conf_dir))
     parts = [f"### `{group}`", "\n".join(listed) if any(remarks.values()) else ", ".join(names.values())]
     return "\n\n".join([*parts, _table(rows, options)] if rows else parts)
 
@@ -106,7 +106,7 @@ def _tag(group: str) -> str:
     return f"{group}.{field.discriminator}" if field is not None and field.discriminator else ""
 
 
-def _rows(group: str, options: list[str], conf_dir: Path) -> Iterator[Row]:
+def rows_of(group: str, options: list[str], conf_dir: Path) -> Iterator[Row]:
     """Keys of a group in the schema's order; the same key with another meaning or range is another row."""
     found: dict[tuple[str, str, str], tuple[FieldInfo, dict[str, str]]] = {}
     for option in options if group not in PRESETS else ():
@@ -114,7 +114,7 @@ def _rows(group: str, options: list[str], conf_dir: Path) -> Iterator[Row]:
         for key, field in validation.fields({group: {option}}):
             if key.startswith(f"{group}.") and field.description and key != _tag(group):
                 entry = found.setdefault((key, field.description, validation.allowed(field)), (field, {}))
-                entry[1][option] = _default({group: values}, key)
+                entry[1][option] = default_of({group: values}, key)
     for (key, _, _), (field, defaults) in found.items():
         yield Row(key, field, defaults)
 
@@ -128,7 +128,7 @@ def _values(folder: Path, option: str) -> dict[str, Any]:
     return found | tree
 
 
-def _default(tree: Mapping[str, Any], key: str) -> str:
+def default_of(tree: Mapping[str, Any], key: str) -> str:
     """The value of a key in a tree of yaml, for reading; `null` where the tree does not have it."""
     value: Any = tree
     for part in key.split("."):

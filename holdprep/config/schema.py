@@ -251,7 +251,7 @@ class Config(Node):
     ]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho one after the other")
     seq: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=r"^\w[\w.-]*$",
         description="sequence name: a folder of data_root; with -m or stage=status several: a,b, glob(cup*), all",
     )
     seqs: list[str] | None = Field(description="stage=score: sequences of a search over weights")

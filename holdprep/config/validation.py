@@ -4,10 +4,11 @@ Unknown keys, wrong types and values out of range are refused in one line with t
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -16,10 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from holdprep.config import searchpath
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError
 from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
+
+SHOWN = 120  # characters of a value in a message
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -29,13 +33,31 @@ def validate(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
     assert isinstance(tree, dict)
-    tree.pop("hydra", None)
+    values: dict[str, Any] = {str(key): value for key, value in tree.items() if key != "hydra"}
+    if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
+        _anchor(values, launch_dir())
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors())) from None
     check_thresholds(config.gates or {})
     return config
+
+
+def launch_dir() -> Path:
+    """The folder in which the command was given."""
+    return Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
+
+
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of a configuration absolute."""
+    for key in [key for key, field in fields() if "Path" in str(field.annotation)]:
+        *groups, name = key.split(".")
+        node: Any = tree
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(name), str):
+            node[name] = str(folder / node[name])
 
 
 def check_overrides(overrides: list[str], conf_dir: Path) -> None:
@@ -43,11 +65,11 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
 
     Every value of a sweep (`weights.contact=10,100`) is checked, so that a batch fails before its first job.
     """
-    known = groups(conf_dir)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(f"cannot read the command line: {' '.join(str(error).split())}") from None
+    except (HydraException, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the command line: {_short(error)}") from None
+    known = searchpath.options([conf_dir, *searchpath.added(parsed)])
     chosen = _chosen(parsed, conf_dir)
     known_fields = dict(fields(chosen))
     for override in parsed:
@@ -64,16 +86,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         else:
             elsewhere = _elsewhere(key, chosen, known)
             near = elsewhere or f"{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys"
-            raise ConfigError(f"unknown key '{key}'{near}")
-
-
-def describe() -> str:
-    """One line per key: full name, allowed values and meaning, for `--help`."""
-    lines = []
-    for key, field in fields():
-        if field.description:
-            lines.append(f"  {key:28s} {field.description}  [{allowed(field)}]")
-    return "\n".join(dict.fromkeys(lines))
+            raise ConfigError(f"unknown key '{_short(key)}'{near}")
 
 
 def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
@@ -86,12 +99,14 @@ def is_key(name: str) -> bool:
     return name in dict(fields())
 
 
+def chosen_options(overrides: Sequence[str], conf_dir: Path) -> dict[str, set[str]]:
+    """Options of each group under these overrides: the defaults, or those that they set."""
+    return _chosen(OverridesParser.create().parse_overrides(list(overrides)), conf_dir)
+
+
 def groups(conf_dir: Path) -> dict[str, list[str]]:
     """Config groups and their options, from the files of conf/."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(conf_dir.glob("*/*.yaml")):
-        found.setdefault(path.parent.name, []).append(path.stem)
-    return {group: options for group, options in found.items() if group != "hydra"}
+    return searchpath.options([conf_dir])
 
 
 def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
@@ -161,7 +176,9 @@ def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
         try:
             adapter.validate_python(plain)
         except ValidationError:
-            raise ConfigError(f"{key}={plain}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}") from None
+            raise ConfigError(
+                f"{key}={_short(plain)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}"
+            ) from None
 
 
 def _explain(error: Any) -> str:
@@ -169,11 +186,16 @@ def _explain(error: Any) -> str:
     field, names = _locate(loc)
     key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
+        return f"unknown key '{_short(key)}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     allowing = allowed(field) if field else ", ".join(names)
-    return f"{key}={error.get('input')}: not allowed; allowed: {allowing}"
+    return f"{key}={_short(error.get('input'))}: not allowed; allowed: {allowing}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def _is_tag(loc: list[str], index: int) -> bool:
@@ -210,6 +232,8 @@ def allowed(field: FieldInfo) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
+    if len(word) > SHOWN:
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     if not close:
         close = difflib.get_close_matches(word.split(".")[-1], [k for k in known if "." not in k], n=1, cutoff=0.7)

@@ -6,6 +6,7 @@ scale of its scene. Rays are sampled inside a sphere around that world's origin.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,9 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
-from holdprep.hand.model import HandModel, Side
+from holdprep.hand.hold_params import numbers, optional
+from holdprep.hand.model import SIDES, HandModel, Side
+from holdprep.io import safeio
 
 Shift = Literal["origin", "fixed", "paper"]
 FLIP = np.diag([1.0, -1.0, -1.0])  # OpenCV axes to OpenGL axes
@@ -186,6 +189,34 @@ def hold_fit_aligned(
         "im_paths": list(im_paths),
     }
     return out
+
+
+def read_aligned(path: Path) -> dict[str, Any]:
+    """hold_fit.aligned.npy: by hand rotation, pose, shape and translation, with the mesh `v3d` where it is stored; and the object.
+
+    Raises HoldprepError in one line for other content.
+    """
+    content = safeio.load_npy(path)
+    sides = [side for side in SIDES if isinstance(content, Mapping) and side in content]
+    if not sides or "object" not in content:
+        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        raise HoldprepError(f"{path} holds {held[:200]}: a hand and the object are needed; run stage=align mode=ho again")
+    found: dict[str, Any] = {}
+    for side in sides:
+        hand = content[side]
+        frames = np.shape(hand.get("hand_transl", 0))[:1] if isinstance(hand, Mapping) else ()
+        shapes = {
+            "hand_rot": [(*frames, 3)],
+            "hand_pose": [(*frames, 45)],
+            "hand_beta": [(10,), (*frames, 10)],
+            "hand_transl": [(*frames, 3)],
+        }
+        shapes |= {key: [(*frames, 778, 3)] for key in optional(hand, "v3d")}
+        found[side] = {key: numbers(path, hand, key, *shape) for key, shape in shapes.items()}
+    frames = np.shape(content["object"].get("o2w_all", 0))[:1] if isinstance(content["object"], Mapping) else ()
+    shapes = {"o2w_all": [(*frames, 4, 4)], "obj_scale": [(), (1,)], "K": [(3, 3)]}
+    found["object"] = {key: numbers(path, content["object"], key, *shape) for key, shape in shapes.items()}
+    return found
 
 
 def merge_masks(masks: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Mirroring of MANO parameters between right and left hands."""
 
 import torch
-from torch import Tensor
 
 from holdprep.hand.model import HandModel, ManoParams
+from holdprep.hand.shapes import shaped, solve_betas
 
 
 def mirrored(params: ManoParams, model: HandModel, other: HandModel) -> ManoParams:
@@ -16,17 +16,7 @@ def mirrored(params: ManoParams, model: HandModel, other: HandModel) -> ManoPara
     signs = -flip  # a mirrored rotation vector keeps its x component, y and z change sign
     pose = ((params.hand_pose + model.hand_mean).unflatten(-1, (15, 3)) * signs).flatten(-2) - other.hand_mean
     betas = params.betas.expand(len(params.transl), 10)
-    hand, wrist = _shaped(model, betas)
-    target = hand * flip
-    zero, _ = _shaped(other, betas.new_zeros(1, 10))
-    unit, _ = _shaped(other, torch.eye(10).to(betas))
-    found = torch.linalg.pinv((unit - zero).flatten(1).T) @ (target - zero).flatten(1).T
-    _, other_wrist = _shaped(other, found.T)
-    return ManoParams(params.global_orient * signs, pose, found.T, (wrist + params.transl) * flip - other_wrist)
-
-
-def _shaped(model: HandModel, betas: Tensor) -> tuple[Tensor, Tensor]:
-    """Templates (N, 778, 3) of shapes (N, 10) relative to their wrists, and the wrists (N, 3)."""
-    vertices = model.v_template + torch.einsum("vcb,nb->nvc", model.shapedirs, betas)
-    wrist = torch.einsum("v,nvc->nc", model.J_regressor[0], vertices)
-    return vertices - wrist[:, None], wrist
+    hand, wrist = shaped(model, betas)
+    found = solve_betas(other, hand * flip)
+    _, other_wrist = shaped(other, found)
+    return ManoParams(params.global_orient * signs, pose, found, (wrist + params.transl) * flip - other_wrist)

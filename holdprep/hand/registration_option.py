@@ -111,7 +111,9 @@ class AdamRegistration(Registration):
 
     method: Literal["adam"] = Field(description="HOLD's published losses and schedule")
     max_iterations: int = Field(
-        ge=1, le=100_000, description="maximal number of Adam's iterations, of the coarse and of the fine part each"
+        ge=1,
+        le=100_000,
+        description="maximal number of Adam's iterations, of the first frame's coarse and fine part each; of later frames at most 2000",
     )
     shape_loss: bool = Field(description="penalise the shape's deviation from the mean (HOLD's use_beta_loss)")
 

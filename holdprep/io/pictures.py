@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import check_picture
 from holdprep.io.video import Frame
 
 FULL_FRAME_MM = (36.0, 24.0)
@@ -70,8 +71,12 @@ def unread(folder: Path) -> str | None:
 
 
 def _decoded(path: Path) -> np.ndarray | None:
-    data = np.fromfile(path, dtype=np.uint8)
-    return cv2.imdecode(data, _FLAGS) if len(data) else None
+    if check_picture(path) is None:
+        return None
+    try:
+        return cv2.imdecode(np.fromfile(path, dtype=np.uint8), _FLAGS)
+    except cv2.error:  # a header that OpenCV refuses
+        return None
 
 
 def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int, int]) -> float | None:
@@ -79,6 +84,8 @@ def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int
 
     By the 35 mm equivalent, which compares the pictures' diagonals; None where there is none.
     """
+    if check_picture(file) is None:
+        return None
     try:
         with Image.open(file) as picture:
             equivalent_mm = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)

@@ -1,6 +1,7 @@
 """Reading and writing data files: reading never executes anything (see `inert`), writing is atomic."""
 
 import io
+import math
 import pickle
 import re
 import zipfile
@@ -15,6 +16,7 @@ import torch
 
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.io.atomic import atomic_path, write_bytes_atomic
+from holdprep.io.bounded import require_file
 from holdprep.io.unpickling import Frozen, Refused, unpickle
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "dump_portable",
     "load_checkpoint",
     "load_npy",
+    "load_npz",
     "load_npz_array",
     "load_pickle",
     "save_npy",
@@ -29,8 +32,15 @@ __all__ = [
 ]
 
 
+MAX_HEADER_BYTES = 65536
+MAX_ARRAY_BYTES = 512 << 20  # of all arrays of an .npz, in which a small file may declare any size
+
+
 def _unsafe(path: Path, name: str) -> UnsafeFile:
-    return UnsafeFile(f"{path} was not opened: it names {name}, which a file of data has no reason to name; get it from someone you trust")
+    name = repr(name)[1:-1]
+    return UnsafeFile(
+        f"{path} was not opened: it names {name[:100]}, which a file of data has no reason to name; get it from someone you trust"
+    )
 
 
 @contextmanager
@@ -40,6 +50,8 @@ def _readable(path: Path) -> Iterator[None]:
     A malformed pickle can make any operation fail in any way, hence the broad clause; the cause stays attached.
     """
     try:
+        if path.exists() and not path.is_dir():
+            require_file(path)
         yield
     except HoldprepError:
         raise
@@ -58,7 +70,8 @@ def _readable(path: Path) -> Iterator[None]:
 def load_pickle(path: Path | str) -> Any:
     """The content of a pickle of plain data, as Python 2 or 3 wrote it.
 
-    numpy arrays, torch tensors and chumpy arrays come back as numpy arrays, scipy csc/csr matrices as such, HOLD's xdict as dict.
+    numpy arrays, torch tensors and chumpy arrays come back as numpy arrays, scipy's sparse matrices and arrays as csr if they
+    are, else as csc, HOLD's xdict as dict.
 
     Raises:
         UnsafeFile: the file names anything else; nothing of it was run.
@@ -80,16 +93,48 @@ def load_npz_array(path: Path | str, name: str) -> Any:
     """One array of what `np.savez` wrote. Raises what `load_pickle` raises."""
     path = Path(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
-        return _read_npy(io.BytesIO(archive.read(f"{name}.npy")))
+        return _read_member(archive, f"{name}.npy", MAX_ARRAY_BYTES)
+
+
+def load_npz(path: Path | str) -> dict[str, Any]:
+    """All arrays of what `np.savez` wrote, by name. Raises what `load_pickle` raises."""
+    path = Path(path)
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        size = sum(info.file_size for info in members)
+        if size > MAX_ARRAY_BYTES:
+            raise HoldprepError(f"{path} declares arrays of {size >> 20} MB, at most {MAX_ARRAY_BYTES >> 20} MB are read: is it damaged?")
+        return {info.filename.removesuffix(".npy"): _read_member(archive, info.filename, MAX_ARRAY_BYTES) for info in members}
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> Any:
+    info = archive.getinfo(name)
+    if info.file_size > most:
+        raise ValueError(f"{name} declares {info.file_size >> 20} MB, at most {most >> 20} MB are read")
+    with archive.open(info) as stream:
+        return _read_npy(io.BytesIO(stream.read()))
 
 
 def _read_npy(stream: BinaryIO) -> Any:
+    """An array, or the plain content of an array of objects; the size that its header declares must be the file's."""
     version = np.lib.format.read_magic(stream)
+    start = stream.tell()
+    length = int.from_bytes(stream.read(2 if version == (1, 0) else 4), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header declares {length} bytes")
+    stream.seek(start)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    dtype = read_header(stream)[2]
+    shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
+        here = stream.tell()
+        left, needed = stream.seek(0, io.SEEK_END) - here, math.prod(shape) * dtype.itemsize
+        if needed > left or min(shape, default=0) < 0:
+            raise ValueError(f"its header declares {needed} bytes {shape}, {left} follow")
         stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
+        found = np.lib.format.read_array(stream, allow_pickle=False)
+        if dtype.kind == "U":
+            found.tolist()  # raises where a character does not exist
+        return found
     array = unpickle(stream)
     return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
 
@@ -114,19 +159,37 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises what `load_pickle` raises.
     """
     path = Path(path)
-    if path.is_file() and not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            start = stream.read(16)
+    start = _first_bytes(path)
+    if start is not None and not zipfile.is_zipfile(path):
         # what torch says of these is long and tells of its insides
         if start[:2] in (b"PK", b""):
             raise HoldprepError(f"{path} could not be read: it is truncated at {path.stat().st_size} bytes; make or download it again")
         if start[:1] != b"\x80":  # with which pickles begin
             raise HoldprepError(f"{path} is no checkpoint, it begins with {start!r}: a web page saved in its place? download it again")
-    with _readable(path), torch.serialization.safe_globals([(_Setting, name) for name in _settings_in(path)]):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    with _readable(path):
+        _check_stored(path)
+        with torch.serialization.safe_globals([(_Setting, name) for name in _settings_in(path)]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict):
         raise HoldprepError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dict")
     return checkpoint
+
+
+def _first_bytes(path: Path) -> bytes | None:
+    """The first bytes of a file; None where it is not there."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return stream.read(16)
+
+
+def _check_stored(path: Path) -> None:
+    """Raise ValueError where a checkpoint's zip holds compressed records, whose size the file does not bound; torch writes none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.file_size != info.compress_size]
+        if packed:
+            raise ValueError(f"its record {packed[0]} is compressed")
 
 
 def _settings_in(path: Path) -> list[str]:

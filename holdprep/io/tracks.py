@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from holdprep.io.safeio import load_npy
+from holdprep.io.safeio import load_npy, load_npz
 
 FILE = "tracks.npz"
 ARRAYS = ("intrinsic", "o2w", "normalization_mat")
@@ -25,8 +25,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     """The content of tracks.npz; empty where there is none, or where the arrays beside it are of another source."""
     if not (folder / FILE).is_file():
         return {}
-    with np.load(folder / FILE, allow_pickle=False) as file:
-        found = dict(file)
+    found = load_npz(folder / FILE)
     digest = found.pop(DIGEST, None)
     belongs = _is_of_before(folder, found) if digest is None else str(digest) == _digest(folder)
     return found if belongs else {}

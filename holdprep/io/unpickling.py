@@ -8,6 +8,7 @@ whole file has been read; only then are arrays made of them, with sizes checked.
 import io
 import math
 import pickle
+import pickletools
 import re
 import warnings
 from collections import OrderedDict
@@ -17,6 +18,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+MAX_OPERATIONS = 2_000_000  # of a pickle; an array is one, whatever its size
 _PLAIN_DTYPE = re.compile(r"(?:[?bhilqpBHILQPefdgFDG]|[biufcSU]\d+|O\d*)\Z")
 
 
@@ -49,7 +51,8 @@ def _decode(raw: bytes | bytearray | str, dtype: np.dtype, shape: tuple[int, ...
     if dtype.hasobject:
         raise pickle.UnpicklingError("an array of objects given as raw bytes")
     buffer = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as text
-    if len(buffer) != math.prod(shape) * dtype.itemsize:
+    count = math.prod(shape)
+    if len(buffer) != count * dtype.itemsize or (not dtype.itemsize and count) or min(shape, default=0) < 0:
         raise pickle.UnpicklingError(f"{len(buffer)} bytes for an array {shape} of {dtype}")
     if not buffer:
         return np.empty(shape, dtype)
@@ -118,12 +121,17 @@ class _Chumpy(_Inert):
     """Any chumpy array: `x` is its value, or `a` and `idxs` for a selection of another's entries."""
 
 
-class _Csc(_Inert):
-    kind = scipy.sparse.csc_matrix
+class _Sparse(_Inert):
+    """A matrix or array of scipy.sparse in the format `kind`; `entries` are those of a dok, which is a dict of them."""
+
+    kind = ""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        vars(self).setdefault("entries", {})[key] = value
 
 
-class _Csr(_Inert):
-    kind = scipy.sparse.csr_matrix
+_SPARSE = {kind: Frozen(f"_{kind}", (_Sparse,), {"kind": kind}) for kind in ("csc", "csr", "bsr", "coo", "dia", "dok", "lil")}
+MAX_SPARSE = 1_000_000  # rows, and columns: the file may state a size that its entries do not need
 
 
 class _Reconstructor(metaclass=Frozen):
@@ -132,6 +140,8 @@ class _Reconstructor(metaclass=Frozen):
     def __new__(cls, kind: type, base: type, state: object) -> Any:
         if kind is dict and base is dict:
             return dict(state)  # type: ignore[call-overload]
+        if kind is _SPARSE["dok"] and base is dict:
+            return kind()  # its entries are in its state, too
         if not (issubclass(kind, _Inert) and base is object and state is None):
             raise pickle.UnpicklingError("an object of an unknown class")
         return kind()
@@ -154,6 +164,8 @@ class _Tensor(metaclass=Frozen):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "TypedStorage is deprecated")
             flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+        if math.prod(size) > flat.numel():  # strides of 0 would make it larger than the file
+            raise pickle.UnpicklingError(f"a tensor {tuple(size)} of {flat.numel()} numbers")
         tensor = torch.as_strided(flat, size, stride, offset)
         made = _Array()
         made.value = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).clone().numpy()
@@ -167,14 +179,29 @@ class _Parameter(metaclass=Frozen):
         return data
 
 
-_BUILTINS = {t.__name__: t for t in (set, frozenset, complex, bytes, bytearray, dict, list, tuple, object)}
+class _Bytes(metaclass=Frozen):
+    """bytes and bytearray of what the file holds; of a number they would have that many zeros."""
+
+    def __new__(cls, content: bytes | bytearray | str | list[int] = b"", codec: str = "latin1") -> Any:
+        if isinstance(content, str) and codec in ("latin1", "latin-1"):
+            return content.encode("latin1")
+        if not isinstance(content, bytes | bytearray | list):
+            raise pickle.UnpicklingError("bytes of a number")
+        return bytes(content)
+
+
+_BUILTINS = {t.__name__: t for t in (set, frozenset, complex, dict, list, tuple, object)} | {"bytes": _Bytes, "bytearray": _Bytes}
 _ALLOWED: dict[tuple[str, str], type] = {
     **{(module, name): kind for module in ("builtins", "__builtin__") for name, kind in _BUILTINS.items()},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
-    **{(f"scipy.sparse{sub}", "csc_matrix"): _Csc for sub in ("", ".csc", "._csc")},
-    **{(f"scipy.sparse{sub}", "csr_matrix"): _Csr for sub in ("", ".csr", "._csr")},
+    **{
+        (f"scipy.sparse{sub}", f"{kind}_{form}"): made
+        for kind, made in _SPARSE.items()
+        for sub in ("", f".{kind}", f"._{kind}")
+        for form in ("matrix", "array")
+    },
     **{(module, "_reconstructor"): _Reconstructor for module in ("copyreg", "copy_reg")},
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
@@ -219,11 +246,36 @@ def _object_array(found: _Array, memo: dict[int, Any]) -> np.ndarray:
     return flat.reshape(found.shape)
 
 
-def _sparse(found: _Csc | _Csr, memo: dict[int, Any]) -> Any:
+def _sparse(found: _Sparse, memo: dict[int, Any]) -> Any:
+    """The matrix, as csr or csc as in the file, other formats as csc. Raises ValueError where its indices do not fit its shape."""
     state = {key: _made_plain(value, memo) for key, value in vars(found).items()}
-    matrix = found.kind((state["data"], state["indices"], state["indptr"]), shape=state.get("_shape", state.get("shape")))
-    matrix.check_format(full_check=True)
-    return matrix
+    rows, columns = (int(n) for n in state["_shape" if "_shape" in state else "shape"])
+    if not (0 < rows <= MAX_SPARSE and 0 < columns <= MAX_SPARSE):
+        raise pickle.UnpicklingError(f"a sparse matrix of {rows} x {columns}")
+    shape, kind = (rows, columns), found.kind
+    if kind in ("csc", "csr", "bsr"):
+        matrix = getattr(scipy.sparse, f"{kind}_matrix")((state["data"], state["indices"], state["indptr"]), shape=shape)
+        matrix.check_format(full_check=True)
+    elif kind == "dia":
+        matrix = scipy.sparse.dia_matrix((state["data"], state["offsets"]), shape=shape)
+    else:
+        matrix = scipy.sparse.coo_matrix(_entries(kind, state), shape=shape)
+    return matrix if kind in ("csc", "csr") else matrix.tocsc()
+
+
+def _entries(kind: str, state: dict[str, Any]) -> tuple[Any, tuple[Any, Any]]:
+    """Values, rows and columns of a coo, dok or lil."""
+    if kind == "coo":
+        row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
+        return state["data"], (row, column)
+    if kind == "dok":
+        cells = {**state.get("_dict", {}), **state.get("entries", {})}
+        at = np.array(list(cells), dtype=np.int64).reshape(-1, 2)
+        return np.array(list(cells.values()), dtype=np.float64), (at[:, 0], at[:, 1])
+    rows, values = list(state["rows"]), list(state["data"])
+    row = np.repeat(np.arange(len(rows)), [len(columns) for columns in rows])
+    column, data = (np.array([x for line in lines for x in line], dtype=t) for lines, t in ((rows, np.int64), (values, np.float64)))
+    return data, (row, column)
 
 
 def _made_plain(found: Any, memo: dict[int, Any]) -> Any:
@@ -235,7 +287,7 @@ def _made_plain(found: Any, memo: dict[int, Any]) -> Any:
         made = found.value if found.value is not None else _object_array(found, memo)
     elif isinstance(found, _Chumpy):
         made = _chumpy_array(vars(found), memo)
-    elif isinstance(found, _Csc | _Csr):
+    elif isinstance(found, _Sparse):
         made = _sparse(found, memo)
     elif isinstance(found, _Dtype):
         made = found.value
@@ -249,6 +301,19 @@ def _made_plain(found: Any, memo: dict[int, Any]) -> Any:
     return made
 
 
+def _check_operations(content: bytes) -> None:
+    """Raise UnpicklingError where the pickle's sizes do not fit the file: Python's reader allocates them before it reads."""
+    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if count > MAX_OPERATIONS:
+            raise pickle.UnpicklingError(f"more than {MAX_OPERATIONS} operations")
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= MAX_OPERATIONS:  # type: ignore[arg-type]
+            raise pickle.UnpicklingError(f"place {argument} in the memo")
+        if operation.name == "FRAME" and not 0 <= int(argument) <= len(content):  # type: ignore[arg-type]
+            raise pickle.UnpicklingError(f"a frame of {argument} bytes")
+
+
 def unpickle(stream: BinaryIO) -> Any:
     """The content of a pickle: plain values and arrays. Raises Refused, or whatever a malformed pickle makes fail."""
-    return _made_plain(_Unpickler(stream, encoding="latin1").load(), {})
+    content = stream.read()
+    _check_operations(content)
+    return _made_plain(_Unpickler(io.BytesIO(content), encoding="latin1").load(), {})

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, pinhole_K, project
 from holdprep.geometry.rigid import apply
 from holdprep.io import safeio, tracks
 from holdprep.io.matching import match
+from holdprep.io.meshfile import read_vertices
 from holdprep.object import foreign_nerfstudio
 from holdprep.object.foreign_colmap import find_models, read_colmap
 from holdprep.object.reconstruction import MAX_GAP, ObjectReconstruction, Observations, RawReconstruction, assemble
@@ -54,6 +54,9 @@ def _read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tupl
             return foreign_nerfstudio.read_transforms(path / foreign_nerfstudio.FILE, names, image_size)
     except HoldprepError as error:
         raise HoldprepError(f"object_pose=import: {error}") from None
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, np.linalg.LinAlgError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise HoldprepError(f"object_pose=import: {path} holds values that are no poses ({detail}): export it again") from None
     raise HoldprepError(
         f"object_pose=import: {path} is no COLMAP model or project, no transforms.json, no colmap/ folder of HOLD and no .npz: "
         "check object_pose.path"
@@ -72,7 +75,7 @@ def _read_hold(path: Path, names: Sequence[str]) -> RawReconstruction:
     file = path / "sparse_points_normalized.obj"
     if not file.is_file():
         raise HoldprepError(f"{path} lacks {file.name}")
-    canonical = np.asarray(trimesh.load(file, process=False).vertices, np.float64)  # type: ignore[attr-defined]
+    canonical = read_vertices(file)
     points = apply(np.linalg.inv(arrays["normalization_mat"]), canonical)
     raw = RawReconstruction(names, arrays["intrinsic"], arrays["o2w"], np.ones(len(names), bool), points)
     return _with_tracks(raw, tracks.read(path))
@@ -97,8 +100,7 @@ def _with_tracks(raw: RawReconstruction, found: Mapping[str, np.ndarray]) -> Raw
 
 
 def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tuple[RawReconstruction, list[str]]:
-    with np.load(path, allow_pickle=False) as file:
-        found = dict(file)
+    found = safeio.load_npz(path)
     missing = [key for key in ("T_cam_obj", "points_obj") if key not in found]
     if not {"K", "focal_px"} & set(found):
         missing.append("K or focal_px")

@@ -8,6 +8,7 @@ import pycolmap
 
 from holdprep.errors import HoldprepError
 from holdprep.io.matching import match
+from holdprep.object import colmap_sizes
 from holdprep.object.foreign_camera import ForeignCamera, single_camera
 from holdprep.object.reconstruction import Observations, RawReconstruction
 from holdprep.object.single_view import to_matrix
@@ -75,10 +76,11 @@ def read_colmap(paths: Sequence[Path], names: Sequence[str], image_size: tuple[i
 
 
 def _read(path: Path) -> pycolmap.Reconstruction:
+    colmap_sizes.check(path)
     try:
         return pycolmap.Reconstruction(path)
-    except (ValueError, RuntimeError, IndexError, KeyError) as error:
-        raise HoldprepError(f"{path} cannot be read as a COLMAP model: {' '.join(str(error).split())}") from None
+    except Exception as error:  # what COLMAP's reader raises of damaged files is of any kind
+        raise HoldprepError(f"{path} cannot be read as a COLMAP model: {' '.join(str(error).split())[:300]}") from None
 
 
 def _names(path: Path) -> dict[int, str]:

@@ -1,6 +1,5 @@
 """Object poses of nerfstudio's transforms.json: poses of the camera in the object's frame, in OpenGL's axes, and a cloud as .ply."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import trimesh
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import inside, read_json
 from holdprep.io.matching import match
 from holdprep.object.foreign_camera import ForeignCamera, single_camera
 from holdprep.object.reconstruction import RawReconstruction
@@ -25,15 +25,14 @@ def read_transforms(path: Path, names: Sequence[str], image_size: tuple[int, int
 
     Raises HoldprepError for other content, without a cloud, and for what `single_camera` and `matching.match` refuse.
     """
+    tree = read_json(path)
     try:
-        tree = json.loads(path.read_text())
         stems = [PurePosixPath(str(frame["file_path"])).stem for frame in tree["frames"]]
         T_obj_cam = np.array([frame["transform_matrix"] for frame in tree["frames"]], np.float64)
         cameras = [_camera({**tree, **frame}, image_size) for frame in tree["frames"]]
-    except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise HoldprepError(f"{path} is no transforms.json of nerfstudio ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise HoldprepError(f"{path} is no transforms.json of nerfstudio ({detail})") from None
     if T_obj_cam.shape != (len(stems), 4, 4) or not np.isfinite(T_obj_cam).all() or not stems:
         raise HoldprepError(f"{path} has poses of shape {T_obj_cam.shape}, (frames, 4, 4) finite numbers are needed")
     K, distortion = single_camera(str(path), cameras, image_size)
@@ -58,7 +57,7 @@ def _camera(values: Mapping[str, Any], image_size: tuple[int, int]) -> ForeignCa
 
 
 def _cloud(path: Path, tree: Mapping[str, Any]) -> np.ndarray:
-    file = path.parent / str(tree.get("ply_file_path") or CLOUD)
+    file = inside(path.parent, str(tree.get("ply_file_path") or CLOUD), str(path))
     if not file.is_file():
         raise HoldprepError(
             f"{path} has no cloud: {file.name} is not beside it; give the COLMAP model that it was made from, or 'ply_file_path' in the file"

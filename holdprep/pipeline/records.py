@@ -7,6 +7,7 @@ writes into its overlay, and reads the sequence's records where the overlay has 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,18 @@ from typing import Any, Literal
 
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
-from holdprep.sequence import RECORDS, Sequence
+from holdprep.io.bounded import read_json
+from holdprep.sequence import ARTEFACTS, RECORDS, Sequence
 
+log = logging.getLogger("holdprep")
+_PARTS: dict[str, Any] = {
+    **dict.fromkeys(("outputs", "inputs", "given", "own", "metrics", "curves", "packages"), dict),
+    "settings": dict | None,
+    "notes": list,
+    "seconds": int | float,
+    "error": str,
+    **dict.fromkeys(("stage", "finished", "version", "python"), str),
+}
 Kind = Literal["json", "measured.json", "failed.json", "exchange.json"]
 FORMAT = 2
 
@@ -32,15 +43,47 @@ def read(seq: Sequence, stage: str, kind: Kind = "json") -> dict[str, Any] | Non
     A record in the format of an older holdprep has no settings to compare.
     """
     for root in dict.fromkeys((seq.home, seq.root)):
-        try:
-            record = json.loads(path(seq, stage, kind, root).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        file = path(seq, stage, kind, root)
+        if not file.exists():
             continue
-        if isinstance(record, dict) and record.get("format") == FORMAT:
+        try:
+            record = _sound(file, read_json(file), kind)
+        except HoldprepError as error:
+            log.warning("%-12s %s: the record is not used", stage, error)
+            continue
+        if record.get("format") == FORMAT:
             return record
-        if isinstance(record, dict) and {"outputs", "inputs", "metrics"} <= record.keys():
+        if {"outputs", "inputs", "metrics"} <= record.keys():
             return record | {"settings": None}
     return None
+
+
+def _sound(file: Path, record: Any, kind: Kind) -> dict[str, Any]:
+    """The record, whose parts are of the kinds that stages write. Raises HoldprepError for others: records travel with a sequence."""
+    if not isinstance(record, dict):
+        raise HoldprepError(f"{file} holds a {type(record).__name__}, not a record")
+    parts = {**_PARTS, **({"install": list, "remove": list, "absent": list, "record": dict} if kind == "exchange.json" else {})}
+    needed = {"json": ("outputs", "inputs", "metrics"), "measured.json": ("outputs", "inputs", "metrics"), "failed.json": ("error",)}
+    own = needed.get(kind, ("install", "remove", "absent", "record"))
+    wrong = next((key for key, part in parts.items() if key in record and not isinstance(record[key], part)), None)
+    wrong = wrong or next((key for key in own if key not in record), None)
+    if wrong:
+        raise HoldprepError(f"{file}: {wrong} is missing or of another kind than stages write")
+    texts = [v for key in ("outputs", "given", "own") for v in record.get(key, {}).values()]
+    texts += [v for key in ("install", "remove", "absent", "notes") for v in record.get(key, [])]
+    if not all(isinstance(text, str) or text is None for text in texts):
+        raise HoldprepError(f"{file}: a value that is no text is where stages write one")
+    if not all(_is_value(value) for value in record.get("metrics", {}).values()):
+        raise HoldprepError(f"{file}: a metric is no number and no text")
+    if not all(isinstance(c, list) and all(_is_value(v) and not isinstance(v, str) for v in c) for c in record.get("curves", {}).values()):
+        raise HoldprepError(f"{file}: a curve is no list of numbers")
+    if any(a not in ARTEFACTS for key in ("outputs", "install", "remove", "absent") for a in record.get(key, ())):
+        raise HoldprepError(f"{file} names an artefact that no stage makes")
+    return {"seconds": 0.0} | record
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) < 1e300)
 
 
 def write(seq: Sequence, stage: str, record: Mapping[str, Any], kind: Kind = "json") -> None:
@@ -118,8 +161,8 @@ def _hash_file(file: Path) -> str:
 def load_hashes(seq: Sequence) -> None:
     """Load the hashes of an earlier run, so that unchanged files are not read again."""
     try:
-        _hashes.update({(ino, size, time): value for ino, size, time, value in json.loads(_hash_store(seq).read_text())})
-    except (OSError, ValueError, TypeError):
+        _hashes.update({(ino, size, time): value for ino, size, time, value in read_json(_hash_store(seq))})
+    except (HoldprepError, ValueError, TypeError):
         return  # missing or damaged: all files are read
 
 

@@ -90,13 +90,11 @@ def save_truth(path: Path, truth: GroundTruth) -> None:
 
 def load_truth(path: Path) -> GroundTruth:
     """Read a file of `save_truth`. Raises HoldprepError where it is missing, of another format or without a required key."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except FileNotFoundError as error:
-        raise HoldprepError(f"ground truth {path} does not exist") from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: the single array of an .npy file
-        raise HoldprepError(f"{path} is not a ground truth file (a .npz of plain arrays): {str(error).splitlines()[0][:200]}") from error
+    if not path.exists():
+        raise HoldprepError(f"ground truth {path} does not exist")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise HoldprepError(f"{path} is not a ground truth file (a .npz of plain arrays)")
+    arrays = safeio.load_npz(path)
     for key in ("names", "image_size", "K"):
         _entry(arrays, key, path)
     hands = {side: _hand(arrays, side) for side in SIDES if any(key.startswith(f"{side}.") for key in arrays)}
@@ -219,7 +217,7 @@ def read_arctic(
     return GroundTruth(
         names=[f"{i + first:05d}" for i in range(len(T_cam_obj))],
         image_size=image_size,
-        K=_solve_K(points_cam, points_px),
+        K=solve_K(points_cam, points_px),
         T_cam_obj=np.where(seen[:, None, None], T_cam_obj, np.nan),
         object_vertices_m=vertices,
         object_faces=faces,
@@ -265,7 +263,7 @@ def _array(data: Any, key: str, path: Path) -> np.ndarray:
     return np.asarray(_entry(data, key, path), np.float64)
 
 
-def _solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+def solve_K(points_cam: np.ndarray, points_px: np.ndarray) -> np.ndarray:
     """Intrinsics (3, 3) without skew, by least squares from points (..., 3) and their pixels (..., 2)."""
     K = np.eye(3)
     usable = (points_cam[..., 2] > 1e-3) & np.isfinite(points_px).all(axis=-1)

@@ -1,6 +1,5 @@
 """Masks in COCO's json: polygons, or run lengths along columns, as numbers or in COCO's compressed string."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 
 Label = int | str | None
@@ -32,8 +32,8 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
                 value, shift = 0, 0
     else:
         runs = [int(n) for n in counts]
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        raise ValueError(f"run lengths add up to {sum(runs)}, not {size[0]} x {size[1]}")
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_MASK_PIXELS:
+        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_MASK_PIXELS} pixels")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(size[1], size[0]).T
 
@@ -44,17 +44,15 @@ def read_coco(path: Path, label: Label) -> dict[str, np.ndarray]:
     Annotations (polygons or run lengths) of the category `label`, its number or name, are used, or all if they are of one; parts of a frame
     are united, a frame without any is empty. Raises HoldprepError for several categories without `label`, and for other content.
     """
+    tree = read_json(path)
     try:
-        tree = json.loads(path.read_text())
         if isinstance(tree, dict) and "annotations" in tree:
             return _dataset(path, tree, label)
         return {PurePosixPath(name).stem: _mask(rle, None) for name, rle in tree.items()}
     except HoldprepError:
         raise
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        detail = f"{type(error).__name__}: {error}"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise HoldprepError(
             f"{path} holds no COCO masks ({detail}): needs 'images' and 'annotations' with run lengths or polygons"
         ) from None
@@ -79,7 +77,7 @@ def chosen_label(source: str, names: Mapping[str, str], label: Label) -> str | N
 def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.ndarray]:
     stems = {image["id"]: PurePosixPath(image["file_name"]).stem for image in tree["images"]}
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in tree["images"]}
-    masks = {stems[i]: np.zeros(size, bool) for i, size in sizes.items()}
+    masks = {stems[i]: _empty(size) for i, size in sizes.items()}
     titles = {str(c["id"]): str(c.get("name", c["id"])) for c in tree.get("categories", [])}
     used = {str(a["category_id"]) for a in tree["annotations"]}
     wanted = chosen_label(str(path), {key: titles.get(key, key) for key in used}, label)
@@ -88,6 +86,12 @@ def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.nda
             image = annotation["image_id"]
             masks[stems[image]] |= _mask(annotation["segmentation"], sizes[image])
     return masks
+
+
+def _empty(size: tuple[int, int]) -> np.ndarray:
+    if not (0 < size[0] <= MAX_MASK_PIXELS and 0 < size[1] <= MAX_MASK_PIXELS and size[0] * size[1] <= MAX_MASK_PIXELS):
+        raise ValueError(f"an image of {size[1]:.10g} x {size[0]:.10g} pixels")
+    return np.zeros(size, bool)
 
 
 def _mask(segmentation: Any, size: tuple[int, int] | None) -> np.ndarray:

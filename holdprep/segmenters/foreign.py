@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import MAX_MASK_PIXELS, check_picture
 from holdprep.io.matching import match, numbers
 from holdprep.io.video import Video
 from holdprep.segmenters import levels
@@ -126,6 +127,7 @@ def _unnamed(path: Path, count: int, names: Sequence[str]) -> tuple[list[int], l
 
 def _read_picture(path: Path) -> Picture:
     """An image's pixels, its alpha channel, and its palette's indices."""
+    check_picture(path, MAX_MASK_PIXELS)  # palettes and alpha channels are decoded several times
     try:
         with Image.open(path) as picture:
             index = np.asarray(picture) if picture.mode == "P" else None

@@ -1,6 +1,5 @@
 """Masks of labelme: one `<frame>.json` a frame, with shapes that carry a label."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 from holdprep.segmenters.coco import Label, chosen_label
 
@@ -29,16 +29,15 @@ def read_labelme(files: Sequence[Path], label: Label) -> list[np.ndarray]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    tree = read_json(file)
     try:
-        tree = json.loads(file.read_text())
         for shape in tree["shapes"]:
             shape["label"], shape["points"]
-        int(tree["imageHeight"]), int(tree["imageWidth"])
-    except (OSError, ValueError) as error:
-        raise HoldprepError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError) as error:
+        if not 0 < int(tree["imageHeight"]) * int(tree["imageWidth"]) <= MAX_MASK_PIXELS or int(tree["imageHeight"]) < 0:
+            raise ValueError(f"an image of {tree['imageWidth']:.10g} x {tree['imageHeight']:.10g} pixels")
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise HoldprepError(
-            f"{file} is not labelme's ({type(error).__name__}: {error}): needs shapes, imageHeight and imageWidth"
+            f"{file} is not labelme's ({type(error).__name__}: {str(error)[:150]}): needs shapes, imageHeight and imageWidth"
         ) from None
     return dict(tree)
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_POINTS = 100_000
+
 
 def fill(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) bool of `size` (H, W): the pixels whose centres lie in one of the polygons (N, 2), by the even-odd rule in each.
@@ -14,6 +16,8 @@ def fill(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(size, bool)
     for polygon in polygons:
         points = np.asarray(polygon, np.float64)
+        if len(points) > MAX_POINTS:
+            raise ValueError(f"a polygon has {len(points)} points, at most {MAX_POINTS} are read")
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not np.isfinite(points).all():
             raise ValueError(f"a polygon has shape {points.shape}, 3 finite points or more are needed")
         mask |= _inside(points - 0.5, size)

@@ -1,7 +1,7 @@
 """Prompts: prompts.yaml with outlines, boxes and clicks of the entities on a few key frames."""
 
 import difflib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
+from holdprep.io.bounded import inside, picture_size, read_yaml, refuse_interpolations
 from holdprep.segmenters import ENTITIES
 
 SAME_ASPECT = 0.01
@@ -79,9 +80,10 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
         _known(key, ("image_size", "frames"), f"{path}:")
     units = _Units(path.parent, _scale(path, tree.get("image_size"), image_size), image_size)
     found = {frame: _frame(entities, units, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
+    shown = {entity for entities in found.values() for entity, prompt in entities.items() if _shows(prompt)}
     for frame, entities in found.items():
         for entity, prompt in entities.items():
-            if prompt.positive is None and not prompt.is_outline and not any(_shows(other.get(entity)) for other in found.values()):
+            if prompt.positive is None and not prompt.is_outline and entity not in shown:
                 raise HoldprepError(
                     f"{path}: frame {frame}, {entity}: negative clicks alone are not sufficient; add a polygon, a box or positive clicks"
                 )
@@ -95,26 +97,23 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
 def read_indexed_prompts(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> dict[int, dict[str, EntityPrompt]]:
     """prompts.yaml by the index of each frame in `names`. Raises HoldprepError as `read_prompts` does, and for a frame of another name."""
     prompts = read_prompts(path, image_size=image_size)
-    unknown = [frame for frame in prompts if frame not in names]
+    number = {name: t for t, name in enumerate(names)}
+    unknown = [frame for frame in prompts if frame not in number]
     if unknown:
         raise HoldprepError(f"{path}: frame {unknown[0]} is not in images/ ({len(unknown)} such; frames are {names[0]} ... {names[-1]})")
-    return {names.index(frame): entities for frame, entities in prompts.items()}
+    return {number[frame]: entities for frame, entities in prompts.items()}
 
 
 def mask_files(path: Path) -> dict[str, Path]:
     """Paths of the mask images in a prompts.yaml, existing or not, by name. Raises HoldprepError for another file."""
     prompts = [p for entities in _tree(path)["frames"].values() if isinstance(entities, dict) for p in entities.values()]
     names = [str(p["mask"]) for p in prompts if isinstance(p, dict) and "mask" in p]
-    return {name: path.parent / name for name in names}
+    return {name: inside(path.parent, name, str(path)) for name in names}
 
 
 def _tree(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
-    except UnicodeDecodeError:
-        raise HoldprepError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise HoldprepError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    tree = read_yaml(path)
+    refuse_interpolations(path, tree)
     if not isinstance(tree, dict) or not isinstance(tree.get("frames"), dict) or not tree["frames"]:
         raise HoldprepError(f"{path}: needs a mapping 'frames: {{<frame name>: {{<entity>: ...}}}}'")
     return tree
@@ -129,17 +128,6 @@ class _Units:
     image_size: tuple[int, int] | None
 
 
-class _TextKeys(yaml.SafeLoader):
-    """Loader with keys as text, since YAML reads an unquoted 0012 as an octal number; duplicate keys are errors."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
-
-
 def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndarray:
     """Factor (2,) from the file's image size to that of images/; both have the same proportions."""
     if size is None or image_size is None:
@@ -152,8 +140,8 @@ def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndar
     return np.array(image_size, float) / size
 
 
-def _shows(prompt: EntityPrompt | None) -> bool:
-    return prompt is not None and not prompt.absent and (prompt.is_outline or prompt.positive is not None)
+def _shows(prompt: EntityPrompt) -> bool:
+    return not prompt.absent and (prompt.is_outline or prompt.positive is not None)
 
 
 def _check_inside(prompt: EntityPrompt, image_size: tuple[int, int], where: str) -> None:
@@ -194,7 +182,7 @@ def _entity(prompt: Any, units: _Units, where: str) -> EntityPrompt:
     if any(len(p) < 3 for p in polygons):
         raise HoldprepError(f"{where}: a polygon needs 3 points or more")
     if "mask" in prompt:
-        polygons += _mask_outlines(units.folder / str(prompt["mask"]), units.image_size, where)
+        polygons += _mask_outlines(inside(units.folder, str(prompt["mask"]), where), units.image_size, where)
     points = {kind: _numbers(prompt[kind], (None, 2), f"{where}: {kind}") * scale for kind in ("positive", "negative") if kind in prompt}
     box = _numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
     if box is not None and not (box[0] < box[2] and box[1] < box[3]):
@@ -203,6 +191,8 @@ def _entity(prompt: Any, units: _Units, where: str) -> EntityPrompt:
 
 
 def _mask_outlines(path: Path, image_size: tuple[int, int] | None, where: str) -> tuple[np.ndarray, ...]:
+    if path.exists():
+        picture_size(path)
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
     if picture is None:
         raise HoldprepError(f"{where}: {path} is not a mask image: copy it next to prompts.yaml, or give its relative path")

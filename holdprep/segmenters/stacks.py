@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.errors import HoldprepError
-from holdprep.io.safeio import load_npy, load_npz_array
+from holdprep.io.safeio import load_npy, load_npz
 from holdprep.segmenters.coco import Label, chosen_label
 
 
@@ -21,12 +21,9 @@ def read_stack(path: Path, label: Label) -> tuple[list[str] | None, list[np.ndar
     if path.suffix.lower() == ".npy":
         content = load_npy(path)
         return _of_dict(path, content, label) if isinstance(content, Mapping) else (None, _stack(path, content))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise HoldprepError(f"{path} is no .npz ({error}): is it truncated?") from error
-    arrays = {key: np.asarray(load_npz_array(path, key)) for key in keys}
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise HoldprepError(f"{path} is no .npz: is it truncated?")
+    arrays = {key: np.asarray(array) for key, array in load_npz(path).items()}
     names = arrays.pop("names", None)
     if len(arrays) == 1:
         frames = _stack(path, next(iter(arrays.values())))

@@ -8,11 +8,16 @@ import numpy as np
 
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import atomic_dir
+from holdprep.io.meshfile import read_vertices
 from holdprep.sequence.folder import Sequence, export
 from holdprep.sequence.images import write_image
 
 if TYPE_CHECKING:
     from holdprep.geometry.lens import Lens
+
+CLOUD = "sparse_points_normalized.obj"
+PER_FRAME = ("registered", "inliers", "contested", "origin", "names")
+OBSERVATIONS = ("observation_frame", "observation_point", "observation_px")
 
 
 def write_colmap(
@@ -33,33 +38,74 @@ def write_colmap(
 
 
 def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
-    """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where it belongs to them."""
-    import trimesh
+    """intrinsic, o2w, normalization_mat and the canonical cloud, from whoever wrote them; our tracks.npz where it belongs to them.
 
+    Raises HoldprepError where a file is missing, damaged, or of other frames.
+    """
+    frames = len(seq.frame_names())
+    found = _arrays(seq, {"intrinsic": (3, 3), "o2w": (frames, 4, 4), "normalization_mat": (4, 4)})
+    found["points_cano"] = read_vertices(seq.path("colmap", CLOUD))
+    if len(found["points_cano"]) == 0 or not all(np.isfinite(array).all() for array in found.values()):
+        raise HoldprepError(f"{seq.path('colmap')} holds values that are not finite, or no points: run stage=object_pose force=true")
+    return found | _own_tracks(seq, found)
+
+
+def _arrays(seq: Sequence, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    found = {}
+    for name, shape in shapes.items():
+        array = np.asarray(seq.read_npy("colmap", f"{name}.npy"))
+        if array.shape != shape or array.dtype.kind not in "fiu":
+            raise HoldprepError(
+                f"{seq.path('colmap', f'{name}.npy')} has shape {array.shape} of {array.dtype}, numbers {shape} are needed "
+                f"(images/ has {len(seq.frame_names())} frames): run stage=object_pose again"
+            )
+        found[name] = array.astype(np.float64)
+    return found
+
+
+def _own_tracks(seq: Sequence, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """tracks.npz where it belongs to the arrays. Raises HoldprepError where it is damaged."""
     from holdprep.io import tracks as tracks_file
 
-    found = {
-        name: np.asarray(seq.read_npy("colmap", f"{name}.npy"), dtype=np.float64) for name in ("intrinsic", "o2w", "normalization_mat")
-    }
-    cloud = trimesh.load(seq.path("colmap", "sparse_points_normalized.obj"), process=False)
-    found["points_cano"] = np.asarray(cloud.vertices, dtype=np.float64)  # type: ignore[attr-defined]
-    frames = len(seq.frame_names())
-    if found["o2w"].shape != (frames, 4, 4):
-        raise HoldprepError(
-            f"{seq.path('colmap', 'o2w.npy')} has shape {found['o2w'].shape}, images/ has {frames} frames: run stage=object_pose again"
-        )
-    return found | tracks_file.read(seq.path("colmap"))
+    path = seq.path("colmap", tracks_file.FILE)
+    if not path.exists():
+        return {}
+    tracks = tracks_file.read(path.parent)
+    frames = len(found["o2w"])
+    seen = [len(np.atleast_1d(tracks[k])) for k in OBSERVATIONS if k in tracks]
+    points = np.asarray(tracks.get("points_obj", np.empty((0, 3))))
+    if (
+        points.dtype.kind != "f"
+        or points.ndim != 2
+        or any(np.shape(tracks.get(key, np.empty(frames))) != (frames,) for key in PER_FRAME)
+        or any(np.asarray(tracks.get(key, 0)).dtype.kind not in "fiub" for key in (*PER_FRAME[:3], *OBSERVATIONS, "distortion", "lens"))
+        or np.size(tracks.get("lens", 0.0)) != 1
+        or len(set(seen)) > 1
+        or (seen and not _inside(tracks, frames, len(points)))
+    ):
+        raise HoldprepError(f"{path} is damaged or of other frames: run stage=object_pose force=true")
+    return tracks
+
+
+def _inside(tracks: dict[str, np.ndarray], frames: int, points: int) -> bool:
+    """Whether the observations name frames and points that exist, at pixels."""
+    if any(key not in tracks for key in OBSERVATIONS):
+        return False
+    frame, point, px = (np.asarray(tracks[key]) for key in OBSERVATIONS)
+    if frame.dtype.kind not in "iu" or point.dtype.kind not in "iu" or px.shape != (len(frame), 2) or not np.isfinite(px).all():
+        return False
+    return not len(frame) or bool(frame.min() >= 0 and frame.max() < frames and point.min() >= 0 and point.max() < points)
 
 
 def lens_of(seq: Sequence) -> "Lens | None":
     """The lens that everything after object_pose looks past; None where pictures, masks and keypoints are used as they are."""
-    if not seq.path("colmap", "tracks.npz").is_file():
+    if not seq.path("colmap", "tracks.npz").exists():
         return None
+    found = read_colmap(seq)
+    k = float(np.ravel(found.get("lens", 0.0))[0])
     from holdprep.geometry.lens import Lens
-    from holdprep.io import tracks as tracks_file
 
-    k = float(tracks_file.read(seq.path("colmap")).get("lens", 0.0))
-    return Lens(np.asarray(seq.read_npy("colmap", "intrinsic.npy"), np.float64), k, seq.image_size()) if k else None
+    return Lens(found["intrinsic"], k, seq.image_size()) if k and np.isfinite(k) else None
 
 
 def write_colmap_2d(seq: Sequence, keypoints_px: np.ndarray, pictures: Iterator[tuple[str, np.ndarray]]) -> None:

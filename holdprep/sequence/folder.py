@@ -5,7 +5,6 @@ what is in its own folder first, and never writes into the sequence. Heavy packa
 nothing has to be done takes none of them.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.io.atomic import atomic_dir, atomic_path, write_bytes_atomic
+from holdprep.io.bounded import read_json
 from holdprep.io.matching import same_number
 from holdprep.sequence.images import Images, Masks, encode, image_files, write_image
 from holdprep.sequence.layout import ENTITIES
@@ -65,10 +65,11 @@ class Sequence(SequencePaths):
         if not self.has("frames"):
             return {}
         try:
-            record = json.loads(self.path("frames").read_text())
-        except ValueError:
+            record = read_json(self.path("frames"))
+        except HoldprepError:
             record = None
-        if not isinstance(record, dict):
+        kinds: dict[str, Any] = {"source": str, "focal_px": int | float}
+        if not isinstance(record, dict) or not all(isinstance(record.get(k), kind | None) for k, kind in kinds.items()):
             raise HoldprepError(f"{self.path('frames')} is damaged: delete it, or run stage=create force=true video=... again")
         return record
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import picture_size
 from holdprep.sequence.layout import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -62,8 +63,12 @@ def image_files(folder: Path) -> list[Path]:
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     """A picture as BGR (or as `flags` say); raises HoldprepError naming the file if it cannot be decoded."""
+    picture_size(path)
     data = np.fromfile(path, dtype=np.uint8)
-    picture = cv2.imdecode(data, flags) if len(data) else None
+    try:
+        picture = cv2.imdecode(data, flags)
+    except cv2.error:  # a header that OpenCV refuses
+        picture = None
     if picture is None:
         raise HoldprepError(f"{path} is not a readable picture ({len(data)} bytes): replace or remove it")
     return picture

@@ -1,10 +1,13 @@
 """Paths of a sequence's artefacts, through the folders that make it up."""
 
 import json
+import os
 from pathlib import Path
 from typing import Self
 
+from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
+from holdprep.io.bounded import read_json
 from holdprep.sequence.layout import ARTEFACTS, RECORDS
 
 
@@ -54,10 +57,9 @@ class SequencePaths:
 
     def absent(self) -> frozenset[str]:
         """Artefacts of the sequence folder that this overlay's stages no longer make: they are not read through the overlay."""
-        try:
-            return frozenset(json.loads((self.home / RECORDS / "absent.json").read_text())) if self.overlay is not None else frozenset()
-        except FileNotFoundError:
-            return frozenset()
+        path = self.home / RECORDS / "absent.json"
+        names = read_json(path) if self.overlay is not None and path.exists() else []
+        return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
     def write_absent(self, artefacts: frozenset[str]) -> None:
         """Say which artefacts of the sequence folder are not read through the overlay."""
@@ -70,3 +72,26 @@ class SequencePaths:
         path = self.home / RECORDS / "work" / stage
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def refuse_links_out(root: Path) -> None:
+    """Raise HoldprepError where a link in a sequence folder leads out of it: an unpacked archive could show a stranger's choice of files.
+
+    The folder itself may be a link.
+    """
+    inside = root.resolve()
+    for folder, folders, files in os.walk(inside):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not _leads_inside(path, inside):
+                raise HoldprepError(
+                    f"{root / path.relative_to(inside)} is a link out of the sequence's folder: copy the file there, or name it on the command "
+                    "line (video=, hand.folder=, ...)"
+                )
+
+
+def _leads_inside(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a loop
+        return False

@@ -15,7 +15,7 @@ from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
-from holdprep.hand.hold_params import params_from_dict
+from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import trackfile
 from holdprep.io import safeio
@@ -23,7 +23,7 @@ from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
-from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned
+from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
 from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
@@ -34,10 +34,10 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
-    models = {side: hand_model(cfg, side) for side in SIDES if side in seq.read_npy("fit_slerp")}
+    models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
     problem, cloud = load_problem(seq, models, with_outlines=mode != "o")
     before = BEFORE[mode]
-    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"))
+    initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
     if mode == "ho":
         meshes = {side: lbs.forward(models[side], params) for side, params in found.hands.items()}
@@ -52,10 +52,10 @@ def run(ctx: Context, mode: Mode) -> Result:
 def measure(ctx: Context, mode: Mode) -> Result:
     """Metrics of an existing alignment: mode ho from hold_fit.aligned.npy, modes h and o from their states."""
     seq = ctx.seq
-    fits = seq.read_npy("fit_aligned") if mode == "ho" else seq.read_npy("fit_slerp")
+    fits = hold.read_aligned(seq.path("fit_aligned")) if mode == "ho" else read_fits(seq.path("fit_slerp"))
     models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fits}
     problem, _ = load_problem(seq, models, with_outlines=mode == "ho")
-    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"))
+    found = _aligned(ctx) if mode == "ho" else load_state(seq.path(f"ckpt_{mode}"), models)
     found = evaluated(problem, found)
     if mode == "ho":
         found = _with_quality(found, problem)
@@ -88,7 +88,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
     """
     names = seq.frame_names()
     cloud = colmap_files.read_colmap(seq)
-    fits = seq.read_npy("fit_slerp")
+    fits = read_fits(seq.path("fit_slerp"))
     track = trackfile.read(seq.path("j2d").parent, names)
     lens = colmap_files.lens_of(seq)
     object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
@@ -98,7 +98,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
             raise HoldprepError(
                 f"{seq.path('j2d')} has no {side} hand, but {seq.path('fit_slerp')} has:  run stage=hand_pose and stage=register again"
             )
-        params = params_from_dict(fits[side])
+        params = registered_params(fits, side, model, track)
         if len(params.transl) != len(names):
             raise HoldprepError(
                 f"{seq.path('fit_slerp')} has {len(params.transl)} frames, images/ has {len(names)}: run stage=register again"

@@ -10,6 +10,7 @@ from holdprep.dataset import hold
 from holdprep.dataset.trainer import project_build
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
+from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import HandModel, Side
 from holdprep.hand.outline import arm_pixels
 from holdprep.io import safeio
@@ -117,7 +118,7 @@ def _pictures(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Overlays and side views of some frames, evenly spaced."""
     names, images = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq))
-    fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
+    fits = read_fits(ctx.seq.path("fit_slerp")) if ctx.seq.has("fit_slerp") else {}
     seen = {side: np.asarray(fits.get(side, {}).get("is_valid", np.ones(len(names)))) > 0 for side in models}
     for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):
         picture = draw_points(images[int(t)], project(points_cam_m["object"][t], K), COLORS["object"])

@@ -1,5 +1,9 @@
 """Functions shared by stages: hand model, camera, a hand's outlines and quality, reading of an alignment."""
 
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -8,14 +12,17 @@ from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
 from holdprep.geometry.lens import Lens
-from holdprep.hand import lbs
+from holdprep.hand import hold_left, lbs
+from holdprep.hand.hold_params import params_from_dict
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
 from holdprep.hand.outline import MaskEdge, Outlines
+from holdprep.hand.trackers.tracks import VertexTrack
 from holdprep.pipeline import Context
 from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausibility
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.sequence import colmap as colmap_files
 
+log = logging.getLogger("holdprep")
 JITTER_STEP = 10  # jitter is measured on every tenth vertex
 
 
@@ -67,6 +74,18 @@ def hand_quality(
     return {k: v for k, v in metrics.items() if np.isfinite(v)}, curves
 
 
+def registered_params(fits: Mapping[str, Any], side: Side, model: HandModel, track: VertexTrack) -> ManoParams:
+    """Parameters of `read_fits`; of a left hand that HOLD has registered to the tracker's mesh they are converted, with a line in the log."""
+    params = params_from_dict(fits[side])
+    if side != "left" or "K" in fits or side not in track.vertices_m or len(params.transl) != len(track.names):  # K is this project's
+        return params
+    if not hold_left.is_of_hold(params, model, torch.as_tensor(track.vertices_m[side])):
+        return params
+    params, off_mm = hold_left.converted(params, model)
+    log.info("%-12s %s", "register", hold_left.note(off_mm))
+    return params
+
+
 def pose_aligned(model: HandModel, hand: hold.AlignedHand) -> lbs.HandMesh:
     """Mesh and joints of an aligned hand, float64."""
     arrays = (hand.global_orient, hand.hand_pose, hand.betas, hand.transl_m)
@@ -77,16 +96,18 @@ def read_aligned(ctx: Context) -> tuple[np.ndarray, dict[Side, hold.AlignedHand]
     """K, hands, object and hand models from hold_fit.aligned.npy."""
     frames = len(ctx.seq.frame_names())
     path = ctx.seq.path("fit_aligned")
-    fit, cloud = ctx.seq.read_npy("fit_aligned"), colmap_files.read_colmap(ctx.seq)
-    sides = [s for s in SIDES if s in fit]
-    if not sides or "object" not in fit:
-        raise HoldprepError(f"{path} holds {', '.join(fit)}: a hand and the object are needed; run stage=align mode=ho again")
-    models = {side: hand_model(ctx.cfg, side) for side in sides}
+    fit, cloud = hold.read_aligned(path), colmap_files.read_colmap(ctx.seq)
+    models = {side: hand_model(ctx.cfg, side) for side in SIDES if side in fit}
     hands = {}
-    for side in sides:
+    for side, model in models.items():
         h = {k: np.asarray(fit[side][k], np.float64) for k in ("hand_rot", "hand_pose", "hand_beta", "hand_transl")}
         betas = h["hand_beta"].reshape(-1, 10).mean(axis=0)
-        hands[side] = hold.AlignedHand(h["hand_rot"], h["hand_pose"], betas, h["hand_transl"], hold.wrist_template(models[side], betas))
+        found = ManoParams(*(torch.as_tensor(x) for x in (h["hand_rot"], h["hand_pose"], betas, h["hand_transl"])))
+        if "v3d" in fit[side] and hold_left.is_of_hold(found, model, torch.as_tensor(fit[side]["v3d"])):
+            found, off_mm = hold_left.converted(found, model)
+            log.info("%-12s %s", "align", hold_left.note(off_mm))
+        rot, pose, betas, transl_m = (x.numpy() for x in (found.global_orient, found.hand_pose, found.betas, found.transl))
+        hands[side] = hold.AlignedHand(rot, pose, betas, transl_m, hold.wrist_template(model, betas))
     o2w = np.asarray(fit["object"]["o2w_all"], np.float64)
     counts = {len(o2w), *(len(h.transl_m) for h in hands.values())}
     if counts != {frames}:

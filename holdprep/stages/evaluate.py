@@ -9,7 +9,7 @@ from holdprep.config.schema import Config
 from holdprep.errors import MissingArtefact
 from holdprep.geometry.rigid import apply, from_rt
 from holdprep.hand import lbs
-from holdprep.hand.hold_params import params_from_dict
+from holdprep.hand.hold_params import params_from_dict, read_fits
 from holdprep.hand.model import SIDES, Side
 from holdprep.pipeline import Context, Result
 from holdprep.quality import truth as ground_truth
@@ -79,7 +79,7 @@ def _estimate(ctx: Context) -> Estimate:
 def _registered_hands(ctx: Context) -> dict[Side, HandEstimate]:
     if not ctx.seq.has("fit_slerp"):
         return {}
-    fits, valid = ctx.seq.read_npy("fit_slerp"), _valid(ctx)
+    fits, valid = read_fits(ctx.seq.path("fit_slerp")), _valid(ctx)
     found: dict[Side, HandEstimate] = {}
     for side in (s for s in SIDES if s in fits):
         model = hand_model(ctx.cfg, side)
@@ -90,5 +90,5 @@ def _registered_hands(ctx: Context) -> dict[Side, HandEstimate]:
 
 def _valid(ctx: Context) -> dict[Side, np.ndarray]:
     """(T,) valid frames of each hand, where registration has recorded them."""
-    fits = ctx.seq.read_npy("fit_slerp") if ctx.seq.has("fit_slerp") else {}
+    fits = read_fits(ctx.seq.path("fit_slerp")) if ctx.seq.has("fit_slerp") else {}
     return {side: np.asarray(fits[side]["is_valid"]) > 0 for side in SIDES if side in fits and "is_valid" in fits[side]}

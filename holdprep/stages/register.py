@@ -11,7 +11,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import between_cameras
 from holdprep.geometry.lens import Lens
 from holdprep.hand import infill, lbs, registration
-from holdprep.hand.hold_params import params_from_dict, params_to_dict
+from holdprep.hand.hold_params import params_to_dict, read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
 from holdprep.hand.registration_option import HandToRegister, RegistrationMethod
@@ -22,7 +22,7 @@ from holdprep.hand.validity import valid_frames
 from holdprep.optimisation import one_thread
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import longest_gap
-from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality
+from holdprep.stages.common import camera, hand_model, hand_outlines, hand_quality, registered_params
 
 
 @one_thread()
@@ -50,6 +50,10 @@ def run(ctx: Context) -> Result:
         filled[side] = params_to_dict(complete) | {"is_valid": is_valid.numpy().astype(np.float32)}
         _report(result, side, fit, is_valid, hand_quality(model, fit.params, is_valid.numpy(), K, outlines, agreement))
         result.metrics["hand_model"] = model.name
+        if side == "left":
+            result.notes.append(
+                "left hand: its shape is for this project and HOLD's trainer; HOLD's own alignment negates x of the directions"
+            )
         if ctx.cfg.registration.save_mesh:
             _write_meshes(ctx, side, model, fit, coarse, track.vertices_m[side])
     ctx.seq.write_npy("fit_init", initial)
@@ -60,13 +64,14 @@ def run(ctx: Context) -> Result:
 def measure(ctx: Context) -> Result:
     """Metrics of an existing hold_fit.slerp.npy in its valid frames, under its own camera if it has one, else the tracker's."""
     names, path = ctx.seq.frame_names(), ctx.seq.path("fit_slerp")
-    track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), ctx.seq.read_npy("fit_slerp")
+    track, fits = trackfile.read(ctx.seq.path("v3d").parent, names), read_fits(ctx.seq.path("fit_slerp"))
     result = Result(metrics={"frames": len(names)})
     (known_K, lens), K = camera(ctx.seq, track.K), np.asarray(fits.get("K", track.K), np.float64)
     if not np.allclose(K, known_K):  # the lens of another camera is unknown
         lens = None
     for side in (s for s in SIDES if s in fits):
-        model, params = hand_model(ctx.cfg, side), params_from_dict(fits[side])
+        model = hand_model(ctx.cfg, side)
+        params = registered_params(fits, side, model, track)
         if len(params.transl) != len(names):
             raise HoldprepError(
                 f"{path} has {len(params.transl)} frames of the {side} hand, images/ has {len(names)}: run stage=register again"

@@ -38,7 +38,8 @@ def click(ctx: Context) -> None:
         return path
 
     def started(address: str) -> None:
-        ctx.note(f"click page at {address} (local only); `Done` on the page continues here")
+        # not logged: the address opens the page, and other users of the machine may read the run's log
+        print(f"segment      click page at {address} (local only); `Done` on the page continues here", flush=True)
 
     asyncio.run(ClickServer(session, ctx.seq.name, names, save, again).run(node.port, started))
 

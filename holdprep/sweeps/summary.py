@@ -69,7 +69,8 @@ def _overrides(overrides: list[Any]) -> dict[str, str]:
     found = {}
     for override in map(str, overrides):
         key, _, value = override.lstrip("+~").partition("=")
-        found[key] = "(deleted)" if override.startswith("~") else value
+        is_quoted = len(value) > 1 and value[0] == value[-1] == "'"  # names as typed, such as 2024
+        found[key] = "(deleted)" if override.startswith("~") else value[1:-1] if is_quoted else value
     return found
 
 

@@ -16,6 +16,7 @@ from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
+from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, load_hand_model
 from holdprep.pipeline import Metrics
 from holdprep.pipeline.runner import Outcome, write_metrics
@@ -80,7 +81,7 @@ def _score(cfg: Config, name: str, metric: str | None) -> float:
 def _problem(data_root: Path, name: str, model_path: Path | None) -> Problem:
     """The problem of a sequence, read once for all trials."""
     seq = Sequence(data_root, name)
-    fits = seq.read_npy("fit_slerp")
+    fits = read_fits(seq.path("fit_slerp"))
     return load_problem(seq, {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits})[0]
 
 

@@ -1,6 +1,8 @@
 """The server of the click page, local only, with three static files."""
 
 import asyncio
+import hmac
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,10 +32,12 @@ class ClickServer:
         self.session, self.names, self.again = session, list(names), again or {}
         self._seq, self._save = seq, save
         self._done = asyncio.Event()
+        self._token = secrets.token_urlsafe(24)  # of this run; other users of the machine can reach the port
+        self._cookie = f"holdprep_{secrets.token_hex(4)}"  # cookies are shared by all ports: each server has its own
 
     def app(self) -> web.Application:
         """The routes; requests that another site's page could have made are refused."""
-        app = web.Application(middlewares=[_local_only, _errors])
+        app = web.Application(middlewares=[_local_only, self._with_token, _errors])
         app.add_routes(
             [
                 web.get("/", lambda _: _file("page.html")),
@@ -62,10 +66,22 @@ class ClickServer:
             except OSError as error:
                 raise HoldprepError(f"port {port} of {HOST} cannot be used ({error.strerror}): set segmenter.port=0 or another") from None
             address = runner.addresses[0]
-            started(f"http://{address[0]}:{address[1]}/")
+            started(f"http://{address[0]}:{address[1]}/?token={self._token}")
             await self._done.wait()
         finally:
             await runner.cleanup()
+
+    @web.middleware
+    async def _with_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse requests without this run's token: in the address, which sets a cookie, or in the cookie."""
+        given, kept = request.query.get("token"), request.cookies.get(self._cookie, "")
+        said = (kept if given is None else given).encode(errors="replace")
+        if not hmac.compare_digest(said, self._token.encode()):
+            raise web.HTTPForbidden(text="open the whole address that the command has printed: it holds this run's token")
+        response = await handler(request)
+        if given is not None:
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict")
+        return response
 
     async def _state(self, _: web.Request) -> web.Response:
         session = self.session
@@ -86,18 +102,18 @@ class ClickServer:
         return web.Response(body=body, content_type="image/png", headers={"Cache-Control": "no-store"})
 
     async def _edit(self, request: web.Request) -> web.Response:
-        request_data = await request.json()
         try:
+            request_data = await request.json()
             arguments = (
                 int(request_data["frame"]),
                 str(request_data["entity"]),
                 request_data["action"],
                 [float(v) for v in request_data.get("at", [])],
             )
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             raise HoldprepError("an edit needs frame, entity, action and where") from None
         if arguments[2] not in ("positive", "negative", "box", "absent", "clear"):
-            raise HoldprepError(f"there is no action {arguments[2]}")
+            raise HoldprepError(f"there is no action {str(arguments[2])[:40]}")
         await asyncio.to_thread(self.session.edit, *arguments)
         return await self._state(request)
 
@@ -118,7 +134,7 @@ class ClickServer:
 
     def _frame(self, request: web.Request) -> int:
         text = request.match_info["frame"]
-        if not text.isdecimal() or int(text) >= len(self.names):
+        if not text.isdecimal() or len(text) > 9 or int(text) >= len(self.names):
             raise HoldprepError(f"there is no frame {text}")
         return int(text)
 

@@ -167,7 +167,7 @@ def test_coco_masks_by_category_and_name(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "cannot be read"),
+        ("{", "is no JSON"),
         ('{"annotations": []}', "KeyError"),
         ('{"0000": {"size": [12, 16], "counts": [3]}}', "run lengths add up to 3, not 12 x 16"),
         ('{"0000": [[1, 2, 3, 4, 5, 6]]}', "is a polygon, and the json has no 'images'"),

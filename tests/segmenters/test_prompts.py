@@ -58,7 +58,7 @@ def test_text_of_another_encoding_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("frames: {a: {object: {box: [1, 1, 5, 5]}}, a: {left: absent}}", ["a is given twice"]),
+        ("frames: {a: {object: {box: [1, 1, 5, 5]}}, a: {left: absent}}", ["line 1: the key 'a' twice"]),
         ("image_sise: [6, 4]\nframes: {a: {object: {box: [1, 1, 5, 5]}}}", ["'image_sise' is unknown", "'image_size'"]),
         ("frames: {a: {object: {polygons: 5}}}", ["polygons is a list"]),
         ("frames: {a: {object: {polygons: null}}}", ["polygons is a list"]),
@@ -69,7 +69,7 @@ def test_text_of_another_encoding_is_named(tmp_path: Path):
         ("frames: {'0001': {object: {polygon: [[1, a], [3, 4], [5, 6]]}}}", ["polygon must be numbers"]),
         ("frames: {'0001': {object: {box: [5, 0, 1, 1]}}}", ["x1 < x2"]),
         ("frames: {'0001': {object: {negative: [[1, 1]]}}}", ["negative clicks alone"]),
-        ("frames: [", ["cannot be read"]),
+        ("frames: [", ["is not YAML"]),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path: Path, text: str, words: list[str]):

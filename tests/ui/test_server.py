@@ -58,10 +58,20 @@ async def serving(seq: SyntheticSequence, path: Path):
         await asyncio.gather(task, return_exceptions=True)
 
 
+@asynccontextmanager
+async def client_of(address: str):
+    """A client that has opened the page, as a browser does: the token of the address has set a cookie."""
+    jar = aiohttp.CookieJar(unsafe=True)  # of an address without a name
+    async with aiohttp.ClientSession(address.partition("?")[0], cookie_jar=jar) as client:
+        async with client.get(address) as answer:
+            assert answer.status == 200
+        yield client
+
+
 def test_click_propagate_correct_save_and_load_again(seq, tmp_path: Path):
     async def story() -> None:
         path = tmp_path / "prompts.yaml"
-        async with serving(seq, path) as (session, address, task), aiohttp.ClientSession(address) as client:
+        async with serving(seq, path) as (session, address, task), client_of(address) as client:
 
             async def post(what: str, **body: object) -> dict:
                 async with client.post(f"/api/{what}", json=body) as answer:
@@ -102,17 +112,24 @@ def test_click_propagate_correct_save_and_load_again(seq, tmp_path: Path):
 
 def test_mistakes_and_strangers_are_refused(seq, tmp_path: Path):
     async def story() -> None:
-        async with serving(seq, tmp_path / "prompts.yaml") as (_, address, _), aiohttp.ClientSession(address) as client:
+        async with serving(seq, tmp_path / "prompts.yaml") as (_, address, _), client_of(address) as client:
             wrong = {"frame": 0, "entity": "object", "action": "box", "at": [1, 2]}
             for body, words in (
                 (wrong, "needs 4 numbers"),
                 (wrong | {"action": "paint"}, "no action paint"),
                 ({"frame": "x"}, "frame, entity"),
+                ([], "frame, entity"),
+                (wrong | {"at": 3}, "frame, entity"),
+                (wrong | {"at": [10**400]}, "frame, entity"),
+                (wrong | {"action": {"a": []}}, "no action"),
                 (wrong | {"frame": 99}, "no frame 99"),
             ):
                 async with client.post("/api/edit", json=body) as answer:
                     assert answer.status == 400 and words in (await answer.json())["error"]
-            for path in ("/api/image/99", "/api/overlay/-1", "/api/image/x"):
+            for data in (b"{", b"[" * 100_000, b"\xff", b'{"frame": 1' + b"0" * 5000 + b"}", b"null", b"", b'{"frame": Infinity}'):
+                async with client.post("/api/edit", data=data, headers={"Content-Type": "application/json"}) as answer:
+                    assert answer.status == 400 and "frame, entity" in (await answer.json())["error"]
+            for path in ("/api/image/" + "9" * 5000, "/api/image/99", "/api/overlay/-1", "/api/image/x"):
                 async with client.get(path) as answer:
                     assert answer.status == 400
             async with client.post("/api/save", data="{}", headers={"Content-Type": "text/plain"}) as answer:
@@ -123,6 +140,30 @@ def test_mistakes_and_strangers_are_refused(seq, tmp_path: Path):
                 async with client.get(f"/{name}") as answer:
                     assert answer.status == 200
                     assert "http" not in (await answer.text()).replace("http-equiv", "")  # nothing is fetched from elsewhere
+
+    asyncio.run(story())
+
+
+def test_another_user_of_the_machine_is_refused(seq, tmp_path: Path):
+    """Everything needs the token of this run: pictures, state, and the end of the work."""
+
+    async def story() -> None:
+        async with serving(seq, tmp_path / "prompts.yaml") as (_, address, task), serving(seq, tmp_path / "b.yaml") as (_, other, _):
+            bare, token = address.split("?token=")
+            assert len(token) >= 32 and token != other.split("?token=")[1]
+            async with aiohttp.ClientSession(bare, cookie_jar=aiohttp.CookieJar(unsafe=True)) as stranger:
+                for path in ("/", "/page.js", "/api/state", "/api/image/0", "/api/overlay/0", f"/api/state?token={token}x", "/?token="):
+                    async with stranger.get(path) as answer:
+                        assert answer.status == 403 and "holdprep" not in answer.headers.get("Set-Cookie", "")
+                for what in ("edit", "undo", "propagate", "save", "done"):
+                    async with stranger.post(f"/api/{what}", json={}) as answer:
+                        assert answer.status == 403
+            # another run's token and cookie
+            async with client_of(other) as client, client.get(f"{bare}api/state") as answer:
+                assert answer.status == 403
+            async with client_of(address) as client, client.get("/api/image/0") as answer:
+                assert answer.status == 200
+            assert not task.done()
 
     asyncio.run(story())
 

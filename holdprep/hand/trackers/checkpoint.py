@@ -15,7 +15,7 @@ Names = Sequence[tuple[str, str | tuple[str, ...]]]
 
 # Patterns of tensor names that only one model has: the first that matches identifies a checkpoint's model.
 _MODELS = (
-    ("WiLoR", r"^refine_net\."),
+    ("WiLoR", r"^(refine_net\.|backbone\.(pose_emb|shape_emb|cam_emb|decpose|decshape|deccam)\b)"),
     ("HaWoR", r"^(motion_module|st_module)\."),
     ("HaMeR", r"^mano_head\."),
     ("HMR2 (4DHumans)", r"^smpl_head\."),
@@ -93,5 +93,8 @@ def _another(path: Path, published: Mapping[str, Tensor], model: str, tensor: st
         return HoldprepError(
             f"{path} is a checkpoint of {model}, but of another variant: {tensor}; use the published checkpoint with its own settings"
         )
+    if found == "WiLoR":  # AnyHand publishes further trained checkpoints of HaMeR and WiLoR, with their tensors
+        advice = f"{tensor}; its demo's meshes are read by hand=import hand.format=wilor, AnyHand's anyhand_hamer.ckpt can be loaded here"
+        return HoldprepError(f"{path} is not {model}'s checkpoint, it looks like WiLoR's or AnyHand's of WiLoR: {advice}")
     content = f"looks like {found}'s" if found else f"has {len(published)} tensors of an unknown model, first {next(iter(published))}"
     return HoldprepError(f"{path} is not {model}'s checkpoint, it {content}: {tensor}; set hand.checkpoint to {model}'s")

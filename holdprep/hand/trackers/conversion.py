@@ -72,7 +72,7 @@ def unit_m(source: Path, length: float) -> tuple[float, list[str]]:
 
 
 def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]:
-    """Side of each mesh (N, 778, 3) in any unit, by its palm; `model` is the right hand's.
+    """Side of each mesh (N, 778, 3) in any unit, by its palm, with the model of either side.
 
     Raises HoldprepError for other meshes than MANO's.
     """
@@ -86,7 +86,8 @@ def sides_of(vertices: np.ndarray, model: HandModel, source: Path) -> list[Side]
         standin = "the stand-in hand, whose vertices differ from MANO's: set hand_model.path"
         expected = standin if model.name == "standin" else "MANO's, or their order is another"
         raise HoldprepError(f"{source}: in {bad} of {len(vertices)} meshes the palm is not that of {expected}")
-    return ["right" if own <= mirror else "left" for own, mirror in errors.T.tolist()]
+    other: Side = "left" if model.side == "right" else "right"
+    return [model.side if own <= mirror else other for own, mirror in errors.T.tolist()]
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from typing import Any
 import roma
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.trackers import checkpoint
+from holdprep.io.bounded import read_yaml, refuse_interpolations
 
 CROP_HEIGHT, CROP_WIDTH, PATCH_PX = 256, 192, 16
 ROTATIONS, SHAPES = 16, 10
+MAX_SIZE = 16384  # of a layer, far beyond the published ones
 ADVICE = (
     "get hamer_demo_data.tar.gz by https://github.com/geopavlakos/hamer (fetch_demo_data.sh), unpack it, and set hand.checkpoint to its "
     "_DATA/hamer_ckpts/checkpoints/hamer.ckpt"
@@ -190,8 +191,10 @@ def _sizes(path: Path) -> Sizes:
     """Sizes from model_config.yaml. The published file has none for the backbone; then they are ViT-H's."""
     if not path.is_file():
         raise HoldprepError(f"{path} does not exist: it is published with HaMeR's checkpoint, one folder up; copy it to the checkpoint")
+    tree = read_yaml(path)
+    refuse_interpolations(path, tree)
     try:
-        model = yaml.safe_load(path.read_text())["MODEL"]
+        model = tree["MODEL"]
         head, backbone = model["MANO_HEAD"], model["BACKBONE"]
         decoder = head["TRANSFORMER_DECODER"]
         sizes = Sizes(
@@ -204,13 +207,17 @@ def _sizes(path: Path) -> Sizes:
             decoder_heads=decoder["heads"],
             decoder_mlp=decoder["mlp_dim"],
         )
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise HoldprepError(
-            f"{path} is not a model_config.yaml of HaMeR ({type(error).__name__}: {error}); get it again".replace("\n", " ")
-        ) from error
+        wrong = [name for name, value in vars(sizes).items() if type(value) is not int or not 0 < value <= MAX_SIZE]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is no number from 1 to {MAX_SIZE}")
+    except (KeyError, TypeError, AttributeError) as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise HoldprepError(f"{path} is not a model_config.yaml of HaMeR ({detail}); get it again") from error
     for what, found, known in _choices(model, head, backbone, decoder):
         if found != known:
-            raise HoldprepError(f"{path}: {what} is {found!r}, only HaMeR's published {known!r} is supported; use the published checkpoint")
+            raise HoldprepError(
+                f"{path}: {what} is {repr(found)[:60]}, only HaMeR's published {known!r} is supported; use the published checkpoint"
+            )
     return sizes
 
 

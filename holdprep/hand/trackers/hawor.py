@@ -7,12 +7,11 @@ model's. Frames are numbers of the images in `extracted_images/`, 30 per second 
 is not read.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import roma
 import torch
@@ -24,6 +23,7 @@ from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.tracks import VertexTrack
+from holdprep.io.bounded import picture_size, read_bytes, read_json
 
 HANDS: dict[Side, str] = {"right": "1", "left": "0"}
 SHAPES = {"init_root_orient": (3, 3), "init_hand_pose": (15, 3, 3), "init_trans": (3,), "init_betas": (10,)}
@@ -61,11 +61,12 @@ def _focal_px(folder: Path, images: Sequence[Path], image_size: tuple[int, int])
     """Focal length in pixels of images/; HaWoR's images may have another size."""
     path = folder / "est_focal.txt"
     try:
-        focal = float(path.read_text())
-    except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} holds no focal length ({error}): write HaWoR's focal length (--img_focal) into it") from error
-    image = cv2.imread(str(images[0])) if images else None
-    return focal if image is None else focal * image_size[0] / image.shape[1]
+        focal = float(read_bytes(path, 1024))
+    except (HoldprepError, ValueError):
+        focal = math.nan
+    if not 0 < focal < math.inf:
+        raise HoldprepError(f"{path} holds no focal length: write HaWoR's focal length (--img_focal) into it")
+    return focal * image_size[0] / picture_size(images[0])[0] if images else focal
 
 
 def _ranges(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
@@ -80,10 +81,7 @@ def _ranges(folder: Path) -> list[tuple[int, dict[str, np.ndarray]]]:
 
 
 def _arrays(path: Path, frames: int) -> dict[str, np.ndarray]:
-    try:
-        content: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise HoldprepError(f"{path} is no JSON ({error}): is it truncated? run HaWoR again") from error
+    content: Any = read_json(path)
     arrays = {}
     for key, shape in SHAPES.items():
         try:

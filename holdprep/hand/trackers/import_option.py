@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from holdprep.sequence import Sequence
 
 
+DATA_SETS = ("ho3d", "dexycb")
+
+
 class ImportHand(Tracker):
     """Files of another tracker, in one of several formats."""
 
     name: Literal["import"]
-    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints"] = Field(
-        description="content of the folder: a tracker's files, meshes of 778 vertices, or 21 keypoints per hand"
+    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints", "ho3d", "dexycb"] = Field(
+        description="content of the folder: a tracker's files, meshes of 778 vertices, 21 keypoints per hand, or a data set's ground truth"
     )
     folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
     focal_px: float | None = Field(
@@ -39,7 +42,7 @@ class ImportHand(Tracker):
 
     @property
     def uses_length(self) -> bool:
-        return self.format == "keypoints"
+        return self.format in ("keypoints", *DATA_SETS)
 
     def track(self, task: HandTask) -> TrackedHands:
         from holdprep.errors import HoldprepError
@@ -50,7 +53,7 @@ class ImportHand(Tracker):
         return TrackedHands(select_hands(self._read(task, folder), task, folder))
 
     def _read(self, task: HandTask, folder: Path) -> "VertexTrack":
-        from holdprep.hand.model import SIDES
+        from holdprep.hand.model import HandModels
         from holdprep.hand.trackers import hawor, meshes, metro, trackfile, wilor
 
         names = task.seq.frame_names()
@@ -59,19 +62,23 @@ class ImportHand(Tracker):
         if self.format == "metro":
             return metro.read(folder, names)
         size = task.seq.image_size()
-        if self.format == "keypoints":
+        if self.format in ("keypoints", *DATA_SETS):
             return self._read_keypoints(task, folder, size)
-        models = {side: task.model(side) for side in SIDES}
+        models = HandModels(task.model)
         if self.format == "meshes":
             return meshes.read(folder, names, size, models, self.focal_px)
         return (wilor if self.format == "wilor" else hawor).read(folder, names, size, models)
 
     def _read_keypoints(self, task: HandTask, path: Path, size: tuple[int, int]) -> "VertexTrack":
         from holdprep.hand.lifting import lift_tracks, usual_camera
-        from holdprep.hand.trackers import keypoints
+        from holdprep.hand.trackers import datasets, keypoints
 
         names = task.seq.frame_names()
-        tracks, notes = keypoints.read(path, names, size)
+        if self.format in DATA_SETS:
+            tracks, K, notes = datasets.read(self.format, path, names, size)
+        else:
+            K = usual_camera(size, self.focal_px)
+            tracks, notes = keypoints.read(path, names, size, {side: task.seq.masks(side) for side in task.masked_sides})
         tracks = {side: track for side, track in tracks.items() if side in task.sides}
         models = {side: task.model(side) for side in tracks}
-        return lift_tracks(tracks, models, usual_camera(size, self.focal_px), task.hands.length_mm, names, notes)
+        return lift_tracks(tracks, models, K, task.hands.length_mm, names, notes)

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import trimesh
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project
-from holdprep.hand.model import HandModel, Side
+from holdprep.hand.model import HandModel, Side, available
 from holdprep.hand.targets import lengths_m
 from holdprep.hand.trackers import conversion, crops
 from holdprep.hand.trackers.tracks import VertexTrack
+from holdprep.io.meshfile import read_vertices
 
 SUFFIXES = (".obj", ".ply")
 CLOSED = 779  # vertices of a mesh with one more vertex that closes the wrist
@@ -47,9 +47,10 @@ def read(
     frames, notes = conversion.match_frames(folder, folder.name, list(dict.fromkeys(f.frame for f in found)), names)
     used = [f._replace(frame=frames[f.frame]) for f in found if f.frame in frames]
     vertices = np.stack([_vertices(f.path) for f in tqdm(used, desc="hand meshes", unit="file", leave=False, disable=None)])
-    sides = conversion.sides_of(vertices, models["right"], folder)
+    model = available(models)
+    sides = conversion.sides_of(vertices, model, folder)
     _check_sides(folder, used, sides)
-    unit, remarks = conversion.unit_m(folder, float(lengths_m(models["right"], torch.as_tensor(vertices)).median()))
+    unit, remarks = conversion.unit_m(folder, float(lengths_m(model, torch.as_tensor(vertices)).median()))
     vertices_m, axes = _to_opencv(vertices * unit, folder)
     K = crops.assumed_camera(*image_size, focal_px)
     _check_picture(vertices_m, K, image_size, folder)
@@ -80,11 +81,7 @@ def _side(word: str) -> Side | None:
 
 def _vertices(path: Path) -> np.ndarray:
     """Vertices (778, 3) in the file's order."""
-    try:
-        mesh = trimesh.load(path, process=False, maintain_order=True, skip_materials=True)
-    except Exception as error:  # readers of damaged files raise various exceptions
-        raise HoldprepError(f"{path} is not a readable mesh ({type(error).__name__}: {error}); is it truncated?") from error
-    vertices = np.asarray(getattr(mesh, "vertices", np.zeros((0, 3))), dtype=np.float64)
+    vertices = read_vertices(path)
     if len(vertices) not in (778, CLOSED):
         raise HoldprepError(f"{path} has {len(vertices)} vertices, a MANO hand has 778: is it truncated, or another model's?")
     if not np.isfinite(vertices).all():

@@ -197,7 +197,10 @@ def solve_translation(points_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray) -
     depth = np.ones(len(uv))
     for _ in range(3):
         weight = np.repeat(1 / depth, 2)
-        t = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
+        try:
+            t = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
+        except np.linalg.LinAlgError:  # values beyond all cameras
+            return np.full(3, np.nan)
         depth = points_m[:, 2] + t[2]
     return t
 
