@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
+from tests.benchmarks.few_clicks import FEW, measure_few_clicks
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.other_hands import CASE, measure_other_hands
@@ -36,6 +37,13 @@ def main() -> None:
         metavar="CLIP",
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
+    parser.add_argument(
+        "--few-clicks",
+        nargs="*",
+        choices=FEW,
+        metavar="CLIP",
+        help=f"masks alone of real clips ({' '.join(FEW)}; none named: all) from two key frames with a box and three clicks an entity",
+    )
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     arguments = parser.parse_args()
@@ -47,7 +55,11 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
-    if arguments.clips is not None:
+    if arguments.few_clicks is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for clip in arguments.few_clicks or FEW:
+                yield from measure_few_clicks(clip, arguments.data or Path(scratch))
+    elif arguments.clips is not None:
         yield from _measure_clips(arguments)
     elif arguments.trackers or arguments.frames:
         for name in arguments.trackers or ():
