@@ -143,7 +143,7 @@ def _gain_and_loss(frame: Moved, entity: str, others: Sequence[str], colors: _Co
     elsewhere = np.max([frame.masks[e] > 0.1 for e in others], axis=0) if others else np.zeros_like(now)
     gained = now & ~(cv2.dilate(was_any.astype(np.uint8), grow) > 0)
     lost = was_all & ~(cv2.dilate(now.astype(np.uint8), grow) > 0) & ~(cv2.dilate(elsewhere.astype(np.uint8), grow) > 0)
-    least = MIN_SHARE * max(np.count_nonzero(now), 1)
+    least = MIN_SHARE * max(int(np.count_nonzero(now)), 1)
     ratios = []
     for change, sign in ((gained, 1.0), (lost, -1.0)):
         ratios.append(sign * colors.ratio(frame, change, entity) if np.count_nonzero(change) > least else 0.0)

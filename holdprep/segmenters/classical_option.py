@@ -20,5 +20,8 @@ class ClassicalSegmenter(ClickedSegmenter):
         from holdprep.segmenters import classical
         from holdprep.segmenters.tracked import track_prompted
 
-        settings = {"work_side": self.work_side, "track": track_prompted if self.keypoints else None}
-        return PromptedSegmenter(partial(classical.outline, **settings), partial(classical.propagate, **settings))
+        track = track_prompted if self.keypoints else None
+        return PromptedSegmenter(
+            partial(classical.outline, work_side=self.work_side, track=track),
+            partial(classical.propagate, work_side=self.work_side, track=track),
+        )

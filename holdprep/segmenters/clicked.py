@@ -94,7 +94,7 @@ class _Region:
     def of(frame: MarkedFrame, label_set: LabelSet) -> "_Region":
         lab = cv2.cvtColor(frame.bgr.astype(np.float32) / 255, cv2.COLOR_BGR2Lab)
         excluded = _excluded(lab.shape[:2], label_set, frame.marks, frame.cues)
-        where = region_of(~excluded[..., 1 : len(label_set.entities) + 1].all(axis=-1), MARGIN_PX)
+        where = region_of(np.asarray(~excluded[..., 1 : len(label_set.entities) + 1].all(axis=-1)), MARGIN_PX)
         position = _position_evidence(lab.shape[:2], label_set, frame.marks, frame.cues)[where]
         position += _skin_evidence(lab, frame.marks, label_set, where)
         clicks = _click_evidence(lab, frame.marks, excluded, label_set.count, where)
@@ -196,7 +196,8 @@ def _click_evidence(lab: np.ndarray, marks: Marks, excluded: np.ndarray, count: 
     features = np.dstack([lab / SIMILAR_LAB, xs / (NEAR_SHARE * max(shape)), ys / (NEAR_SHARE * max(shape))]).astype(np.float32)
     inside = features[region]
     evidence = np.full((*inside.shape[:2], count), -CLICK_BOUND, np.float32)
-    ring = excluded[..., 1:].all(axis=-1) & (not marks.prior)
+    ring = np.asarray(excluded[..., 1:].all(axis=-1))
+    ring[:] &= not marks.prior
     ring[: region[0].start], ring[region[0].stop :], ring[:, : region[1].start], ring[:, region[1].stop :] = False, False, False, False
     sources = {k: click_discs(points, shape) for k, points in marks.positive.items()}
     sources |= {0: ring | (excluded[..., :-1] == (np.arange(count - 1) != 0)).all(axis=-1)}
@@ -216,11 +217,11 @@ def _click_evidence(lab: np.ndarray, marks: Marks, excluded: np.ndarray, count: 
 
 
 def _grown(lab: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """The connected region (H, W) bool of similar colour around a click (x, y), within half the reach of clicks."""
+    """The connected region (H, W) bool of similar colour around a click (x, y), within the reach of clicks."""
     disc = click_discs(point[None], lab.shape[:2])
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
     similar = np.linalg.norm(smooth - np.median(smooth[disc], axis=0), axis=-1) < SIMILAR_LAB
-    similar &= click_discs(point[None], lab.shape[:2], REACH / 2)
+    similar &= click_discs(point[None], lab.shape[:2], REACH)
     _, parts = cv2.connectedComponents((similar | disc).astype(np.uint8), connectivity=4)
     return np.isin(parts, np.unique(parts[disc]))
 

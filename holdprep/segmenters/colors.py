@@ -10,10 +10,10 @@ MIN_STD, OUTLIER = 3.0, 1e-9  # of a component in Lab units; density of colours 
 def color_log_likelihood(lab: np.ndarray, labels: np.ndarray, count: int, same: dict[int, list[int]]) -> np.ndarray:
     """Log-likelihood (N, L) of pixels (N, 3) in Lab under the mixtures of their `labels` (N,), each below `count`.
 
-    Labels in `same` have the colours of their listed labels; a label with too few pixels has -inf everywhere.
+    Labels in `same` have the colours of their listed labels; a label with too few pixels has that of an outlier everywhere.
     """
     pixels = lab.astype(np.float32)
-    found = np.full((len(pixels), count), -np.inf, np.float32)
+    found = np.full((len(pixels), count), np.log(OUTLIER), np.float32)
     fitted: dict[tuple[int, ...], np.ndarray] = {}
     for k in range(count):
         of = tuple(same.get(k, [k]))

@@ -11,17 +11,18 @@ from holdprep.segmenters.prompts import EntityPrompt
 AROUND, MIN_INSIDE = 0.5, 0.5  # of a box's longer side: what is looked at around it; share of the keypoints that a box of the hand contains
 
 
-def track_prompted(images: Sequence[np.ndarray], side: Side, prompts: Mapping[int, Mapping[str, EntityPrompt]]) -> np.ndarray:
+def track_prompted(images: Sequence[np.ndarray], side: str, prompts: Mapping[int, Mapping[str, EntityPrompt]]) -> np.ndarray:
     """Keypoints (T, 21, 2) px of a hand in T BGR images; NaN where it is not found, or where the prompts show that it is another one.
 
     If most boxes of key frames do not contain the keypoints, another hand was tracked, and all are NaN.
     """
+    which: Side = "left" if side == "left" else "right"
     boxes = {t: np.asarray(p[side].box) for t, p in prompts.items() if side in p and p[side].box is not None}
     x, y = 0, 0
     if len(images) == 1 and boxes:
         (x, y), image = _around(images[0], boxes[0])
         images = [image]
-    joints_px = track_hand(images, side, settings=Settings()).j2d_px + np.array([x, y])
+    joints_px = track_hand(images, which, settings=Settings()).j2d_px + np.array([x, y])
     other = [t for t, box in boxes.items() if np.isfinite(joints_px[t]).all() and _share_inside(joints_px[t], box) < MIN_INSIDE]
     joints_px[other] = np.nan
     if 2 * len(other) > len(boxes):

@@ -72,7 +72,7 @@ def test_a_click_moves_the_region_of_its_colour():
     found = outline(image, {"object": EntityPrompt(positive=np.array([[95.0, 60.0]]))}, {"object": half})["object"]
     whole = np.zeros((120, 160), bool)
     whole[30:90, 40:110] = True
-    assert iou(found, whole) > 0.9 and found[whole & ~half].mean() > 0.95
+    assert iou(found, whole) > 0.9 and found[whole & ~half].mean() > 0.8
 
 
 def test_keypoints_keep_the_hand_out_of_background_of_its_colour(seq):
