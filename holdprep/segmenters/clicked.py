@@ -197,7 +197,7 @@ def _click_evidence(lab: np.ndarray, marks: Marks, excluded: np.ndarray, count: 
     inside = features[region]
     evidence = np.full((*inside.shape[:2], count), -CLICK_BOUND, np.float32)
     ring = np.asarray(excluded[..., 1:].all(axis=-1))
-    ring[:] &= not marks.prior
+    ring[:] &= bool(marks.boxes) or not marks.prior
     ring[: region[0].start], ring[region[0].stop :], ring[:, : region[1].start], ring[:, region[1].stop :] = False, False, False, False
     sources = {k: click_discs(points, shape) for k, points in marks.positive.items()}
     sources |= {0: ring | (excluded[..., :-1] == (np.arange(count - 1) != 0)).all(axis=-1)}
@@ -206,7 +206,9 @@ def _click_evidence(lab: np.ndarray, marks: Marks, excluded: np.ndarray, count: 
     for k in marks.boxes:
         if k not in marks.positive:
             evidence[..., k] = (_centrality(shape, marks.boxes[k])[region] - 1) * CLICK_BOUND
-    if marks.prior:  # clicks correct an earlier mask: far from them they say nothing
+    if marks.prior and marks.boxes:  # the earlier mask outweighs the surroundings inside of it, and not outside
+        evidence[..., [*marks.prior]] += CLICK_BOUND / 2
+    elif marks.prior:  # clicks correct earlier masks: far from them they are no evidence
         evidence[..., [0, *marks.prior]] += CLICK_BOUND
     for k, points in marks.negative.items():
         evidence[..., k] -= _likeness(features[click_discs(points, shape)], inside)
