@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
+from holdprep.quality.mask_changes import mask_changes
 from holdprep.quality.metrics import mask_curves
 
 REASONS: dict[str, str] = {  # in the order of importance
@@ -13,12 +13,14 @@ REASONS: dict[str, str] = {  # in the order of importance
     "border": "leaks to the border",
     "overlap": "hand and object overlap",
     "flicker": "flickers",
+    "gain": "background gained",
+    "loss": "a visible part lost",
+    "hole": "hole in the mask",
 }
 EMPTY_SHARE = 0.25  # of the median area: an entity leaving the image becomes small first; a larger mask that vanishes is an error
 BORDER_STEP_PCT = 5.0  # of the image's border, above the clip's median, which contains the arm
 OVERLAP_PCT = 10.0  # of the smaller mask; a few pixels are due to rounding
 FLICKER_IOU = 0.6  # with the previous frame after its motion; true masks of fast and thin objects have above 0.65
-FLOW_SIDE = 320  # px: size of the images for optical flow
 
 
 def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -26,7 +28,7 @@ def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndar
 
     `masks` holds T (H, W) bool by entity (right, left, object), `images` are the T BGR frames, from which motion is estimated.
     """
-    flicker = {entity: iou < FLICKER_IOU for entity, iou in moved_iou(masks, images).items()}  # NaN is not flicker
+    changes = mask_changes(masks, images)
     found = {}
     for entity, frames in masks.items():
         curves = mask_curves(frames)
@@ -37,7 +39,10 @@ def suspects(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndar
             "jump": curves.is_jump,
             "border": _leaks(curves.border_pct, curves.area_px > 0),
             "overlap": np.any([np.zeros(len(frames), bool), *overlap], axis=0),
-            "flicker": flicker[entity],
+            "flicker": changes[entity].iou < FLICKER_IOU,  # NaN is not flicker
+            "gain": changes[entity].gained,
+            "loss": changes[entity].lost,
+            "hole": changes[entity].has_hole,
         }
     return found
 
@@ -62,35 +67,6 @@ def _overlaps(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
         smaller = min(np.count_nonzero(one), np.count_nonzero(other))
         shares.append(100 * np.count_nonzero(one & other) / smaller if smaller else 0.0)
     return np.array(shares) > OVERLAP_PCT
-
-
-def moved_iou(masks: Mapping[str, Sequence[np.ndarray]], images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """{entity: (T,) IoU of each mask with the previous one, warped by optical flow}; NaN for the first and where either is empty."""
-    scale = min(1.0, FLOW_SIDE / max(images[0].shape[:2]))
-    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    found = {entity: np.full(len(images), np.nan) for entity in masks}
-    before_grey, before = None, {}
-    for t, image in enumerate(images):
-        grey = cv2.cvtColor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
-        now = {e: cv2.resize(m[t].astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_AREA) for e, m in masks.items()}
-        if before_grey is not None:
-            back = flow_of.calc(grey, before_grey, None)  # type: ignore[call-overload]
-            for entity, mask in now.items():
-                if (mask > 0.5).any() and (before[entity] > 0.5).any():
-                    found[entity][t] = _best_iou(before[entity], mask, back)
-        before_grey, before = grey, now
-    return found
-
-
-def _best_iou(before: np.ndarray, mask: np.ndarray, back: np.ndarray) -> float:
-    """IoU of a soft mask with the previous one, warped by the flow `back` per pixel or by its median, since flow is inaccurate at edges."""
-    ys, xs = np.indices(mask.shape, dtype=np.float32)
-    whole = np.broadcast_to(np.median(back[mask > 0.5], axis=0), back.shape)
-    ious = []
-    for flow in (back, whole):
-        moved = cv2.remap(before, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        ious.append(float(np.minimum(moved, mask).sum() / np.maximum(moved, mask).sum()))
-    return max(ious)
 
 
 def reclick(found: Mapping[str, Mapping[str, np.ndarray]], max_distance: int = 5) -> dict[int, list[str]]:

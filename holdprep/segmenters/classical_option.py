@@ -12,12 +12,16 @@ class ClassicalSegmenter(ClickedSegmenter):
 
     name: Literal["classical"]
     work_side: int = Field(ge=160, description="longest side in pixels at which masks are propagated")
+    keypoints: bool = Field(description="use the hand's tracked keypoints as evidence for its mask")
 
     def load(self, device: str) -> PromptedSegmenter:
         from functools import partial
 
         from holdprep.segmenters import classical
+        from holdprep.segmenters.tracked import track_prompted
 
+        track = track_prompted if self.keypoints else None
         return PromptedSegmenter(
-            partial(classical.outline, work_side=self.work_side), partial(classical.propagate, work_side=self.work_side)
+            partial(classical.outline, work_side=self.work_side, track=track),
+            partial(classical.propagate, work_side=self.work_side, track=track),
         )

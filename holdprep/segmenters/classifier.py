@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # kernel widths of position and colour
 SAMPLE_STEP = 2  # every second pixel in both directions is used and classified
 NEIGHBOURS = 8
+MAX_HOLE = 0.04  # of the object's area: smaller holes in its mask are filled
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
@@ -131,7 +132,20 @@ def clean_labels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
             small = index == part
             ring = (cv2.dilate(small.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~small
             out[small] = np.bincount(out[ring], minlength=label_set.count).argmax() if ring.any() else 0
+    if "object" in label_set.entities:
+        _fill_holes(out, label_set.entities.index("object") + 1, (0, label_set.arm))
     return out
+
+
+def _fill_holes(labels: np.ndarray, k: int, empty: tuple[int, int]) -> None:
+    """Give small parts of the labels `empty` that label `k` encloses to it, in place: a rigid object seldom shows the room through it."""
+    total = np.count_nonzero(labels == k)
+    _, index, stats, _ = cv2.connectedComponentsWithStats(np.isin(labels, empty).astype(np.uint8), connectivity=4)
+    for part in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] < MAX_HOLE * total) + 1:
+        hole = index == part
+        ring = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~hole
+        if (labels[ring] == k).all():
+            labels[hole] = k
 
 
 def one_hot(labels: np.ndarray, count: int) -> np.ndarray:

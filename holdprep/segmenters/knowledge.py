@@ -1,6 +1,7 @@
 """Results of the classical segmenter's first pass: the clip's frames, label colours, the background's plate."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import cv2
@@ -8,6 +9,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from holdprep.segmenters.camera import homographies
+from holdprep.segmenters.classifier import LabelSet
+from holdprep.segmenters.skeleton import hand_evidence
 
 HISTOGRAM_BINS = 24
 COLOR_WEIGHT, MAX_LOG_RATIO = 1.0, 8.0  # weight of colour, and bound of its log-ratio
@@ -91,18 +94,40 @@ class _Plate:
 class Knowledge:
     """Evidence from the whole clip: each label's colours, and the background's plate, warped to each frame.
 
-    `keys` are label images of the key frames, `labels` of all frames; label `arm` has the colours of `hands`.
+    `keys` are label images of the key frames; the arm has the colours of the hands. `joints_px` are keypoints (T, 21, 2) of hands by label,
+    NaN where unknown. The plate is known after `find_background`.
     """
 
-    def __init__(
-        self, clip: Clip, keys: Mapping[int, np.ndarray], labels: list[np.ndarray], count: int, arm: int, hands: list[int]
-    ) -> None:
-        self._clip, self._arm, self._hands = clip, arm, hands
-        self._others = [k for k in range(count) if k not in (*hands, arm)]
-        self._colors = self._histograms(clip, keys, count)
-        static = is_static(clip, labels)
-        self._motion = None if static else homographies(clip.grey, labels, len(labels) // 2)
-        self._plate = self._background(clip, labels) if static or self._motion is not None else None
+    def __init__(self, clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet, joints_px: Mapping[int, np.ndarray]) -> None:
+        self._clip, self._arm, self._hands, self._count = clip, label_set.arm, label_set.hands, label_set.count
+        self._others = [k for k in range(self._count) if k not in label_set.skin]
+        self._joints_px = joints_px
+        self._motion: list[np.ndarray] | None = None
+        self._plate: _Plate | None = None
+        self.learn(keys)
+
+    def of_halved(self, small: Clip) -> "Knowledge":
+        """The same colours and keypoints for the clip at half the size."""
+        other = copy(self)
+        other._clip, other._joints_px = small, {k: joints / 2 for k, joints in self._joints_px.items()}
+        return other
+
+    def find_background(self, labels: list[np.ndarray]) -> None:
+        """Take the background's plate from the label images of all frames, where the camera is static or only rotates."""
+        static = is_static(self._clip, labels)
+        self._motion = None if static else homographies(self._clip.grey, labels, len(labels) // 2)
+        self._plate = self._background(self._clip, labels) if static or self._motion is not None else None
+
+    def learn(self, keys: Mapping[int, np.ndarray]) -> None:
+        """Take each label's colours from the label images of key frames."""
+        self._colors = self._histograms(self._clip, keys, self._count)
+
+    def like_background(self, t: int) -> np.ndarray | None:
+        """Log-evidence (H, W) for background in a frame by the plate; None without a plate."""
+        height, width = self._clip.shape
+        whole = slice(0, height), slice(0, width)
+        found = self._like_plate(t, self._clip.lab(t), whole)
+        return None if isinstance(found, float) else found
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
@@ -164,6 +189,12 @@ class Knowledge:
         entities = likelihood[..., 1:]
         evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
         evidence[..., 0] += self._like_plate(t, lab, region)
+        for k, joints_px in self._joints_px.items():
+            corner = np.array([region[1].start, region[0].start])
+            hand, background, arm = hand_evidence(joints_px[t] - corner, lab.shape[:2])
+            evidence[..., k] += hand
+            evidence[..., 0] += background
+            evidence[..., self._arm] += arm
         return evidence
 
     def _like_plate(self, t: int, lab: np.ndarray, region: tuple[slice, slice]) -> np.ndarray | float:

@@ -120,16 +120,16 @@ class ClickSession:
     def _propagate(self, prompts: Prompts) -> None:
         try:
             masks = self.segmenter.propagate(self.images, prompts, progress=partial(_Bar, report=self._report))
+            carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(self.images))]
+            with self._lock:
+                self._carried = carried
+                self._edited = {t: data for t, data in self._edited.items() if not _same(self.prompts.get(t, {}), prompts.get(t, {}))}
         except Exception as error:  # the page shows the error
             if not isinstance(error, HoldprepError):
                 log.exception("propagation failed")
             self.progress = Progress(error=str(error) or type(error).__name__)
             return
-        carried = [_pack(_paint({e: m[t] for e, m in masks.items()}, self._size)) for t in range(len(self.images))]
-        with self._lock:
-            self._carried = carried
-            self._edited = {t: data for t, data in self._edited.items() if self.prompts.get(t, {}) != prompts.get(t, {})}
-            self.progress = Progress(share=1.0)
+        self.progress = Progress(share=1.0)
 
     def _report(self, share: float) -> None:
         self.progress = Progress(share=share, running=True)
@@ -154,12 +154,9 @@ class ClickSession:
         return replace(kept, positive=added) if action == "positive" else replace(kept, negative=added)
 
     def _set(self, t: int, entity: str, prompt: EntityPrompt | None) -> None:
-        here = self.prompts.setdefault(t, {})
-        here.pop(entity, None)
-        if prompt is not None:
-            here[entity] = prompt
-        if not here:
-            del self.prompts[t]
+        here = {e: p for e, p in self.prompts.get(t, {}).items() if e != entity} | ({} if prompt is None else {entity: prompt})
+        # a new dictionary, since the page's state may be read meanwhile
+        self.prompts = {f: by for f, by in self.prompts.items() if f != t} | ({t: here} if here else {})
 
     def _refresh(self, t: int) -> None:
         """Update the masks of frame `t` from its prompts and the propagated masks."""
@@ -181,6 +178,11 @@ class _Bar(tqdm):
         shown = super().update(n)
         self._report(min(self.n / self.total, 1.0) if self.total else 0.0)
         return shown
+
+
+def _same(one: Mapping[str, EntityPrompt], other: Mapping[str, EntityPrompt]) -> bool:
+    """Whether these are the same prompts; an edit makes a new prompt, and arrays in them cannot be compared by `==`."""
+    return one.keys() == other.keys() and all(one[entity] is other[entity] for entity in one)
 
 
 def _paint(masks: Mapping[str, np.ndarray], size: tuple[int, ...]) -> np.ndarray:

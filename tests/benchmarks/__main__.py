@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.benchmarks.calibration import measure_calibration
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.clips import CLIPS, measure_ablations, measure_clip
+from tests.benchmarks.few_clicks import FEW, measure_few_clicks
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.kinds import measure_kinds
 from tests.benchmarks.measure import Row, measure_case
@@ -39,6 +40,13 @@ def main() -> None:
         help=f"real clips alone ({' '.join(CLIPS)}; none named: all), by drawn outlines",
     )
     parser.add_argument("--kinds", action="store_true", help="kinds of files that people have: how many are read as they should be")
+    parser.add_argument(
+        "--few-clicks",
+        nargs="*",
+        choices=FEW,
+        metavar="CLIP",
+        help=f"masks alone of real clips ({' '.join(FEW)}; none named: all) from two key frames with a box and three clicks an entity",
+    )
     parser.add_argument("--ablate", action="store_true", help="with --clips: registration with each of its terms left out, too")
     parser.add_argument(
         "--calibration", type=int, metavar="JOBS", help="scale with hands that the model cannot represent, in JOBS processes"
@@ -58,6 +66,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
             yield from measure_calibration(arguments.root or Path(scratch), arguments.calibration)
     elif arguments.kinds:
         yield from measure_kinds()
+    elif arguments.few_clicks is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for clip in arguments.few_clicks or FEW:
+                yield from measure_few_clicks(clip, arguments.data or Path(scratch))
     elif arguments.clips is not None:
         yield from _measure_clips(arguments)
     elif arguments.trackers or arguments.frames:

@@ -101,6 +101,33 @@ def test_propagated_masks_replace_the_old_and_key_frames_correct_them(session):
     assert area(session, 4, 3) == 100
 
 
+@pytest.mark.parametrize("edits", [[("positive", (12, 8))], [("negative", (12, 8)), ("negative", (16, 8))], [("clear", ())]])
+def test_a_key_frame_edited_during_propagation_keeps_its_edit(session, edits):
+    go, started = threading.Event(), threading.Event()
+
+    def slow(images, prompts, progress):
+        started.set()
+        go.wait(10)
+        return propagate(images, prompts, progress)
+
+    session.segmenter = PromptedSegmenter(outline, slow)
+    session.edit(0, "object", "box", (10, 5, 19, 14))
+    session.edit(0, "object", "positive", (11, 8))
+    session.propagate()
+    assert started.wait(10)
+    for action, at in edits:
+        session.edit(0, "object", action, at)
+    area_before = area(session, 0, 3)
+    go.set()
+    session.wait()
+    assert not session.progress.running and session.progress.error is None
+    assert area(session, 0, 3) == (area_before if edits[0][0] != "clear" else 100)  # without clicks, the propagated mask is shown
+    session.edit(0, "object", "negative", (18, 8))
+    session.propagate()
+    session.wait()
+    assert session.progress.share == 1 and session.progress.error is None
+
+
 def test_what_is_clicked_during_propagation_stays(session):
     go, started = threading.Event(), threading.Event()
 
