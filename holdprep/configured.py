@@ -43,7 +43,7 @@ def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Con
     config = validation.validate(cfg)
 
     if config.stage == "score":
-        return Configured(config, memory.settings(Path(), (), overrides, CONF_DIR), overrides)
+        return Configured(config, memory.settings(None, (), overrides, CONF_DIR), overrides)
     if unpack and config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)
     found, settings = _of_sequence(config.data_root, config.seq, overrides, config)

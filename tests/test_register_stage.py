@@ -186,11 +186,12 @@ def test_every_loss_term_is_logged_every_iteration(tmp_path: Path, method: str, 
     for side in ("right", "left"):
         logged = {name: [float(r[f"register/{side}/{name}"]) for r in rows if r.get(f"register/{side}/{name}")] for name in terms}
         every = len(logged["loss"])
-        assert every == 10 if method == "adam" else every >= 3
+        assert every == 10 * FRAMES if method == "adam" else every >= 3
         late = {"tip", "shape"}  # of the fine part alone
         assert {name: len(values) for name, values in logged.items()} == {n: every // 2 if n in late else every for n in terms}
         sums = np.sum([logged[n] for n in terms - late - {"loss"} if not n.startswith("noise.")], axis=0)
-        np.testing.assert_allclose(logged["loss"][: every // 2], sums[: every // 2], rtol=1e-5)
+        early = np.arange(every) // 5 % 2 == 0 if method == "adam" else np.arange(every) < every // 2  # five coarse, five fine a frame
+        np.testing.assert_allclose(np.array(logged["loss"])[early], sums[early], rtol=1e-5)
         assert logged["loss"][-1] < logged["loss"][0]
 
 

@@ -44,14 +44,15 @@ class Settings:
         return {**self.remembered, **self.named}
 
 
-def settings(path: Path, records: Iterable[Mapping[str, Any]], arguments: Sequence[str], conf_dir: Path) -> Settings:
-    """The settings of a sequence with holdprep.yaml at `path` (if it exists), `records` in order of time, and `arguments`.
+def settings(path: Path | None, records: Iterable[Mapping[str, Any]], arguments: Sequence[str], conf_dir: Path) -> Settings:
+    """The settings of a sequence with holdprep.yaml at `path` (if it exists; None: of no sequence), `records` in order of time, and `arguments`.
 
     Earlier overrides are dropped where holdprep.yaml has changed since, or where the key or value is no longer allowed.
     Raises ConfigError in one line.
     """
     groups = validation.groups(conf_dir)
-    file = {key: f"{key}={_text(value)}" for key, value in _flat(_read(path), groups)} if path.exists() else {}
+    own = path if path is not None and path.exists() else None
+    file = {} if own is None else {key: f"{key}={_text(value)}" for key, value in _flat(_read(own), groups)}
     named = _keyed(arguments)
     remembered: dict[str, str] = {}
     for record in records:
@@ -61,7 +62,7 @@ def settings(path: Path, records: Iterable[Mapping[str, Any]], arguments: Sequen
     # a named video replaces a rendered scene
     hiding = [*named, *_preset(arguments, conf_dir), *(["source"] if "video" in named else [])]
     remembered = {k: text for k, text in _without(remembered, hiding).items() if _is_allowed(text, conf_dir)}
-    found = overrides(path, [*remembered.values(), *arguments], conf_dir) if path.exists() else []
+    found = [] if own is None else overrides(own, [*remembered.values(), *arguments], conf_dir)
     return Settings(file, _keyed(found), remembered, named)
 
 

@@ -208,10 +208,27 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     except Image.DecompressionBombError:
         raise HoldprepError(f"{path} declares more than {most // 10**6} million pixels: reduce or remove it") from None
     except Exception:  # the readers of damaged headers raise anything
-        return None
+        found = _tiff_size(path)
+        if found is None:
+            return None
+        size = found
     if size[0] * size[1] > most:
         raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {most // 10**6} million are read: reduce or remove it")
     return size
+
+
+def _tiff_size(path: Path) -> tuple[int, int] | None:
+    """Width and height by a TIFF's tags, of kinds that Pillow does not decode but OpenCV does, such as three channels of floats."""
+    from PIL import TiffImagePlugin
+
+    try:
+        with path.open("rb") as stream:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+            stream.seek(tags.next)
+            tags.load(stream)
+            return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    except Exception:  # no TIFF, or a damaged one
+        return None
 
 
 def _line(error: BaseException) -> str:

@@ -14,8 +14,9 @@ from holdprep.pipeline import Context, Result
 from holdprep.pipeline.runner import outcomes_so_far
 from holdprep.quality.advice import for_imported
 from holdprep.quality.chart import Curve
-from holdprep.quality.gates import Thresholds, judge
+from holdprep.quality.gates import judge
 from holdprep.quality.report import Picture, ReportData, StageReport, render_report
+from holdprep.quality.rules import Thresholds
 from holdprep.sequence import image_files, read_image
 from holdprep.viz.overlay import contact_sheet, draw_masks
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from holdprep.quality.advice import IMPORTED, for_imported
-from holdprep.quality.gates import RULES, Rule, judge
+from holdprep.quality.gates import judge
+from holdprep.quality.rules import RULES, Rule
 
 CLICKS = re.compile(r"click|key frame|prompts\.yaml|segmenter\.fix")
 

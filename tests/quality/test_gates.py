@@ -7,7 +7,8 @@ import pytest
 
 from holdprep.config.validation import fields
 from holdprep.quality.bounds import show
-from holdprep.quality.gates import RULES, Rule, judge, overall
+from holdprep.quality.gates import judge, overall
+from holdprep.quality.rules import RULES, Rule
 
 
 @pytest.mark.parametrize(
