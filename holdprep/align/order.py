@@ -63,7 +63,7 @@ def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0)
     rejection = "its best scale lies at the end of the range searched" if totals[0].argmax() in (0, len(log_scales) - 1) else ""
     if stderr > MAX_STDERR:
         rejection = rejection or f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f})"
-    return ScaleEstimate("depth_order", scale, stderr, rejection, {"contradicted_pct": 100 * float(wrong)})
+    return ScaleEstimate("depth_order", scale, stderr, rejection, {"against_pct": 100 * float(wrong)})
 
 
 def contradicted(order: DepthOrder, scale: float) -> np.ndarray:

@@ -101,7 +101,8 @@ class Weights:
     pose: float | None = None  # departure of the fingers' joint angles; px^2 per rad^2
     shape: float = 4.0  # departure of the shape; px^2 per unit of beta^2
     focal: float | None = None  # departure of a refined focal length from SfM's; px^2 per squared logarithm of their ratio
-    scale_prior: float = 1.0  # departure of ho's scale from mode o's; px^2 per squared standard error
+    # departure of ho's scale from mode o's, which has used the contact already; px^2 per squared standard error
+    scale_prior: float = 100.0
 
     others: Mapping[str, float | None] = field(default_factory=dict)  # of terms that have no field here, by name
 

@@ -32,6 +32,7 @@ from holdprep.optimisation import Optimisation, Training, one_thread
 Method = Literal["lm", "hold", "hold_arctic", "soft_silhouette"]
 MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
 Run = Callable[[Optimisation, int], None]
+OTHER_FOCAL = 10.0  # times the standard error of mode o's scale, which was estimated with another focal length than mode ho's
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
 
 
@@ -200,6 +201,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     log_scale = float(np.log(initial.obj_scale))
     known = initial.obj_scale_stderr / initial.obj_scale  # NaN: unknown, after HOLD's mode o
     ratio = known if np.isfinite(known) and known > 0 else 1.0  # a prior that holds the scale only where nothing else does
+    ratio *= OTHER_FOCAL if refine.focal else 1.0
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := static_grasps(track, initial.obj_scale)) is not None}
     refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))

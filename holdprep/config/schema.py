@@ -177,7 +177,9 @@ class Weights(Node):
         allow_inf_nan=False,
         description="departure of a refined focal length from SfM's (px^2 per squared log ratio); null = standard error of 1 %",
     )
-    scale_prior: Weight = Field(description="departure of the scale from mode o's (px^2 per squared standard error)")
+    scale_prior: Weight = Field(
+        description="departure of the scale from mode o's, which has used the contact already (px^2 per squared standard error)"
+    )
 
 
 class Build(Node):

@@ -41,7 +41,7 @@ def test_wrong_labels_of_some_pixels_hardly_change_the_scale():
     wrong = np.random.default_rng(1).uniform(size=len(order.hand_in_front)) < 0.15
     found = depth_order({"right": replace(order, hand_in_front=order.hand_in_front ^ wrong)}, around=UNIT_M)
     assert found.scale == pytest.approx(UNIT_M, rel=0.03)
-    assert found.figures["contradicted_pct"] == pytest.approx(15, abs=5)
+    assert found.figures["against_pct"] == pytest.approx(15, abs=5)
 
 
 @pytest.mark.parametrize(("in_front", "reason"), [(True, "never occludes the hand"), (False, "never seen in front of the object")])
