@@ -35,7 +35,8 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
-    problem, cloud = load_problem(seq, models, with_outlines=mode != "o")
+    resizes = mode == "o" and any(size is not None for size in (cfg.object.diameter_mm, cfg.object.size_mm))
+    problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or resizes)
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
@@ -84,7 +85,7 @@ def options_of(cfg: Config) -> Options:
 def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bool = True) -> tuple[Problem, dict[str, np.ndarray]]:
     """The alignment problem from the sequence's artefacts, with frames matched by name; and the contents of colmap/.
 
-    Mode o has no use for the outlines of the hands' masks.
+    Mode o uses the outlines of the hands' masks only where it fits the hands again, to a measured object.
     """
     names = seq.frame_names()
     cloud = colmap_files.read_colmap(seq)

@@ -106,10 +106,10 @@ def measure_sample(sample: Sample, root: Path) -> list[Row]:
         print(f"{sample.name}: {error}")
         return [refused(sample.name)]
     rows: list[Row] = []
-    for kind, told in hand_inputs(sample, seq).items():
+    for kind, overrides in hand_inputs(sample, seq).items():
         case = f"{sample.name}_{kind}"
         try:
-            rows += [row(case, "align", name, value) for name, value in aligned(sample, seq, told).items()]
+            rows += [row(case, "align", name, value) for name, value in aligned(sample, seq, overrides).items()]
         except HoldprepError as error:
             print(f"{case}: {error}")
             rows.append(refused(case))
@@ -121,10 +121,10 @@ def refused(case: str) -> Row:
     return {"case": case, "stage": "align", "metric": "refused", "value": 1.0, "unit": ""}
 
 
-def aligned(sample: Sample, seq: Sequence, told: tuple[str, ...]) -> dict[str, float]:
+def aligned(sample: Sample, seq: Sequence, overrides: tuple[str, ...]) -> dict[str, float]:
     """Errors after the hand's stages and the alignment, the stated interval of the size, and whether the true size is in it."""
     root = seq.data_root
-    given = (f"seq={sample.name}", *GIVEN, *told)
+    given = (f"seq={sample.name}", *GIVEN, *overrides)
     for stage in ("hand_pose", "register", "align"):
         found = run(root, root / "out" / sample.name, f"stage={stage}", "force=true", *given)
     metrics = found["align.ho"]["metrics"]
