@@ -15,6 +15,7 @@ from holdprep.hand.outline import Outlines
 Mode = Literal["h", "o", "ho"]
 MODES: tuple[Mode, ...] = ("h", "o", "ho")
 BEFORE: dict[str, Mode | None] = {"h": None, "o": "h", "ho": "o"}
+OBSERVED = 0.2  # least confidence of a keypoint that counts as observed
 
 
 @dataclass(frozen=True)
@@ -260,12 +261,13 @@ def contact_frames(problem: Problem, side: Side) -> Tensor:
 def hidden_share(problem: Problem) -> float:
     """Share in [0, 1] of the hands' keypoints that the tracker does not observe, in frames in which hand and object touch.
 
-    A keypoint counts by its confidence, and not at all in frames without a valid hand. Without masks, frames with a valid hand are used.
+    Observed are keypoints with a confidence of at least OBSERVED in frames with a valid hand. Without masks, frames with a valid hand are
+    used.
     """
     shares = []
     for hand in problem.hands.values():
-        weight = hand.weight.reshape(problem.num_frames, -1).mean(dim=1)
-        frames = (problem.obj_weight > 0) & (weight > 0 if hand.contact is None else hand.contact)
-        shares.append(1 - weight[frames].clamp(max=1))
+        weight = hand.weight.reshape(problem.num_frames, -1)
+        frames = (problem.obj_weight > 0) & (weight.sum(dim=1) > 0 if hand.contact is None else hand.contact)
+        shares.append((weight[frames] < OBSERVED).double().mean(dim=1))
     every = torch.cat(shares)
     return float(every.mean()) if len(every) else 1.0

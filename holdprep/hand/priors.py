@@ -98,8 +98,68 @@ class PosePrior:
         return torch.cat([rotvec / self.sigma, beyond / LIMIT_SIGMA], dim=-1), torch.cat([by_gaussian, by_limit], dim=-2)
 
 
+class MotionPrior:
+    """Base of the priors that couple neighbouring frames: Student's t on residuals (N, J, 3) of windows of W = T - N + 1 frames.
+
+    With NU degrees of freedom; the smaller, the more sudden motion is permitted.
+    """
+
+    NU: ClassVar[float]
+
+    def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Residuals (N, 17, 3) in standard deviations, and their derivatives (N, 17, 3, 3) by each of the W frames of a window.
+
+        Derivatives are by rotations about the camera's axes and by the translation. `parents` (T, 16, 3, 3) are the rotations of the
+        bones' parents in the camera frame.
+        """
+        raise NotImplementedError
+
+    def equations(self, residual: Tensor, by: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Gauss-Newton blocks of the robust residuals, from the result of `residuals`.
+
+        Returned are the matrices (T, 17, 3, 3) on the diagonal, (T - 1, ...) next to it, and so on, W in total, and the gradient (T, 17, 3).
+        """
+        square = residual.square().sum(dim=-1)
+        weight = ((self.NU + 3) / (self.NU + square))[..., None, None]
+        N, window = len(residual), len(by)
+        T = N + window - 1
+        blocks = [residual.new_zeros(T - apart, 17, 3, 3) for apart in range(window)]
+        gradient = residual.new_zeros(T, 17, 3)
+        for a in range(window):
+            gradient[a : N + a] += (by[a].mT @ (weight * residual[..., None]))[..., 0]
+            for b in range(a + 1):  # rows are frame a's unknowns, columns the earlier frame b's
+                blocks[a - b][b : N + b] += weight * by[a].mT @ by[b]
+        return blocks, gradient
+
+    def loss(self, residual: Tensor) -> float:
+        """The negative logarithm of Student's t."""
+        return 0.5 * (self.NU + 3) * float(torch.log1p(residual.square().sum(dim=-1) / self.NU).sum())
+
+
 @dataclass(frozen=True)
-class Smoothness:
+class Steadiness(MotionPrior):
+    """Prior on the velocities of the fingers' rotations: a hand that holds an object mostly keeps its grasp.
+
+    Standard deviation `rotation` rad per frame; across gaps of `frames` (T,), numbers of the frames, it grows with the square root of time.
+    Student's t with few degrees of freedom permits the sudden changes of a new grasp.
+    """
+
+    rotation: float
+    frames: Tensor
+
+    NU: ClassVar[float] = 1.0
+
+    def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        change = roma.rotmat_to_rotvec(state.rotations[1:, 1:] @ state.rotations[:-1, 1:].mT)
+        inverse = left_jacobian_inverse(change)
+        unit = (self.rotation * self.frames.diff().to(change).sqrt())[:, None, None]
+        later, earlier = inverse @ parents[1:, 1:].mT, -inverse.mT @ parents[:-1, 1:].mT
+        padded = [torch.nn.functional.pad(x / unit[..., None], (0, 0, 0, 0, 1, 1)) for x in (earlier, later)]
+        return torch.nn.functional.pad(change / unit, (0, 0, 1, 1)), padded
+
+
+@dataclass(frozen=True)
+class Smoothness(MotionPrior):
     """Prior on accelerations: changes of the velocities of rotations and translation from one frame to the next.
 
     Standard deviations are `rotation` (16,) rad per frame squared of each joint and `transl_m` m per frame squared; `frames` (T,) are the
@@ -113,33 +173,7 @@ class Smoothness:
 
     NU: ClassVar[float] = 4.0
 
-    def equations(self, residual: Tensor, by: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Gauss-Newton blocks of the robust accelerations, from the result of `residuals`.
-
-        Returned are the matrix on the diagonal (T, 17, 3, 3) and the two below it, (T - 1, ...) and (T - 2, ...), and the gradient
-        (T, 17, 3).
-        """
-        square = residual.square().sum(dim=-1)
-        weight = ((self.NU + 3) / (self.NU + square))[..., None, None]
-        T = len(residual) + 2
-        blocks = [residual.new_zeros(T - apart, 17, 3, 3) for apart in range(3)]
-        gradient = residual.new_zeros(T, 17, 3)
-        for a in range(3):
-            gradient[a : T - 2 + a] += (by[a].mT @ (weight * residual[..., None]))[..., 0]
-            for b in range(a + 1):  # rows are frame a's unknowns, columns the earlier frame b's
-                blocks[a - b][b : T - 2 + b] += weight * by[a].mT @ by[b]
-        return blocks, gradient
-
-    def loss(self, residual: Tensor) -> float:
-        """The negative logarithm of Student's t."""
-        return 0.5 * (self.NU + 3) * float(torch.log1p(residual.square().sum(dim=-1) / self.NU).sum())
-
     def residuals(self, state: HandState, parents: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Residuals (T - 2, 17, 3) in standard deviations, and their derivatives (T - 2, 17, 3, 3) by the first, second and third frame.
-
-        Derivatives are by rotations about the camera's axes and by the translation. `parents` (T, 16, 3, 3) are the rotations of the
-        bones' parents in the camera frame.
-        """
         gap = self.frames.diff().to(state.transl)[:, None, None]
         change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
         inverse = left_jacobian_inverse(change) / gap[..., None]

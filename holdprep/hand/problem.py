@@ -12,7 +12,7 @@ from torch import Tensor
 
 from holdprep.geometry.least_squares import Equations, Evaluation, Key, Shared, Step
 from holdprep.hand.lbs import HandPoints, HandState
-from holdprep.hand.priors import PosePrior, Smoothness, length_residual
+from holdprep.hand.priors import MotionPrior, PosePrior, length_residual
 from holdprep.hand.terms.base import ROTATIONS, TRANSL, UNKNOWNS, Term, linearise, losses
 
 HAND: Key = ("hand",)
@@ -33,7 +33,7 @@ class HandProblem:
     terms: Sequence[Term]
     pose: PosePrior | None = None
     length_m: float | None = None
-    smoothness: Smoothness | None = None
+    motion: Sequence[MotionPrior] = ()
     shared_shape: bool = True
     chunk: int = 16
     batch: int = BATCH
@@ -68,7 +68,7 @@ class HandEvaluation:
     measured: Mapping[str, Tensor]
     parents: Tensor
     pose: tuple[Tensor, Tensor] | None
-    motion: tuple[Tensor, list[Tensor]] | None
+    motion: Sequence[tuple[Tensor, list[Tensor]]]
     pose_loss: Tensor
     motion_loss: float
     shape_loss: float
@@ -78,16 +78,16 @@ class HandEvaluation:
         """The evaluation at a state."""
         measured, parents = losses(problem.points, state, problem.terms, problem.chunk)
         pose = None if problem.pose is None else problem.pose.residuals(state)
-        motion = None if problem.smoothness is None else problem.smoothness.residuals(state, parents)
+        motion = [prior.residuals(state, parents) for prior in problem.motion]
         pose_loss = state.transl.new_zeros(len(state.transl)) if pose is None else 0.5 * pose[0].square().sum(dim=(1, 2))
-        motion_loss = 0.0 if motion is None or problem.smoothness is None else problem.smoothness.loss(motion[0])
+        motion_loss = sum(prior.loss(residual) for prior, (residual, _) in zip(problem.motion, motion, strict=True))
         shape_loss = problem.shape_prior(state.betas)[2]
         return HandEvaluation(state, noise, measured, parents, pose, motion, pose_loss, motion_loss, shape_loss)
 
     @property
     def own(self) -> Tensor | None:
-        """(T,) losses of the frames; None where the smoothness prior couples frames."""
-        return self._frames() if self.motion is None else None
+        """(T,) losses of the frames; None where a prior couples frames."""
+        return None if self.motion else self._frames()
 
     @property
     def total(self) -> float:
@@ -151,8 +151,8 @@ class HandFit:
             J = by_rotation @ at.parents[:, 1:].mT  # about the camera's axes
             _own_blocks(system.diagonal)[:, 1:16] += J.mT @ J
             gradient[:, 1:16] += (J.mT @ residual[..., None])[..., 0]
-        if problem.smoothness is not None and at.motion is not None:
-            (own, *below), prior_gradient = problem.smoothness.equations(*at.motion)
+        for prior, motion in zip(problem.motion, at.motion, strict=True):
+            (own, *below), prior_gradient = prior.equations(*motion)
             _own_blocks(system.diagonal).add_(own)
             for apart, blocks in enumerate(below, start=1):
                 if len(blocks):

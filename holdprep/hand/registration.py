@@ -18,7 +18,7 @@ from holdprep.hand.frames import scatter_params
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, to_params, to_state
 from holdprep.hand.model import HandModel, ManoParams
 from holdprep.hand.outline import Outlines
-from holdprep.hand.priors import PoseNoise, PosePrior, Smoothness, chain_length_m
+from holdprep.hand.priors import MotionPrior, PoseNoise, PosePrior, Smoothness, Steadiness, chain_length_m
 from holdprep.hand.problem import BATCH, NOISE_TOLERANCE, HandFit, HandProblem
 from holdprep.hand.targets import Targets, check
 from holdprep.hand.terms.base import Robust, Term, chunks
@@ -45,9 +45,10 @@ REPEATED_TOLERANCE = 0.1
 class Options:
     """Options of the registration. A noise of None is estimated from the residuals.
 
-    `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: standard deviation of a coordinate. `robust`: loss of meshes and 3D joints, of width
-    `robust_m`. `hand_length_m`: measured from wrist to middle fingertip; 3D targets are scaled to it about the camera.
-    `smooth`: a prior on accelerations, with their variance in a first registration. `outline_weight` multiplies the outline's likelihood.
+    `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: standard deviation of a coordinate. `robust`: loss of meshes, of width `robust_m`.
+    `hand_length_m`: measured from wrist to middle fingertip; 3D targets are scaled to it about the camera.
+    `smooth`: a prior on accelerations, with their variance in a first registration. `steady_rad`: standard deviation (rad per frame) of a
+    prior on velocities of the fingers' rotations, None: no such prior. `outline_weight` multiplies the outline's likelihood.
     `fingers_apart` prevents fingers from intersecting. `shared_errors`: frames with correlated errors count as fewer frames.
     `pose_noise` is the prior on joint rotations, used without meshes. `frames_at_once` are in memory together; None: as many as fit.
     """
@@ -60,6 +61,7 @@ class Options:
     robust_m: float = 0.01
     hand_length_m: float | None = None
     smooth: bool = False
+    steady_rad: float | None = None
     outline_weight: float = 1.0
     fingers_apart: bool = True
     shared_errors: bool = True
@@ -200,8 +202,7 @@ class HandRegistration(Optimisation):
             self.targets = self.targets.scaled(ratio)
             self._store(replace(self.state, transl=self.state.transl * ratio))
         full = _problem(self.model, self.targets, options, 1)
-        smoothness = Smoothness.measured(self.state, self.frames.to(self.transl.device)) if options.smooth else None
-        self.problem = replace(full, length_m=options.hand_length_m, frames_repeated=repeated, smoothness=smoothness)
+        self.problem = replace(full, length_m=options.hand_length_m, frames_repeated=repeated, motion=self._motion())
         yield Phase(self.problem, most)
         for _ in range(MAX_ROUNDS if options.shared_shape and options.shared_errors else 0):
             before, repeated = self.problem.frames_repeated, _frames_repeated(self.problem, self.state)
@@ -217,6 +218,15 @@ class HandRegistration(Optimisation):
             points = HandPoints.of(self.model, torch.arange(778)) if skin else self.problem.points
             terms = [*_measurements(self.targets, options, 1), *terms]
             yield Phase(replace(self.problem, points=points, terms=terms, chunk=_chunk(points)), ROUND_STEPS)
+
+    def _motion(self) -> list[MotionPrior]:
+        """The priors that couple frames."""
+        frames, found = self.frames.to(self.transl.device), list[MotionPrior]()
+        if self.options.smooth and (smoothness := Smoothness.measured(self.state, frames)) is not None:
+            found.append(smoothness)
+        if self.options.steady_rad is not None and len(frames) > 1:
+            found.append(Steadiness(self.options.steady_rad, frames))
+        return found
 
     def _correspondences(self) -> list[Term]:
         """Terms whose correspondences depend on the current state."""
@@ -260,7 +270,7 @@ def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
     loss = losses[options.robust]
     found = (
         vertex(targets, options.sigma_vertex_m, loss, step),
-        joint_3d(targets, options.sigma_3d_m, loss),
+        joint_3d(targets, options.sigma_3d_m),
         joint_2d(targets, options.sigma_px),
     )
     return [term for term in found if term is not None]

@@ -1,5 +1,6 @@
 """registration=lm, adam and direct: the ways to register a tracked hand with the hand model, and the Protocol that they follow."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -80,6 +81,9 @@ class LmRegistration(Registration):
     robust: Literal["none", "huber", "geman_mcclure"] = Field(description="loss of the distance to the tracker's mesh")
     robust_mm: Positive = Field(description="width of that loss (mm); points at larger distances have less weight")
     smooth: bool = Field(description="smooth rotations and translation by a prior on accelerations, estimated from the clip")
+    steady_deg: Positive | None = Field(
+        description="standard deviation of the fingers' rotation from frame to frame (degrees): a grasp mostly stays the same; null = free"
+    )
     outline: Weight = Field(description="weight of the mask's outline, relative to its likelihood; 0 = keypoints and meshes only")
     fingers_apart: bool = Field(description="prevent fingers from intersecting each other")
     shared_errors: bool = Field(description="frames with correlated errors count as fewer frames when the shape is estimated")
@@ -97,6 +101,7 @@ class LmRegistration(Registration):
             robust_m=self.robust_mm / 1e3,
             hand_length_m=None if hand.length_mm is None else hand.length_mm / 1e3,
             smooth=self.smooth,
+            steady_rad=None if self.steady_deg is None else math.radians(self.steady_deg),
             outline_weight=self.outline,
             fingers_apart=self.fingers_apart,
             shared_errors=self.shared_errors,

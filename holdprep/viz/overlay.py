@@ -32,9 +32,9 @@ def draw_masks(image: np.ndarray, masks: Mapping[str, np.ndarray], alpha: float 
 
 
 def draw_skeleton(image: np.ndarray, j2d_px: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
-    """The image with 21 joints (21, 2) in MANO-21 order, one colour per finger; without NaN joints and those of confidence below 0.2."""
+    """The image with 21 joints (21, 2) in MANO-21 order, one colour per finger; without NaN joints and those of confidence below 0.05."""
     out = image.copy()
-    shown = np.isfinite(j2d_px).all(axis=1) & (True if confidence is None else confidence >= 0.2)
+    shown = np.isfinite(j2d_px).all(axis=1) & (True if confidence is None else confidence >= 0.05)
     size = max(image.shape[:2]) // 400 + 1
     for finger, color in zip(FINGERS, FINGER_COLORS, strict=True):
         for a, b in pairwise((0, *finger)):

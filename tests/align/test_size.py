@@ -27,16 +27,18 @@ def surface_of(problem):
     return Surface.of(ready.points_obj.numpy(), outward(ready).numpy())
 
 
-def with_confidence(problem, value):
-    hand = problem.hands["right"]
-    return replace(problem, hands={"right": replace(hand, weight=torch.full((problem.num_frames, 21), value, dtype=torch.float64))})
+def with_observed(problem, share):
+    """The problem with a hand of which the tracker observes a share of the keypoints, in every frame as many."""
+    weight = (torch.arange(20, dtype=torch.float64) < 20 * share).repeat(problem.num_frames, 1)
+    weight = torch.cat([weight[:, :1], weight], dim=1).double()  # the wrist as the first joint
+    return replace(problem, hands={"right": replace(problem.hands["right"], weight=weight)})
 
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_the_interval_of_a_well_seen_hand_is_that_of_its_length(measured):
     problem, _ = grasp(frames=8)
     posterior = Posterior.of([ScaleEstimate("rigid_grasp", 1.0, 0.0005)])
-    interval = SizeInterval.of(posterior, with_confidence(problem, 1.0), measured)
+    interval = SizeInterval.of(posterior, with_observed(problem, 1.0), measured)
     std = MEASURED_LENGTH_STD if measured else LENGTH_STD
     assert np.log([interval.low, interval.high]) == pytest.approx([-1.96 * std, 1.96 * std], rel=0.03)
 
@@ -44,8 +46,8 @@ def test_the_interval_of_a_well_seen_hand_is_that_of_its_length(measured):
 def test_hidden_keypoints_lower_the_interval_and_widen_it():
     problem, _ = grasp(frames=8)
     posterior = Posterior.of([ScaleEstimate("rigid_grasp", 1.0, 0.0005)])
-    seen, half = (SizeInterval.of(posterior, with_confidence(problem, value), True) for value in (1.0, 0.5))
-    expected = HandErrors.of(0.5, True)
+    seen, half = (SizeInterval.of(posterior, with_observed(problem, share), True) for share in (1.0, 0.5))
+    expected = HandErrors.of(10 / 21, True)
     assert np.log(half.low * half.high) / 2 == pytest.approx(-expected.tracker_mean, abs=0.004)
     assert np.log(half.high / half.low) > 2 * np.log(seen.high / seen.low)
 
@@ -56,15 +58,15 @@ def test_the_hidden_share_counts_lost_frames_in_contact():
     weight, contact = torch.full((8, 21), 0.8, dtype=torch.float64), torch.tensor([1.0] * 4 + [0.0] * 4)
     weight[:2], weight[4:] = 0.0, 0.1  # two of the four frames in contact are lost
     lost = replace(problem, hands={"right": replace(hand, weight=weight, contact=contact > 0)})
-    assert hidden_share(lost) == pytest.approx(1 - 0.8 / 2)
+    assert hidden_share(lost) == pytest.approx(1 / 2)
 
 
 def test_the_gate_of_the_interval_trips_on_a_hidden_hand_alone():
     problem, _ = grasp(frames=8)
     posterior = Posterior.of([ScaleEstimate("rigid_grasp", 1.0, 0.01)])
     statuses = []
-    for confidence in (0.95, 0.6, 0.0):
-        figures = SizeInterval.of(posterior, with_confidence(problem, confidence), False).figures(1.0, 0.1)
+    for share in (1.0, 0.4, 0.0):
+        figures = SizeInterval.of(posterior, with_observed(problem, share), False).figures(1.0, 0.1)
         statuses.append(judge("align.o", {"object.size_interval_pct": figures["object.size_interval_pct"]})[0].status)
     assert statuses == ["pass", "warn", "fail"]
 

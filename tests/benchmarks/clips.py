@@ -50,10 +50,12 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "all terms": (),
     "no outline": ("registration.outline=0",),
     "no smoothness": ("registration.smooth=false",),
+    "no steadiness": ("registration.steady_deg=null",),
     "fingers may cross": ("registration.fingers_apart=false",),
     "errors independent": ("registration.shared_errors=false",),
     "keypoints alone": (
-        *("registration.outline=0", "registration.smooth=false", "registration.fingers_apart=false", "registration.shared_errors=false"),
+        *("registration.outline=0", "registration.smooth=false", "registration.steady_deg=null"),
+        *("registration.fingers_apart=false", "registration.shared_errors=false"),
     ),
 }
 ABLATED = ("error_mm", "shape_largest", "self_penetration_mm", "jitter_px", "mask_iou")

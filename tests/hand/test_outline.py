@@ -16,7 +16,7 @@ from holdprep.hand import lbs
 from holdprep.hand.joints import WRIST_RING
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
 from holdprep.hand.outline import MaskEdge, Outlines, arm_pixels
-from holdprep.hand.priors import Smoothness
+from holdprep.hand.priors import MotionPrior, Smoothness, Steadiness
 from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets
 from holdprep.hand.terms.base import linearise
@@ -204,14 +204,37 @@ def test_line_distances_have_the_derivatives_of_differences(model: HandModel):
         torch.testing.assert_close(gradient[:, 51 + b], slope, rtol=1e-4, atol=1e-3)
 
 
-def test_accelerations_equal_autograd(model: HandModel):
-    """Gradient and robust Gauss-Newton matrix of the smoothness prior, with a gap in the frames."""
+FRAMES_WITH_GAP = torch.tensor([0, 1, 2, 5, 6])
+
+
+def _accelerations(state: lbs.HandState) -> torch.Tensor:
+    """In standard deviations of `Smoothness` with 0.1 rad and 0.01 m."""
+    gap = FRAMES_WITH_GAP.diff()[:, None, None]
+    change = roma.rotmat_to_rotvec(state.rotations[1:] @ state.rotations[:-1].mT)
+    velocity = torch.cat([change, state.transl.diff(dim=0)[:, None]], dim=1) / gap
+    sigma = torch.tensor([0.1] * 16 + [0.01], dtype=torch.float64)[:, None] * ((gap[1:] + gap[:-1]) / 2).sqrt()
+    return velocity.diff(dim=0) / sigma
+
+
+def _velocities(state: lbs.HandState) -> torch.Tensor:
+    """In standard deviations of `Steadiness` with 0.1 rad."""
+    change = roma.rotmat_to_rotvec(state.rotations[1:, 1:] @ state.rotations[:-1, 1:].mT)
+    return change / (0.1 * FRAMES_WITH_GAP.diff().sqrt()[:, None, None])
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected", "lengths"),
+    [
+        (Smoothness(torch.full((16,), 0.1, dtype=torch.float64), 0.01, FRAMES_WITH_GAP), _accelerations, [5, 4, 3]),
+        (Steadiness(0.1, FRAMES_WITH_GAP), _velocities, [5, 4]),
+    ],
+)
+def test_motion_priors_equal_autograd(model: HandModel, prior: MotionPrior, expected, lengths: list[int]):
+    """Loss, gradient and robust Gauss-Newton matrix of both priors on motion, with a gap in the frames."""
     g = torch.Generator().manual_seed(0)
     state = lbs.to_state(model, truth(model)).rows(slice(5))
-    frames = torch.tensor([0, 1, 2, 5, 6])
     noise = 0.2 * torch.randn(5, 16, 3, generator=g, dtype=torch.float64)
     state = state.step(0.01 * torch.randn(5, 3, generator=g, dtype=torch.float64), noise, torch.zeros(10, dtype=torch.float64))
-    prior = Smoothness(torch.full((16,), 0.1, dtype=torch.float64), 0.01, frames)
     parents = lbs.HandPoints.of(model, torch.zeros(0, dtype=torch.long))
     turned = parents.frames(parents.pose(state))
     residual, by = prior.residuals(state, turned)
@@ -219,18 +242,13 @@ def test_accelerations_equal_autograd(model: HandModel):
 
     def of(step: torch.Tensor) -> torch.Tensor:  # (5, 17, 3), about the camera's axes
         local = (turned.mT @ step[:, :16, :, None])[..., 0]
-        moved = state.step(step[:, 16], local, torch.zeros(10, dtype=torch.float64))
-        change = roma.rotmat_to_rotvec(moved.rotations[1:] @ moved.rotations[:-1].mT)
-        gap = frames.diff()[:, None, None]
-        velocity = torch.cat([change, moved.transl.diff(dim=0)[:, None]], dim=1) / gap
-        sigma = torch.tensor([0.1] * 16 + [0.01], dtype=torch.float64)[:, None] * ((gap[1:] + gap[:-1]) / 2).sqrt()
-        square = (velocity.diff(dim=0) / sigma).square().sum(dim=-1)
-        return 0.5 * 7 * torch.log1p(square / 4).sum()
+        square = expected(state.step(step[:, 16], local, torch.zeros(10, dtype=torch.float64))).square().sum(dim=-1)
+        return 0.5 * (prior.NU + 3) * torch.log1p(square / prior.NU).sum()
 
     zero = torch.zeros(5, 17, 3, dtype=torch.float64)
     assert prior.loss(residual) == pytest.approx(float(of(zero)))
     torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(of, zero), rtol=1e-6, atol=1e-7)
-    assert [len(b) for b in blocks] == [5, 4, 3]
+    assert [len(b) for b in blocks] == lengths
     torch.testing.assert_close(blocks[0], blocks[0].mT)
 
 

@@ -146,6 +146,36 @@ def test_smoothness_reduces_noise_and_keeps_exact_targets(model: HandModel):
     assert float(still.error_m.max()) < 2e-5
 
 
+def test_hidden_fingers_keep_the_grasp_in_which_they_were_seen(model: HandModel):
+    """Two grasps of 15 frames, noisy joints; the index finger and the thumb are not observed in the last 10 frames of each."""
+    grasps = truth(model, 2)
+    which = torch.arange(30) // 15
+    p = replace(truth(model, 30), hand_pose=grasps.hand_pose[which])
+    joints = lbs.forward(model, p).joints
+    hidden, fingers = torch.arange(30) % 15 >= 5, [1, 2, 3, 17, 13, 14, 15, 16]
+    seen = relative(joints) + 0.002 * torch.randn(joints.shape, dtype=torch.float64)
+    seen[:, fingers] = torch.where(hidden[:, None, None], torch.nan, seen[:, fingers])
+
+    def error_mm(options: Options) -> torch.Tensor:
+        found = lbs.forward(model, register(model, Targets(j3d_m=seen, relative=True), options).params).joints
+        return 1e3 * (relative(found) - relative(joints))[:, fingers].norm(dim=-1).mean(dim=1)
+
+    free, steady = error_mm(Options()), error_mm(Options(steady_rad=0.03))
+    assert steady[hidden].mean() < 0.55 * free[hidden].mean()
+    assert steady[~hidden].mean() < 1.1 * free[~hidden].mean()  # the change of the grasp is not smoothed
+
+
+def test_an_invented_finger_does_not_move_the_others(model: HandModel):
+    """The thumb's last joints 60 mm off in all frames, as sure as the others."""
+    joints = relative(lbs.forward(model, truth(model)).joints)
+    wrong = joints.clone()
+    wrong[:, [14, 15, 16]] += torch.tensor([0.04, 0.02, -0.04])
+    others = [k for k in range(21) if k not in (13, 14, 15, 16)]
+    found = relative(lbs.forward(model, register(model, Targets(j3d_m=wrong, relative=True)).params).joints)
+    off_mm = 1e3 * (found - found[:, others].mean(dim=1, keepdim=True) - joints + joints[:, others].mean(dim=1, keepdim=True)).norm(dim=-1)
+    assert float(off_mm[:, others].mean()) < 2.8  # 3.7 with squares
+
+
 def test_confident_frames_have_more_weight(model: HandModel):
     """Half of the frames have another shape and low confidence: the shared shape is that of the others."""
     mesh = lbs.forward(model, truth(model))

@@ -8,6 +8,7 @@ around the hand's mask if there is one; the mask also determines which estimates
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from holdprep.errors import HoldprepError
@@ -20,7 +21,10 @@ from holdprep.hand.trackers.mediapipe_networks import Estimate, HandNetworks, me
 from holdprep.hand.trackers.steady import smooth
 from holdprep.hand.trackers.tracks import KeypointTrack
 
-OCCLUDED = 0.5  # errors of occluded joints are two to three times as large (rendered sequences), at the same agreement
+# median errors of a keypoint, of the hand's size, on rendered hands that the model cannot represent: of a visible joint at a confidence of
+# 1, what is added to it at a confidence of 0, and of a joint on an occluder or outside of the hand's mask; confidences are relative to BEST
+SEEN_ERROR, UNSURE_ERROR, HIDDEN_ERROR, BEST = 0.02, 0.25, 0.2, 0.03
+OUTSIDE = 0.02  # of the hand's size beyond its mask, where no joint of the hand is visible
 SAME, SIMILAR = 0.06, 0.15  # of the hand's size: estimates that differ by less are averaged, or repeated together on further crops
 SAME_HAND = 0.5  # of the hand's size: hands whose centroids are closer are the same hand
 WINDOW, MAX_SIZE_RATIO = 8, 1.6  # found frames on each side; a hand's apparent size changes slowly
@@ -35,10 +39,12 @@ class Settings:
     """Settings of the tracking of a clip.
 
     Frames with a hand presence below `min_presence`, or below half of it where neighbouring frames give the hand's position, count as
-    without the hand. `smooth`: smoothing in time. `threads`: number of networks that run in parallel, without effect on the result.
+    without the hand, and so do frames whose joints have a mean confidence (presence times agreement of the crops) below `min_confidence`.
+    `smooth`: smoothing in time. `threads`: number of networks that run in parallel, without effect on the result.
     """
 
     min_presence: float = 0.5
+    min_confidence: float = 0.0
     smooth: bool = True
     threads: int = 2
     progress: bool = False
@@ -80,6 +86,7 @@ def track_hand(
         if masks is not None:
             pool.map(lambda finder, candidates: _check_side(finder, frames, candidates), [found])
     estimates = drop_implausible([f.estimate if f else None for f in found], side if masks is None else None)
+    estimates = [e if e is None or e.confidence.mean() >= settings.min_confidence else None for e in estimates]
     return _to_keypoint_track(_smoothed(estimates) if settings.smooth else estimates, frames, K)
 
 
@@ -181,12 +188,25 @@ def _to_keypoint_track(estimates: Sequence[Estimate | None], frames: Frames, K: 
     j2d, j3d, confidence, boxes = np.full((T, 21, 2), np.nan), np.full((T, 21, 3), np.nan), np.zeros((T, 21, 1)), np.full((T, 4), np.nan)
     for t, e in enumerate(estimates):
         if e is not None:
-            trust = e.presence * e.agreement * np.where(_is_occluded(e.j2d_px, frames.shown_masks(t)[1]), OCCLUDED, 1.0)
             center = (e.j2d_px.min(axis=0) + e.j2d_px.max(axis=0)) / 2
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
-            j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, trust, (*(center - half), *(center + half))
+            j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, precision(e, *frames.shown_masks(t)), (*(center - half), *(center + half))
             j3d[t] = e.xyz_m if K is None else e.xyz_m @ rotation_to_ray(center, K).T
     return KeypointTrack(_with_mano_tips(to_mano21(j2d)), _with_mano_tips(to_mano21(j3d)), to_mano21(confidence)[..., 0], boxes)
+
+
+def precision(estimate: Estimate, mask: np.ndarray | None, hiding: np.ndarray | None) -> np.ndarray:
+    """(21,) inverse variances of the keypoints relative to the best ones, in 0..1, by confidence and visibility.
+
+    The network invents hidden joints at plausible positions, with a high confidence. A joint is hidden where its keypoint is on an occluder
+    (`hiding`, (H, W) bool or None) or outside of the hand's visible pixels (`mask`).
+    """
+    error = SEEN_ERROR + UNSURE_ERROR * (1 - estimate.confidence)
+    hidden = _inside(estimate.j2d_px, hiding)
+    if mask is not None and mask.any():
+        beyond_px = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        hidden |= _inside(estimate.j2d_px, beyond_px > OUTSIDE * estimate.size_px)
+    return np.minimum((BEST / np.where(hidden, HIDDEN_ERROR, error)) ** 2, 1.0)
 
 
 def _with_mano_tips(joints: np.ndarray) -> np.ndarray:
@@ -215,9 +235,9 @@ def _smoothed(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
     ]
 
 
-def _is_occluded(j2d_px: np.ndarray, hiding: np.ndarray | None) -> np.ndarray:
-    """(21,) bool: joints on the masks of occluders."""
-    if hiding is None:
+def _inside(j2d_px: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """(21,) bool: joints on a mask (H, W), of the nearest pixel where they are outside of the picture; none without a mask."""
+    if mask is None:
         return np.zeros(len(j2d_px), bool)
-    x, y = np.clip(np.round(j2d_px), 0, np.array(hiding.shape[::-1]) - 1).astype(int).T
-    return np.asarray(hiding[y, x])
+    x, y = np.clip(np.round(j2d_px), 0, np.array(mask.shape[::-1]) - 1).astype(int).T
+    return np.asarray(mask[y, x])

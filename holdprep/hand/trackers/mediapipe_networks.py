@@ -111,6 +111,11 @@ class Estimate:
         return np.exp(-((self.std_px / (AGREEING * self.size_px)) ** 2))
 
     @property
+    def confidence(self) -> np.ndarray:
+        """(21,) in 0..1: presence times agreement."""
+        return self.presence * self.agreement
+
+    @property
     def xyz_px(self) -> np.ndarray:
         """(21, 3) relative to the wrist, in the axes of the hand's ray."""
         return np.concatenate([self.j2d_px - self.j2d_px[WRIST], self.depth_px[:, None]], axis=1)

@@ -12,6 +12,11 @@ class MediapipeHand(Tracker):
 
     name: Literal["mediapipe"]
     min_presence: float = Field(gt=0, lt=1, description="frames whose hand presence is below this count as missed")
+    min_confidence: float = Field(
+        ge=0,
+        lt=1,
+        description="frames whose keypoints have a mean confidence below this count as missed; on rendered hands a third are wrong there",
+    )
     focal_px: float | None = Field(
         gt=0, description="focal length in pixels of images/, by default object_pose.focal_px; null = 1.2 x the longer side"
     )
@@ -31,7 +36,7 @@ class MediapipeHand(Tracker):
         from holdprep.hand.trackers.mediapipe import Settings
 
         K = usual_camera(task.seq.image_size(), self.focal_px)
-        settings = Settings(min_presence=self.min_presence, smooth=self.smooth, threads=self.threads, progress=True)
+        settings = Settings(self.min_presence, self.min_confidence, smooth=self.smooth, threads=self.threads, progress=True)
         tracks = keypoint_tracks(task, K, settings)
         models = {side: task.model(side) for side in tracks}
         lifted = lift_tracks(tracks, models, K, task.hands.length_mm, task.seq.frame_names())
