@@ -9,13 +9,13 @@ import numpy as np
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import atomic_dir
 from holdprep.io.meshfile import read_vertices
+from holdprep.io.tracks import CLOUD
 from holdprep.sequence.folder import Sequence, export
 from holdprep.sequence.images import write_image
 
 if TYPE_CHECKING:
     from holdprep.geometry.lens import Lens
 
-CLOUD = "sparse_points_normalized.obj"
 PER_FRAME = ("registered", "inliers", "contested", "origin", "names")
 OBSERVATIONS = ("observation_frame", "observation_point", "observation_px")
 

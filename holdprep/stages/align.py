@@ -116,7 +116,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
     tracks = None
-    if "observation_px" in cloud:
+    if len(cloud.get("observation_px", ())):  # imported poses may come without any
         tracks = Tracks(*(torch.as_tensor(cloud[f"observation_{k}"]) for k in ("frame", "point", "px")))
     problem = Problem(
         K=torch.as_tensor(cloud["intrinsic"]),
