@@ -7,13 +7,14 @@ import numpy as np
 
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import trajectory
-from holdprep.object.bundle_adjustment import refine_over_patches, retriangulate
+from holdprep.object.bundle_adjustment import Adjustment, refine_over_patches, retriangulate
 from holdprep.object.child import Children
 from holdprep.object.colmap import Features, Model
 from holdprep.object.diagnosis import explain_missing_poses, require_poses, require_smooth
 from holdprep.object.flip_resolution import resolve_flips
+from holdprep.object.focal import MAX_STDERR
 from holdprep.object.model_selection import ModelScores, contested_frames, rotation_agreement, score_models, select_per_frame
-from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, RawReconstruction, assemble
+from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, PoseUncertainty, RawReconstruction, assemble
 from holdprep.object.resection import resect_frames
 from holdprep.object.sfm_options import SfmOptions
 from holdprep.object.workspace import Workspace
@@ -40,7 +41,7 @@ def refine_and_assemble(
     model = refiner.retriangulate(models[scores.best], poses)
     model = children.call(resolve_flips, workspace, model, features)
     model, corrected = refiner.recover_untrusted(*refiner.resect(model))
-    model = children.call(refine_over_patches, workspace, model, features)
+    model, adjustment = children.call(refine_over_patches, workspace, model, features)
     trusted = trajectory.trusted_frames(*model.rotations(names))
     require_poses(names, model.poses, features, options.min_registered_pct)
     require_smooth(int(trusted.sum()), len(names), options.min_registered_pct)
@@ -48,6 +49,7 @@ def refine_and_assemble(
     found = _assemble(workspace, model, features, trusted, options.max_gap)
     origin = ["resectioned" if t in corrected and how == "sfm" else how for t, how in enumerate(found.origin)]
     found = replace(found, origin=origin, contested=contested, models=_summarize(names, models, scores))
+    found = replace(found, uncertainty=_uncertainty(names, trusted, adjustment, model.distortion))
     warnings = _warnings(found, contested, workspace, len(corrected))
     if (missing := np.count_nonzero(~trusted)) > _MANY_UNREGISTERED * len(names):
         posed = {name for name, ok in zip(names, trusted, strict=True) if ok}
@@ -138,6 +140,18 @@ def _assemble(
     return assemble(raw, max_gap)
 
 
+def _uncertainty(names: Sequence[str], registered: np.ndarray, found: Adjustment, distortion: np.ndarray) -> PoseUncertainty:
+    """The adjustment's uncertainty for all T frames."""
+    unknown = np.full((6, 6), np.nan)
+    of_frame = [found.pose_covariance.get(name, unknown) if ok else unknown for name, ok in zip(names, registered, strict=True)]
+    return PoseUncertainty(
+        pose_covariance=np.stack(of_frame),
+        focal_stderr_px=found.focal_stderr_px,
+        k_stderr=found.k_stderr,
+        lens_radius=found.observed_radius if distortion.any() else None,
+    )
+
+
 def _summarize(names: Sequence[str], models: Sequence[Model], scores: ModelScores) -> list[ModelSummary]:
     """Summary of each mapped model relative to the best one."""
     best = models[scores.best]
@@ -162,6 +176,11 @@ def _warnings(found: ObjectReconstruction, contested: np.ndarray, workspace: Wor
     warnings = []
     names, total, num_mapped = found.names, len(found.names), len(workspace.keys)
     focal_ratio = found.focal_px / workspace.image_size[0]
+    if found.uncertainty is not None and np.isinf(found.uncertainty.focal_stderr_px):
+        warnings.append(
+            f"the pictures do not determine the focal length to {100 * MAX_STDERR:.0f} %: it is held at {found.focal_px:.0f} px, and depths "
+            "follow it: give the camera (object_pose.focal_px), or rotate the object further and nearer to the camera"
+        )
     if not 0.5 <= focal_ratio <= 2.5:
         warnings.append(
             f"focal length {found.focal_px:.0f} px is {focal_ratio:.1f} image widths, 0.5 to 2.5 is plausible: "

@@ -136,7 +136,7 @@ def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
 def _clear(work_dir: Path) -> None:
     """Create the folder and delete an earlier run's files: COLMAP would append to an existing database."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    for path in [*(work_dir / sub for sub in ("images", "masks", "features")), *work_dir.glob("sparse_*")]:
+    for path in [*(work_dir / sub for sub in ("images", "masks", "features", "sift")), *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in work_dir.glob("database.db*"):  # including SQLite's journals
         path.unlink()
