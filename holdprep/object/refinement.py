@@ -32,15 +32,10 @@ def refine_and_assemble(
     Raises HoldprepError when fewer than `options.min_registered_pct` percent of the frames have a pose, or are free of
     implausible rotations.
     """
-    names, keys, principal_px = workspace.names, workspace.keys, workspace.principal_px
+    names, principal_px = workspace.names, workspace.principal_px
     refiner = Refiner(children, workspace, features, options.min_registered_pct)
     scores = score_models(names, models, features, principal_px)
-    selected = select_per_frame(scores)
-    poses = {names[t]: scores.poses[m, t] for t, m in enumerate(selected) if m >= 0}
-    require_poses(keys, poses, features, options.min_registered_pct)
-    model = refiner.retriangulate(models[scores.best], poses)
-    model = children.call(resolve_flips, workspace, model, features)
-    model, corrected = refiner.recover_untrusted(*refiner.resect(model))
+    model, corrected = refiner.merge(models, scores)
     model, adjustment = children.call(refine_over_patches, workspace, model, features)
     trusted = trajectory.trusted_frames(*model.rotations(names))
     require_poses(names, model.poses, features, options.min_registered_pct)
@@ -66,6 +61,30 @@ class Refiner:
     workspace: Workspace
     features: Features
     min_registered_pct: float
+
+    def merge(self, models: Sequence[Model], scores: ModelScores) -> tuple[Model, set[int]]:
+        """A model of the best poses of all mappings, and its corrected frames; no worse than the best mapping alone.
+
+        The frames of an object with similar sides, each right in its mapping, may contradict each other in the merged model.
+        """
+        names, keys = self.workspace.names, self.workspace.keys
+        poses = {names[t]: scores.poses[m, t] for t, m in enumerate(select_per_frame(scores)) if m >= 0}
+        require_poses(keys, poses, self.features, self.min_registered_pct)
+        single = max(models, key=self._num_trusted)
+        found, corrected = self.complete(models[scores.best], poses)
+        if self._num_trusted(found) < self._num_trusted(single):
+            again = self.complete(single, single.poses), (self.retriangulate(single, single.poses), set[int]())
+            found, corrected = max(((found, corrected), *again), key=lambda each: self._num_trusted(each[0]))
+        return found, corrected
+
+    def _num_trusted(self, model: Model) -> int:
+        """Keyframes free of implausible rotations."""
+        return int(trajectory.trusted_frames(*model.rotations(self.workspace.keys)).sum())
+
+    def complete(self, model: Model, poses: Mapping[str, np.ndarray]) -> tuple[Model, set[int]]:
+        """The model under `poses` with its flips resolved and all frames registered that can be, and the corrected frames."""
+        model = self.children.call(resolve_flips, self.workspace, self.retriangulate(model, poses), self.features)
+        return self.recover_untrusted(*self.resect(model))
 
     def retriangulate(self, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
         """The model with its points triangulated again under `poses` (frame name -> T_cam_obj) and bundle-adjusted."""
