@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import cv2
@@ -39,13 +40,13 @@ class Crop:
 
     @classmethod
     def around(
-        cls, masks: Sequence[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
+        cls, masks: Iterable[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
     ) -> "Crop":
         """The bounding box of all masks (T of (H, W) bool) plus a margin, shared so that all frames have one camera.
 
         The canvas contains the principal point (default: the image centre) at least `margin_px` inside its border.
         """
-        union = np.any(np.stack(masks), axis=0)
+        union = reduce(np.logical_or, masks)
         ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
         h, w = union.shape
         cx, cy = ((w - 1) / 2, (h - 1) / 2) if principal_px is None else principal_px
@@ -139,8 +140,8 @@ def open_database(folder: Path) -> Iterator[pycolmap.Database]:
 def write_crops(
     folder: Path,
     crop: Crop,
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    images: Iterable[np.ndarray],
+    masks: Iterable[np.ndarray],
     names: Sequence[str],
 ) -> None:
     """Write `folder`/images/NAME.png and `folder`/masks/NAME.png.png, COLMAP's naming of images and masks."""
