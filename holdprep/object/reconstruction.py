@@ -63,6 +63,16 @@ class PoseUncertainty:
         return np.degrees(np.sqrt(np.trace(self.pose_covariance[:, :3, :3], axis1=1, axis2=2)))
 
 
+def frame_weights(registered: np.ndarray, pose_covariance: np.ndarray | None) -> np.ndarray:
+    """(T,) weights of the poses: 0 where not registered, less than 1 where the rotation's variance is above its median."""
+    if pose_covariance is None:
+        return registered.astype(np.float64)
+    variance = np.trace(pose_covariance[:, :3, :3], axis1=1, axis2=2)
+    known = registered & np.isfinite(variance) & (variance > 0)
+    typical = float(np.median(variance[known])) if known.any() else 0.0
+    return np.where(known, np.minimum(typical / np.where(known, variance, 1.0), 1.0), registered)
+
+
 @dataclass(frozen=True)
 class RawReconstruction:
     """Poses of T frames, one camera, N points and M observations, without any statistics. Lengths in SfM units."""
