@@ -197,7 +197,7 @@ def _warnings(found: ObjectReconstruction, contested: np.ndarray, workspace: Wor
     focal_ratio = found.focal_px / workspace.image_size[0]
     if found.uncertainty is not None and np.isinf(found.uncertainty.focal_stderr_px):
         warnings.append(
-            f"the pictures do not determine the focal length to {100 * MAX_STDERR:.0f} %: it is held at {found.focal_px:.0f} px, and depths "
+            f"the pictures do not determine the focal length to {100 * MAX_STDERR:g} %: it is held at {found.focal_px:.0f} px, and depths "
             "follow it: give the camera (object_pose.focal_px), or rotate the object further and nearer to the camera"
         )
     if not 0.5 <= focal_ratio <= 2.5:

@@ -19,7 +19,8 @@ from holdprep.object.colmap import Crop
 _MIN_COSINE = 0.82  # between matching descriptors, as published
 _MARGIN_PX = 32  # around the mask, of the enlarged window
 _AT_ONCE = 256  # frames or pairs whose results are held
-A, R = TypeVar("A"), TypeVar("R")
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
