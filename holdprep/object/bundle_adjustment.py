@@ -109,12 +109,13 @@ def _coverage(reconstruction: pycolmap.Reconstruction, workspace: Workspace) -> 
 
 
 def _adjust(reconstruction: pycolmap.Reconstruction, loss_px: float, prior: float, *, refine_focal: bool) -> tuple[float, bool]:
-    """Adjust with a free focal length, if it is refined, and again with the prior one where that is not determined; cost, and if held."""
-    cost = _bundle_adjust(reconstruction, loss_px, refine_focal=refine_focal)
-    if not refine_focal or focal.stderr_ratio(reconstruction) < focal.MAX_STDERR:
-        return cost, False
-    focal.set_focal(reconstruction, prior)
-    return _bundle_adjust(reconstruction, loss_px, refine_focal=False), True
+    """Adjust with a free focal length where it is refined and determined, else with the prior one; the cost, and whether it is held."""
+    hold = focal.FocalHold(prior, refine_focal)
+    hold.update(reconstruction)
+    cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+    if hold.update(reconstruction):
+        cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+    return cost, refine_focal and not hold.is_free
 
 
 def _from_observations(

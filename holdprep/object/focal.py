@@ -74,6 +74,8 @@ class FocalHold:
             return False
         ratio, was_free = stderr_ratio(reconstruction), self.is_free
         self.is_free, self._is_certain = ratio < MAX_STDERR, ratio < _CERTAIN
-        if was_free and not self.is_free:
+        (camera,) = reconstruction.cameras.values()
+        if not self.is_free and camera.params[0] != self._prior:
             set_focal(reconstruction, self._prior)
+            return True
         return was_free != self.is_free
