@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -164,7 +164,7 @@ class AutoObjectPose(SiftFeatures):
         ]
 
     def _node(self, own: Values, change: Mapping[Change, float | Features]) -> SfmObjectPose:
-        changed = {**own, **change}
+        changed: dict[str, Any] = {**own, **{str(key): value for key, value in change.items()}}
         name = str(changed.pop("features", self.features_first))
         node = _NODES.get(name, SiftObjectPose)
         return node.model_validate(

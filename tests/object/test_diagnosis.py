@@ -56,7 +56,7 @@ def two_halves() -> Cloud:
         ),
         (
             two_halves,
-            r"5 of 12 frames \(42 %\) registered, at least 60 % .*: 7 with fewer than 12 matches with a registered frame: keep more",
+            r"7 of 12 frames \(58 %\) registered, at least 60 % .*: 5 with fewer than 12 matches with a registered frame: keep more",
         ),
     ],
 )
