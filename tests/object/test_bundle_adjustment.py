@@ -51,6 +51,7 @@ def test_poses_focal_length_and_distortion_are_recovered(box: ExactBox, k: float
     assert k or found.distortion[0] == 0.0
     assert abs(found.focal_px - focal_px) < 4 * uncertain.focal_stderr_px < 0.02 * focal_px
     assert np.isfinite(uncertain.k_stderr) == bool(k)
+    assert not k or abs(found.distortion[0] - k) < 4 * uncertain.k_stderr < 0.02
     R, R_true = (np.stack([of[name][:3, :3] for name in box.names]) for of in (found.poses, box.model.poses))
     between = Rotation.from_matrix(np.swapaxes(R, 1, 2) @ R_true).mean().as_matrix()
     assert np.median(rotation_angle_deg(R @ between, R_true)) < 0.1

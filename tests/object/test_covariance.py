@@ -49,11 +49,11 @@ def adjusted(seen: Observed, free: tuple[bool, bool]) -> Observed:
     return moved(least_squares(miss, np.zeros(6 * FRAMES + 3 * POINTS + 2), x_scale="jac").x)
 
 
-@pytest.mark.parametrize("free", [(True, False), (True, True)])
-def test_standard_errors_are_the_scatter_over_noise(scene: Observed, free: tuple[bool, bool]) -> None:
+def test_standard_errors_are_the_scatter_over_noise(scene: Observed) -> None:
+    free = (True, False)
     rng = np.random.default_rng(1)
     found, errors = [], []
-    for _ in range(8):
+    for _ in range(16):
         noisy = adjusted(replace(scene, px=scene.px + rng.normal(0, NOISE_PX, scene.px.shape)), free)
         known = estimate(noisy, refine_focal=free[0], refine_k=free[1])
         common = Rotation.from_matrix(np.swapaxes(noisy.T_cam_obj[:, :3, :3], 1, 2) @ scene.T_cam_obj[:, :3, :3]).mean().as_matrix()
@@ -65,7 +65,7 @@ def test_standard_errors_are_the_scatter_over_noise(scene: Observed, free: tuple
     stderr = np.sqrt((np.array(errors) ** 2).mean(axis=0))
     is_free = [*free, True]
     assert np.isfinite(stderr).tolist() == is_free
-    assert scatter[is_free] == pytest.approx(stderr[is_free], rel=0.5)  # of eight draws, whose standard deviation has an error of 25 %
+    assert scatter[is_free] == pytest.approx(stderr[is_free], rel=0.5)  # of sixteen draws, whose standard deviation has an error of 18 %
 
 
 def test_errors_that_repeat_between_frames_are_not_independent(scene: Observed) -> None:
