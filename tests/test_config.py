@@ -69,7 +69,10 @@ def test_a_known_camera_is_told_once(hand: str):
         ("mode=x", ["mode=x", "h | o | ho"]),
         ("hand.folder=x", ["hand.folder"]),
         ("hand=medipipe", ["hand=medipipe", "'mediapipe'"]),
-        ("object_pose=aliked", ["object_pose=aliked", "allowed: auto, import, sift, superpoint_lightglue, superpoint_superglue, truth"]),
+        (
+            "object_pose=aliked",
+            ["object_pose=aliked", "allowed: auto, import, sift, sift_xfeat, superpoint_lightglue, superpoint_superglue, truth, xfeat"],
+        ),
         ("seq=a/b", ["seq=a/b", "matching"]),
         ("build.shift=orgin", ["'origin'", "origin | fixed | paper"]),
         ("force=maybe", ["force=maybe", "bool"]),

@@ -31,7 +31,7 @@ def test_rows_have_options_range_unit_and_default():
 
     assert cells("weights.contact", "all") == ["`float >= 0 or null`", "px^2 per m", "arctic: 10.0; generic: null"]
     assert cells("logger.wandb.project", "wandb") == ["`str`", "", "holdprep"]
-    assert cells("object_pose.peak_threshold", "auto, sift") == ["`float > 0`", "", "0.0045"]
+    assert cells("object_pose.peak_threshold", "auto, sift, sift_xfeat") == ["`float > 0`", "", "0.0045"]
 
 
 def test_a_terms_weight_names_its_file():

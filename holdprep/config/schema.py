@@ -18,7 +18,7 @@ from holdprep.hand.trackers.metro_option import MetroHand
 from holdprep.hand.trackers.truth_option import TruthHand
 from holdprep.node import Node, Positive, Weight
 from holdprep.object.import_option import ImportObjectPose
-from holdprep.object.sfm_option import AutoObjectPose, SiftObjectPose, SuperPointObjectPose
+from holdprep.object.sfm_option import AutoObjectPose, SiftObjectPose, SiftXFeatObjectPose, SuperPointObjectPose, XFeatObjectPose
 from holdprep.object.truth_option import TruthObjectPose
 from holdprep.segmenters.classical_option import ClassicalSegmenter
 from holdprep.segmenters.import_option import ImportSegmenter
@@ -285,7 +285,8 @@ class Config(Node):
     object: MeasuredObject
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
     object_pose: Annotated[
-        SiftObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose, Field(discriminator="name")
+        SiftObjectPose | XFeatObjectPose | SiftXFeatObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose,
+        Field(discriminator="name"),
     ]
     align: Annotated[LmAlign | HoldAlign, Field(discriminator="method")]
     weights: Weights

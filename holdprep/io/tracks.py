@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from holdprep.io.meshfile import read_vertices
 from holdprep.io.safeio import load_npy, load_npz
 
 FILE = "tracks.npz"
+CLOUD = "sparse_points_normalized.obj"
 ARRAYS = ("intrinsic", "o2w", "normalization_mat")
 DIGEST = "arrays"  # its key
 
@@ -40,12 +42,11 @@ def _digest(folder: Path) -> str:
 
 
 def _is_of_before(folder: Path, found: Mapping[str, np.ndarray]) -> bool:
-    """Whether tracks of version 0.2 or older, which have no digest, have as many frames and lie in the canonical cube of the arrays."""
+    """Whether tracks of version 0.2 or older, which have no digest, have as many frames as the arrays and the points of the cloud beside them."""
     frames, matrix = len(load_npy(folder / "o2w.npy")), np.asarray(load_npy(folder / "normalization_mat.npy"), np.float64)
     points = np.asarray(found.get("points_obj", np.zeros((0, 3))), np.float64)
     if len(found.get("registered", ())) != frames or not len(points):
         return False
     canonical = points @ matrix[:3, :3].T + matrix[:3, 3]
-    largest = np.linalg.norm(canonical, axis=1).max()
-    centre = (canonical.max(axis=0) + canonical.min(axis=0)) / 2
-    return bool(abs(largest - 1) < 1e-4 and np.abs(centre).max() < 1e-4)
+    cloud = read_vertices(folder / CLOUD)
+    return cloud.shape == canonical.shape and bool(np.abs(cloud - canonical).max() < 1e-4)

@@ -6,12 +6,13 @@ error was 0.4 %, over patches below 0.1 %.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import pycolmap
 
+from holdprep.object import covariance, focal
 from holdprep.object.colmap import Crop, Features, Model, color_points, open_database, read_mask, read_model
 from holdprep.object.patch_tracking import PatchObservations, track_patches
 from holdprep.object.single_view import to_matrix
@@ -26,47 +27,95 @@ _WIDE_LOSS_PX = 1.0  # scale of the Cauchy loss in pixels of the enlarged crop
 _NARROW_LOSS_PX = 0.15  # the same in pixels of the full image
 _MAX_DIRECT_FRAMES = 150  # above, the iterative solver takes a third of the time and reaches the same cost
 _FUNCTION_TOLERANCE = 1e-6  # relative; 1e-7 changes the focal length by less than 0.001 %
-# Cost reduction, in squared standard deviations, above which a radial distortion is accepted. One is expected by chance, but
-# the errors of a point are correlated between frames: without distortion a blurred box gained 10, sharp objects 0; with
-# k = -0.1 a box gained 70, a real camera 700.
+# A radial distortion is accepted if it lowers the cost by so many squared standard deviations (one is expected by chance, but the errors
+# of a point are correlated between frames: without distortion a blurred box gained 10; with k = -0.1 a box gained 70, a real camera 700),
+# if k is so many of its standard errors, which know of this correlation,
 _MIN_DISTORTION_GAIN = 40.0
+_MIN_DISTORTION_SIGMAS = 4.0
+# and if the observations reach so far from the principal point, relative to the farthest corner.
+_MIN_COVERAGE = 0.3
+_COVERED_PCT = 95.0  # of the observations are within the radius that counts as observed
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What an adjustment leaves uncertain, by frame name; and how far from the principal point the distortion is observed.
+
+    `pose_covariance` (6, 6) is that of a rotation (rad, axes of the camera) and a translation, applied after the pose (unit of the points).
+    """
+
+    pose_covariance: dict[str, np.ndarray]
+    focal_stderr_px: float  # 0 where it is given, infinite where it is held at its prior
+    k_stderr: float  # NaN where no distortion is estimated
+    observed_radius: float  # in focal lengths
 
 
 def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
     """Triangulate all points again under given poses (frame name -> T_cam_obj), then bundle-adjust with the wide loss."""
     reconstruction = _triangulate(workspace, model, poses)
-    _bundle_adjust(reconstruction, _WIDE_LOSS_PX, refine_focal=workspace.refine_focal)
+    prior = float(workspace.K[0, 0]) * workspace.crop.upsample
+    _adjust(reconstruction, _WIDE_LOSS_PX, prior, refine_focal=workspace.refine_focal)
     return _filter_and_store(workspace, model.number, reconstruction)
 
 
-def refine_over_patches(workspace: Workspace, model: Model, features: Features) -> Model:
-    """Final poses, focal length and distortion from tracked patches, and the SIFT cloud triangulated under them."""
+def refine_over_patches(workspace: Workspace, model: Model, features: Features) -> tuple[Model, Adjustment]:
+    """Final poses, focal length and distortion from tracked patches, and the feature cloud triangulated under them; and their uncertainty."""
     observations = track_patches(workspace, model, features)
-    refined = adjust_to_patches(model, observations, workspace.principal_px, refine_focal=workspace.refine_focal)
-    return _filter_and_store(workspace, model.number, _triangulate(workspace, refined, refined.poses))
+    refined, adjustment = adjust_to_patches(model, observations, workspace)
+    return _filter_and_store(workspace, model.number, _triangulate(workspace, refined, refined.poses)), adjustment
 
 
-def adjust_to_patches(
-    model: Model,
-    observations: Mapping[str, PatchObservations],
-    principal_px: tuple[float, float],
-    *,
-    refine_focal: bool,
-) -> Model:
-    """`model` with poses and camera bundle-adjusted to patch observations (by frame name).
+def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations], workspace: Workspace) -> tuple[Model, Adjustment]:
+    """`model` with poses and camera bundle-adjusted to patch observations (by frame name), and their uncertainty.
 
-    With `refine_focal` the focal length is refined, and so is the radial distortion if it lowers the cost enough.
+    If the workspace's focal length is not given, it is refined where the observations determine it, and so is the radial distortion.
     """
-    fitted, names = _from_observations(model, observations, principal_px)
-    cost = _bundle_adjust(fitted, _NARROW_LOSS_PX, refine_focal=refine_focal)
-    if refine_focal:
+    fitted, names = _from_observations(model, observations, workspace.principal_px)
+    refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
+    cost, is_held = _adjust(fitted, _NARROW_LOSS_PX, prior, refine_focal=refine_focal)
+    has_lens = False
+    if refine_focal and not is_held and _coverage(fitted, workspace) > _MIN_COVERAGE:
         distorted = pycolmap.Reconstruction(fitted)
         gain = 1 - _bundle_adjust(distorted, _NARROW_LOSS_PX, refine_focal=True, refine_distortion=True) / cost
-        if gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN:
-            fitted = distorted
-    (camera,) = fitted.cameras.values()
+        seen = focal.observed(distorted)
+        k_stderr = covariance.estimate(seen, refine_focal=True, refine_k=True).k
+        is_large = gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN
+        if is_large and abs(seen.k) > _MIN_DISTORTION_SIGMAS * k_stderr:
+            fitted, has_lens = distorted, True
+    seen = focal.observed(fitted)
+    found = covariance.estimate(seen, refine_focal=refine_focal and not is_held, refine_k=has_lens)
     poses = {name: to_matrix(fitted.image(i).cam_from_world()) for i, name in names.items()}
-    return replace(model, focal_px=float(camera.params[0]), distortion=np.array(camera.params[3:], float), poses=poses)
+    adjustment = Adjustment(
+        pose_covariance=dict(zip(poses, found.poses, strict=True)),
+        focal_stderr_px=np.inf if is_held else found.focal_px if refine_focal else 0.0,
+        k_stderr=found.k,
+        observed_radius=observed_radius(seen),
+    )
+    return replace(model, focal_px=seen.focal_px, distortion=np.array([seen.k]), poses=poses), adjustment
+
+
+def observed_radius(seen: covariance.Observed) -> float:
+    """Distance from the principal point, in focal lengths, within which most observations are."""
+    if not len(seen.px):
+        return 0.0
+    return float(np.percentile(np.linalg.norm(seen.px - seen.principal_px, axis=1), _COVERED_PCT)) / seen.focal_px
+
+
+def _coverage(reconstruction: pycolmap.Reconstruction, workspace: Workspace) -> float:
+    """The radius within which most observations are, relative to the farthest corner's."""
+    seen, (width, height) = focal.observed(reconstruction), workspace.image_size
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    return observed_radius(seen) * seen.focal_px / float(np.linalg.norm(corners - workspace.principal_px, axis=1).max())
+
+
+def _adjust(reconstruction: pycolmap.Reconstruction, loss_px: float, prior: float, *, refine_focal: bool) -> tuple[float, bool]:
+    """Adjust with a free focal length where it is refined and determined, else with the prior one; the cost, and whether it is held."""
+    hold = focal.FocalHold(prior, refine_focal)
+    hold.update(reconstruction)
+    cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+    if hold.update(reconstruction):
+        cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+    return cost, refine_focal and not hold.is_free
 
 
 def _from_observations(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import cv2
@@ -39,13 +40,13 @@ class Crop:
 
     @classmethod
     def around(
-        cls, masks: Sequence[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
+        cls, masks: Iterable[np.ndarray], upsample: float, principal_px: tuple[float, float] | None = None, margin_px: int = 8
     ) -> "Crop":
         """The bounding box of all masks (T of (H, W) bool) plus a margin, shared so that all frames have one camera.
 
         The canvas contains the principal point (default: the image centre) at least `margin_px` inside its border.
         """
-        union = np.any(np.stack(masks), axis=0)
+        union = reduce(np.logical_or, masks)
         ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
         h, w = union.shape
         cx, cy = ((w - 1) / 2, (h - 1) / 2) if principal_px is None else principal_px
@@ -139,8 +140,8 @@ def open_database(folder: Path) -> Iterator[pycolmap.Database]:
 def write_crops(
     folder: Path,
     crop: Crop,
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    images: Iterable[np.ndarray],
+    masks: Iterable[np.ndarray],
     names: Sequence[str],
 ) -> None:
     """Write `folder`/images/NAME.png and `folder`/masks/NAME.png.png, COLMAP's naming of images and masks."""
@@ -230,7 +231,9 @@ def _reader_options(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageRe
     return options
 
 
-def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
+def match_sift(
+    folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int, *, verify: bool = True
+) -> None:
     """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
     listing = folder / "pairs.txt"
     listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
@@ -240,6 +243,7 @@ def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: flo
     options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
     options.use_gpu = False
     options.num_threads = num_threads
+    options.skip_geometric_verification = not verify
     pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification_options(max_error_px, seed))
 
 
@@ -281,6 +285,20 @@ def read_features(folder: Path, crop: Crop) -> Features:
             if len(found):
                 matches[a][b], matches[b][a] = found, found[:, ::-1]
     return Features(keypoints, matches)
+
+
+def read_matches(folder: Path) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, int]]:
+    """Matches before verification, keypoint indices (M, 2) by frame and other frame in both orders; and keypoints per frame."""
+    with open_database(folder) as database:
+        images = {image.image_id: image.name.removesuffix(".png") for image in database.read_all_images()}
+        count = {name: database.num_keypoints_for_image(i) for i, name in images.items()}
+        pairs, found = database.read_all_matches()
+    matches: dict[tuple[str, str], np.ndarray] = {}
+    for pair_id, each in zip(pairs, found, strict=True):
+        a, b = (images[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
+        indices = np.asarray(each, int).reshape(-1, 2)
+        matches[a, b], matches[b, a] = indices, indices[:, ::-1]
+    return matches, count
 
 
 def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ Each step is checked separately (features, verified matches, initial pairs, came
 lack of features is attributed to missing texture.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -132,10 +133,12 @@ def _diagnose_initial_pairs(folder: Path) -> str:
             f"those with a triangulation angle of {INITIAL_ANGLE_DEG:g} deg or more (at most {widest:.1f}) only move along the "
             "line of sight"
         )
+        remedy = "rotate the object further"
     else:
         problem = f"the widest angle between two views is {widest:.1f} deg, {INITIAL_ANGLE_DEG:g} are needed"
+        remedy = f"rotate the object by {math.ceil(INITIAL_ANGLE_DEG - widest)} deg more"
     return (
-        f"{len(ranked)} pairs of frames share {INITIAL_MATCHES} matches or more, but {problem}: rotate the object further, keep a "
+        f"{len(ranked)} pairs of frames share {INITIAL_MATCHES} matches or more, but {problem}: {remedy}, keep a "
         "longer part of the clip (create.start/create.end), or give the true camera (object_pose.focal_px)"
     )
 

@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
 from holdprep.object.colmap import Model, open_database, read_model
 from holdprep.object.diagnosis import FOCAL_RATIOS, INITIAL_ANGLE_DEG, INITIAL_MATCHES, MIN_MATCHES, MappingRun
+from holdprep.object.focal import FocalHold
 from holdprep.object.single_view import PoseHypothesis, pose_hypotheses, rotation_cost, to_matrix
 from holdprep.object.workspace import Workspace
 
 _INITIAL_ANGLES_DEG = (16.0, INITIAL_ANGLE_DEG)  # triangulation angle of the initial pair, the preferred one first
 _INITIAL_SEPARATION = 0.06  # share of the frames between initial pairs: pairs closer in time tend to fail alike
 _GROWTH = 1.2  # global bundle adjustment each time the model has grown by this factor
-_MIN_FRAMES_FOR_FOCAL = 5  # fewer do not constrain a focal length
 _MIN_TRIANGULATION_DEG = 3.0  # the depth of points with smaller angles is unconstrained
 _MAX_TRIALS = 3  # of registering a frame
 _SUFFICIENT_SHARE = 0.3  # of the keyframes; a smaller model had a bad initial pair
@@ -70,7 +70,7 @@ class _Mapping:
         options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RATIOS
         options.ba_global_max_refinements = 2
         options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_TRIANGULATION_DEG
-        self.refine_focal = workspace.refine_focal
+        self.refine_focal, self.focal_prior = workspace.refine_focal, float(workspace.K[0, 0]) * workspace.crop.upsample
         self.mapper_options = options.get_mapper()
         with open_database(workspace.folder) as database:
             cache_options = pycolmap.DatabaseCacheOptions()
@@ -116,13 +116,13 @@ class _Mapping:
         reconstruction = pycolmap.Reconstruction()
         relative = self._estimate_two_view(a, b)
         self.mapper.begin_reconstruction(reconstruction)
-        max_frames, focal_ratio = 0, 1.0
+        max_frames, focal_ratio, hold = 0, 1.0, FocalHold(self.focal_prior, self.refine_focal)
         if relative is None:
             return reconstruction, MappingRun(0, 0, focal_ratio)
         self.mapper.register_initial_image_pair(self.mapper_options, a, b, relative)
         for image in (a, b):
             self.mapper.triangulate_image(self.options.get_triangulation(), image)
-        focal_ratio = self._refine_globally(reconstruction)
+        focal_ratio = self._refine_globally(reconstruction, hold)
         frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
         trials = dict.fromkeys(self.time, 0)
         while (next_image := self._register_next(reconstruction, trials)) is not None:
@@ -137,18 +137,26 @@ class _Mapping:
             )
             max_frames = max(max_frames, reconstruction.num_reg_frames())
             if reconstruction.num_reg_frames() >= _GROWTH * frames or reconstruction.num_points3D() >= _GROWTH * points:
-                focal_ratio = self._refine_globally(reconstruction)
+                focal_ratio = self._refine_globally(reconstruction, hold)
                 frames, points = reconstruction.num_reg_frames(), reconstruction.num_points3D()
         if reconstruction.num_reg_frames():
-            focal_ratio = self._refine_globally(reconstruction)
+            focal_ratio = self._refine_globally(reconstruction, hold)
         self.mapper.end_reconstruction(False)
         # frames can stay registered after all their points were filtered: nothing supports their poses then
         final = reconstruction.num_reg_frames() if reconstruction.num_points3D() else 0
         return reconstruction, MappingRun(max(max_frames, 2), final, focal_ratio)
 
-    def _refine_globally(self, reconstruction: pycolmap.Reconstruction) -> float:
+    def _refine_globally(self, reconstruction: pycolmap.Reconstruction, hold: FocalHold) -> float:
         """Global bundle adjustment and filtering; returns focal length / longer image side, which COLMAP limits."""
-        self.options.ba_refine_focal_length = self.refine_focal and reconstruction.num_reg_frames() >= _MIN_FRAMES_FOR_FOCAL
+        self._adjust(reconstruction, hold.is_free)
+        if hold.update(reconstruction):
+            self._adjust(reconstruction, hold.is_free)
+        (camera,) = reconstruction.cameras.values()
+        self.mapper.filter_frames(self.mapper_options)
+        return float(camera.mean_focal_length() / max(camera.width, camera.height))
+
+    def _adjust(self, reconstruction: pycolmap.Reconstruction, is_focal_free: bool) -> None:
+        self.options.ba_refine_focal_length = is_focal_free
         self.mapper.iterative_global_refinement(
             self.options.ba_global_max_refinements,
             self.options.ba_global_max_refinement_change,
@@ -156,9 +164,6 @@ class _Mapping:
             self.options.get_global_bundle_adjustment(),
             self.options.get_triangulation(),
         )
-        (camera,) = reconstruction.cameras.values()
-        self.mapper.filter_frames(self.mapper_options)
-        return float(camera.mean_focal_length() / max(camera.width, camera.height))
 
     def _register_next(self, reconstruction: pycolmap.Reconstruction, trials: dict[int, int]) -> int | None:
         """Register the frame nearest in time to the registered ones; returns its image id, None if none can be registered."""

@@ -47,6 +47,33 @@ class Observations:
 
 
 @dataclass(frozen=True)
+class PoseUncertainty:
+    """What the adjustment leaves uncertain; NaN or None where it is not known.
+
+    `pose_covariance` (T, 6, 6) is that of a small rotation (rad, axes of the camera) and a translation (SfM units) that follow a pose.
+    """
+
+    pose_covariance: np.ndarray
+    focal_stderr_px: float  # 0 for a given focal length, infinite for one that is held at its prior
+    k_stderr: float
+    lens_radius: float | None  # within which the distortion is observed, in focal lengths
+
+    def rotation_stderr_deg(self) -> np.ndarray:
+        """(T,) root mean square angle of the rotations' errors."""
+        return np.degrees(np.sqrt(np.trace(self.pose_covariance[:, :3, :3], axis1=1, axis2=2)))
+
+
+def frame_weights(registered: np.ndarray, pose_covariance: np.ndarray | None) -> np.ndarray:
+    """(T,) weights of the poses: 0 where not registered, less than 1 where the rotation's variance is above its median."""
+    if pose_covariance is None:
+        return registered.astype(np.float64)
+    variance = np.trace(pose_covariance[:, :3, :3], axis1=1, axis2=2)
+    known = registered & np.isfinite(variance) & (variance > 0)
+    typical = float(np.median(variance[known])) if known.any() else 0.0
+    return np.where(known, np.minimum(typical / np.where(known, variance, 1.0), 1.0), registered)
+
+
+@dataclass(frozen=True)
 class RawReconstruction:
     """Poses of T frames, one camera, N points and M observations, without any statistics. Lengths in SfM units."""
 
@@ -86,6 +113,7 @@ class ObjectReconstruction:
     contested: np.ndarray | None = None  # (T,) bool: a competing pose was not rejected; None if this was not tested
     models: list[ModelSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    uncertainty: PoseUncertainty | None = None  # None: unknown
 
     @property
     def trimmed_points_obj(self) -> np.ndarray:

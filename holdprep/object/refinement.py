@@ -7,13 +7,14 @@ import numpy as np
 
 from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object import trajectory
-from holdprep.object.bundle_adjustment import refine_over_patches, retriangulate
+from holdprep.object.bundle_adjustment import Adjustment, refine_over_patches, retriangulate
 from holdprep.object.child import Children
 from holdprep.object.colmap import Features, Model
 from holdprep.object.diagnosis import explain_missing_poses, require_poses, require_smooth
 from holdprep.object.flip_resolution import resolve_flips
+from holdprep.object.focal import MAX_STDERR
 from holdprep.object.model_selection import ModelScores, contested_frames, rotation_agreement, score_models, select_per_frame
-from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, RawReconstruction, assemble
+from holdprep.object.reconstruction import ModelSummary, ObjectReconstruction, Observations, PoseUncertainty, RawReconstruction, assemble
 from holdprep.object.resection import resect_frames
 from holdprep.object.sfm_options import SfmOptions
 from holdprep.object.workspace import Workspace
@@ -31,16 +32,11 @@ def refine_and_assemble(
     Raises HoldprepError when fewer than `options.min_registered_pct` percent of the frames have a pose, or are free of
     implausible rotations.
     """
-    names, keys, principal_px = workspace.names, workspace.keys, workspace.principal_px
+    names, principal_px = workspace.names, workspace.principal_px
     refiner = Refiner(children, workspace, features, options.min_registered_pct)
     scores = score_models(names, models, features, principal_px)
-    selected = select_per_frame(scores)
-    poses = {names[t]: scores.poses[m, t] for t, m in enumerate(selected) if m >= 0}
-    require_poses(keys, poses, features, options.min_registered_pct)
-    model = refiner.retriangulate(models[scores.best], poses)
-    model = children.call(resolve_flips, workspace, model, features)
-    model, corrected = refiner.recover_untrusted(*refiner.resect(model))
-    model = children.call(refine_over_patches, workspace, model, features)
+    model, corrected = refiner.merge(models, scores)
+    model, adjustment = children.call(refine_over_patches, workspace, model, features)
     trusted = trajectory.trusted_frames(*model.rotations(names))
     require_poses(names, model.poses, features, options.min_registered_pct)
     require_smooth(int(trusted.sum()), len(names), options.min_registered_pct)
@@ -48,6 +44,7 @@ def refine_and_assemble(
     found = _assemble(workspace, model, features, trusted, options.max_gap)
     origin = ["resectioned" if t in corrected and how == "sfm" else how for t, how in enumerate(found.origin)]
     found = replace(found, origin=origin, contested=contested, models=_summarize(names, models, scores))
+    found = replace(found, uncertainty=_uncertainty(names, trusted, adjustment, model.distortion))
     warnings = _warnings(found, contested, workspace, len(corrected))
     if (missing := np.count_nonzero(~trusted)) > _MANY_UNREGISTERED * len(names):
         posed = {name for name, ok in zip(names, trusted, strict=True) if ok}
@@ -64,6 +61,30 @@ class Refiner:
     workspace: Workspace
     features: Features
     min_registered_pct: float
+
+    def merge(self, models: Sequence[Model], scores: ModelScores) -> tuple[Model, set[int]]:
+        """A model of the best poses of all mappings, and its corrected frames; no worse than the best mapping alone.
+
+        The frames of an object with similar sides, each right in its mapping, may contradict each other in the merged model.
+        """
+        names, keys = self.workspace.names, self.workspace.keys
+        poses = {names[t]: scores.poses[m, t] for t, m in enumerate(select_per_frame(scores)) if m >= 0}
+        require_poses(keys, poses, self.features, self.min_registered_pct)
+        single = max(models, key=self._num_trusted)
+        found, corrected = self.complete(models[scores.best], poses)
+        if self._num_trusted(found) < self._num_trusted(single):
+            again = self.complete(single, single.poses), (self.retriangulate(single, single.poses), set[int]())
+            found, corrected = max(((found, corrected), *again), key=lambda each: self._num_trusted(each[0]))
+        return found, corrected
+
+    def _num_trusted(self, model: Model) -> int:
+        """Keyframes free of implausible rotations."""
+        return int(trajectory.trusted_frames(*model.rotations(self.workspace.keys)).sum())
+
+    def complete(self, model: Model, poses: Mapping[str, np.ndarray]) -> tuple[Model, set[int]]:
+        """The model under `poses` with its flips resolved and all frames registered that can be, and the corrected frames."""
+        model = self.children.call(resolve_flips, self.workspace, self.retriangulate(model, poses), self.features)
+        return self.recover_untrusted(*self.resect(model))
 
     def retriangulate(self, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
         """The model with its points triangulated again under `poses` (frame name -> T_cam_obj) and bundle-adjusted."""
@@ -138,6 +159,18 @@ def _assemble(
     return assemble(raw, max_gap)
 
 
+def _uncertainty(names: Sequence[str], registered: np.ndarray, found: Adjustment, distortion: np.ndarray) -> PoseUncertainty:
+    """The adjustment's uncertainty for all T frames."""
+    unknown = np.full((6, 6), np.nan)
+    of_frame = [found.pose_covariance.get(name, unknown) if ok else unknown for name, ok in zip(names, registered, strict=True)]
+    return PoseUncertainty(
+        pose_covariance=np.stack(of_frame),
+        focal_stderr_px=found.focal_stderr_px,
+        k_stderr=found.k_stderr,
+        lens_radius=found.observed_radius if distortion.any() else None,
+    )
+
+
 def _summarize(names: Sequence[str], models: Sequence[Model], scores: ModelScores) -> list[ModelSummary]:
     """Summary of each mapped model relative to the best one."""
     best = models[scores.best]
@@ -162,6 +195,11 @@ def _warnings(found: ObjectReconstruction, contested: np.ndarray, workspace: Wor
     warnings = []
     names, total, num_mapped = found.names, len(found.names), len(workspace.keys)
     focal_ratio = found.focal_px / workspace.image_size[0]
+    if found.uncertainty is not None and np.isinf(found.uncertainty.focal_stderr_px):
+        warnings.append(
+            f"the pictures do not determine the focal length to {100 * MAX_STDERR:g} %: it is held at {found.focal_px:.0f} px, and depths "
+            "follow it: give the camera (object_pose.focal_px), or rotate the object further and nearer to the camera"
+        )
     if not 0.5 <= focal_ratio <= 2.5:
         warnings.append(
             f"focal length {found.focal_px:.0f} px is {focal_ratio:.1f} image widths, 0.5 to 2.5 is plausible: "

@@ -24,8 +24,8 @@ from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, diagnosis, trajectory
 from holdprep.object.child import Children
 from holdprep.object.features import FeatureSource
+from holdprep.object.global_mapper import map_frames
 from holdprep.object.keyframes import select_keyframes
-from holdprep.object.mapper import map_in_temporal_order
 from holdprep.object.model_selection import rotation_agreement
 from holdprep.object.pairs import select_pairs, temporal_neighbours
 from holdprep.object.reconstruction import ObjectReconstruction
@@ -49,8 +49,10 @@ def reconstruct(
 ) -> ObjectReconstruction:
     """Object poses of T frames from images (H, W, 3) BGR uint8, object masks (H, W) bool and unique names in temporal order.
 
+    Images and masks may be read when requested: no more than a few are held at once.
+
     Focal length and radial distortion are refined unless `options.focal_px` is given; the principal point is fixed.
-    `options.min_mappings` mappings are run, then more until two of them agree and have no rotation jumps. Missing poses
+    `options.min_mappings` mappings are run, then a global one and more until two of them agree and have no rotation jumps. Missing poses
     are interpolated across gaps of at most `options.max_gap` frames; in longer gaps the nearest pose is held.
 
     `work_dir` is cleared of earlier results. It keeps images, database.db, sparse models and COLMAP's log, colmap.log.
@@ -94,7 +96,7 @@ def _reconstruct(
     h, w = images[0].shape[:2]
     K = pinhole_K(options.focal_px or options.focal_guess_px or 1.2 * max(h, w), w, h)
     K[:2, 2] = K[:2, 2] if options.principal_px is None else options.principal_px
-    crop = colmap.Crop.around([masks[t] for t in usable], options.upsample, options.principal_px)
+    crop = colmap.Crop.around((masks[t] for t in usable), options.upsample, options.principal_px)
     usable_names = [names[t] for t in usable]
     workspace = Workspace(work_dir, crop, K, (w, h), names, keys=usable_names, refine_focal=options.focal_px is None)
     _clear(work_dir)
@@ -102,8 +104,8 @@ def _reconstruct(
         tqdm(total=options.min_mappings + 3, desc="object poses", unit="step", disable=None if options.progress else True) as bar,
         Children(work_dir / "colmap.log", options.num_threads, bar.set_postfix_str) as children,
     ):
-        eroded = [_erode(masks[t], options.erode_px) for t in usable]
-        colmap.write_crops(work_dir, crop, [images[t] for t in usable], eroded, usable_names)
+        eroded = (_erode(masks[t], options.erode_px) for t in usable)
+        colmap.write_crops(work_dir, crop, (images[t] for t in usable), eroded, usable_names)
         features, keys = _extract_and_match(children, workspace, options, bar)
         workspace = replace(workspace, keys=keys)
         models, runs = _map_until_agreement(children, workspace, options, bar)
@@ -136,7 +138,7 @@ def _erode(mask: np.ndarray, pixels: int) -> np.ndarray:
 def _clear(work_dir: Path) -> None:
     """Create the folder and delete an earlier run's files: COLMAP would append to an existing database."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    for path in [*(work_dir / sub for sub in ("images", "masks", "features")), *work_dir.glob("sparse_*")]:
+    for path in [*(work_dir / sub for sub in ("images", "masks", "features", "sift")), *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in work_dir.glob("database.db*"):  # including SQLite's journals
         path.unlink()
@@ -177,10 +179,11 @@ def _map_until_agreement(
     children: Children, workspace: Workspace, options: SfmOptions, bar: tqdm
 ) -> tuple[list[colmap.Model], list[diagnosis.MappingRun]]:
     """Run the first mappings, then more until two of them agree and have no rotation jumps; all models and runs."""
-    run = partial(map_in_temporal_order, workspace, options.max_mappings, options.seed)
+    run = partial(map_frames, workspace, options.max_mappings, options.seed)
     models: list[colmap.Model] = []
     runs: list[diagnosis.MappingRun] = []
     pending, batch = list(range(options.max_mappings)), options.min_mappings
+    pending.insert(batch, options.max_mappings)  # the global mapping, where the first ones disagree
     while pending:
         current, pending = pending[:batch], pending[batch:]
         for new_models, new_runs in children.map(run, current):

@@ -1,7 +1,8 @@
-"""object_pose=sift, superpoint_superglue, superpoint_lightglue and auto: structure from motion on the object's features."""
+"""object_pose=sift, xfeat, sift_xfeat, superpoint_superglue, superpoint_lightglue and auto: structure from motion on the object's features."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -87,6 +88,30 @@ class SiftObjectPose(SiftFeatures):
     name: Literal["sift"]
 
 
+class XFeatObjectPose(SfmObjectPose):
+    """One reconstruction from XFeat features."""
+
+    name: Literal["xfeat"]
+
+    def features(self, device: str) -> "FeatureSource":
+        from holdprep.object.xfeat import XFeat
+
+        return XFeat(self.max_features, device)
+
+
+class SiftXFeatObjectPose(SiftFeatures):
+    """One reconstruction from SIFT and XFeat features together; `max_features` of each."""
+
+    name: Literal["sift_xfeat"]
+
+    def features(self, device: str) -> "FeatureSource":
+        from holdprep.object.combined import SiftXFeat
+        from holdprep.object.features import Sift
+        from holdprep.object.xfeat import XFeat
+
+        return SiftXFeat(Sift(self.max_features, self.peak_threshold), XFeat(self.max_features, device))
+
+
 class SuperPointObjectPose(SfmObjectPose):
     """One reconstruction from SuperPoint features, matched by SuperGlue or LightGlue."""
 
@@ -108,23 +133,43 @@ class SuperPointObjectPose(SfmObjectPose):
         return SuperPoint(matcher, self.weights, self.max_features, device)
 
 
-Change = Literal["upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
+Change = Literal["features", "upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
+Features = Literal["sift", "xfeat", "sift_xfeat"]
+_NODES: dict[str, type[SiftObjectPose] | type[XFeatObjectPose] | type[SiftXFeatObjectPose]] = {
+    "sift": SiftObjectPose,
+    "xfeat": XFeatObjectPose,
+    "sift_xfeat": SiftXFeatObjectPose,
+}
 
 
 class AutoObjectPose(SiftFeatures):
-    """Reconstructions from SIFT features with several settings in turn, until one passes the gates."""
+    """Reconstructions with several settings and kinds of features in turn, until one passes the gates."""
 
     name: Literal["auto"]
-    attempts: tuple[dict[Change, float], ...] = Field(description="what to change, in turn, when the settings as given fail the gates")
+    features_first: Features = Field(description="features of the first attempt; `features` in an attempt changes them")
+    attempts: tuple[dict[Change, float | Features], ...] = Field(
+        description="what to change, in turn, when the settings as given fail the gates"
+    )
 
-    def variants(self) -> list[tuple[str, SiftObjectPose]]:
+    def variants(self) -> list[tuple[str, SfmObjectPose]]:
         """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
-        own = self.model_dump(exclude={"name", "attempts"}) | {"name": "sift", "threads": self.threads}
-        unchanged: dict[Change, float] = {}
+        own = self.model_dump(exclude={"name", "attempts", "features_first"}) | {"threads": self.threads}
+        unchanged: dict[Change, float | Features] = {}
         return [
-            (", ".join(f"{k}={v:g}" for k, v in change.items()) or "as given", SiftObjectPose.model_validate(own | dict(change)))
+            (
+                ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in change.items()) or "as given",
+                self._node(own, change),
+            )
             for change in (unchanged, *self.attempts)
         ]
+
+    def _node(self, own: Values, change: Mapping[Change, float | Features]) -> SfmObjectPose:
+        changed: dict[str, Any] = {**own, **{str(key): value for key, value in change.items()}}
+        name = str(changed.pop("features", self.features_first))
+        node = _NODES.get(name, SiftObjectPose)
+        return node.model_validate(
+            {key: value for key, value in changed.items() if key in node.model_fields or key in change} | {"name": name}
+        )
 
     @model_validator(mode="after")
     def _changes_are_allowed(self) -> "AutoObjectPose":

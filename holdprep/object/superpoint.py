@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from holdprep.io import pretrained
-from holdprep.object import colmap
+from holdprep.object import colmap, stored_features
 from holdprep.object.colmap import Crop
 
 Matcher = Literal["superglue", "lightglue"]
@@ -39,16 +39,15 @@ class SuperPoint:
         torch.set_num_threads(_TORCH_THREADS)
         detector = self._model().keypoint_detector
         detector.keypoint_decoder.max_keypoints = -1  # no limit: the best ones on the mask are selected below
-        (folder / "features").mkdir(exist_ok=True)
         keypoints_px = {}
         for path in sorted((folder / "images").glob("*.png")):
             px, scores, descriptors = self._detect(detector, colmap.read_crop(folder, path.stem), colmap.read_mask(folder, path.stem))
-            np.savez(_file(folder, path.stem), keypoints_px=px, scores=scores, descriptors=descriptors)
+            stored_features.write(folder, path.stem, px, scores, descriptors)
             keypoints_px[path.stem] = px
         colmap.write_keypoints(folder, crop, K, keypoints_px)
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
-        return {path.stem: _read(folder, path.stem)["descriptors"] for path in sorted((folder / "features").glob("*.npz"))}
+        return stored_features.descriptors(folder)
 
     def match(
         self,
@@ -85,7 +84,7 @@ class SuperPoint:
 
     @torch.inference_mode()
     def matches(self, folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, np.ndarray]]:
-        read = lru_cache(_CACHED_FRAMES)(partial(_read, folder))
+        read = lru_cache(_CACHED_FRAMES)(partial(stored_features.read, folder))
         model = self._model()
         # all crops have the same size
         model.keypoint_detector = stored = _StoredFeatures(colmap.read_crop(folder, pairs[0][0]).shape, self.device)
@@ -121,12 +120,3 @@ class _StoredFeatures(torch.nn.Module):
 
     def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._features
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / "features" / f"{name}.npz"
-
-
-def _read(folder: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(_file(folder, name), allow_pickle=False) as found:
-        return dict(found)

@@ -189,6 +189,11 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "focal_ratio", "x width", "within", (0.6, 2.0), (0.5, 2.5),
         "SfM estimated an impossible camera: set object_pose.focal_px, or rotate the object further",
     ),
+    # standard error, unknown where the prior is held; sequences with rotations of 90 degrees have 0.2 to 2 %. Depths are wrong by as much
+    Rule(
+        "object_pose", "focal_stderr_pct", "%", "at most", 3, None,
+        "the pictures hardly determine the focal length: set object_pose.focal_px, or rotate the object further and nearer to the camera",
+    ),
     # a few dozen points do not determine shape and extent of the object
     Rule(
         "object_pose", "points", "", "at least", 300, 50,

@@ -9,14 +9,15 @@ import numpy as np
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import atomic_dir
 from holdprep.io.meshfile import read_vertices
+from holdprep.io.tracks import CLOUD
 from holdprep.sequence.folder import Sequence, export
 from holdprep.sequence.images import write_image
 
 if TYPE_CHECKING:
     from holdprep.geometry.lens import Lens
 
-CLOUD = "sparse_points_normalized.obj"
 PER_FRAME = ("registered", "inliers", "contested", "origin", "names")
+NUMBERS = (*PER_FRAME[:3], "distortion", "lens", "lens_radius", "pose_covariance")
 OBSERVATIONS = ("observation_frame", "observation_point", "observation_px")
 
 
@@ -78,8 +79,9 @@ def _own_tracks(seq: Sequence, found: dict[str, np.ndarray]) -> dict[str, np.nda
         points.dtype.kind != "f"
         or points.ndim != 2
         or any(np.shape(tracks.get(key, np.empty(frames))) != (frames,) for key in PER_FRAME)
-        or any(np.asarray(tracks.get(key, 0)).dtype.kind not in "fiub" for key in (*PER_FRAME[:3], *OBSERVATIONS, "distortion", "lens"))
-        or np.size(tracks.get("lens", 0.0)) != 1
+        or any(np.asarray(tracks.get(key, 0)).dtype.kind not in "fiub" for key in (*NUMBERS, *OBSERVATIONS))
+        or any(np.size(tracks.get(key, 0.0)) != 1 for key in ("lens", "lens_radius"))
+        or np.shape(tracks.get("pose_covariance", np.empty((frames, 6, 6)))) != (frames, 6, 6)
         or len(set(seen)) > 1
         or (seen and not _inside(tracks, frames, len(points)))
     ):
@@ -105,7 +107,8 @@ def lens_of(seq: Sequence) -> "Lens | None":
     k = float(np.ravel(found.get("lens", 0.0))[0])
     from holdprep.geometry.lens import Lens
 
-    return Lens(found["intrinsic"], k, seq.image_size()) if k and np.isfinite(k) else None
+    radius = float(np.ravel(found.get("lens_radius", np.inf))[0])
+    return Lens(found["intrinsic"], k, seq.image_size(), radius) if k and np.isfinite(k) else None
 
 
 def write_colmap_2d(seq: Sequence, keypoints_px: np.ndarray, pictures: Iterator[tuple[str, np.ndarray]]) -> None:

@@ -19,6 +19,7 @@ from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.trackers import trackfile
 from holdprep.io import safeio
+from holdprep.object.reconstruction import frame_weights
 from holdprep.pipeline import Context, Result
 from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
@@ -116,7 +117,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
     points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
     tracks = None
-    if "observation_px" in cloud:
+    if len(cloud.get("observation_px", ())):  # imported poses may come without any
         tracks = Tracks(*(torch.as_tensor(cloud[f"observation_{k}"]) for k in ("frame", "point", "px")))
     problem = Problem(
         K=torch.as_tensor(cloud["intrinsic"]),
@@ -124,7 +125,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
         hands=hands,
         points_obj=torch.as_tensor(points),
         T_cam_obj=torch.as_tensor(cloud["o2w"]),
-        obj_weight=torch.as_tensor(registered.astype(np.float64)),
+        obj_weight=torch.as_tensor(frame_weights(registered, cloud.get("pose_covariance"))),
         tracks=tracks,
     )
     return replace(problem, masks=_order_masks(seq, problem)), cloud

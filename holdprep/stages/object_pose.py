@@ -51,8 +51,8 @@ def run(ctx: Context) -> Result:
     lens = _lens(ctx, found)
     if lens is not None and cfg.undistort:
         result.notes.append(
-            f"the lens moves the image's corner by {lens.corner_shift_px():.1f} px: in later stages images, masks and keypoints are "
-            "undistorted (object_pose.undistort=false leaves them)"
+            f"the lens moves the image's corner by {lens.corner_shift_px():.1f} px{_stderr_words(found, lens)}: in later stages images, masks "
+            "and keypoints are undistorted (object_pose.undistort=false leaves them)"
         )
         found = undistort(found, lens)
     _write(ctx, found, lens if cfg.undistort else None)
@@ -60,9 +60,18 @@ def run(ctx: Context) -> Result:
 
 
 def _lens(ctx: Context, found: ObjectReconstruction) -> Lens | None:
-    """The lens, if its distortion is significant."""
-    lens = Lens(found.K, float(found.distortion[0]), ctx.seq.image_size()) if len(found.distortion) else None
-    return lens if lens is not None and lens.corner_shift_px() > LENS_MATTERS_PX else None
+    """The lens, if its distortion is significant; beyond the radius where it was observed it is taken as there."""
+    if not len(found.distortion):
+        return None
+    known = found.uncertainty.lens_radius if found.uncertainty is not None else None
+    lens = Lens(found.K, float(found.distortion[0]), ctx.seq.image_size(), np.inf if known is None else known)
+    return lens if lens.corner_shift_px() > LENS_MATTERS_PX else None
+
+
+def _stderr_words(found: ObjectReconstruction, lens: Lens) -> str:
+    """The standard error of the lens's effect, where it is known."""
+    stderr = found.uncertainty.k_stderr if found.uncertainty is not None else np.nan
+    return f" (+- {lens.corner_shift_px() * stderr / abs(lens.k):.1f})" if np.isfinite(stderr) else ""
 
 
 def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None:
@@ -89,6 +98,8 @@ def _write(ctx: Context, found: ObjectReconstruction, lens: Lens | None) -> None
             "inliers": found.inliers,
             "distortion": found.distortion,
             "lens": np.array(lens.k if lens else 0.0),
+            "lens_radius": np.array(lens.radius if lens else np.inf),
+            **({} if found.uncertainty is None else {"pose_covariance": found.uncertainty.pose_covariance}),
             **({} if found.contested is None else {"contested": found.contested}),
             **_observations_of_kept_points(found),
         },
@@ -142,12 +153,28 @@ def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
             else {}
         ),
         "focal_px": found.focal_px,
+        **_uncertainties(ctx, found),
         "focal_ratio": found.focal_px / max(ctx.seq.image_size()),
         "points": len(found.points_obj),
         "rotation_jumps": len(found.rotation_jumps),
         "models": len(found.models),
         **_plausibility(ctx, found),
     }
+
+
+def _uncertainties(ctx: Context, found: ObjectReconstruction) -> Metrics:
+    """Standard errors of the focal length (unknown where it is held), of the lens's effect on the corner, and of the rotations (median)."""
+    known = found.uncertainty
+    if known is None:
+        return {}
+    metrics: Metrics = {"rotation_stderr_deg": float(np.nanmedian(known.rotation_stderr_deg()))}
+    if known.focal_stderr_px:
+        ratio = known.focal_stderr_px / found.focal_px
+        metrics["focal_stderr_pct"] = 100 * ratio if np.isfinite(ratio) else np.nan
+    if (lens := _lens(ctx, found)) is not None and np.isfinite(known.k_stderr):
+        shift_px = lens.corner_shift_px()
+        metrics |= {"lens_corner_px": shift_px, "lens_corner_stderr_px": shift_px * known.k_stderr / abs(lens.k)}
+    return metrics
 
 
 def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result:
@@ -161,7 +188,10 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
 
 
 def _curves(found: ObjectReconstruction) -> dict[str, list[float]]:
-    return {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
+    curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
+    if found.uncertainty is not None:
+        curves["rotation_stderr_deg"] = found.uncertainty.rotation_stderr_deg().tolist()
+    return curves
 
 
 def _mappings(found: ObjectReconstruction) -> list[str]:

@@ -34,6 +34,7 @@ CURVES = (
     ("segment", "area_px", "Mask area", "px"),
     ("register", "error_mm", "Distance of the hand model to its target", "mm"),
     ("object_pose", "inliers", "Observations per object pose", "points"),
+    ("object_pose", "rotation_stderr_deg", "Standard error of the object's rotation", "deg"),
 )
 
 

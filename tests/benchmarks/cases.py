@@ -44,6 +44,9 @@ CASES = (
     Case("box_rigid_lens", {"object": "box", "grasp": "rigid", "distortion": -0.1, "seed": 10}, SFM),
     Case("box_repeat", {"object": "box_repeat", "grasp": "rigid", "seed": 11}, SFM),
     Case("can_symmetric", {"object": "can_symmetric", "grasp": "rigid", "seed": 12}, SFM),
+    Case("mug_in_hand_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "xfeat", **NOISY}),
+    Case("mug_in_hand_sift_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "sift_xfeat", **NOISY}),
+    Case("mug_25_deg", {"object": "mug", "grasp": "rigid", "degrees": 25, "seed": 18}, SFM),
     Case("can_tracked", {"object": "can", "grasp": "rigid", "seed": 13}, {**SFM, "hand": "mediapipe"}),
     *(
         Case(f"{thing}_clicked", {"object": thing, "grasp": grasp, "seed": seed}, {"segmenter": "classical"}, last="segment", key_frames=2)

@@ -34,3 +34,18 @@ def test_a_dot_in_the_picture_goes_where_its_point_goes() -> None:
     labels = np.zeros((480, 640), np.uint8)
     labels[300:, 400:] = 150
     assert set(np.unique(LENS.undistorted(labels, cv2.INTER_NEAREST))) == {0, 150}
+
+
+def test_beyond_the_observed_radius_pixels_move_as_far_as_at_it() -> None:
+    radius = 0.3
+    known = Lens(LENS.K, LENS.k, LENS.image_size, radius)
+    assert known.corner_shift_px() == pytest.approx(500 * 0.12 * radius**3)
+    near, far = np.array([[380.0, 260.0]]), np.array([[600.0, 440.0]])
+    assert known.points(near) == pytest.approx(LENS.points(near), abs=1e-9)
+    shift = known.points(far) - far
+    assert np.linalg.norm(shift) == pytest.approx(500 * 0.12 * radius**3, abs=1e-6)
+    assert np.linalg.norm(LENS.points(far) - far) > 10 * np.linalg.norm(shift)
+    y, x = np.mgrid[:480, :640]
+    blob = np.exp(-((x - far[0, 0]) ** 2 + (y - far[0, 1]) ** 2) / 18).astype(np.float32)
+    straight = known.undistorted(blob)
+    assert [(x * straight).sum() / straight.sum(), (y * straight).sum() / straight.sum()] == pytest.approx((far + shift)[0], abs=0.1)

@@ -12,7 +12,7 @@ from holdprep.geometry.rigid import apply, from_rt, rotation_angle_deg
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop, Model
 from holdprep.object.diagnosis import MappingRun
-from holdprep.object.mapper import map_in_temporal_order
+from holdprep.object.global_mapper import map_frames
 from holdprep.object.workspace import Workspace
 
 _MATCHED_DISTANCES = (1, 2, 4, 8)  # frames apart
@@ -105,8 +105,8 @@ def halves(whole: Cloud, first: int) -> Cloud:
     return replace(whole, source=KnownFeatures(whole.source.keypoints_px, matches))
 
 
-def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool) -> tuple[list[Model], list[MappingRun]]:
-    """One mapping of all frames; its files are written to `folder`."""
+def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool, number: int = 0) -> tuple[list[Model], list[MappingRun]]:
+    """Mapping 0 (incremental) or 1 (global) of all frames; its files are written to `folder`."""
     crop = Crop.around(scene.masks, upsample, (scene.K[0, 2], scene.K[1, 2]))
     colmap.write_crops(folder, crop, scene.images, scene.masks, scene.names)
     scene.source.extract(folder, crop, scene.K, 1)
@@ -114,7 +114,7 @@ def map_cloud(folder: Path, scene: Cloud, upsample: float, *, refine_focal: bool
     scene.source.match(folder, pairs, 2.0 * upsample, 0, 1)
     size = scene.masks[0].shape[::-1]
     workspace = Workspace(folder, crop, scene.K, size, scene.names, keys=scene.names, refine_focal=refine_focal)
-    return map_in_temporal_order(workspace, num_mappings=1, seed=0, number=0)
+    return map_frames(workspace, 1, 0, number)
 
 
 def rotation_errors_deg(found: Mapping[str, np.ndarray], exact: Cloud) -> np.ndarray:

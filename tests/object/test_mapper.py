@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt
 from holdprep.object.mapper import predict_pose
-from tests.object.clouds import PinholeCamera, cloud, halves, map_cloud
+from tests.object.clouds import PinholeCamera, cloud, halves, map_cloud, rotation_errors_deg
 
 
 def steady(t: float) -> np.ndarray:
@@ -37,3 +37,14 @@ def test_frames_without_points_are_no_model(tmp_path: Path) -> None:
     assert any(run.max_frames > 2 and run.frames == 0 for run in runs)
     assert len(models) == sum(run.frames > 0 for run in runs)
     assert all(len(model.points) for model in models)
+
+
+@pytest.mark.parametrize("refine_focal", [False, True])
+def test_the_global_mapping_finds_the_same_poses(refine_focal: bool, tmp_path: Path) -> None:
+    scene = cloud((200.0, 150.0), camera=PinholeCamera((320, 240)), num_frames=10, num_points=70)
+    (model, *_), runs = map_cloud(tmp_path, scene, 1.0, refine_focal=refine_focal, number=1)
+    assert sorted(model.poses) == scene.names
+    assert rotation_errors_deg(model.poses, scene).max() < 1.0
+    assert runs[0].frames == 10 and not runs[0].camera_rejected
+    (again, *_), _ = map_cloud(tmp_path / "again", scene, 1.0, refine_focal=refine_focal, number=1)
+    assert all((again.poses[name] == pose).all() for name, pose in model.poses.items())

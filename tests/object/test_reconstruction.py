@@ -5,7 +5,7 @@ import pytest
 
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.rigid import from_rt
-from holdprep.object.reconstruction import Observations, RawReconstruction, assemble
+from holdprep.object.reconstruction import Observations, PoseUncertainty, RawReconstruction, assemble, frame_weights
 
 K = pinhole_K(600.0, 640, 480)
 POINTS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], float)
@@ -23,3 +23,12 @@ def test_points_near_a_camera_plane_or_behind_it_are_dropped() -> None:
     assert found.points_obj == pytest.approx(POINTS)
     assert found.inliers.tolist() == [5, 5, 5]
     assert found.track_length.tolist() == [3] * 5
+
+
+def test_poses_of_large_variance_have_little_weight() -> None:
+    registered = np.array([True, True, True, True, False])
+    covariance = np.tile(np.eye(6), (5, 1, 1)) * np.array([1.0, 1.0, 4.0, np.nan, 1.0])[:, None, None]
+    assert frame_weights(registered, covariance).tolist() == [1.0, 1.0, 0.25, 1.0, 0.0]
+    assert frame_weights(registered, None).tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
+    known = PoseUncertainty(np.radians(2) ** 2 / 3 * covariance, 0.0, np.nan, None)
+    assert known.rotation_stderr_deg()[:3] == pytest.approx([2.0, 2.0, 4.0])

@@ -1,16 +1,19 @@
 """Frames with a wrong rotation and their own points are registered again from the trusted frames."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt, rotation_angle_deg
 from holdprep.object import colmap
 from holdprep.object.child import Children
 from holdprep.object.colmap import Model
+from holdprep.object.model_selection import score_models
 from holdprep.object.refinement import Refiner
 from tests.object.boxes import ExactBox, exact_box
 
@@ -50,6 +53,30 @@ def test_frames_beyond_a_jump_are_registered_again(tmp_path: Path) -> None:
     assert corrected == set(range(NUM_WRONG))
     assert unchanged is box.model
     assert none_corrected == set()
+
+
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_merging_keeps_what_the_best_mapping_had(spoilt: bool, tmp_path: Path) -> None:
+    """The merged model loses frames to a flip, as that of an object with two similar sides may."""
+    box = exact_box(tmp_path, T, noise_px=0.3)
+    wrong, tried = with_wrong_frames(box), []
+
+    class Merging(Refiner):
+        def complete(self, model: Model, poses: Mapping[str, np.ndarray]) -> tuple[Model, set[int]]:
+            tried.append(model)
+            return (wrong if spoilt else box.model), {3}
+
+        def retriangulate(self, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
+            return replace(model, poses=dict(poses))
+
+    few = replace(box.model, poses={name: box.model.poses[name] for name in box.names[:8]})
+    models = [few, box.model]
+    with Children(tmp_path / "colmap.log", 1) as children:
+        refiner = Merging(children, box.workspace, box.features, 60.0)
+        scores = score_models(box.names, models, box.features, box.workspace.principal_px)
+        found, corrected = refiner.merge(models, scores)
+    assert len(found.poses) == T and all((found.poses[name] == box.model.poses[name]).all() for name in box.names)
+    assert corrected == (set() if spoilt else {3}) and len(tried) == (2 if spoilt else 1)
 
 
 def test_the_database_is_locked_while_open(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Structure from motion on rendered boxes with known poses."""
 
 import os
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -36,10 +38,30 @@ def scene() -> tuple:
     return images, masks, K, poses, names
 
 
+class OnDisk(Sequence[np.ndarray]):
+    """Arrays that are made when requested, the last one kept, as of a sequence's folder; `most` is how many lived at once."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self._arrays, self._alive, self._last, self.most = arrays, list[weakref.ref[np.ndarray]](), (-1, np.zeros(0)), 0
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._last[0] != index:
+            self._last = (index, self._arrays[index].copy())
+            self._alive = [ref for ref in self._alive if ref() is not None] + [weakref.ref(self._last[1])]
+            self.most = max(self.most, len(self._alive))
+        return self._last[1]
+
+
 @pytest.fixture(scope="module")
 def found(scene: tuple, tmp_path_factory: pytest.TempPathFactory) -> ObjectReconstruction:
     images, masks, _, _, names = scene
-    return reconstruct(images, masks, names, tmp_path_factory.mktemp("sfm"), SfmOptions(num_threads=1))
+    images, masks = OnDisk(images), OnDisk(masks)
+    result = reconstruct(images, masks, names, tmp_path_factory.mktemp("sfm"), SfmOptions(num_threads=1))
+    assert images.most <= 3 and masks.most <= 3  # not all frames at once: 300 of 1280 x 720 would be 1.1 GB
+    return result
 
 
 def test_poses_match_the_truth_frame_by_frame(found: ObjectReconstruction, scene: tuple) -> None:
