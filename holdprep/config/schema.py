@@ -24,6 +24,7 @@ from holdprep.segmenters.classical_option import ClassicalSegmenter
 from holdprep.segmenters.import_option import ImportSegmenter
 from holdprep.segmenters.sam_option import SamSegmenter
 from holdprep.segmenters.truth_option import TruthSegmenter
+from holdprep.viewers.option import AitviewerView, RerunView, ViserView
 
 Threshold = float | tuple[float, float] | None
 Weighting = TypeVar("Weighting", bound=Node)
@@ -249,7 +250,20 @@ class Config(Node):
     """All keys of a run of `launch.py`."""
 
     stage: Literal[
-        "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"
+        "all",
+        "create",
+        "segment",
+        "hand_pose",
+        "register",
+        "object_pose",
+        "align",
+        "build",
+        "report",
+        "evaluate",
+        "view",
+        "score",
+        "status",
+        "dashboard",
     ]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho one after the other")
     seq: str = Field(
@@ -291,6 +305,7 @@ class Config(Node):
     weights: Weights
     build: Build
     evaluate: Evaluate
+    view: Annotated[ViserView | RerunView | AitviewerView, Field(discriminator="name")]
     logger: Loggers = Loggers()
     trainer: Trainer
     callbacks: Callbacks = Callbacks()

@@ -1,6 +1,7 @@
 """A lens with radial distortion, and undistortion to a pinhole camera."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -34,8 +35,13 @@ class Lens:
 
     def undistorted(self, image: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
         """The undistorted image (H, W, ...); black outside of the field of view."""
-        maps = cv2.initUndistortRectifyMap(self.K, self._coefficients(), np.eye(3), self.K, self.image_size, cv2.CV_32FC1)
-        return np.asarray(cv2.remap(image, maps[0], maps[1], interpolation))
+        return np.asarray(cv2.remap(image, *self._maps, interpolation))
+
+    @cached_property
+    def _maps(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every pixel of the undistorted image its place in the distorted one."""
+        x, y = cv2.initUndistortRectifyMap(self.K, self._coefficients(), np.eye(3), self.K, self.image_size, cv2.CV_32FC1)
+        return np.asarray(x), np.asarray(y)
 
     def _coefficients(self) -> np.ndarray:
         return np.array([self.k, 0.0, 0.0, 0.0])

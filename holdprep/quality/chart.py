@@ -41,7 +41,9 @@ def line_chart(curve: Curve) -> Markup:
     for i, row in enumerate(y):
         parts.append(f'<path class="line c{i % COLORS}" d="{_path(x, row)}"/>')
     label = escape(curve.title)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
+    parts.append(f'<line class="cursor" x1="{LEFT}" x2="{LEFT}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    place = f'data-count="{len(frames)}" data-left="{LEFT}" data-width="{WIDTH - LEFT - RIGHT}"'  # for the page's script
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {place}>{"".join(parts)}</svg>')
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:

@@ -1,6 +1,5 @@
 """Registered hands and SfM's object in one metric camera frame -> mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,6 @@ from holdprep.align.state import load_state, save_state
 from holdprep.config.schema import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
@@ -24,7 +22,6 @@ from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
-from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
@@ -155,7 +152,7 @@ def _with_quality(found: Alignment, problem: Problem) -> Alignment:
 
 
 def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Problem, cloud: dict[str, np.ndarray]) -> None:
-    """Write hold_fit.aligned.npy in HOLD's layout, and one image per frame."""
+    """Write hold_fit.aligned.npy in HOLD's layout."""
     hands, models = {}, {side: hand.model for side, hand in problem.hands.items()}
     for side, p in found.hands.items():
         betas = p.betas.numpy()
@@ -167,18 +164,8 @@ def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Prob
     K = found.K.numpy()
     paths = [str(f) for f in ctx.seq.images().files]
     ctx.seq.write_npy("fit_aligned", hold.hold_fit_aligned(K, paths, hands, arrays, obj))
-    ctx.seq.write_images("align_vis", _overlays(ctx, arrays, problem, obj, K))
 
 
 def _seen(problem: Problem, side: Side) -> np.ndarray:
     """(T,) bool, frames in which the hand's keypoints have weight."""
     return np.asarray(problem.hands[side].weight.reshape(problem.num_frames, -1).sum(dim=1) > 0)
-
-
-def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, obj: hold.AlignedObject, K: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    px, faces = project(obj.points_cam_m, K), {side: hand.model.faces.numpy() for side, hand in problem.hands.items()}
-    seen = {side: _seen(problem, side) for side in problem.hands}
-    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq)), strict=True)):
-        meshes = {side: (vertices[t], faces[side]) for side, (vertices, _) in meshes_m.items()}
-        infilled = [side for side in meshes if not seen[side][t]]
-        yield f"{name}.jpg", draw_hands(draw_points(image, px[t], COLORS["object"]), meshes, K, infilled)
