@@ -209,6 +209,10 @@ class WandbLogger(Node):
     project: str = Field(description="W&B project")
     entity: str | None = Field(description="W&B entity; null = your default")
     group: str | None = Field(description="W&B group; null = the sweep's folder name")
+    id: str | None = Field(
+        pattern=r"^\w{1,64}$", description="W&B run to append to; null = that of the run's folder, if it has one, else a new one"
+    )
+    alert: bool = Field(description="send a W&B alert where a gate or a stage fails")
 
 
 class Loggers(Node):

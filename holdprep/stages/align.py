@@ -12,6 +12,7 @@ from holdprep.align.state import load_state, save_state
 from holdprep.config.schema import Config
 from holdprep.dataset import hold
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import read_fits
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
@@ -22,9 +23,11 @@ from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
+from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
+OVERLAYS = 4  # pictures for loggers that show them
 CONTACT_PX = 3  # largest distance of masks that touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
@@ -42,6 +45,7 @@ def run(ctx: Context, mode: Mode) -> Result:
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
         found = _with_quality(found, problem)
         _write_aligned(ctx, found, arrays, problem, cloud)
+        ctx.runlog.pictures("align/ho/overlays", lambda: _overlays(ctx, arrays, problem, found))
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
@@ -169,3 +173,15 @@ def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Prob
 def _seen(problem: Problem, side: Side) -> np.ndarray:
     """(T,) bool, frames in which the hand's keypoints have weight."""
     return np.asarray(problem.hands[side].weight.reshape(problem.num_frames, -1).sum(dim=1) > 0)
+
+
+def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, found: Alignment) -> dict[str, np.ndarray]:
+    """Some frames with the hands and the object's cloud, by name."""
+    names, images, K = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq)), found.K.numpy()
+    drawn = {}
+    for t in np.unique(np.linspace(0, len(names) - 1, OVERLAYS).round().astype(int)).tolist():
+        points = found.obj_scale * problem.points_obj.numpy() @ found.R_cam_obj[t].numpy().T + found.transl_cam_obj_m[t].numpy()
+        meshes = {side: (vertices[t], problem.hands[side].model.faces.numpy()) for side, (vertices, _) in meshes_m.items()}
+        infilled = [side for side in meshes if not _seen(problem, side)[t]]
+        drawn[names[t]] = draw_hands(draw_points(images[t], project(points, K), COLORS["object"]), meshes, K, infilled)
+    return drawn

@@ -51,6 +51,7 @@ def run(ctx: Context) -> Result:
     html = render_report(data).encode()
     safeio.write_bytes_atomic(seq.target("report"), html)
     safeio.write_bytes_atomic(ctx.run_dir / "report.html", html)
+    ctx.runlog.file("report", ctx.run_dir / "report.html")
     verdict = data.verdict
     notes = [f"{verdict.sentence}", f"report: {seq.place(seq.home, 'report')}", *_pictures(ctx, scene, records)]
     return Result({"status": data.status, "trainable": verdict.is_trainable, "sentence": verdict.sentence}, {}, notes)
@@ -94,4 +95,5 @@ def _pictures(ctx: Context, scene: Scene, records: dict[str, Any]) -> list[str]:
     fps = float(made.get("metrics", {}).get("fps") or FPS) / stride * len(shown.names) / scene.total
     with safeio.atomic_path(ctx.seq.target("overlay")) as temporary:
         write_movie(temporary, overlays(shown, result), min(max(fps, 1.0), 60.0))
+    ctx.runlog.file("overlay", ctx.seq.path("overlay"))
     return [f"overlay: {ctx.seq.place(ctx.seq.home, 'overlay')} ({result.title}, {len(shown.names)} of {scene.total} frames)"]

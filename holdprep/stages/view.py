@@ -14,7 +14,8 @@ from holdprep.viewers.scene import Scene
 
 def run(ctx: Context) -> Result:
     option = ctx.cfg.view
-    scenes = [scene.of_results(option.results) for scene in _scenes(ctx)]
+    scenes = _scenes(ctx)
+    scenes[0].require(option.results or [])
     for scene in scenes:
         for note in scene.notes:
             ctx.warn(f"{scene.seq}: {note}")
@@ -42,6 +43,7 @@ def _export(ctx: Context, scenes: list[Scene], option: ViserView) -> Result:
 
     html = view_page(scenes, {"results": option.results, "world": option.world, "color": option.color}).encode()
     write_bytes_atomic(ctx.seq.target("view"), html)
+    ctx.runlog.file("view", ctx.seq.path("view"))
     path = ctx.seq.place(ctx.seq.home, "view")
     shown = max(min(scene.total, 300) for scene in scenes)
     return Result({"frames": shown, "megabytes": len(html) / 1e6}, {}, [f"open {path} in a browser ({len(html) / 1e6:.1f} MB)"])
@@ -57,7 +59,7 @@ def _rerun(ctx: Context, scenes: list[Scene]) -> Result:
 def _live(ctx: Context, scenes: list[Scene], option: ViserView) -> Result:
     from holdprep.viewers.viser_live import LiveView
 
-    view = LiveView(scenes, option.world, option.color, option.port)
+    view = LiveView(scenes, option.results, option.world, option.color, option.port)
     try:
         ctx.note(f"open {view.address} in a browser on this machine; Ctrl-C ends the view")
         ctx.note(f"from another machine first run: ssh -L {view.port}:127.0.0.1:{view.port} {socket.gethostname()}")

@@ -99,15 +99,12 @@ class Scene:
         """The result of this name, if there is one."""
         return next((r for r in self.results if r.name == name), None)
 
-    def of_results(self, names: Sequence[str] | None) -> "Scene":
-        """The scene with these results only. Raises HoldprepError where one does not exist."""
-        if names is None:
-            return self
+    def require(self, names: Sequence[str]) -> None:
+        """Raise HoldprepError where there is no result of one of these names."""
         missing = [name for name in names if self.result(name) is None]
         if missing:
             have = ", ".join(r.name for r in self.results) or "none"
             raise HoldprepError(f"view.results: {self.seq} has no result {missing[0]}; it has {have}")
-        return replace(self, results=[r for r in self.results if r.name in names])
 
     def sampled(self, most: int, also: Sequence[int] = ()) -> "Scene":
         """The scene with at most `most` frames, evenly spaced, or `also` if there is room; a note says that frames are left out."""

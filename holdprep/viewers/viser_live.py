@@ -2,10 +2,11 @@
 
 import hmac
 import http
+import io
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,8 +29,10 @@ UPRIGHT = np.array([1.0, -1.0, -1.0])  # the camera's axes (y down, z forward) t
 class LiveView:
     """Serves scenes until it is closed. Raises HoldprepError where viser is not installed or the port is in use."""
 
-    def __init__(self, scenes: Sequence[Scene], world: str = "camera", color: str = "plain", port: int = 0) -> None:
-        self.scenes, self.scene, self.world, self.color = list(scenes), scenes[0], world, color
+    def __init__(
+        self, scenes: Sequence[Scene], results: Sequence[str] | None = None, world: str = "camera", color: str = "plain", port: int = 0
+    ) -> None:
+        self.scenes, self.scene, self.first, self.world, self.color = list(scenes), scenes[0], results, world, color
         self._token = secrets.token_urlsafe(24)
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -83,9 +86,9 @@ class LiveView:
             self._frame.value = min(int(self._frame.value), len(self.scene.names) - 1)
             for box in getattr(self, "_boxes", {}).values():
                 box.remove()
-            last = [r.name for r in self.scene.results if r.name != "truth"][-1:]
+            last = list(self.first or [*[r.name for r in self.scene.results if r.name != "truth"][-1:], "truth"])
             with self._results:
-                self._boxes = {r.name: self.server.gui.add_checkbox(r.title, r.name in (*last, "truth")) for r in self.scene.results}
+                self._boxes = {r.name: self.server.gui.add_checkbox(r.title, r.name in last) for r in self.scene.results}
             for box in self._boxes.values():
                 box.on_update(lambda _: self.draw())
             self._look_at(next((r for r in self.scene.results if r.name in last), None))
@@ -216,7 +219,7 @@ def _server(port: int, token: str) -> Any:
             probe.bind((HOST, port))
         except OSError as error:
             raise HoldprepError(f"port {port} of {HOST} cannot be used ({error.strerror}): set view.port=0 or another") from None
-    with _guarded(token):
+    with _guarded(token), redirect_stdout(io.StringIO()):  # viser prints addresses without the token
         return viser.ViserServer(HOST, port, label="holdprep", verbose=False)
 
 

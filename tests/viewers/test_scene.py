@@ -29,9 +29,9 @@ def test_a_short_scene_is_whole():
 
 def test_results_are_chosen_by_name():
     scene = small_scene(3, results=("slerp", "h", "ho"))
-    assert [r.name for r in scene.of_results(["ho", "slerp"]).results] == ["slerp", "ho"]
+    scene.require(["ho", "slerp"])
     with pytest.raises(HoldprepError, match="has no result truth; it has slerp, h, ho"):
-        scene.of_results(["truth"])
+        scene.require(["truth"])
 
 
 def test_colours_follow_error_confidence_and_distance():
