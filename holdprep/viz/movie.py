@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 QUALITY = "23"  # constant rate factor of x264
-PRESET = "veryfast"
+PRESET = "superfast"
 
 
 def has_h264() -> bool:

@@ -109,6 +109,8 @@ class Viewer {
       this.cells.append(cell.box);
       return cell;
     }));
+    this.cells.classList.toggle("grouped", shown.length > 1 && this.kinds.length > 1);  // a row for each result
+    this.cells.style.setProperty("--kinds", Math.max(1, this.kinds.length));
     this.drawMarks();
     this.go(this.frame);
   }
