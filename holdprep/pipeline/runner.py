@@ -98,7 +98,7 @@ def _attempt(
         known = outcomes.get(stage.name, Outcome("failed", 0.0, {}, []))
         outcomes[stage.name] = replace(known, status="failed", seconds=time.monotonic() - started, error=line)
         if not known.gates:  # else it is logged already, with the gate that has failed
-            context.runlog.stage(StageOutcome(stage.name, {}, error=line))
+            context.runlog.stage(StageOutcome(stage.name, {}, has_run=False, error=line))
         return error
     finally:
         write_metrics(context.run_dir, context.seq.name, outcomes)

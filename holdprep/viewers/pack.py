@@ -74,7 +74,6 @@ def packed(scene: Scene, picture_bytes: float) -> dict[str, Any]:
     store = Store()
     height_limit = _side(scene.images, picture_bytes)
     results = [_result(store, result) for result in scene.results]
-    curves = {name: store.add(np.asarray(values, float), "f32") for name, values in scene.curves.items()}
     pictures = Pictures()
     masks = Pictures()
     for t in range(len(scene.names)):
@@ -90,7 +89,6 @@ def packed(scene: Scene, picture_bytes: float) -> dict[str, Any]:
         "size": list(scene.image_size),
         "notes": list(scene.notes),
         "results": results,
-        "curves": curves,
         "arrays": store.arrays,
         "block": store.block(),
         "pictures": pictures.packed(),

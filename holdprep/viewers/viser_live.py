@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import pinhole_K
 from holdprep.geometry.rigid import invert
 from holdprep.viewers.colors import CONTACT_M, CONTACTS, GUESS, frame_color, hand_color, object_color, vertex_colors
 from holdprep.viewers.scene import ObjectTrack, ResultTrack, Scene
@@ -86,12 +87,15 @@ class LiveView:
             self._frame.value = min(int(self._frame.value), len(self.scene.names) - 1)
             for box in getattr(self, "_boxes", {}).values():
                 box.remove()
-            last = list(self.first or [*[r.name for r in self.scene.results if r.name != "truth"][-1:], "truth"])
+            width, height = self.scene.image_size
+            # a sequence without results is shown with its pictures alone, by a phone's camera
+            self._found = list(self.scene.results) or [ResultTrack("pictures", pinhole_K(max(width, height), width, height))]
+            last = list(self.first or [*[r.name for r in self._found if r.name != "truth"][-1:], "truth"])
             with self._results:
-                self._boxes = {r.name: self.server.gui.add_checkbox(r.title, r.name in last) for r in self.scene.results}
+                self._boxes = {r.name: self.server.gui.add_checkbox(r.title, r.name in last) for r in self._found}
             for box in self._boxes.values():
                 box.on_update(lambda _: self.draw())
-            self._look_at(next((r for r in self.scene.results if r.name in last), None))
+            self._look_at(next((r for r in self._found if r.name in last), None))
             self.draw()
 
     def _look_at(self, result: ResultTrack | None) -> None:
@@ -114,7 +118,7 @@ class LiveView:
             t = min(int(self._frame.value), len(self.scene.names) - 1)
             self._name.value = str(self.scene.names[t])
             self.world, self.color = self._world.value, self._color.value
-            shown = [r for r in self.scene.results if self._boxes[r.name].value]
+            shown = [r for r in self._found if self._boxes[r.name].value]
             kept: set[str] = set()
             for k, result in enumerate(shown):
                 kept |= self._draw_result(result, t, k)

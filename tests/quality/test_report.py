@@ -1,9 +1,12 @@
 """The page holds everything that it should, nothing from elsewhere, and no text of the user's as markup."""
 
+import asyncio
 import base64
 import hashlib
+import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ import pytest
 from holdprep.quality.chart import Curve, line_chart
 from holdprep.quality.gates import judge
 from holdprep.quality.report import ReportData, StageReport, render_report
+from tests.ui.chromium import chromium
 from tests.viewers.scenes import small_scene
 
+BROWSER = os.environ.get("HOLDPREP_CHROMIUM")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 METRICS = {
     "segment": {"right.frames_with_mask_pct": 71.0, "object.area_median_px": 31234.0, "fps": 29.97},
@@ -157,3 +162,36 @@ def test_awkward_values_draw_without_nan(values: list[float]):
     chart = str(line_chart(Curve("t", "", np.arange(len(values)), {"a": np.array(values)})))
     assert "nan" not in chart and "inf" not in chart
     assert ("<svg" in chart) == bool(np.isfinite(values).any())
+
+
+@pytest.mark.skipif(BROWSER is None, reason="set HOLDPREP_CHROMIUM to a Chromium")
+def test_one_frame_moves_everything_in_a_browser(tmp_path: Path):
+    path = tmp_path / "report.html"
+    path.write_text(render_report(data(scene=small_scene(20, results=("slerp", "ho")))))
+
+    async def look() -> None:
+        async with chromium(str(BROWSER), tmp_path / "profile") as page:
+            await page.open(path.as_uri())
+            await page.until("window.viewer && viewer.parts.length === 3")
+            cursor = "Number(document.querySelector('svg .cursor').getAttribute('x1'))"
+            assert await page.evaluate(cursor) == 58  # the left end of the axis
+            for _ in range(3):
+                await page.press("ArrowRight")
+            assert await page.evaluate("viewer.frame") == 3
+            assert abs(await page.evaluate(cursor) - (58 + 3 / 19 * 572)) < 0.01
+            await page.evaluate("document.querySelector('.worst button').click()")
+            assert await page.evaluate("viewer.frame") == 19
+            box = await page.evaluate(
+                "(() => { const s = document.querySelector('.curves svg'); s.scrollIntoView(); "
+                "const b = s.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+            )
+            await page.drag((box[0] + box[2] * (58 + 572 / 2) / 640, box[1] + box[3] / 2))
+            assert await page.evaluate("viewer.frame") in (9, 10)
+            await page.until("document.querySelector('.worst canvas').width === 240")
+            for width, theme in ((1280, "light"), (400, "dark")):
+                await page.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+                await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+                assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert page.complaints == []
+
+    asyncio.run(look())

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,43 @@ def test_a_sequence_of_pictures_alone_is_shown(place: tuple[SyntheticSequence, P
     assert '"results":[]' in html
     report = run(tmp_path / "data", tmp_path / "run", "stage=report", "seq=half")["report"]["metrics"]
     assert not report["trainable"] and "nothing has been built" in report["sentence"]
+
+
+def test_a_sequence_without_hands_shows_masks(place: tuple[SyntheticSequence, Path], tmp_path: Path):
+    folder = tmp_path / "data" / "box"
+    shutil.copytree(place[1] / "data" / "box", folder)
+    shutil.rmtree(folder / "ground_truth")
+    shutil.rmtree(folder / "processed" / "mano_fit_ckpt")
+    for name in ("v3d", "j2d.full", "hold_fit.init", "hold_fit.slerp", "hold_fit.aligned"):
+        (folder / "processed" / f"{name}.npy").unlink()
+    scene = read_scene(context(tmp_path))
+    assert not scene.results and set(scene.masks) == {"right", "object"} and not scene.notes
+    run(tmp_path / "data", tmp_path / "run", "stage=view", "seq=box", "view.export=true")
+    assert '"masks":{"ends"' in (folder / "view.html").read_text()
+
+
+def test_the_live_view_prints_its_address_and_the_ssh_line(
+    place: tuple[SyntheticSequence, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    live = pytest.importorskip("holdprep.viewers.viser_live")
+
+    def pressed(view: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live.LiveView, "serve", pressed)
+    with caplog.at_level("INFO", "holdprep"):
+        done = run(place[1] / "data", tmp_path / "run", "stage=view", "seq=box")
+    assert done["view"]["status"] == "done"
+    port = re.search(r"open http://127\.0\.0\.1:(\d+)/\?token=\S{20,} in a browser", caplog.text).group(1)
+    assert f"ssh -L {port}:127.0.0.1:{port} " in caplog.text
+
+
+def test_rerun_and_aitviewer_say_what_to_install(place: tuple[SyntheticSequence, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("rerun", "aitviewer"):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(HoldprepError, match=rf"view={name} needs .*pip install"):
+            run(place[1] / "data", tmp_path / "run", "stage=view", "seq=box", f"view={name}")
+    assert not list((place[1] / "data" / "box").glob("*.rrd*"))
 
 
 def test_a_damaged_result_is_left_out_with_a_note_and_the_rest_is_shown(place: tuple[SyntheticSequence, Path], tmp_path: Path):

@@ -19,7 +19,7 @@ from holdprep.viewers.viser_live import LiveView
 
 @pytest.fixture(scope="module")
 def view() -> Iterator[LiveView]:
-    found = LiveView([small_scene(5, lost=(3,)), small_scene(3, "other")])
+    found = LiveView([small_scene(5, lost=(3,)), small_scene(3, "other"), small_scene(2, "half", ())])
     yield found
     found.close()
 
@@ -76,6 +76,8 @@ def test_frames_results_world_and_sequence_move_the_scene(view: LiveView):
     np.testing.assert_allclose(world.position, -R.T @ truth.obj.T_cam_obj[3, :3, 3], atol=1e-6)
     view._choose(1)
     assert view.scene.seq == "other" and view._frame.max == 2
+    view._choose(2)  # without any result: its pictures
+    assert view._nodes["/pictures/world/camera"].image.shape == (120, 160, 3)
 
 
 def test_a_port_in_use_is_named():

@@ -81,7 +81,6 @@ const readScene = (() => {
         },
       },
     }));
-    const curves = Object.fromEntries(Object.entries(pack.curves).map(([name, id]) => [name, array(id).values]));
-    return { ...pack, results, curves, picture: pictureReader(pack.pictures, "image/jpeg"), mask: pictureReader(pack.masks, "image/png") };
+    return { ...pack, results, picture: pictureReader(pack.pictures, "image/jpeg"), mask: pictureReader(pack.masks, "image/png") };
   };
 })();
