@@ -147,6 +147,24 @@ def test_a_chart_places_values_on_its_axes():
     assert [t for t in re.findall(r'text-anchor="end">([^<]*)<', chart)] == ["0", "5", "10"]
 
 
+def test_a_long_curve_is_thinned_and_keeps_extremes_and_gaps():
+    values = np.sin(np.arange(30_000) / 500)
+    values[12_345], values[20_000:21_000] = 7.0, np.nan
+    (path,) = re.findall(r' d="([^"]*)"', str(line_chart(Curve("t", "mm", np.arange(30_000), {"a": values}))))
+    assert len(path) < 20_000
+    ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
+    assert min(ys) == pytest.approx(190 - (7 + 2) / (8 + 2) * 180, abs=20)  # the single large value
+    assert path.count("M") == 2
+
+
+def test_a_report_of_3000_frames_is_below_10_megabytes():
+    curves = {f"align/ho/{side}.c{i}_mm": np.random.default_rng(i).normal(size=3000) for i in range(20) for side in ("right", "left")}
+    names = [f"{t:04d}" for t in range(3000)]
+    scene = small_scene(3000, results=("init", "slerp", "h", "o", "ho"))
+    html = render_report(data(names=names, curves=curves, scene=scene))
+    assert len(html) < 1e7 and "of 3000 frames are shown" in html
+
+
 def test_gaps_interrupt_the_line_and_are_shaded():
     values = np.array([1, 1, np.nan, 1, np.nan, 1, 1.0])
     chart = str(line_chart(Curve("t", "mm", np.arange(7), {"a": values}, np.isnan(values))))
