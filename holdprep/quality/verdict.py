@@ -11,7 +11,7 @@ from holdprep.quality.metrics import area_jumps
 
 STANDIN = "the stand-in hand was used, because no MANO files were given"
 STANDIN_ADVICE = "get the files from mano.is.tue.mpg.de, set hand_model.path or $MANO_DIR, and run again from stage=register"
-HAND_MODEL = ("hand_model", "trainable")  # metrics that speak of the hand model
+HAND_MODEL = ("hand_model", "trainable")  # metrics of the hand model
 # end of a metric: end of the curve that shows its frames, and the value there
 FRAMES: dict[str, tuple[str, str]] = {
     "valid_pct": ("is_valid", "zero"),

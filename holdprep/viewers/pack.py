@@ -53,7 +53,7 @@ class Store:
         return self._known[key]
 
     def positions(self, values: np.ndarray) -> int:
-        """Positions in metres, as 16-bit numbers; 65535 stands for NaN."""
+        """Positions in metres, as 16-bit numbers; 65535 is NaN."""
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
         step = max(FINEST_M, (high - low) / 65000)

@@ -32,10 +32,10 @@ EXACT = ("seq=box", "segmenter=truth", "hand=truth", "object_pose=truth", "on_fa
 
 def logged(root: Path, run_dir: Path, *overrides: str, labels: Labels | None = None) -> None:
     """Run the command in this process with its loggers."""
-    told = [f"data_root={root / 'data'}", *overrides]
+    given = [f"data_root={root / 'data'}", *overrides]
     run_dir.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cli.execute(configure(compose("config", told), told), run_dir, None, labels)
+        cli.execute(configure(compose("config", given), given), run_dir, None, labels)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_wandb_holds_metrics_losses_curves_gates_pictures_and_files(offline: Off
     assert not offline.alerts  # no gate has failed
 
 
-def test_the_dashboard_speaks_of_what_an_offline_run_holds(offline: OfflineRun):
+def test_the_dashboard_names_what_an_offline_run_holds(offline: OfflineRun):
     named = {metric for metrics in dashboard.summary_metrics().values() for metric in metrics if "/left." not in metric}
     named |= {metric for metrics in dashboard.loss_metrics().values() for metric in metrics} | set(dashboard.TARGETS)
     of_a_video = {"create/frames", "create/dark_pct", "align/ho/right.frame_noise_px"}
@@ -232,8 +232,8 @@ def test_csv_and_tensorboard_hold_the_same(place: tuple[SyntheticSequence, Path]
 
 def test_the_same_folder_appends_to_the_same_run_and_failures_alert(place: tuple[SyntheticSequence, Path], offline: OfflineRun):
     _, root = place
-    told = ("stage=build", *EXACT, "force=true", "logger=wandb", "logger.wandb.alert=true", "gates={build.roundtrip_px:[-2,-1]}")
-    logged(root, root / "run", *told)
+    given = ("stage=build", *EXACT, "force=true", "logger=wandb", "logger.wandb.alert=true", "gates={build.roundtrip_px:[-2,-1]}")
+    logged(root, root / "run", *given)
     again = read_wandb(root / "run")
     assert again.id == offline.id
     assert again.alerts == ["box: build failed"] and "verdict:fail" in again.tags

@@ -1,4 +1,4 @@
-"""The live view answers on this machine only, and only to whoever has the address."""
+"""The live view is served on this machine only, and only with the token of its address."""
 
 import asyncio
 import socket
@@ -41,7 +41,7 @@ def test_the_socket_needs_it_too(view: LiveView):
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus
 
-    async def knock(address: str) -> int:
+    async def status_of(address: str) -> int:
         try:
             async with connect(address, max_size=None):
                 return 101
@@ -49,8 +49,8 @@ def test_the_socket_needs_it_too(view: LiveView):
             return refused.response.status_code
 
     bare = f"ws://127.0.0.1:{view.port}/"
-    assert asyncio.run(knock(bare)) == 403
-    assert asyncio.run(knock(f"{bare}?token={view.address.partition('token=')[2]}")) == 101
+    assert asyncio.run(status_of(bare)) == 403
+    assert asyncio.run(status_of(f"{bare}?token={view.address.partition('token=')[2]}")) == 101
 
 
 def test_it_listens_on_this_machine_alone(view: LiveView):
