@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +19,11 @@ from holdprep.config import memory, searchpath, validation
 from holdprep.config.schema import Config
 from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
 from holdprep.errors import ConfigError, HoldprepError
+from holdprep.logs.content import Labels
+from holdprep.logs.labels import labels, swept_keys
+
+if TYPE_CHECKING:
+    from holdprep.runlog import RunLog
 
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
@@ -65,7 +70,9 @@ def _task(cfg: DictConfig) -> float:
     try:
         folders = [o for o in hydra_config.overrides.hydra if o.startswith(f"{searchpath.KEY}=")]
         configured = configure(cfg, [*folders, *hydra_config.overrides.task])
-        return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
+        keys = swept_keys(Path(hydra_config.sweep.dir), hydra_config.sweeper) if sweep else []
+        named = labels(configured.cfg, keys, hydra_config.overrides.task)
+        return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None, named)
     except HoldprepError as error:
         log.error("error: %s", error)
     except OSError as error:  # errors of the disk: full, read-only, missing
@@ -101,7 +108,7 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
-def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
+def execute(configured: Configured, run_dir: Path, group: str | None, named: Labels | None = None) -> float:
     """Run what is configured, as a job of the sweep `group` if there is one; returns the objective. Raises what a stage raises."""
     cfg, settings = configured.cfg, configured.settings
     if cfg.device == "cuda":
@@ -109,20 +116,24 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
 
         if not torch.cuda.is_available():
             raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
-    if cfg.stage == "score":
-        from holdprep.sweeps import trial
+    if cfg.stage == "dashboard":
+        from holdprep.logs import dashboard
 
-        return trial.run(cfg, partial(for_sequence, cfg.data_root, overrides=configured.overrides), run_dir)
+        dashboard.build(cfg.logger.wandb)
+        return float("nan")
+    from holdprep.runlog import RunLog
+
+    if cfg.stage == "score":
+        return _score(configured, run_dir, RunLog(cfg.logger, "+".join(cfg.seqs or []), run_dir, group, cfg.model_dump(mode="json"), named))
     from holdprep import stages
     from holdprep.pipeline import Context, runner
-    from holdprep.runlog import RunLog
     from holdprep.sequence import Sequence as SequenceFolder
 
     is_beside = cfg.overlay if cfg.overlay is not None else group is not None
     seq = SequenceFolder(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if is_beside else None)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
-    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
+    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"), named)
     selected = stages.select(cfg)
     check_objective(cfg, [stage.name for stage in selected])
     _log_remembered(settings)
@@ -134,6 +145,22 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     finally:
         runlog.close(ending)
     return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
+
+
+def _score(configured: Configured, run_dir: Path, runlog: "RunLog") -> float:
+    """stage=score, with its scores logged."""
+    from holdprep.logs.content import StageOutcome
+    from holdprep.pipeline import runner
+    from holdprep.sweeps import trial
+
+    cfg, ending = configured.cfg, "failed"
+    try:
+        loss = trial.run(cfg, partial(for_sequence, cfg.data_root, overrides=configured.overrides), run_dir)
+        runlog.stage(StageOutcome("score", runner.outcomes_so_far(run_dir)["score"]["metrics"] | {"loss": loss}))
+        ending = "success"
+    finally:
+        runlog.close(ending)
+    return loss
 
 
 def _given(cfg: Config, settings: memory.Settings) -> dict[str, str]:

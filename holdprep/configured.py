@@ -42,7 +42,7 @@ def configure(cfg: DictConfig, overrides: list[str], unpack: bool = True) -> Con
     """
     config = validation.validate(cfg)
 
-    if config.stage == "score":
+    if config.stage in ("score", "dashboard"):
         return Configured(config, memory.settings(None, (), overrides, CONF_DIR), overrides)
     if unpack and config.seq == DEMO_SEQ and config.video is None:
         _unpack_demo(config.data_root / DEMO_SEQ)

@@ -1,74 +1,89 @@
-"""The run's loggers: any of Lightning's CSV, TensorBoard and W&B loggers, for losses of iterations and metrics of stages."""
+"""The run's loggers: any of CSV files, TensorBoard and W&B, for losses of iterations, and metrics, curves and gates of stages."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdprep.config.schema import Loggers
+from holdprep.logs.content import Labels, Sink, StageOutcome
+from holdprep.quality.gates import Status, overall
 
 if TYPE_CHECKING:
+    import numpy as np
     from pytorch_lightning.loggers import Logger
 
 log = logging.getLogger("holdprep")
 
 
 class RunLog:
-    """Loggers of loss terms and metrics, opened at the first use."""
+    """Loggers of a run, opened at the first use."""
 
-    def __init__(self, cfg: Loggers, seq: str, run_dir: Path, group: str | None, config: dict[str, Any]) -> None:
+    def __init__(
+        self, cfg: Loggers, seq: str, run_dir: Path, group: str | None, config: dict[str, Any], labels: Labels | None = None
+    ) -> None:
         self._cfg, self._seq, self._run_dir, self._group, self._config = cfg, seq, run_dir, group, config
+        self._labels = labels or Labels()
+        self._status: list[Status] = []
 
     @cached_property
-    def loggers(self) -> "list[Logger]":
-        """Lightning's loggers for a Trainer."""
-        found = [self._tensorboard()] if self._cfg.tensorboard is not None else []
-        found += [self._wandb()] if self._cfg.wandb is not None else []
-        opened = [logger for logger in found if logger is not None]
-        if self._cfg.csv is not None or len(opened) < len(found):  # a missing logger is replaced by CSV, so that losses are not lost
-            from pytorch_lightning.loggers import CSVLogger  # slow import
+    def _sinks(self) -> list[Sink]:
+        wanted = [open_ for node, open_ in ((self._cfg.tensorboard, self._tensorboard), (self._cfg.wandb, self._wandb)) if node is not None]
+        opened = [sink for sink in (open_() for open_ in wanted) if sink is not None]
+        if self._cfg.csv is not None or len(opened) < len(wanted):  # a missing logger is replaced by CSV, so that nothing is lost
+            from holdprep.logs.csv_run import CsvRun  # slow import
 
-            opened.append(CSVLogger(str(self._run_dir), name="", version="losses"))
+            opened.append(CsvRun(self._run_dir))
         return opened
 
     @property
+    def loggers(self) -> "list[Logger]":
+        """Lightning's loggers for a Trainer."""
+        return [sink.logger for sink in self._sinks]
+
+    @property
     def _is_open(self) -> bool:
-        return "loggers" in vars(self)
+        return "_sinks" in vars(self)
 
-    def summary(self, stage: str, metrics: Mapping[str, Any], has_run: bool = True) -> None:
-        """Log a stage's final metrics: W&B's summary, a last row elsewhere. No local file is opened for a stage that did not run."""
-        values = {f"{stage}/{k}": v for k, v in metrics.items() if v is not None}
-        if not values or not (has_run or self._is_open or self._cfg.wandb is not None):
-            return
-        numbers = {f"summary/{k}": float(v) for k, v in values.items() if isinstance(v, (int, float))}
-        for logger in self.loggers:
-            if _is_wandb(logger):
-                _experiment(logger).summary.update(values)
-            elif numbers:
-                logger.log_metrics(numbers, step=0)
+    def stage(self, outcome: StageOutcome) -> None:
+        """Log a stage's outcome. No local file is opened for a stage that did not run."""
+        self._status.append("fail" if outcome.error else overall(outcome.gates))
+        if outcome.has_run or self._is_open or self._cfg.wandb is not None:
+            for sink in self._sinks:
+                sink.stage(outcome)
 
-    def close(self, status: str) -> None:
-        """Finalise the loggers; `status` is success or failed."""
-        for logger in self.loggers if self._is_open else []:
-            logger.finalize(status)
-            if _is_wandb(logger):
-                _experiment(logger).finish(exit_code=0 if status == "success" else 1)
+    def pictures(self, name: str, draw: "Callable[[], Mapping[str, np.ndarray]]") -> None:
+        """Log pictures (H, W, 3) BGR by caption, which are drawn only where a logger shows them."""
+        if self._cfg.tensorboard is not None or self._cfg.wandb is not None:
+            drawn = draw()
+            for sink in self._sinks:
+                sink.pictures(name, drawn)
 
-    def _tensorboard(self) -> "Logger | None":
-        from pytorch_lightning.loggers import TensorBoardLogger
+    def file(self, kind: str, path: Path) -> None:
+        """Log a file of the run: report, view, overlay."""
+        if self._cfg.tensorboard is not None or self._cfg.wandb is not None:
+            for sink in self._sinks:
+                sink.file(kind, path)
+
+    def close(self, ended: str) -> None:
+        """Finalise the loggers; `ended` is success or failed."""
+        status: Status = "fail" if "fail" in self._status else "warn" if "warn" in self._status else "pass"
+        for sink in self._sinks if self._is_open else []:
+            sink.close(status, ended)
+
+    def _tensorboard(self) -> Sink | None:
+        from holdprep.logs.tensorboard_run import TensorBoardRun
 
         try:
-            board = TensorBoardLogger(str(self._run_dir), name="", version="tensorboard")
-            board.log_hyperparams(self._config)
+            return TensorBoardRun(self._run_dir, self._config)
         except ImportError:
             log.warning("logger=tensorboard: tensorboard is not installed (pip install tensorboard); losses go to losses/metrics.csv")
             return None
-        return board
 
-    def _wandb(self) -> "Logger | None":
-        """W&B's logger, or None after a warning with the reason."""
+    def _wandb(self) -> Sink | None:
+        """W&B's run, or None after a warning with the reason."""
         try:
             import wandb
         except ImportError:
@@ -78,30 +93,10 @@ class RunLog:
         if online and wandb.api.api_key is None:
             log.warning("logger=wandb: no API key (wandb login, or WANDB_MODE=offline); losses go to losses/metrics.csv")
             return None
-        from pytorch_lightning.loggers import WandbLogger
+        from holdprep.logs.wandb_run import WandbRun
 
-        node = self._cfg.wandb
-        assert node is not None
         try:
-            logger = WandbLogger(
-                project=node.project,
-                entity=node.entity,
-                name=self._seq,
-                group=node.group or self._group,
-                save_dir=str(self._run_dir),
-                config=self._config,
-            )
-            logger.experiment.define_metric("trainer/global_step")
+            return WandbRun(self._cfg.wandb, self._seq, self._run_dir, self._config, self._labels, self._group)
         except wandb.Error as error:
             log.warning("logger=wandb: %s; losses go to losses/metrics.csv", " ".join(str(error).split()))
             return None
-        return logger
-
-
-def _is_wandb(logger: "Logger") -> bool:
-    return type(logger).__name__ == "WandbLogger"
-
-
-def _experiment(logger: Any) -> Any:
-    """The W&B run of a logger."""
-    return logger.experiment

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from holdprep.errors import HoldprepError
 from tests.running import run
 from tests.synthetic import make_sequence, write_tracker_files
+from tests.wandb_files import read_wandb
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 
@@ -72,45 +71,13 @@ def test_a_sweep_keeps_jobs_apart_survives_a_failure_and_closes_with_a_table(wor
     assert float(rows[0]["align.ho/object.scale"]) > 0
     for job in ("0_a", "1_a"):
         assert (folder / job / "a" / "processed" / "mano_fit_ckpt" / "ho" / "last.ckpt").is_file()
-        history, summary, settings = read_wandb(folder / job)
-        assert any("align/ho/loss" in row for row in history)
-        assert "align.ho/contact.gap_mm" in summary
-        assert settings["weights"]["contact"] == {"0_a": 10, "1_a": 100}[job]
+        seen, weight = read_wandb(folder / job), {"0_a": 10, "1_a": 100}[job]
+        assert any("align/ho/loss" in row for row in seen.history)
+        assert "align/ho/contact.gap_mm" in seen.summary
+        assert seen.config["weights"]["contact"] == weight
+        assert (seen.name, seen.job_type, seen.group) == (f"a align/ho weights.contact={weight}", "align/ho", folder.name)
+        assert {"hand:mediapipe", "hands:auto"} <= set(seen.tags) and any(tag.startswith("verdict:") for tag in seen.tags)
     assert {p: p.stat().st_mtime_ns for p in (workplace / "data").rglob("*") if p.is_file()} == before
-
-
-def leveldb_records(log: bytes) -> Iterator[bytes]:
-    """The records of a LevelDB log (32 KiB blocks; checksum, length, type before each part) behind W&B's 7 bytes of header."""
-    at, whole = 7, b""
-    while at + 7 <= len(log):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        _, length, kind = struct.unpack_from("<IHB", log, at)
-        whole += log[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield whole
-            whole = b""
-
-
-def read_wandb(job: Path) -> tuple[list[dict], dict, dict]:
-    """History rows, summary and config of an offline run's file."""
-    from wandb.proto import wandb_internal_pb2
-
-    history, summary, settings = [], {}, {}
-    for data in leveldb_records(next(job.glob("wandb/offline-run-*/*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "history":
-            history.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
-        elif kind == "summary":
-            summary |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update}
-        elif kind in ("run", "config"):
-            update = record.run.config.update if kind == "run" else record.config.update
-            settings |= {i.key: json.loads(i.value_json) for i in update}
-    return history, summary, settings
 
 
 def test_wandb_without_a_key_is_one_line_and_the_work_goes_on(workplace: Path):
@@ -137,7 +104,7 @@ def test_tensorboard_holds_losses_and_metrics(workplace: Path):
     assert done.returncode == 0, done.stderr
     events = next((workplace / "outputs" / "a").rglob("events.out.tfevents.*"))
     scalars = EventAccumulator(str(events.parent)).Reload()
-    assert {"align/h/loss", "summary/align.h/right.reprojection_px"} <= set(scalars.Tags()["scalars"])
+    assert {"align/h/loss", "align/h/right.reprojection_px"} <= set(scalars.Tags()["scalars"])
     losses = [e.value for e in scalars.Scalars("align/h/loss")]
     assert losses[-1] <= losses[0]
 
@@ -169,7 +136,7 @@ def test_a_failed_run_still_writes_its_report(tmp_path: Path):
         run(tmp_path / "data", tmp_path / "out", "seq=a", "stage=all", "segmenter=classical")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "prompts.yaml does not exist" in page
-    assert "Not fit to train on" in page
+    assert "Not trainable" in page
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]["segment"]["status"] == "failed"
 
 

@@ -59,6 +59,12 @@ def test_a_batch_over_sequences_alone_prepares_them(told: list[str], plain: bool
     assert ("overlay=false" in commandline.resolved(told, CONF)) == plain
 
 
+def test_a_view_takes_several_sequences(data: Path):
+    found = commandline.resolved(["stage=view", "seq=b,a,2024", f"data_root={data}"], CONF)
+    assert found[:2] == ["stage=view", "seq=b"] and found[-1] == "view.also=[a,'2024']"
+    assert "view.also" not in " ".join(commandline.resolved(["stage=view", "seq=b", f"data_root={data}"], CONF))
+
+
 def test_the_jobs_of_a_command_line():
     assert commandline.jobs(["-m", "seq=a,b", "weights.contact=1,2", "stage=align"]) == [
         [f"seq={s}", f"weights.contact={w}", "stage=align"] for s in "ab" for w in "12"

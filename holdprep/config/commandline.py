@@ -69,7 +69,10 @@ def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
         if names is not None:
             found[found.index(str(seq.input_line))] = f"seq={','.join(literal(name) for name in names)}"
             seq = _parsed(found)["seq"]
-        several = list(seq.sweep_iterator()) if seq.is_sweep_override() else []
+        several = list(seq.sweep_string_iterator()) if seq.is_sweep_override() else []
+        if len(several) > 1 and parsed.keys() >= {"stage"} and str(parsed["stage"].value()) == "view" and not is_batch:
+            found[found.index(str(seq.input_line))] = f"seq={several[0]}"
+            return [*flags, *found, f"view.also=[{','.join(several[1:])}]"]
         if len(several) > 1 and not is_batch and not query:
             raise ConfigError(f"{parsed['seq'].input_line} names {len(several)} sequences: add -m to run them one after another")
     if is_batch and "overlay" not in parsed and _is_plain(found):

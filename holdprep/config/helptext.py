@@ -15,6 +15,7 @@ HELP = """holdprep: prepares a phone video of a hand holding an object as a sequ
   python launch.py stage=all seq=bottle video=clip.mp4               all stages, for your own video
   python launch.py stage=align mode=ho seq=bottle weights.contact=10 one stage again, with another weight
   python launch.py stage=status seq=all                              what exists, what is stale, what a run would do
+  python launch.py stage=view seq=bottle                             what it has, in 3D; view.export=true writes one HTML file
   python launch.py -m stage=all seq=a,b                              a batch: the sequences themselves are prepared
   python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
   python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')

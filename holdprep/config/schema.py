@@ -24,6 +24,7 @@ from holdprep.segmenters.classical_option import ClassicalSegmenter
 from holdprep.segmenters.import_option import ImportSegmenter
 from holdprep.segmenters.sam_option import SamSegmenter
 from holdprep.segmenters.truth_option import TruthSegmenter
+from holdprep.viewers.option import AitviewerView, RerunView, ViserView
 
 Threshold = float | tuple[float, float] | None
 Weighting = TypeVar("Weighting", bound=Node)
@@ -208,6 +209,10 @@ class WandbLogger(Node):
     project: str = Field(description="W&B project")
     entity: str | None = Field(description="W&B entity; null = your default")
     group: str | None = Field(description="W&B group; null = the sweep's folder name")
+    id: str | None = Field(
+        pattern=r"^\w{1,64}$", description="W&B run to append to; null = that of the run's folder, if it has one, else a new one"
+    )
+    alert: bool = Field(description="send a W&B alert where a gate or a stage fails")
 
 
 class Loggers(Node):
@@ -249,7 +254,20 @@ class Config(Node):
     """All keys of a run of `launch.py`."""
 
     stage: Literal[
-        "all", "create", "segment", "hand_pose", "register", "object_pose", "align", "build", "report", "evaluate", "score", "status"
+        "all",
+        "create",
+        "segment",
+        "hand_pose",
+        "register",
+        "object_pose",
+        "align",
+        "build",
+        "report",
+        "evaluate",
+        "view",
+        "score",
+        "status",
+        "dashboard",
     ]
     mode: Literal["h", "o", "ho"] | None = Field(description="alignment mode; null = h, o, ho one after the other")
     seq: str = Field(
@@ -292,6 +310,7 @@ class Config(Node):
     weights: Weights
     build: Build
     evaluate: Evaluate
+    view: Annotated[ViserView | RerunView | AitviewerView, Field(discriminator="name")]
     logger: Loggers = Loggers()
     trainer: Trainer
     callbacks: Callbacks = Callbacks()

@@ -126,13 +126,14 @@ class Outlines:
             found = list(workers.map(one, range(len(vertices_m))))
         return Correspondences(*(np.stack(part) for part in zip(*found, strict=True)))
 
-    def agreement(self, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def agreement(self, vertices_m: np.ndarray, K: np.ndarray, threads: int = 2) -> tuple[np.ndarray, np.ndarray]:
         """Agreement of posed meshes (T, V, 3) m, NaN without a hand, with their masks.
 
         `iou` (T,) is that of the silhouette and the mask without the arm, outside of possible occluders; `explained` (T,) the share of the
         mask's own edge within NEAR of the silhouette's edge. NaN without a mask, or where less than MIN_SEEN of the silhouette is visible.
         """
-        found = [_agreement(v, edge, K, self.faces) for v, edge in zip(vertices_m, self.edges, strict=True)]
+        with ThreadPoolExecutor(threads) as workers:
+            found = list(workers.map(lambda t: _agreement(vertices_m[t], self.edges[t], K, self.faces), range(len(vertices_m))))
         iou, explained = np.array(found).reshape(-1, 2).T
         return iou, explained
 

@@ -16,6 +16,7 @@ from typing import Any
 from holdprep.config.schema import Config
 from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.io.atomic import write_bytes_atomic
+from holdprep.logs.content import StageOutcome
 from holdprep.pipeline import exchange, records
 from holdprep.pipeline.plan import announce, plan, refuse
 from holdprep.pipeline.stage import Context, Metrics, Result, Stage, Standing
@@ -90,16 +91,25 @@ def _attempt(
         outcomes[stage.name] = _run_one(stage, graph, context, has_failed=before is not None)
         if stage.inspect is not None:
             stage.inspect(context)
-        context.runlog.summary(stage.name, outcomes[stage.name].metrics, has_run=outcomes[stage.name].status == "done")
+        context.runlog.stage(_logged(stage, context, outcomes[stage.name]))
         _enforce(stage.name, outcomes[stage.name], context.cfg)
     except Exception as error:
         line = str(error) if isinstance(error, HoldprepError) else f"{type(error).__name__}: {error}"
         known = outcomes.get(stage.name, Outcome("failed", 0.0, {}, []))
         outcomes[stage.name] = replace(known, status="failed", seconds=time.monotonic() - started, error=line)
+        if not known.gates:  # else it is logged already, with the gate that has failed
+            context.runlog.stage(StageOutcome(stage.name, {}, has_run=False, error=line))
         return error
     finally:
         write_metrics(context.run_dir, context.seq.name, outcomes)
     return None
+
+
+def _logged(stage: Stage, context: Context, outcome: Outcome) -> StageOutcome:
+    """The outcome for loggers, with the curves of the stage's record."""
+    has_run = outcome.status == "done"
+    curves = (records.read(context.seq, stage.name) or {}).get("curves", {}) if has_run else {}
+    return StageOutcome(stage.name, outcome.metrics, curves, outcome.gates, has_run)
 
 
 def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: bool) -> Outcome:

@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 30
 COLORS = 6
+BINS = 600  # columns of a chart
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,23 @@ def line_chart(curve: Curve) -> Markup:
     y = HEIGHT - BOTTOM - (values - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
     parts = [*_shades(x, curve.shaded), *_axes(curve.ylabel, x_ticks, y_ticks, frames.min(), span)]
     for i, row in enumerate(y):
-        parts.append(f'<path class="line c{i % COLORS}" d="{_path(x, row)}"/>')
+        kept = _thinned(row)
+        parts.append(f'<path class="line c{i % COLORS}" d="{_path(x[kept], row[kept])}"/>')
     label = escape(curve.title)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
+    parts.append(f'<line class="cursor" x1="{LEFT}" x2="{LEFT}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    place = f'data-count="{len(frames)}" data-left="{LEFT}" data-width="{WIDTH - LEFT - RIGHT}"'  # for the page's script
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" {place}>{"".join(parts)}</svg>')
+
+
+def _thinned(y: np.ndarray) -> np.ndarray:
+    """Indices of the values that a chart of BINS columns can show: of each column its extremes, and where it is interrupted."""
+    if len(y) <= 2 * BINS:
+        return np.arange(len(y))
+    kept = []
+    for part in np.array_split(np.arange(len(y)), BINS):
+        finite, gaps = part[np.isfinite(y[part])], part[~np.isfinite(y[part])]
+        kept += [*gaps[:1], *([finite[np.argmin(y[finite])], finite[np.argmax(y[finite])]] if len(finite) else [])]
+    return np.unique(kept)
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:

@@ -1,89 +1,51 @@
 """The quality report of a sequence: one self-contained HTML file, for screen and print."""
 
-import base64
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from holdprep.errors import HoldprepError
-from holdprep.quality.bounds import Value, show
+from holdprep.quality.bounds import show
 from holdprep.quality.chart import COLORS, Curve, line_chart
-from holdprep.quality.gates import Gate, Status, overall
+from holdprep.quality.gates import Gate, Status
+from holdprep.quality.rules import RULES
+from holdprep.quality.verdict import Problem, StageReport, Verdict, problems, ranges, verdict
+from holdprep.viewers.pack import as_script, packed
+from holdprep.viewers.page import SCRIPTS, STYLES, environment, policy, source
+from holdprep.viewers.scene import Scene
 
-PICTURE_SIDE = 1920  # px: sheets of twelve frames are readable when enlarged; a report of five sheets has about 3 MB
-WIDE = 1000  # px: wider images (sheets, large frames) have a row of their own
-JPEG_QUALITY = 82
-
-VERDICTS: dict[Status, str] = {"pass": "Fit to train on", "warn": "Usable: read the warnings first", "fail": "Not fit to train on"}
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """One stage of the pipeline: its time in seconds, whether it was skipped as up to date, its metrics and gates.
-
-    `error` is the message of its failure, if any.
-    """
-
-    name: str
-    seconds: float
-    skipped: bool
-    metrics: Mapping[str, Value] = field(default_factory=dict)
-    gates: list[Gate] = field(default_factory=list)
-    error: str | None = None
-
-    @property
-    def status(self) -> Status:
-        """The worst of its gates; fail after an error."""
-        return "fail" if self.error else overall(self.gates)
-
-    @property
-    def other_metrics(self) -> dict[str, Value]:
-        """The metrics without a gate."""
-        judged = {gate.metric for gate in self.gates}
-        return {name: value for name, value in self.metrics.items() if name not in judged}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An overlay; `image` is (H, W, 3) uint8 BGR."""
-
-    title: str
-    caption: str
-    image: np.ndarray
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether the image needs the full width of the page."""
-        return self.image.shape[1] > WIDE
-
-    @property
-    def data_uri(self) -> str:
-        """The image as an embedded JPEG, reduced to PICTURE_SIDE."""
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
-            raise HoldprepError(f"the report's picture '{self.title}' is {self.image.dtype} {self.image.shape}; it must be uint8 (H, W, 3)")
-        scale = min(1.0, PICTURE_SIDE / max(self.image.shape[:2]))
-        image = cv2.resize(self.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else self.image
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+HERE = Path(__file__).parent
+MOST_FRAMES = 150  # shown in the report's viewer, with the worst of every curve among them
+PICTURES_BYTES = 3.5e6
+WORST = 4  # frames of a curve that are shown as thumbnails
+LINKS = 12  # runs of frames that are linked in a problem
+NOT_RANKED = ("is_valid", "registered", "detected", "reclick")  # curves of marks, which shade the others
+LOW_IS_WORSE = ("inliers", "confidence")  # besides those of rules that say "at least"
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Content of a report. `hand_model` is "mano" or "standin"; `created` a date as text; `config_yaml` the resolved configuration."""
+    """Content of a report. `hand_model` is "mano" or "standin"; `created` a date as text; `config_yaml` the resolved configuration.
+
+    `curves` (T,) by `<stage>/<name>` are those of the T frames `names`; `scene` has what is shown, None without pictures. `versions` are of
+    packages.
+    """
 
     seq: str
     version: str
     hand_model: str
     created: str
     stages: list[StageReport] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
+    names: Sequence[str] = ()
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scene: Scene | None = None
     config_yaml: str = ""
     notes: list[str] = field(default_factory=list)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def gates(self) -> list[Gate]:
@@ -96,13 +58,115 @@ class ReportData:
         worst: list[Status] = [stage.status for stage in self.stages]
         return "fail" if "fail" in worst else "warn" if "warn" in worst else "pass"
 
+    @property
+    def problems(self) -> list[Problem]:
+        """Every problem once."""
+        return problems(self.stages, self.curves)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Trainable or not, and what to do."""
+        return verdict(self.stages, self.problems)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A run of frames: its number for the viewer, and its text."""
+
+    frame: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ChartOf:
+    """A curve's chart with its worst frames."""
+
+    curve: Curve
+    svg: Markup
+    worst: list[Link]
+
 
 def render_report(data: ReportData) -> str:
-    """The report as self-contained HTML. Raises HoldprepError for an invalid image."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    """The report as self-contained HTML."""
+    env = environment(HERE)
+    env.filters["show"] = show
+    charts = {stage: [_chart(data, curve) for curve in found] for stage, found in grouped(data.names, data.curves).items()}
+    code = source(*SCRIPTS) + (HERE / "report.js").read_text()
+    found = data.problems
+    return env.get_template("report.html.j2").render(
+        data=data,
+        verdict=verdict(data.stages, found),
+        problems=[(problem, *_links(problem, data.names)) for problem in found],
+        charts=charts,
+        colors=COLORS,
+        policy=policy(code),
+        code=Markup(code),
+        style=Markup(source(*STYLES) + (HERE / "report.css").read_text()),
+        scene=None if data.scene is None else Markup(as_script(_shown(data, data.scene, charts))),
     )
-    environment.filters["show"] = show
-    todo = sorted((g for g in data.gates if g.status != "pass"), key=lambda g: g.status)  # "fail" sorts before "warn"
-    template = environment.get_template("report.html.j2")
-    return template.render(data=data, verdict=VERDICTS[data.status], todo=todo, line_chart=line_chart, colors=COLORS)
+
+
+def _shown(data: ReportData, scene: Scene, charts: Mapping[str, list[ChartOf]]) -> Any:
+    worst = {link.frame for found in charts.values() for chart in found for link in chart.worst}
+    first = {start for problem in data.problems for start, _ in ranges(problem.frames)[:LINKS]}
+    return packed(scene.sampled(MOST_FRAMES, sorted(worst | first)), PICTURES_BYTES)
+
+
+def _links(problem: Problem, names: Sequence[str]) -> tuple[list[Link], int]:
+    """Links to the frames of a problem, and the number of runs without one."""
+    runs = [run for run in ranges(problem.frames) if run[1] < len(names)]
+    links = [Link(a, names[a] if a == b else f"{names[a]}-{names[b]}") for a, b in runs[:LINKS]]
+    return links, len(runs) - len(links)
+
+
+def grouped(names: Sequence[str], curves: Mapping[str, np.ndarray]) -> dict[str, list[Curve]]:
+    """Charts by stage: curves of right and left hand and object with the same name are in one."""
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for key, values in curves.items():
+        stage, _, name = key.rpartition("/")
+        prefix, _, ending = name.rpartition(".")
+        if ending not in NOT_RANKED and np.isfinite(values).any():
+            title = f"{prefix}.{ending}" if prefix not in ("right", "left", "object", "") else ending
+            found.setdefault(stage, {}).setdefault(title, {})[prefix if title == ending and prefix else title] = values
+    frames = np.arange(len(names))
+    return {
+        stage: [Curve(title, unit_of(title), frames, series, _shaded(stage, curves)) for title, series in by_title.items()]
+        for stage, by_title in found.items()
+    }
+
+
+def unit_of(name: str) -> str:
+    """The unit at the end of a curve's name."""
+    ending = name.rpartition("_")[2]
+    return {"px": "px", "mm": "mm", "deg": "deg", "pct": "%", "iou": "", "inliers": "points"}.get(ending, "")
+
+
+def _shaded(stage: str, curves: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """(T,) bool: frames in which the stage's hand is not valid, or its object not registered; in the alignment either."""
+    of = ("register", "object_pose") if stage.startswith("align") else (stage,)
+    marks = [v == 0 for k, v in curves.items() if k.rpartition("/")[0] in of and k.endswith(NOT_RANKED[:3])]
+    return np.any(marks, axis=0) if marks else None
+
+
+def _chart(data: ReportData, curve: Curve) -> ChartOf:
+    lows = tuple(rule.metric for rule in RULES if rule.direction == "at least")
+    sign = 1 if curve.title.endswith((*lows, *LOW_IS_WORSE)) else -1
+    values = np.stack(list(curve.series.values()))
+    if curve.title.endswith("area_px"):  # a change is worse than a size
+        values = np.abs(np.diff(values, axis=1, prepend=values[:, :1])) / np.maximum(np.nanmedian(values, axis=1, keepdims=True), 1)
+    worst = np.nanmin(np.where(np.isfinite(values), sign * values, math.inf), axis=0)
+    if not np.isfinite(worst).any() or np.ptp(worst[np.isfinite(worst)]) == 0:
+        return ChartOf(curve, line_chart(curve), [])
+    order: list[int] = []
+    for t in np.argsort(worst, kind="stable").tolist():
+        if np.isfinite(worst[t]) and all(abs(t - other) > len(worst) / 40 for other in order):
+            order.append(t)
+        if len(order) == WORST:
+            break
+    links = [Link(t, f"{data.names[t]}: {_value(curve, t, sign)}") for t in order]
+    return ChartOf(curve, line_chart(curve), links)
+
+
+def _value(curve: Curve, t: int, sign: int) -> str:
+    values = [float(v[t]) for v in curve.series.values() if np.isfinite(v[t])]
+    return f"{show(min(values) if sign > 0 else max(values))} {curve.ylabel}".strip()

@@ -36,11 +36,13 @@ ARTEFACTS: dict[str, str] = {
     "colmap_2d": "processed/colmap_2d",
     **{f"ckpt_{m}": f"processed/mano_fit_ckpt/{m}/last.ckpt" for m in MODES},
     "fit_aligned": "processed/hold_fit.aligned.npy",
-    "align_vis": "processed/align_vis",
     "truth": "ground_truth/truth.npz",
     **{f"truth_masks_{e}": f"ground_truth/masks/{e}" for e in ENTITIES},
     "truth_depth": "ground_truth/depth",
     "build": "build",
     "report": "report.html",
+    "overlay": "overlay.mp4",
+    "view": "view.html",
+    "view_rrd": "view.rrd",
     "zip": "../<seq>.zip",  # in an overlay within it: see Sequence.place
 }

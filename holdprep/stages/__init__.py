@@ -31,7 +31,6 @@ def _align_stage(mode: str) -> Stage:
         needs=("fit_slerp", "j2d", "colmap", *before),
         uses=MASKS,
         outputs=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
-        previews=("align_vis",) if mode == "ho" else (),
         settings=inputs.align_settings,
         remembers=("align", "weights", "experiment", "hand_model", "seed"),
         external=inputs.hand_model_files,
@@ -117,6 +116,7 @@ REPORT = Stage(
     deferred("holdprep.stages.report", "run"),
     needs=("images",),
     outputs=("report",),
+    previews=("overlay",),
     settings=inputs.report_settings,
     external=inputs.report_files,
     reports=True,
@@ -124,6 +124,7 @@ REPORT = Stage(
 GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
 # runs only by name, since few sequences have ground truth
 EVALUATE = Stage("evaluate", deferred("holdprep.stages.evaluate", "run"), needs=("images",), on_request=True)
+VIEW = Stage("view", deferred("holdprep.stages.view", "run"), needs=("images",), on_request=True)  # shows, and makes nothing for others
 
 
 def select(cfg: Config) -> list[Stage]:
@@ -132,4 +133,4 @@ def select(cfg: Config) -> list[Stage]:
         return GRAPH
     if cfg.stage == "align":
         return [s for s in GRAPH if s.name in ([f"align.{cfg.mode}"] if cfg.mode else [f"align.{m}" for m in MODES])]
-    return [s for s in (*GRAPH, EVALUATE) if s.name == cfg.stage]
+    return [s for s in (*GRAPH, EVALUATE, VIEW) if s.name == cfg.stage]

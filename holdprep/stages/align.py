@@ -1,6 +1,5 @@
 """Registered hands and SfM's object in one metric camera frame -> mano_fit_ckpt/<mode>/last.ckpt, hold_fit.aligned.npy after mode ho."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +28,7 @@ from holdprep.viz.overlay import COLORS, draw_hands, draw_points
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
+OVERLAYS = 4  # pictures for loggers that show them
 CONTACT_PX = 3  # largest distance of masks that touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
@@ -46,6 +46,7 @@ def run(ctx: Context, mode: Mode) -> Result:
         arrays = {side: (m.vertices.numpy(), m.joints.numpy()) for side, m in meshes.items()}
         found = _with_quality(found, problem)
         _write_aligned(ctx, found, arrays, problem, cloud)
+        ctx.runlog.pictures("align/ho/overlays", lambda: _overlays(ctx, arrays, problem, found))
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
     return Result(dict(found.metrics), dict(found.curves), list(found.notes))
@@ -156,7 +157,7 @@ def _with_quality(found: Alignment, problem: Problem) -> Alignment:
 
 
 def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Problem, cloud: dict[str, np.ndarray]) -> None:
-    """Write hold_fit.aligned.npy in HOLD's layout, and one image per frame."""
+    """Write hold_fit.aligned.npy in HOLD's layout."""
     hands, models = {}, {side: hand.model for side, hand in problem.hands.items()}
     for side, p in found.hands.items():
         betas = p.betas.numpy()
@@ -168,7 +169,6 @@ def _write_aligned(ctx: Context, found: Alignment, arrays: Meshes, problem: Prob
     K = found.K.numpy()
     paths = [str(f) for f in ctx.seq.images().files]
     ctx.seq.write_npy("fit_aligned", hold.hold_fit_aligned(K, paths, hands, arrays, obj))
-    ctx.seq.write_images("align_vis", _overlays(ctx, arrays, problem, obj, K))
 
 
 def _seen(problem: Problem, side: Side) -> np.ndarray:
@@ -176,10 +176,13 @@ def _seen(problem: Problem, side: Side) -> np.ndarray:
     return np.asarray(problem.hands[side].weight.reshape(problem.num_frames, -1).sum(dim=1) > 0)
 
 
-def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, obj: hold.AlignedObject, K: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    px, faces = project(obj.points_cam_m, K), {side: hand.model.faces.numpy() for side, hand in problem.hands.items()}
-    seen = {side: _seen(problem, side) for side in problem.hands}
-    for t, (name, image) in enumerate(zip(ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq)), strict=True)):
-        meshes = {side: (vertices[t], faces[side]) for side, (vertices, _) in meshes_m.items()}
-        infilled = [side for side in meshes if not seen[side][t]]
-        yield f"{name}.jpg", draw_hands(draw_points(image, px[t], COLORS["object"]), meshes, K, infilled)
+def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, found: Alignment) -> dict[str, np.ndarray]:
+    """Some frames with the hands and the object's cloud, by name."""
+    names, images, K = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq)), found.K.numpy()
+    drawn = {}
+    for t in np.unique(np.linspace(0, len(names) - 1, OVERLAYS).round().astype(int)).tolist():
+        points = found.obj_scale * problem.points_obj.numpy() @ found.R_cam_obj[t].numpy().T + found.transl_cam_obj_m[t].numpy()
+        meshes = {side: (vertices[t], problem.hands[side].model.faces.numpy()) for side, (vertices, _) in meshes_m.items()}
+        infilled = [side for side in meshes if not _seen(problem, side)[t]]
+        drawn[names[t]] = draw_hands(draw_points(images[t], project(points, K), COLORS["object"]), meshes, K, infilled)
+    return drawn

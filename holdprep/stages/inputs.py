@@ -111,7 +111,7 @@ def report_files(cfg: Config, seq: Sequence) -> External:
     for folder in dict.fromkeys((seq.root, seq.home)):
         for path in sorted((folder / RECORDS).glob("*.json")):
             stage, _, kind = path.name.rpartition(".json")[0].partition(".measured")
-            if stage.removesuffix(".failed") not in ("report", "evaluate", "hashes", "absent"):
+            if stage.removesuffix(".failed") not in ("report", "evaluate", "view", "hashes", "absent"):
                 found[f"record of {stage}{kind}"] = path
     return found
 

@@ -37,9 +37,20 @@ class Summary(Callback):
             writer.writerows(rows)
         _show(rows, columns)
         failed = [row["job"] for row in rows if row["status"] == "failed"]
-        print(f"{len(rows) - len(failed)} of {len(rows)} jobs succeeded; table: {folder / 'summary.csv'}")
+        print(
+            f"{len(rows) - len(failed)} of {len(rows)} jobs succeeded; table: {folder / 'summary.csv'}; page: {_page(folder, rows, columns)}"
+        )
         if failed:
             sys.exit(1)
+
+
+def _page(folder: Path, rows: list[dict[str, Any]], columns: list[str]) -> Path:
+    """index.html, with the settings that differ and the key numbers."""
+    from holdprep.sweeps.index_page import write_index
+
+    settings = [c for c in columns if "/" not in c and c not in ("job", "status", "error", "seconds")]
+    settings = [c for c in settings if c == "seq" or len({str(row.get(c, "")) for row in rows}) > 1]
+    return write_index(folder, rows, settings, [c for c in KEY_NUMBERS if c in columns])
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from holdprep.geometry.cameras import project
 from holdprep.geometry.normals import face_normals
+from holdprep.geometry.raster import paint
 from holdprep.hand.joints import FINGERS
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ def draw_points(image: np.ndarray, px: np.ndarray, colors: np.ndarray | tuple[in
     """The image with points (N, 2) px as dots, in one BGR colour or (N, 3)."""
     out = image.copy()
     radius = max(image.shape[:2]) // 640 + 1
-    shown = np.isfinite(px).all(axis=1)
-    each = np.broadcast_to(np.asarray(colors), (len(px), 3))[shown].tolist()
-    for at, color in zip(np.clip(np.round(px[shown]), -1e5, 1e5).astype(int).tolist(), each, strict=True):
-        cv2.circle(out, at, radius, color, -1, cv2.LINE_AA)
+    finite = np.isfinite(px).all(axis=1)
+    centre = np.clip(np.round(px[finite]), -1e5, 1e5).astype(int)
+    each = np.broadcast_to(np.asarray(colors), (len(px), 3))[finite]
+    disc = np.argwhere(np.hypot(*np.mgrid[-radius : radius + 1, -radius : radius + 1]) <= radius + 0.5) - radius
+    for offset in disc:  # all points at once are ten times as fast as a circle each
+        x, y = (centre + offset).T
+        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
+        out[y[inside], x[inside]] = each[inside]
     return out
 
 
@@ -88,11 +93,7 @@ def draw_mesh(
     if not part.size:
         return out
     layer = np.dstack([part, np.zeros(part.shape[:2], np.uint8)])  # with a coverage channel
-    shift = 4  # sub-pixel bits
-    fixed = np.round((px - low) * 2**shift).astype(np.int32)
-    colors = np.column_stack([shade[:, None] * color, np.full(len(shade), 255)]).tolist()
-    for i in order.tolist():
-        cv2.fillConvexPoly(layer, fixed[i], colors[i], cv2.LINE_8, shift)
+    paint(layer, (px - low)[order], np.column_stack([shade[:, None] * color, np.full(len(shade), 255)])[order].tolist())
     part[:] = np.where(layer[..., 3:] > 0, cv2.addWeighted(layer[..., :3], alpha, part, 1 - alpha, 0), part)
     return out
 

@@ -148,25 +148,17 @@ def record() -> dict[str, Any]:
 
 def read_records(d: Path) -> object:
     """As status, settings and report use them."""
-    from holdprep.quality.chart import Curve, line_chart
     from holdprep.quality.report import ReportData, render_report
     from holdprep.stages import report
+    from holdprep.stages.scene import curves_of
 
     seq = Sequence(d, "box")
     memory.settings(d / "holdprep.yaml", records.of_sequence(seq), [], CONF_DIR)
     found = {"register": r} if (r := records.read(seq, "register")) else {}
-    curves = [
-        Curve(
-            title, unit, np.arange(T), {key: report._array(values) for key, values in r.get("curves", {}).items() if len(values) == T}, None
-        )
-        for r in found.values()
-        for title, unit in (("a", "mm"),)
-    ]
+    curves = {k: v for name, r in found.items() for k, v in curves_of(name, r, T).items()}
     stages = report._stages(found, {}, None)
-    data = ReportData(
-        "box", "0", "standin", "", stages, [], [c for c in curves if c.series], "", [n for r in found.values() for n in r.get("notes", [])]
-    )
-    return render_report(data), line_chart
+    notes = [n for r in found.values() for n in r.get("notes", [])]
+    return render_report(ReportData("box", "0", "standin", "", stages, [f"{t:04d}" for t in range(T)], curves, notes=notes))
 
 
 def picture_files() -> Iterator[Reader]:
