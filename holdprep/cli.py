@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +19,10 @@ from holdprep.config import memory, searchpath, validation
 from holdprep.config.schema import Config
 from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
 from holdprep.errors import ConfigError, HoldprepError
+
+if TYPE_CHECKING:
+    from holdprep.pipeline.stage import Stage
+    from holdprep.sequence import Sequence as SequenceFolder
 
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
@@ -51,9 +55,23 @@ def main() -> None:
 
             status.show(arguments, CONF_DIR)
             return
+        if any(flag in commandline.MULTIRUN for flag in arguments):
+            _prepare_batch(arguments)
     except HoldprepError as error:
         sys.exit(f"error: {error}")
     _task()
+
+
+def _prepare_batch(arguments: list[str]) -> None:
+    """Take out of a batch what is done, and make this package's sweepers and launchers known to Hydra. Exits where all is done."""
+    from holdprep.sweeps import batch, plugins, summary
+
+    left = batch.remaining(arguments, CONF_DIR)
+    if left is None:
+        summary.conclude(batch.folder_of_done(), summary.up_to_date())
+        sys.exit(0)
+    sys.argv[1:] = left
+    plugins.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
@@ -66,20 +84,23 @@ def _task(cfg: DictConfig) -> float:
         folders = [o for o in hydra_config.overrides.hydra if o.startswith(f"{searchpath.KEY}=")]
         configured = configure(cfg, [*folders, *hydra_config.overrides.task])
         return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None)
-    except HoldprepError as error:
+    except (HoldprepError, OSError) as error:  # of the disk: full, read-only, missing
         log.error("error: %s", error)
-    except OSError as error:  # errors of the disk: full, read-only, missing
-        log.error("error: %s", error)
+        cause = str(error)
     except (KeyboardInterrupt, Terminated) as end:
         name = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
         log.error("ended by %s: finished stages are kept, the interrupted one has changed nothing; the same command continues there", name)
         _leave(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
-    except Exception:
+    except Exception as error:
         if not sweep:
             raise
         log.exception("the job failed")
+        cause = f"{type(error).__name__}: {error}"
     if not sweep:
         sys.exit(1)
+    from holdprep.sweeps.jobs import write_failure
+
+    write_failure(run_dir, " ".join(cause.split()))
     return float("nan")
 
 
@@ -133,7 +154,22 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
         ending = "success"
     finally:
         runlog.close(ending)
+    if not is_beside and not any(stage.on_request for stage in selected):
+        _mark_done(configured, seq, selected, run_dir)
     return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
+
+
+def _mark_done(configured: Configured, seq: "SequenceFolder", selected: Sequence["Stage"], run_dir: Path) -> None:
+    """Mark the command as done on the sequence, so that a batch finds it without looking at every stage."""
+    from holdprep.config import commandline
+    from holdprep.pipeline import runner
+    from holdprep.sweeps import done
+
+    outside = [path for stage in selected for path in stage.external(configured.cfg, seq).values() if path is not None]
+    if configured.cfg.build.zip:
+        outside.append(seq.path("zip"))
+    key = done.command_key(configured.overrides, commandline.searched(configured.overrides, CONF_DIR))
+    done.write(seq.root, key, outside, runner.outcomes_so_far(run_dir))
 
 
 def _given(cfg: Config, settings: memory.Settings) -> dict[str, str]:

@@ -85,13 +85,14 @@ def _problem(data_root: Path, name: str, model_path: Path | None) -> Problem:
     return load_problem(seq, {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits})[0]
 
 
-def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: str) -> float:
+def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:
+    """An alignment as an estimate to compare with ground truth."""
     hands = {}
     for side, params in found.hands.items():
         model = problem.hands[side].model
         mesh = lbs.forward(model.to(torch.float64), params)
         hands[side] = HandEstimate(mesh.vertices.numpy(), mesh.joints.numpy(), faces=model.faces.numpy())
-    estimate = Estimate(
+    return Estimate(
         seq.frame_names(),
         found.K.numpy(),
         seq.image_size(),
@@ -101,7 +102,10 @@ def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: st
         registered=problem.obj_weight.numpy() > 0,
         hands=hands,
     )
-    metrics = evaluate(estimate, load_truth(seq.path("truth"))).metrics
+
+
+def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: str) -> float:
+    metrics = evaluate(estimate_of(seq, problem, found), load_truth(seq.path("truth"))).metrics
     values = [abs(v) for key, v in metrics.items() if key.rpartition(".")[2] == metric]
     if not values:
         raise ConfigError(f"score_metric={metric}: {seq.name} has none; it has {', '.join(sorted(metrics))}")
