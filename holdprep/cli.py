@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from holdprep.config import memory, searchpath, validation
 from holdprep.config.schema import Config
-from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
+from holdprep.configured import CONF_DIR, Configured, configure
 from holdprep.errors import ConfigError, HoldprepError
 
 if TYPE_CHECKING:
@@ -132,8 +131,9 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
             raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
     if cfg.stage == "score":
         from holdprep.sweeps import trial
+        from holdprep.sweeps.reporting import reporter
 
-        return trial.run(cfg, partial(for_sequence, cfg.data_root, overrides=configured.overrides), run_dir)
+        return trial.run(cfg, configured.overrides, run_dir, reporter(run_dir))
     from holdprep import stages
     from holdprep.pipeline import Context, runner
     from holdprep.runlog import RunLog

@@ -77,7 +77,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """One row per job: folder, overrides, status, and each stage's verdict and metrics (`<stage>/<metric>`)."""
     rows = []
     jobs = [p for p in folder.iterdir() if (p / ".hydra" / "overrides.yaml").is_file()]
-    for job in sorted(jobs, key=lambda p: int(p.name.split("_")[0])):
+    for job in sorted(jobs, key=_by_number):
         row: dict[str, Any] = {"job": job.name} | _overrides(list(OmegaConf.load(job / ".hydra" / "overrides.yaml")))
         stages = json.loads((job / "metrics.json").read_text())["stages"] if (job / "metrics.json").is_file() else {}
         ended = {name: s["status"] for name, s in stages.items()}
@@ -87,6 +87,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         row["seconds"] = round(sum(s["seconds"] for s in stages.values()), 2)
         rows.append(row | row_of(stages))
     return rows
+
+
+def _by_number(job: Path) -> tuple[int, str]:
+    """Jobs in the order of their numbers, those without one first."""
+    number = job.name.split("_")[0]
+    return int(number) if number.isdigit() else -1, job.name
 
 
 def _overrides(overrides: list[Any]) -> dict[str, str]:
