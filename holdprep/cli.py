@@ -46,6 +46,7 @@ def main() -> None:
         _task()
         return
     try:
+        arguments = _repeated(arguments)
         arguments = commandline.resolved([part for argument in arguments for part in memory.expanded(argument)], CONF_DIR)
         sys.argv[1:] = arguments  # read by Hydra
         validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
@@ -59,6 +60,18 @@ def main() -> None:
     except HoldprepError as error:
         sys.exit(f"error: {error}")
     _task()
+
+
+def _repeated(arguments: list[str]) -> list[str]:
+    """The arguments with the configuration of the run that +reproduce= names; prints what differs since."""
+    if not any(a.lstrip("+").startswith("reproduce=") for a in arguments):
+        return arguments
+    from holdprep.sweeps import provenance
+
+    found, lines = provenance.expanded(arguments, CONF_DIR)
+    for line in lines:
+        print(f"reproduce    {line}", flush=True)
+    return found
 
 
 def _prepare_batch(arguments: list[str]) -> None:
@@ -130,21 +143,26 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
         if not torch.cuda.is_available():
             raise ConfigError("device=cuda: torch finds no CUDA device here (torch.cuda.is_available() is false): use device=cpu")
     if cfg.stage == "score":
-        from holdprep.sweeps import trial
+        from holdprep.sweeps import provenance, trial
         from holdprep.sweeps.reporting import reporter
 
+        run_dir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / provenance.RESOLVED)
+        provenance.write(run_dir, trial.inputs(cfg))
         return trial.run(cfg, configured.overrides, run_dir, reporter(run_dir))
     from holdprep import stages
     from holdprep.pipeline import Context, runner
     from holdprep.runlog import RunLog
     from holdprep.sequence import Sequence as SequenceFolder
+    from holdprep.sweeps import provenance
 
     is_beside = cfg.overlay if cfg.overlay is not None else group is not None
     seq = SequenceFolder(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if is_beside else None)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
-    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
     selected = stages.select(cfg)
+    provenance.write(run_dir, _inputs(cfg, seq, selected))
+    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"))
     check_objective(cfg, [stage.name for stage in selected])
     _log_remembered(settings)
     context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - memory.transient(), settings.file)
@@ -157,6 +175,14 @@ def execute(configured: Configured, run_dir: Path, group: str | None) -> float:
     if not is_beside and not any(stage.on_request for stage in selected):
         _mark_done(configured, seq, selected, run_dir)
     return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
+
+
+def _inputs(cfg: Config, seq: "SequenceFolder", selected: Sequence["Stage"]) -> dict[str, Path]:
+    """What the selected stages read and none of them makes: artefacts of the sequence, and files from outside."""
+    made = {artefact for stage in selected for artefact in (*stage.outputs, *stage.optional(cfg))}
+    read = [a for stage in selected for a in (*stage.needs, *stage.uses) if a not in made and seq.has(a)]
+    outside = {f"{stage.name}: {k}": p for stage in selected for k, p in stage.external(cfg, seq).items() if p is not None}
+    return {artefact: seq.path(artefact) for artefact in dict.fromkeys(read)} | outside
 
 
 def _mark_done(configured: Configured, seq: "SequenceFolder", selected: Sequence["Stage"], run_dir: Path) -> None:

@@ -70,7 +70,8 @@ def folds(names: Sequence[str]) -> list[list[str]]:
 def compare(given: Scores, trials: Sequence[Scores], metric: str | None) -> Comparison:
     """Choose among `trials` (scores by sequence) on some sequences and compare on the others with `given`, fold by fold.
 
-    The interval is Student's, over sequences, with the variance that choices on overlapping folds have. With fewer than LEAST of them, or where 0 is inside, it is undecided.
+    The interval is Student's, over sequences, with the variance that choices on overlapping folds have.
+    With fewer than LEAST of them, or where 0 is inside, it is undecided.
     """
     names = list(given)
     held_out: dict[str, float] = {}

@@ -10,9 +10,11 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import islice
@@ -31,6 +33,7 @@ from holdprep.sweeps.jobs import Failed, Job, one_line, returned
 
 log = logging.getLogger("holdprep")
 Results = list[float | Failed]
+POLL_S, GRACE = 2.0, 5  # seconds between two looks at submitted jobs; looks after the end of a job without a result
 
 
 class JobLauncher(Launcher):
@@ -136,7 +139,8 @@ class Submitit(JobLauncher):
             sent = [one for part in _parts(jobs, self.array_size or len(jobs)) for one in _sent(executor, part)]
         except submitit.core.utils.FailedJobError as error:
             raise HoldprepError(f"hydra/launcher=submitit_{self.cluster}: {' '.join(str(error).split())}") from None
-        return [_awaited(one) for one in sent]
+        queue = _Queue()
+        return _awaited(sent, queue.holds if self.cluster == "slurm" else lambda one: not one.done())
 
 
 def _of_local(options: dict[str, Any]) -> dict[str, Any]:
@@ -155,15 +159,48 @@ def _sent(executor: Any, jobs: Iterable[Job]) -> list[Any]:
         return [executor.submit(job) for job in jobs]
 
 
-def _awaited(sent: Any) -> float | Failed:
-    """The result of a submitted job; what the cluster says where it has none."""
+def _awaited(sent: Sequence[Any], is_queued: Callable[[Any], bool]) -> Results:
+    """Results of submitted jobs, in their order; a job that is no longer queued and has written none has failed."""
+    results: dict[str, float | Failed] = {}
+    seen_gone: dict[str, int] = {}
+    while len(results) < len(sent):
+        for one in sent:
+            if one.job_id in results:
+                continue
+            if one.paths.result_pickle.exists():
+                results[one.job_id] = _result(one)
+            elif not is_queued(one):
+                seen_gone[one.job_id] = seen_gone.get(one.job_id, 0) + 1
+                if seen_gone[one.job_id] > GRACE:  # a shared disk shows a file of another machine late
+                    results[one.job_id] = Failed(f"job {one.job_id} was killed, or ended without a result: see {one.paths.stderr}")
+        time.sleep(POLL_S)
+    return [results[one.job_id] for one in sent]
+
+
+def _result(sent: Any) -> float | Failed:
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:
         result: float | Failed = sent.result()
         return result
-    except (FailedJobError, UncompletedJobError):
-        return Failed(f"job {sent.job_id} ended without a result (state {sent.state}): see {sent.paths.stderr}")
+    except (FailedJobError, UncompletedJobError) as error:
+        return Failed(one_line(error))
+
+
+class _Queue:
+    """Slurm's queue of this user, asked at most every POLL_S seconds for all jobs together. Clusters without accounting have it too."""
+
+    def __init__(self) -> None:
+        self.asked, self.ids = 0.0, set[str]()
+
+    def holds(self, sent: Any) -> bool:
+        """Whether a job waits or runs; true where Slurm does not answer."""
+        if time.monotonic() - self.asked > POLL_S:
+            found = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], capture_output=True, text=True, check=False)
+            if found.returncode:
+                return True
+            self.asked, self.ids = time.monotonic(), set(found.stdout.split())
+        return str(sent.job_id) in self.ids
 
 
 class Ray(JobLauncher):

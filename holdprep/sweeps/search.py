@@ -42,7 +42,8 @@ def scores_in(folder: Path) -> dict[str, float] | None:
 def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     """Write winner.yaml, best.yaml and index.html, and print the comparison.
 
-    The winner is the best trial only where it is shown to be better than the given weights, else it is these. Raises HoldprepError where no trial has a score.
+    The winner is the best trial only where it is shown to be better than the given weights, else it is these.
+    Raises HoldprepError where no trial has a score.
     """
     from optuna.trial import TrialState
 

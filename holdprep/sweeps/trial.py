@@ -46,6 +46,13 @@ def run(cfg: Config, overrides: Sequence_[str], run_dir: Path, report: Report | 
     return loss(worst(scores, cfg.score_metric), cfg.score_metric) if is_whole else math.inf
 
 
+def inputs(cfg: Config) -> dict[str, Path]:
+    """The artefacts that a trial reads, by sequence."""
+    seqs = {name: Sequence(cfg.data_root, name) for name in cfg.seqs or []}
+    read = ("images", "colmap", "fit_slerp", "j2d", "masks_right", "masks_left", "masks_object", "truth")
+    return {f"{name}: {artefact}": seq.path(artefact) for name, seq in seqs.items() for artefact in read if seq.has(artefact)}
+
+
 def score(cfg: Config, overrides: Sequence_[str], report: Report | None = None) -> tuple[dict[str, float], bool]:
     """Scores by sequence, each with its own settings; and whether all are there (`report` may end the trial).
 

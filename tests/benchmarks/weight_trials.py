@@ -2,7 +2,7 @@
 
 As a command, `python -m tests.benchmarks.weight_trials --root DIR --minutes 40`; it writes one .npz per sequence and input, and
 `python -m tests.benchmarks.weight_trials --root DIR --collect` joins them in tests/data/weight_trials.npz, from which
-holdprep/sweeps/score.py's numbers are computed. Hands are those of `other_hands`, which the hand model cannot represent; object poses are
+`weight_score` computes the numbers of holdprep/sweeps/score.py. Hands are those of `other_hands`, which the hand model cannot represent; object poses are
 measured by structure from motion; hands by the default tracker with the hand's true length, or keypoints with noise that is correlated in time.
 """
 
