@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from holdprep.config import memory, searchpath, validation
 from holdprep.config.schema import Config
-from holdprep.configured import CONF_DIR, Configured, configure, for_sequence
+from holdprep.configured import CONF_DIR, Configured, configure
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.logs.content import Labels
 from holdprep.logs.labels import labels, swept_keys
 
 if TYPE_CHECKING:
+    from holdprep.pipeline.stage import Stage
     from holdprep.runlog import RunLog
+    from holdprep.sequence import Sequence as SequenceFolder
 
 DEFAULT_OBJECTIVE = "align.ho.contact.gap_mm"
 
@@ -48,6 +49,7 @@ def main() -> None:
         _task()
         return
     try:
+        arguments = _repeated(arguments)
         arguments = commandline.resolved([part for argument in arguments for part in memory.expanded(argument)], CONF_DIR)
         sys.argv[1:] = arguments  # read by Hydra
         validation.check_overrides(commandline.overrides_in(arguments), CONF_DIR)
@@ -56,9 +58,35 @@ def main() -> None:
 
             status.show(arguments, CONF_DIR)
             return
+        if any(flag in commandline.MULTIRUN for flag in arguments):
+            _prepare_batch(arguments)
     except HoldprepError as error:
         sys.exit(f"error: {error}")
     _task()
+
+
+def _repeated(arguments: list[str]) -> list[str]:
+    """The arguments with the configuration of the run that +reproduce= names; prints what differs since."""
+    if not any(a.lstrip("+").startswith("reproduce=") for a in arguments):
+        return arguments
+    from holdprep.sweeps import provenance
+
+    found, lines = provenance.expanded(arguments, CONF_DIR)
+    for line in lines:
+        print(f"reproduce    {line}", flush=True)
+    return found
+
+
+def _prepare_batch(arguments: list[str]) -> None:
+    """Take out of a batch what is done, and make this package's sweepers and launchers known to Hydra. Exits where all is done."""
+    from holdprep.sweeps import batch, plugins, summary
+
+    left = batch.remaining(arguments, CONF_DIR)
+    if left is None:
+        summary.conclude(batch.folder_of_done(), summary.up_to_date())
+        sys.exit(0)
+    sys.argv[1:] = left
+    plugins.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")
@@ -73,20 +101,23 @@ def _task(cfg: DictConfig) -> float:
         keys = swept_keys(Path(hydra_config.sweep.dir), hydra_config.sweeper) if sweep else []
         named = labels(configured.cfg, keys, hydra_config.overrides.task)
         return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None, named)
-    except HoldprepError as error:
+    except (HoldprepError, OSError) as error:  # of the disk: full, read-only, missing
         log.error("error: %s", error)
-    except OSError as error:  # errors of the disk: full, read-only, missing
-        log.error("error: %s", error)
+        cause = str(error)
     except (KeyboardInterrupt, Terminated) as end:
         name = "SIGTERM" if isinstance(end, Terminated) else "Ctrl-C"
         log.error("ended by %s: finished stages are kept, the interrupted one has changed nothing; the same command continues there", name)
         _leave(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
-    except Exception:
+    except Exception as error:
         if not sweep:
             raise
         log.exception("the job failed")
+        cause = f"{type(error).__name__}: {error}"
     if not sweep:
         sys.exit(1)
+    from holdprep.sweeps.jobs import write_failure
+
+    write_failure(run_dir, " ".join(cause.split()))
     return float("nan")
 
 
@@ -128,13 +159,15 @@ def execute(configured: Configured, run_dir: Path, group: str | None, named: Lab
     from holdprep import stages
     from holdprep.pipeline import Context, runner
     from holdprep.sequence import Sequence as SequenceFolder
+    from holdprep.sweeps import provenance
 
     is_beside = cfg.overlay if cfg.overlay is not None else group is not None
     seq = SequenceFolder(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if is_beside else None)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
-    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"), named)
     selected = stages.select(cfg)
+    provenance.write(run_dir, _inputs(cfg, seq, selected))
+    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"), named)
     check_objective(cfg, [stage.name for stage in selected])
     _log_remembered(settings)
     context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - memory.transient(), settings.file)
@@ -144,6 +177,8 @@ def execute(configured: Configured, run_dir: Path, group: str | None, named: Lab
         ending = "success"
     finally:
         runlog.close(ending)
+    if not is_beside and not any(stage.on_request for stage in selected):
+        _mark_done(configured, seq, selected, run_dir)
     return objective(cfg, {name: outcome.metrics for name, outcome in outcomes.items()})
 
 
@@ -151,16 +186,41 @@ def _score(configured: Configured, run_dir: Path, runlog: "RunLog") -> float:
     """stage=score, with its scores logged."""
     from holdprep.logs.content import StageOutcome
     from holdprep.pipeline import runner
-    from holdprep.sweeps import trial
+    from holdprep.sweeps import provenance, trial
+    from holdprep.sweeps.reporting import reporter
 
     cfg, ending = configured.cfg, "failed"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / provenance.RESOLVED)
+    provenance.write(run_dir, trial.inputs(cfg))
     try:
-        loss = trial.run(cfg, partial(for_sequence, cfg.data_root, overrides=configured.overrides), run_dir)
+        loss = trial.run(cfg, configured.overrides, run_dir, reporter(run_dir))
         runlog.stage(StageOutcome("score", runner.outcomes_so_far(run_dir)["score"]["metrics"] | {"loss": loss}))
         ending = "success"
     finally:
         runlog.close(ending)
     return loss
+
+
+def _inputs(cfg: Config, seq: "SequenceFolder", selected: Sequence["Stage"]) -> dict[str, Path]:
+    """What the selected stages read and none of them makes: artefacts of the sequence, and files from outside."""
+    made = {artefact for stage in selected for artefact in (*stage.outputs, *stage.optional(cfg))}
+    read = [a for stage in selected for a in (*stage.needs, *stage.uses) if a not in made and seq.has(a)]
+    outside = {f"{stage.name}: {k}": p for stage in selected for k, p in stage.external(cfg, seq).items() if p is not None}
+    return {artefact: seq.path(artefact) for artefact in dict.fromkeys(read)} | outside
+
+
+def _mark_done(configured: Configured, seq: "SequenceFolder", selected: Sequence["Stage"], run_dir: Path) -> None:
+    """Mark the command as done on the sequence, so that a batch finds it without looking at every stage."""
+    from holdprep.config import commandline
+    from holdprep.pipeline import runner
+    from holdprep.sweeps import done
+
+    outside = [path for stage in selected for path in stage.external(configured.cfg, seq).values() if path is not None]
+    if configured.cfg.build.zip:
+        outside.append(seq.path("zip"))
+    key = done.command_key(configured.overrides, commandline.searched(configured.overrides, CONF_DIR))
+    done.write(seq.root, key, outside, runner.outcomes_so_far(run_dir))
 
 
 def _given(cfg: Config, settings: memory.Settings) -> dict[str, str]:

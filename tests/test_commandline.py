@@ -11,7 +11,7 @@ from holdprep import cli, status
 from holdprep.config import commandline
 from holdprep.errors import ConfigError
 from holdprep.quality.evaluation import direction
-from holdprep.sweeps import summary, trial
+from holdprep.sweeps import summary
 from tests.running import CONF, composed
 
 
@@ -112,16 +112,6 @@ def test_the_objective_is_a_number_of_a_stage_or_an_error():
 )  # fmt: skip
 def test_every_metric_knows_which_way_it_is_better(metric: str, way: str | None):
     assert direction(metric) == way
-
-
-def test_a_search_prefers_more_where_more_is_better():
-    good, bad = {"a": 95.0, "b": 90.0}, {"a": 96.0, "b": 10.0}
-    assert trial.worst(bad, "fscore_5mm_pct") == 10 and trial.worst(bad, "mrrpe_mm") == 96
-    assert trial.loss(trial.worst(good, "fscore_5mm_pct"), "fscore_5mm_pct") < trial.loss(
-        trial.worst(bad, "fscore_5mm_pct"), "fscore_5mm_pct"
-    )
-    assert trial.loss(trial.worst(good, None), None) < trial.loss(trial.worst(bad, None), None)
-    assert trial.loss(float("nan"), "mask_iou") == trial.WORST == trial.loss(float("nan"), None)
 
 
 def job(folder: Path, number: int, told: list[str], stages: dict) -> None:

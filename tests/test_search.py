@@ -1,31 +1,202 @@
-"""The search over weights as a user types it: Optuna on two sequences, resumed, and its winner used."""
+"""The search over weights: Optuna's study is shared and resumed, weights are judged on sequences left out, and a user's command."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from holdprep.align.score import label_free_mm
 from holdprep.config.memory import expanded
 from holdprep.errors import ConfigError
+from holdprep.sweeps.comparison import compare, folds, loss, worst
 from tests.running import run
 from tests.synthetic import make_sequence, write_truth
 
+optuna = pytest.importorskip("optuna", minversion="4", reason="pip install 'holdprep[sweep]' brings Optuna")
+from holdprep.sweeps import search, search_page, study  # noqa: E402
+
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 TRUE = ("segmenter=truth", "hand=truth", "object_pose=truth", "on_fail=warn")
+PARAMS = {"weights.contact": "tag(log, interval(1, 10000))", "weights.smooth": "interval(1, 100)"}
+
+
+def settings(folder: Path, sampler: str = "tpe", storage: str = "study.journal", params: dict[str, str] = PARAMS) -> study.Settings:
+    text = f"sqlite:///{folder / storage}" if storage.endswith(".db") else str(folder / storage)
+    return study.Settings("s", text, sampler, "median", 7, study.distributions(params))
+
+
+def trials(own: study.Settings, count: int) -> list[dict[str, float]]:
+    """Parameters of all trials after `count` more of a smooth function, in a study that is opened anew."""
+    opened = study.open_study(own, {"seqs": ["a"]})
+    for _ in range(count):
+        trial = opened.ask(dict(own.params))
+        opened.tell(trial, (np.log(trial.params["weights.contact"]) - 4) ** 2 + (trial.params["weights.smooth"] - 50) ** 2 / 100)
+    return [t.params for t in opened.trials]
+
+
+@pytest.mark.parametrize("sampler", study.SAMPLERS)
+@pytest.mark.parametrize("storage", ["study.journal", "study.db"])
+def test_a_resumed_search_goes_on_like_one_that_was_not_interrupted(tmp_path: Path, sampler: str, storage: str):
+    (tmp_path / "once").mkdir()
+    (tmp_path / "twice").mkdir()
+    with study.quiet():
+        once = trials(settings(tmp_path / "once", sampler, storage), 16)
+        trials(settings(tmp_path / "twice", sampler, storage), 7)
+        twice = trials(settings(tmp_path / "twice", sampler, storage), 9)
+    assert once == twice
+    assert len({p["weights.contact"] for p in once}) == 16  # none is repeated
+
+
+def test_tpe_finds_the_minimum_that_random_sets_miss(tmp_path: Path):
+    with study.quiet():
+        trials(settings(tmp_path), 60)
+        opened = study.open_study(settings(tmp_path), {"seqs": ["a"]})
+    assert opened.best_value < 0.5
+    shares = search.importances_of(opened)
+    assert set(shares) == set(PARAMS) and sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"weights.contact": "interval(10, 10)"}, "the range from 10 to 10 is empty"),
+        ({"weights.contact": "interval(10, 2)"}, "the range from 10 to 2 is empty"),
+        ({"weights.contact": "tag(log, interval(-1, 2))"}, "a logarithmic range from -1 is not possible"),
+        ({"weights.contact": "tag(log, interval(0, 2))"}, "a logarithmic range from 0 is not possible"),
+        ({"weights.contct": "interval(1, 2)"}, "no such weight; weights are j2d"),
+        ({"weights.contact": "3"}, r"interval\(low,high\) or choice\(a,b\) is needed"),
+        ({"weights.contact": "interval(1"}, "search over weights.contact=interval"),
+        ({}, "nothing to search"),
+    ],
+)
+def test_a_search_over_nothing_possible_is_refused_in_one_line(params: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=message) as refused:
+        study.distributions(params)
+    assert "\n" not in str(refused.value)
+
+
+def other_sampler(folder: Path) -> None:
+    study.open_study(settings(folder, "cmaes"), {"seqs": ["a"]})
+
+
+def other_range(folder: Path) -> None:
+    study.open_study(settings(folder, params={"weights.contact": "interval(1, 2)"}), {"seqs": ["a"]})
+
+
+def other_sequences(folder: Path) -> None:
+    study.open_study(settings(folder), {"seqs": ["b"]})
+
+
+def other_study(folder: Path) -> None:
+    optuna.create_study(study_name="of others", storage=study.storage_of(str(folder / "x.journal")))
+    study.open_study(settings(folder, storage="x.journal"), {"seqs": ["a"]})
+
+
+def no_storage(folder: Path) -> None:
+    (folder / "y.db").write_bytes(b"no database" * 100)
+    study.open_study(settings(folder, storage="y.db"), {"seqs": ["a"]})
+
+
+def no_sampler(folder: Path) -> None:
+    study.open_study(settings(folder, "grid"), {"seqs": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("open_other", "message"),
+    [
+        (other_sampler, "was made with sampler=tpe, whose state sampler=cmaes cannot continue"),
+        (other_range, "holds a search with weights.contact=.*set another hydra.sweep.dir"),
+        (other_sequences, r"holds a search with seqs=\['a'\], not \['b'\]"),
+        (other_study, r"holds another study \(of others\)"),
+        (no_storage, "is no storage of Optuna"),
+        (no_sampler, "hydra.sweeper.sampler=grid: not allowed; allowed: tpe, cmaes, random"),
+    ],
+)
+def test_a_study_that_is_not_this_search_is_refused_in_one_line(tmp_path: Path, open_other: Callable[[Path], None], message: str):
+    with study.quiet():
+        study.open_study(settings(tmp_path), {"seqs": ["a"]})
+        with pytest.raises(ConfigError, match=message) as refused:
+            open_other(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_trial_whose_process_has_ended_is_run_again_with_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with study.quiet():
+        own = settings(tmp_path)
+        opened = study.open_study(own, {"seqs": ["a"]})
+        lost, alive = opened.ask(dict(own.params)), opened.ask(dict(own.params))
+        study.mark_runner(alive)
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(study.os, "getpid", lambda: ended.pid)
+            study.mark_runner(lost)
+        assert study.give_up_lost(opened) == 1
+        again = opened.ask(dict(own.params))
+    assert again.params == lost.params != alive.params
+    assert [t.state.name for t in opened.trials] == ["FAIL", "RUNNING", "RUNNING"]
+
+
+def scores_of(rng: np.random.Generator, shift: float, names: str) -> dict[str, float]:
+    return {name: float(np.exp(shift + 0.05 * rng.normal())) for name in names}
+
+
+def test_weights_are_better_only_where_they_are_on_sequences_left_out():
+    """Trials of which one is better everywhere; of which each is good on one sequence by chance; and of which all are worse."""
+    names, rng = "abcdefgh", np.random.default_rng(3)
+    given = scores_of(rng, 0, names)
+    better = [scores_of(rng, 0.3, names), scores_of(rng, -0.4, names), scores_of(rng, 0.1, names)]
+    found = compare(given, better, None)
+    assert (found.verdict, found.best) == ("yes", 1) and found.high < 0 and "better than the given weights: yes" in found.line()
+    assert compare(given, [scores_of(rng, 0.5, names)], None).verdict == "no"
+    by_chance = [{name: given[name] * (0.5 if name == lucky else 1.0 + 0.02 * rng.normal()) for name in names} for lucky in names]
+    assert compare(given, by_chance, None).verdict == "undecided"
+    assert compare({"a": 1.0, "b": 1.0}, [{"a": 0.1, "b": 0.1}], None).verdict == "undecided"  # two sequences tell nothing
+    assert [len(part) for part in folds(list(names))] == [2, 2, 2, 1, 1]
+
+
+def test_no_verdict_by_chance():
+    """Weights without any effect are called better (or worse) in a few percent of searches."""
+    rng, verdicts = np.random.default_rng(0), []
+    for _ in range(300):
+        names = [f"s{k}" for k in range(10)]
+        made = [{n: float(np.exp(0.2 * rng.normal())) for n in names} for _ in range(12)]
+        verdicts.append(
+            compare({n: 1.0 + 0.0 * len(n) for n in names}, [{n: v / np.exp(0.02) for n, v in m.items()} for m in made], None).verdict
+        )
+    assert verdicts.count("yes") < 0.08 * len(verdicts)
+
+
+def test_a_search_prefers_more_where_more_is_better():
+    good, bad = {"a": 95.0, "b": 90.0}, {"a": 96.0, "b": 10.0}
+    assert worst(bad, "fscore_5mm_pct") == 10 and worst(bad, "mrrpe_mm") == 96
+    assert loss(worst(good, "fscore_5mm_pct"), "fscore_5mm_pct") < loss(worst(bad, "fscore_5mm_pct"), "fscore_5mm_pct")
+    assert compare(bad, [bad, good, bad], "fscore_5mm_pct").best == 1
+    assert loss(worst(good, None), None) < loss(worst(bad, None), None)
+    assert loss(float("nan"), "mask_iou") == loss(float("nan"), None) > 1e5
+
+
+def test_the_page_shows_every_weight_and_the_verdict(tmp_path: Path):
+    with study.quiet():
+        trials(settings(tmp_path), 12)
+        opened = study.open_study(settings(tmp_path), {"seqs": ["a"]})
+    found = compare({"a": 1.0}, [{"a": 0.5}] * 12, None)
+    text = search_page.html(opened, found, search.importances_of(opened), "loss < 1 & more")
+    assert text.count("<svg") == 2 + 3 and "weights.contact (log)" in text and "undecided" in text and "loss &lt; 1 &amp; more" in text
+    assert "http" not in text and "<script" not in text
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/a and data/b are ready for alignment; b's keypoints are noisy."""
+    """data/a and data/b are ready for alignment, b's keypoints are noisy; data/c lacks object poses."""
     root = tmp_path_factory.mktemp("search")
-    for name, noise in (("a", 1), ("b", 8)):
+    for name, noise in (("a", 1), ("b", 8), ("c", 1)):
         write_truth(make_sequence(("right",), frames=16), root / "data" / name)
-        for stage in ("segment", "hand_pose", "register", "object_pose"):
+        for stage in ("segment", "hand_pose", "register", "object_pose") if name != "c" else ("segment",):
             run(root / "data", root / "first", f"seq={name}", f"stage={stage}", *TRUE, f"hand.noise_px={noise}")
     return root
 
@@ -48,45 +219,65 @@ def test_a_trial_scores_every_sequence_and_writes_nothing_of_theirs(workplace: P
 
 
 def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
-    """holdprep.yaml counts as it does for every other stage, and the command line goes before it."""
+    """holdprep.yaml counts as it does for every other stage, and the command line goes before it, also for weights."""
     own = workplace / "data" / "b" / "holdprep.yaml"
 
     def scores(*told: str) -> dict[str, float]:
-        return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", *told)["score"]["metrics"]
+        return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", "score_metric=mrrpe_mm", *told)["score"]["metrics"]
+
+    from holdprep.sweeps import trial
 
     plain = scores()
-    own.write_text("align: {scale: centroid}\n")
+    own.write_text("align: {scale: centroid}\nweights: {contact: 7.0}\n")
+    trial._composed.cache_clear()
     try:
-        held, named = scores(), scores("align.scale=auto")
+        held, named = scores(), scores("align.scale=auto", "weights.contact=null")
     finally:
         own.unlink()
+        trial._composed.cache_clear()
     assert held["a"] == named["a"] == plain["a"]
     assert named["b"] == plain["b"] != pytest.approx(held["b"], rel=1e-3)
 
 
-def test_optuna_searches_goes_on_where_it_was_and_names_a_winner(workplace: Path):
-    optuna = pytest.importorskip("optuna", reason="pip install 'holdprep[sweep]' brings Optuna")
-    told = ("-m", "+sweep=robust_weights", "seqs=[a,b]", "hydra.sweeper.n_trials=2")
-    for trials in (2, 4):
-        done = subprocess.run(
-            [sys.executable, str(LAUNCH), *told],
-            cwd=workplace,
-            env=dict(os.environ),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+def launch(workplace: Path, *told: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(LAUNCH), "-m", "+sweep=robust_weights", *told],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_the_command_searches_continues_and_keeps_the_given_weights_where_nothing_is_shown(workplace: Path):
+    told = ("seqs=[a,b]", "score_metric=fscore_5mm_pct", "hydra.sweeper.pruner=none")
+    for count in (1, 3):
+        done = launch(workplace, *told, f"hydra.sweeper.n_trials={count}")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert f"{trials} trials; the best weights: weights=" in done.stdout
+        assert f"{count} of {count} trials complete" in done.stdout
+    assert "better than the given weights: undecided (3 sequences or more are needed" in done.stdout
     folder = workplace / "outputs" / "robust_weights"
-    study = optuna.load_study(study_name="robust_weights", storage=f"sqlite:///{folder / 'study.db'}")
-    weights = yaml.safe_load((folder / "winner.yaml").read_text())
-    assert weights["contact"] == study.best_params["weights.contact"]
-    assert weights["z_min"] == 1000  # what is not searched stays
-    scores = run(workplace / "data", workplace / "again", "stage=score", "seqs=[a,b]", *expanded(f"weights={folder / 'winner.yaml'}"))
-    assert scores["score"]["metrics"]["worst"] == pytest.approx(study.best_value)
-    assert json.loads((folder / "1" / "metrics.json").read_text())["stages"]["score"]["metrics"]["worst"] >= study.best_value
+    with study.quiet():
+        opened = optuna.load_study(study_name="robust_weights", storage=f"sqlite:///{folder / 'study.db'}")
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    assert best["contact"] == opened.best_params["weights.contact"]
+    assert yaml.safe_load((folder / "winner.yaml").read_text())["contact"] is None
+    assert best["z_min"] == 1000  # what is not searched stays
+    each = [json.loads((folder / str(k) / "metrics.json").read_text())["stages"]["score"]["metrics"]["worst"] for k in range(3)]
+    assert [t.value for t in opened.trials] == [-value for value in each]  # more is better, and a search minimises
+    scores = run(
+        workplace / "data", workplace / "again", "stage=score", "seqs=[a,b]", *told[1:2], *expanded(f"weights={folder / 'best.yaml'}")
+    )
+    assert scores["score"]["metrics"]["worst"] == pytest.approx(max(each))
+    assert (folder / "search.html").is_file()
+
+
+def test_a_sequence_without_poses_is_refused_before_the_first_trial(workplace: Path):
+    done = launch(workplace, "seqs=[a,c]", "hydra.sweep.dir=outputs/other")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: seqs: c has no object poses")
+    assert not (workplace / "outputs" / "other" / "0").exists()
 
 
 def test_a_file_of_weights_is_read_as_its_keys(tmp_path: Path):
@@ -95,11 +286,3 @@ def test_a_file_of_weights_is_read_as_its_keys(tmp_path: Path):
     assert expanded("weights=generic") == ["weights=generic"]
     with pytest.raises(ConfigError, match="does not exist"):
         expanded("weights=nowhere.yaml")
-
-
-def test_the_score_adds_millimetres():
-    """4 px at 0.5 m under 1000 px: 2 mm; a gap of 1; 3 inside; hand and object shake with 1 mm and 3 mm of white noise: 2."""
-    metrics = {"right.reprojection_px": 4.0, "right.depth_m": 0.5, "contact.gap_mm": 1.0, "contact.penetration_mm": 3.0}
-    metrics |= {"right.jerk_mm": 20**0.5, "object.jerk_mm": 3 * 20**0.5}
-    assert label_free_mm(metrics, 1000.0) == pytest.approx(2 + 1 + 3 + 2)
-    assert label_free_mm({"right.reprojection_px": 4.0, "right.depth_m": 0.5}, 1000.0) == float("inf")

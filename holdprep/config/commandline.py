@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -19,7 +19,8 @@ from holdprep.errors import ConfigError
 HYDRAS_OWN = ("-sc", "--shell-completion", "--hydra-help", "--version", "--info", "-i", "--experimental-rerun")
 CONFIG_DIR = ("--config-dir", "-cd")
 MULTIRUN = ("-m", "--multirun")
-ALL = "all"
+ALL, LIST = "all", ".txt"
+SHOWN = 20  # names in a message
 MARKS = ("images", "video.mp4", "processed", "holdprep.yaml")  # any of these marks a folder of data_root as a sequence
 
 
@@ -55,7 +56,7 @@ def is_hydras(arguments: Sequence[str]) -> bool:
 def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     """The arguments as Hydra reads them: flags first, names as typed (`literal`), --config-dir as hydra.searchpath.
 
-    `seq=all` and `seq=glob(...)` are replaced by names in data_root; a batch over `seq` only writes into the sequences.
+    `seq=all`, `seq=glob(...)` and `seq=<file>.txt` are replaced by names; a batch over `seq` only writes into the sequences.
     Raises ConfigError where no sequence matches, or where several do without -m or a query.
     """
     flags, given = split(arguments)
@@ -137,15 +138,49 @@ def _value(parsed: dict[str, Override], key: str, conf_dir: Path) -> Any:
 
 
 def _named(seq: Override, data_root: Path) -> list[str] | None:
-    """The sequences that match `all` or a glob; None where names are given."""
+    """The sequences that match `all` or a glob, or are listed in a text file; None where names are given."""
     value = seq.value()
+    if isinstance(value, str) and value.endswith(LIST) and not (data_root / value).is_dir():
+        return _listed(Path(value).expanduser())
     if value != ALL and not isinstance(value, Glob):
         return None
     there = sorted(p.name for p in data_root.iterdir() if any((p / m).exists() for m in MARKS)) if data_root.is_dir() else []
     names = value.filter(there) if isinstance(value, Glob) else there
     if not names:
-        raise ConfigError(f"{seq.input_line}: no such sequence in {data_root}, which has {', '.join(there) or 'none'}")
+        shown = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+        raise ConfigError(f"{seq.input_line}: no such sequence in {data_root}, which has {shown or 'none'}")
     return names
+
+
+def _listed(path: Path) -> list[str]:
+    """The names in a text file, one a line, each once; what follows a # is a remark."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"seq={path}: cannot be read as a text file of sequences, one name a line ({type(error).__name__})") from None
+    names = list(dict.fromkeys(name for line in lines if (name := line.partition("#")[0].strip())))
+    if not names:
+        raise ConfigError(f"seq={path}: names no sequence: one name a line is needed")
+    return names
+
+
+def batch_over(arguments: Sequence[str], conf_dir: Path) -> tuple[list[str], Path] | None:
+    """Names of the sequences of a batch that prepares them, and data_root; None for other commands."""
+    parsed = _parsed(arguments)
+    seq, overlay = parsed.get("seq"), parsed.get("overlay")
+    if seq is None or overlay is None or overlay.value() is not False or not _is_plain(arguments):
+        return None
+    if not any(flag in MULTIRUN for flag in split(arguments)[0]):
+        return None
+    values = list(seq.sweep_iterator()) if seq.is_sweep_override() else [seq.value()]
+    names = [str(v.text if isinstance(v, QuotedString) else v) for v in values]
+    return names, Path(_value(parsed, "data_root", conf_dir))
+
+
+def with_sequences(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+    """The arguments with other names of sequences."""
+    given = f"seq={','.join(literal(name) for name in names)}"
+    return [given if a.partition("=")[0] == "seq" else a for a in arguments]
 
 
 def _is_plain(arguments: Sequence[str]) -> bool:

@@ -12,6 +12,8 @@ from hydra.errors import HydraException
 from holdprep.config import validation
 
 SEQUENCES = ("seq", "seqs")  # whose names have no commas
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*\Z", re.ASCII)  # read as text, except:
+_VALUES = ("null", "none", "true", "false", "yes", "no", "on", "off", "nan", "inf")
 _SWEEPS = re.compile(r"(glob|choice|range|interval|sort|shuffle|tag|extend_list|str)\(.*\)\Z", re.DOTALL)
 
 
@@ -22,6 +24,8 @@ def quoted(text: str) -> str:
 
 def literal(text: str) -> str:
     """The text as the grammar reads it as this text: as it is if possible, else quoted."""
+    if _PLAIN.match(text) and text.lower() not in _VALUES:
+        return text
     return text if _reads_as(text) == text else quoted(text)
 
 

@@ -176,6 +176,14 @@ def expanded(argument: str) -> list[str]:
     return [f"{key}={_text(each)}" for key, each in _flat({group: _read(path)}, {})]
 
 
+def as_overrides(tree: Mapping[str, Any], apart: Iterable[str], conf_dir: Path) -> list[str]:
+    """A whole configuration as overrides, one per key that an option of the chosen groups has; without the groups and keys `apart`."""
+    hidden = tuple(apart)
+    known = {key for key, _ in validation.fields()}
+    leaves = [(key, value) for key, value in _flat(tree, validation.groups(conf_dir)) if key.partition(".")[0] not in hidden]
+    return [f"{key}={_text(value)}" for key, value in leaves if key in known and not key.endswith((".name", ".method"))]
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     """Keys and values of a file that travels with data."""
     tree = _mapping(path)

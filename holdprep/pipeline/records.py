@@ -20,7 +20,7 @@ from holdprep.io.bounded import read_json
 from holdprep.sequence import ARTEFACTS, RECORDS, Sequence
 
 log = logging.getLogger("holdprep")
-HASHES = "hashes.json"
+HASHES, DONE = "hashes.json", "done.json"  # beside the records
 _PARTS: dict[str, Any] = {
     **dict.fromkeys(("outputs", "inputs", "given", "own", "metrics", "curves", "packages"), dict),
     "settings": dict | None,
@@ -101,7 +101,8 @@ def discard(seq: Sequence, stage: str, kind: Kind) -> None:
 
 def of_sequence(seq: Sequence) -> list[dict[str, Any]]:
     """The records of the sequence's own runs (not of jobs), in order of time."""
-    names = [file.stem for file in (seq.root / RECORDS).glob("*.json") if file.name != HASHES]
+    names = [file.name.removesuffix(".json") for file in (seq.root / RECORDS).glob("*.json") if file.name not in (HASHES, DONE)]
+    names = [name for name in names if not name.endswith((".measured", ".failed", ".exchange"))]
     bare = Sequence(seq.data_root, seq.name)
     found = [record for name in sorted(names) if "finished" in (record := read(bare, name) or {}) and "given" in record]
     return sorted(found, key=lambda record: str(record["finished"]))

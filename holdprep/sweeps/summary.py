@@ -1,6 +1,7 @@
 """Summary of a sweep: a table of all jobs, on the screen and as summary.csv, and the exit status."""
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from holdprep.io import safeio
+from holdprep.sweeps import batch
+from holdprep.sweeps.done import row_of
+from holdprep.sweeps.jobs import failure
+
+UP_TO_DATE = "up to date"
+SHOWN_ROWS = 60  # on the screen; the file has all
 VERDICTS_WIDTH = 44  # characters
 SHOWN = 6  # columns of metrics on the screen; the csv has all
 KEY_NUMBERS = (
@@ -27,21 +35,30 @@ class Summary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        rows = collect(folder)
-        if not rows:
-            return
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        with (folder / "summary.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        _show(rows, columns)
-        failed = [row["job"] for row in rows if row["status"] == "failed"]
-        print(
-            f"{len(rows) - len(failed)} of {len(rows)} jobs succeeded; table: {folder / 'summary.csv'}; page: {_page(folder, rows, columns)}"
-        )
-        if failed:
+        if conclude(folder, [*up_to_date(), *collect(folder)]):
             sys.exit(1)
+
+
+def conclude(folder: Path, rows: list[dict[str, Any]]) -> bool:
+    """Write and print the table of a batch; returns whether a job failed."""
+    if not rows:
+        return False
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    folder.mkdir(parents=True, exist_ok=True)
+    safeio.write_bytes_atomic(folder / "summary.csv", _csv(rows, columns))
+    failed = [row for row in rows if row["status"] == "failed"]
+    skipped = [row for row in rows if row["status"] == UP_TO_DATE]
+    shown = rows if len(rows) <= SHOWN_ROWS else [*failed, *(r for r in rows if r["status"] == "ok")][:SHOWN_ROWS]
+    if shown:
+        _show(shown, columns)
+    if len(rows) > len(shown):
+        print(f"{len(rows) - len(shown)} more rows are in the table's file")
+    ran = len(rows) - len(skipped)
+    counts = [f"{len(skipped)} of {len(rows)} sequences were up to date"] if skipped else []
+    counts += [f"{ran - len(failed)} of {ran} jobs succeeded"] if ran else []
+    pages = [f"; page: {_page(folder, done, columns)}"] if (done := [row for row in rows if row["status"] != UP_TO_DATE]) else []
+    print("".join([f"{'; '.join(counts)}; table: {folder / 'summary.csv'}", *pages]))
+    return bool(failed)
 
 
 def _page(folder: Path, rows: list[dict[str, Any]], columns: list[str]) -> Path:
@@ -53,26 +70,39 @@ def _page(folder: Path, rows: list[dict[str, Any]], columns: list[str]) -> Path:
     return write_index(folder, rows, settings, [c for c in KEY_NUMBERS if c in columns])
 
 
+def _csv(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def up_to_date() -> list[dict[str, Any]]:
+    """One row per sequence on which the command was done before."""
+    return [{"job": "", "seq": name, "status": UP_TO_DATE, "error": "", "seconds": 0.0} | row for name, row in batch.skipped().items()]
+
+
 def collect(folder: Path) -> list[dict[str, Any]]:
     """One row per job: folder, overrides, status, and each stage's verdict and metrics (`<stage>/<metric>`)."""
     rows = []
     jobs = [p for p in folder.iterdir() if (p / ".hydra" / "overrides.yaml").is_file()]
-    for job in sorted(jobs, key=lambda p: int(p.name.split("_")[0])):
+    for job in sorted(jobs, key=_by_number):
         row: dict[str, Any] = {"job": job.name} | _overrides(list(OmegaConf.load(job / ".hydra" / "overrides.yaml")))
         stages = json.loads((job / "metrics.json").read_text())["stages"] if (job / "metrics.json").is_file() else {}
         ended = {name: s["status"] for name, s in stages.items()}
-        row["status"] = "failed" if "failed" in ended.values() or not ended else "ok"
-        row["error"] = next((s["error"] for s in stages.values() if s["error"]), "" if ended else "see run.log")
+        cause = failure(job) or ("" if ended else "see run.log")
+        row["status"] = "failed" if "failed" in ended.values() or cause else "ok"
+        row["error"] = next((s["error"] for s in stages.values() if s["error"]), cause)
         row["seconds"] = round(sum(s["seconds"] for s in stages.values()), 2)
-        for name, stage in stages.items():
-            row[f"{name}/verdict"] = "fail" if stage["error"] else _worst([g["status"] for g in stage["gates"]])
-            row |= {f"{name}/{k}": v for k, v in stage["metrics"].items()}
-        rows.append(row)
+        rows.append(row | row_of(stages))
     return rows
 
 
-def _worst(verdicts: list[str]) -> str:
-    return next((v for v in ("fail", "warn") if v in verdicts), "pass")
+def _by_number(job: Path) -> tuple[int, str]:
+    """Jobs in the order of their numbers, those without one first."""
+    number = job.name.split("_")[0]
+    return int(number) if number.isdigit() else -1, job.name
 
 
 def _overrides(overrides: list[Any]) -> dict[str, str]:
@@ -87,7 +117,9 @@ def _overrides(overrides: list[Any]) -> dict[str, str]:
 
 def _show(rows: list[dict[str, Any]], columns: list[str]) -> None:
     """Print the columns that differ between the jobs; the file has all."""
-    differing = [c for c in columns if c != "error" and len({str(row.get(c, "")) for row in rows}) > 1]
+    ran = [row for row in rows if row["status"] != UP_TO_DATE]  # the others have no settings of their own
+    differing = [c for c in columns if c != "error" and len({str(row.get(c, "")) for row in ran}) > 1]
+    differing += [c for c in ("seq",) if c not in differing and len(ran) < len(rows)]
     settings = [c for c in differing if "/" not in c and c not in ("job", "status", "seconds")]
     verdicts = [c for c in columns if c.endswith("/verdict") and c.partition("/")[0] not in ("report", "score")]
     numbers = [c for c in KEY_NUMBERS if c in columns]

@@ -4,15 +4,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Sequence_
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from holdprep.align.problem import MODES, Alignment, Problem
-from holdprep.align.run import align
-from holdprep.align.score import label_free_mm
+from holdprep.align.problem import Alignment, Problem
 from holdprep.config.schema import Config
+from holdprep.configured import for_sequence
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
@@ -24,56 +24,75 @@ from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evalu
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.align import load_problem, options_of
+from holdprep.sweeps.comparison import loss, worst
+from holdprep.sweeps.figures import figures, in_all_modes, leave_out
+from holdprep.sweeps.score import predicted_loss
 
 log = logging.getLogger("holdprep")
-WORST = 1e6  # loss of a trial that cannot be aligned: Optuna needs a number
+Report = Callable[[Mapping[str, float], float], bool]  # scores so far and their loss -> whether to end the trial
+WEIGHTS = "weights."
 
 
-def run(cfg: Config, for_sequence: Callable[[str], Config], run_dir: Path) -> float:
-    """The worst sequence's loss; all scores are written to metrics.json. Raises HoldprepError where there is nothing to score."""
+def run(cfg: Config, overrides: Sequence_[str], run_dir: Path, report: Report | None = None) -> float:
+    """The worst sequence's loss; all scores are written to metrics.json. Infinite where `report` ended the trial early.
+
+    Raises HoldprepError where there is nothing to score.
+    """
     started = time.monotonic()
-    scores = score(cfg, for_sequence)
+    scores, is_whole = score(cfg, overrides, report)
     metrics: Metrics = {**scores, "worst": worst(scores, cfg.score_metric)}
     write_metrics(run_dir, "score", {"score": Outcome("done", time.monotonic() - started, metrics, [])})
-    log.info("%-12s %s", "score", ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
-    return loss(worst(scores, cfg.score_metric), cfg.score_metric)
+    log.info("%-12s %s", "score", ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()) + ("" if is_whole else " (pruned)"))
+    return loss(worst(scores, cfg.score_metric), cfg.score_metric) if is_whole else math.inf
 
 
-def score(cfg: Config, for_sequence: Callable[[str], Config]) -> dict[str, float]:
-    """Scores by sequence, each with its own settings (`for_sequence`).
+def inputs(cfg: Config) -> dict[str, Path]:
+    """The artefacts that a trial reads, by sequence."""
+    seqs = {name: Sequence(cfg.data_root, name) for name in cfg.seqs or []}
+    read = ("images", "colmap", "fit_slerp", "j2d", "masks_right", "masks_left", "masks_object", "truth")
+    return {f"{name}: {artefact}": seq.path(artefact) for name, seq in seqs.items() for artefact in read if seq.has(artefact)}
 
-    A score is in mm without labels (see `label_free_mm`), or the absolute value of the ground-truth metric `score_metric`. Raises
-    ConfigError where a sequence has no such metric or its direction is unknown.
+
+def score(cfg: Config, overrides: Sequence_[str], report: Report | None = None) -> tuple[dict[str, float], bool]:
+    """Scores by sequence, each with its own settings; and whether all are there (`report` may end the trial).
+
+    A score is the predicted loss without labels (see `predicted_loss`), or the absolute value of the ground-truth metric `score_metric`.
+    Raises ConfigError where a sequence has no such metric or its direction is unknown.
     """
     if not cfg.seqs:
         raise ConfigError("stage=score: set the sequences: seqs=[a,b]")
-    return {name: _score(for_sequence(name), name, cfg.score_metric) for name in cfg.seqs}
+    scores: dict[str, float] = {}
+    for name in cfg.seqs:
+        scores[name] = _score(_settings(cfg, name, overrides), name, cfg.score_metric)
+        if report is not None and report(scores, loss(worst(scores, cfg.score_metric), cfg.score_metric)) and len(scores) < len(cfg.seqs):
+            return scores, False
+    return scores, True
 
 
-def worst(scores: Mapping[str, float], metric: str | None) -> float:
-    """The score of the worst sequence."""
-    return max(scores.values(), key=lambda value: loss(value, metric))
+def _settings(cfg: Config, name: str, overrides: Sequence_[str]) -> Config:
+    """A sequence's settings. Those that the trials share are composed once for all; the trial's weights are put in their place."""
+    given = [o for o in overrides if o.startswith(WEIGHTS)]
+    shared = _composed(cfg.data_root, name, tuple(o for o in overrides if o not in given))
+    keys = [o.partition("=")[0].removeprefix(WEIGHTS) for o in given]
+    values = {key: getattr(cfg.weights, key) for key in keys}
+    return shared.model_copy(update={"weights": shared.weights.model_copy(update=values)})
 
 
-def loss(value: float, metric: str | None) -> float:
-    """The quantity that a search minimises: the score, or its negative where more is better; WORST without a score."""
-    if math.isnan(value):
-        return WORST
-    return -value if metric is not None and direction(metric) == "more" else value
+@lru_cache(maxsize=64)
+def _composed(data_root: Path, name: str, overrides: tuple[str, ...]) -> Config:
+    return for_sequence(data_root, name, overrides)
 
 
 def _score(cfg: Config, name: str, metric: str | None) -> float:
     problem = _problem(cfg.data_root, name, cfg.hand_model.path)
-    found: Alignment | None = None
     try:
-        for mode in MODES:
-            found = align(mode, problem, options_of(cfg), found)
+        if metric is None:
+            fitted, left_out = leave_out(problem)
+            return predicted_loss(figures(problem, left_out, in_all_modes(fitted, options_of(cfg))))
+        found = in_all_modes(problem, options_of(cfg))["ho"]
     except HoldprepError as error:
         log.warning("%-12s %s: %s", "score", name, error)
         return math.nan
-    assert found is not None
-    if metric is None:
-        return min(label_free_mm(found.metrics, float(problem.K[0, 0])), WORST)
     return _against_truth(Sequence(cfg.data_root, name), problem, found, metric)
 
 
@@ -85,13 +104,14 @@ def _problem(data_root: Path, name: str, model_path: Path | None) -> Problem:
     return load_problem(seq, {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits})[0]
 
 
-def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: str) -> float:
+def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:
+    """An alignment as an estimate to compare with ground truth."""
     hands = {}
     for side, params in found.hands.items():
         model = problem.hands[side].model
         mesh = lbs.forward(model.to(torch.float64), params)
         hands[side] = HandEstimate(mesh.vertices.numpy(), mesh.joints.numpy(), faces=model.faces.numpy())
-    estimate = Estimate(
+    return Estimate(
         seq.frame_names(),
         found.K.numpy(),
         seq.image_size(),
@@ -101,7 +121,10 @@ def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: st
         registered=problem.obj_weight.numpy() > 0,
         hands=hands,
     )
-    metrics = evaluate(estimate, load_truth(seq.path("truth"))).metrics
+
+
+def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: str) -> float:
+    metrics = evaluate(estimate_of(seq, problem, found), load_truth(seq.path("truth"))).metrics
     values = [abs(v) for key, v in metrics.items() if key.rpartition(".")[2] == metric]
     if not values:
         raise ConfigError(f"score_metric={metric}: {seq.name} has none; it has {', '.join(sorted(metrics))}")

@@ -1,0 +1,25 @@
+"""Loss of an alignment, predicted from figures without ground truth."""
+
+import math
+from collections.abc import Mapping
+
+# figure: (offset, exponent), fitted by tests/benchmarks/weight_score.py to the true MRRPE of rendered sequences
+TERMS: dict[str, tuple[float, float]] = {
+    "hand.contradicted_pct": (2.0, 0.91),
+    "contact.tips_mm": (1.0, 0.35),
+    "out.missed_pct": (2.0, 0.56),
+    "contact.fraction_pct": (1.0, 1.38),
+    "contact.penetration_mm": (1.0, 0.54),
+    "contact.gap_mm": (1.0, 1.09),
+    "contact.spread_mm": (2.0, 0.85),
+}
+
+
+def predicted_loss(figures: Mapping[str, float]) -> float:
+    """Product of (figure + offset) ** exponent over TERMS; it orders weights on one sequence, and has no unit.
+
+    `hand.contradicted_pct` and `out.missed_pct` are measured on pixels of masks that the fit does not use, so that no weight buys them. A
+    figure that a sequence does not have, for example without masks, is left out: it would be missing under all weights.
+    """
+    known = {name: figures[name] for name in TERMS if name in figures and math.isfinite(figures[name])}
+    return math.exp(sum(TERMS[name][1] * math.log(max(value, 0.0) + TERMS[name][0]) for name, value in known.items()))
