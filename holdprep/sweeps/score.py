@@ -18,8 +18,9 @@ TERMS: dict[str, tuple[float, float]] = {
 def predicted_loss(figures: Mapping[str, float]) -> float:
     """Product of (figure + offset) ** exponent over TERMS; it orders weights on one sequence, and has no unit.
 
-    `hand.contradicted_pct` and `out.missed_pct` are measured on pixels of masks that the fit does not use, so that no weight buys them. A
-    figure that a sequence does not have, for example without masks, is left out: it would be missing under all weights.
+    `out.missed_pct` is measured on frames whose mask outlines are left out of the alignment; the other figures depend on quantities that weights
+    influence, which limits what the score can tell. A figure that a sequence does not have, for example without masks, is left out: it would
+    be missing under all weights.
     """
     known = {name: figures[name] for name in TERMS if name in figures and math.isfinite(figures[name])}
     return math.exp(sum(TERMS[name][1] * math.log(max(value, 0.0) + TERMS[name][0]) for name, value in known.items()))
