@@ -8,7 +8,7 @@ from torch import Tensor
 
 from holdprep.align.contact import touching_tips
 from holdprep.align.order import DepthOrder, contradicted, depth_order_along_rays
-from holdprep.align.problem import Problem, contact_frames, object_points_sfm
+from holdprep.align.problem import OBSERVED, Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, joint_deviation_mm
@@ -70,16 +70,18 @@ def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) ->
 
 
 def hand_metrics(problem: Problem, side: Side, state: HandState, curves: Curves) -> dict[str, float]:
-    """Reprojection error over visible joints (median, 95th percentile), number of frames, depth and median jerk, as `<side>.<metric>`.
+    """Reprojection error over observed joints (median, 95th percentile), number of frames, depth and median jerk, as `<side>.<metric>`.
 
     Curves (T,) of the reprojection error and of the jerk are added to `curves`.
     """
     hand = problem.hands[side]
     joints = HandPoints.of(hand.model, torch.zeros(0, dtype=torch.long)).pose(state).points
-    error = torch.where(hand.weight > 0, reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1), torch.nan)
+    observed = hand.weight >= min(OBSERVED, float(hand.weight.max()))  # the positions of hidden joints are the tracker's inventions
+    observed &= hand.weight > 0
+    error = torch.where(observed, reprojection(joints, problem.K, hand.j2d_px).norm(dim=-1), torch.nan)
     curves[f"{side}.reprojection_px"] = error.nanmedian(dim=1).values.numpy()
     curves[f"{side}.jerk_mm"] = jerk_mm(joints.numpy())
-    seen = error[hand.weight > 0]
+    seen = error[observed]
     return {
         f"{side}.reprojection_px": float(seen.median()),
         f"{side}.reprojection_p95_px": float(np.quantile(seen.numpy(), 0.95)),
