@@ -146,7 +146,7 @@ def test_artefacts_have_the_layout_of_the_contract(prepared):
 def test_nothing_runs_twice_and_a_weight_reruns_align_alone(prepared):
     _, root, _ = prepared
     again = run(root / "data", root / "again", "stage=all", *ASKED)
-    assert {s["status"] for s in again.values()} == {"skipped", "kept"}
+    assert {n: s["status"] for n, s in again.items() if s["status"] == "done"} == {}
     other = run(root / "data", root / "other", "stage=all", *ASKED, "weights.contact=50")
     done = [n for n, s in other.items() if s["status"] == "done"]
     assert done == ["align.h", "align.o", "align.ho", "build", "report"]

@@ -8,7 +8,10 @@ from pathlib import Path
 from holdprep.backend import BackendOption, External, Values
 from holdprep.config.schema import Config
 from holdprep.hand import STANDIN_FILE
+from holdprep.pipeline.records import DONE, HASHES
 from holdprep.sequence import RECORDS, Sequence
+
+NOT_REPORTED = {"report", "evaluate", "view", "absent", Path(HASHES).stem, Path(DONE).stem}  # files that the report does not show
 
 
 def _seed(cfg: Config, backend: BackendOption) -> dict[str, int]:
@@ -111,7 +114,7 @@ def report_files(cfg: Config, seq: Sequence) -> External:
     for folder in dict.fromkeys((seq.root, seq.home)):
         for path in sorted((folder / RECORDS).glob("*.json")):
             stage, _, kind = path.name.rpartition(".json")[0].partition(".measured")
-            if stage.removesuffix(".failed") not in ("report", "evaluate", "view", "hashes", "absent"):
+            if stage.removesuffix(".failed") not in NOT_REPORTED:
                 found[f"record of {stage}{kind}"] = path
     return found
 
