@@ -153,21 +153,22 @@ def execute(configured: Configured, run_dir: Path, group: str | None, named: Lab
         dashboard.build(cfg.logger.wandb)
         return float("nan")
     from holdprep.runlog import RunLog
+    from holdprep.sweeps import provenance
 
+    resolved = cfg.model_dump(mode="json")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(resolved), run_dir / provenance.RESOLVED)
     if cfg.stage == "score":
-        return _score(configured, run_dir, RunLog(cfg.logger, "+".join(cfg.seqs or []), run_dir, group, cfg.model_dump(mode="json"), named))
+        return _score(configured, run_dir, RunLog(cfg.logger, "+".join(cfg.seqs or []), run_dir, group, resolved, named))
     from holdprep import stages
     from holdprep.pipeline import Context, runner
     from holdprep.sequence import Sequence as SequenceFolder
-    from holdprep.sweeps import provenance
 
     is_beside = cfg.overlay if cfg.overlay is not None else group is not None
     seq = SequenceFolder(cfg.data_root, cfg.seq, overlay=run_dir / cfg.seq if is_beside else None)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / "resolved.yaml")
     selected = stages.select(cfg)
     provenance.write(run_dir, _inputs(cfg, seq, selected))
-    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, cfg.model_dump(mode="json"), named)
+    runlog = RunLog(cfg.logger, cfg.seq, run_dir, group, resolved, named)
     check_objective(cfg, [stage.name for stage in selected])
     _log_remembered(settings)
     context = Context(cfg, seq, runlog, run_dir, "", _given(cfg, settings), frozenset(settings.named) - memory.transient(), settings.file)
@@ -190,8 +191,6 @@ def _score(configured: Configured, run_dir: Path, runlog: "RunLog") -> float:
     from holdprep.sweeps.reporting import reporter
 
     cfg, ending = configured.cfg, "failed"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(cfg.model_dump(mode="json")), run_dir / provenance.RESOLVED)
     provenance.write(run_dir, trial.inputs(cfg))
     try:
         loss = trial.run(cfg, configured.overrides, run_dir, reporter(run_dir))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdprep.config.schema import Loggers
 from holdprep.logs.content import Labels, Sink, StageOutcome
-from holdprep.quality.gates import Status, overall
+from holdprep.quality.gates import Status, overall, worst_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ class RunLog:
 
     def close(self, ended: str) -> None:
         """Finalise the loggers; `ended` is success or failed."""
-        status: Status = "fail" if "fail" in self._status else "warn" if "warn" in self._status else "pass"
+        status = worst_of(self._status)
         for sink in self._sinks if self._is_open else []:
             sink.close(status, ended)
 

@@ -160,8 +160,8 @@ def test_a_killed_job_does_not_stop_the_others_and_the_same_command_completes_th
 ):
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    root, told = sequences / launcher, ("seq=all", f"hydra/launcher={launcher}", *options)
-    first = launch(root, *told)
+    root, given = sequences / launcher, ("seq=all", f"hydra/launcher={launcher}", *options)
+    first = launch(root, *given)
     kill_job(root / "outputs" / "multirun", "b")
     text, _ = first.communicate(timeout=240)
     assert first.returncode == 1, text
@@ -170,7 +170,7 @@ def test_a_killed_job_does_not_stop_the_others_and_the_same_command_completes_th
         rows = {r["seq"]: r for r in csv.DictReader(file)}
     assert rows["a"]["status"] == "ok" and rows["b"]["status"] == "failed"
     assert "killed" in rows["b"]["error"] or "ended without a result" in rows["b"]["error"]
-    again = launch(root, *told)
+    again = launch(root, *given)
     text, _ = again.communicate(timeout=240)
     assert again.returncode == 0, text
     assert "1 of 2 sequences were up to date; 1 of 1 jobs succeeded" in text

@@ -33,9 +33,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyntheticSeque
     return seq, root
 
 
-def aligned(root: Path, case: str, *told: str) -> dict:
+def aligned(root: Path, case: str, *given: str) -> dict:
     """The metrics of every mode of alignment, on a copy of the sequence."""
-    return {mode: outcome["metrics"] for mode, outcome in run(root / case, root / f"run_{case}", "stage=align", *ASKED, *told).items()}
+    return {mode: outcome["metrics"] for mode, outcome in run(root / case, root / f"run_{case}", "stage=align", *ASKED, *given).items()}
 
 
 def assert_known(stages: dict) -> None:

@@ -222,8 +222,10 @@ def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
     """holdprep.yaml counts as it does for every other stage, and the command line goes before it, also for weights."""
     own = workplace / "data" / "b" / "holdprep.yaml"
 
-    def scores(*told: str) -> dict[str, float]:
-        return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", "score_metric=mrrpe_mm", *told)["score"]["metrics"]
+    def scores(*given: str) -> dict[str, float]:
+        return run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", "score_metric=mrrpe_mm", *given)["score"][
+            "metrics"
+        ]
 
     from holdprep.sweeps import trial
 
@@ -239,9 +241,9 @@ def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
     assert named["b"] == plain["b"] != pytest.approx(held["b"], rel=1e-3)
 
 
-def launch(workplace: Path, *told: str) -> subprocess.CompletedProcess[str]:
+def launch(workplace: Path, *given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(LAUNCH), "-m", "+sweep=robust_weights", *told],
+        [sys.executable, str(LAUNCH), "-m", "+sweep=robust_weights", *given],
         cwd=workplace,
         capture_output=True,
         text=True,
@@ -251,9 +253,9 @@ def launch(workplace: Path, *told: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_searches_continues_and_keeps_the_given_weights_where_nothing_is_shown(workplace: Path):
-    told = ("seqs=[a,b]", "score_metric=fscore_5mm_pct", "hydra.sweeper.pruner=none")
+    given = ("seqs=[a,b]", "score_metric=fscore_5mm_pct", "hydra.sweeper.pruner=none")
     for count in (1, 3):
-        done = launch(workplace, *told, f"hydra.sweeper.n_trials={count}")
+        done = launch(workplace, *given, f"hydra.sweeper.n_trials={count}")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert f"{count} of {count} trials complete" in done.stdout
     assert "better than the given weights: undecided (3 sequences or more are needed" in done.stdout
@@ -267,7 +269,7 @@ def test_the_command_searches_continues_and_keeps_the_given_weights_where_nothin
     each = [json.loads((folder / str(k) / "metrics.json").read_text())["stages"]["score"]["metrics"]["worst"] for k in range(3)]
     assert [t.value for t in opened.trials] == [-value for value in each]  # more is better, and a search minimises
     scores = run(
-        workplace / "data", workplace / "again", "stage=score", "seqs=[a,b]", *told[1:2], *expanded(f"weights={folder / 'best.yaml'}")
+        workplace / "data", workplace / "again", "stage=score", "seqs=[a,b]", *given[1:2], *expanded(f"weights={folder / 'best.yaml'}")
     )
     assert scores["score"]["metrics"]["worst"] == pytest.approx(max(each))
     assert (folder / "search.html").is_file()

@@ -16,6 +16,11 @@ def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
     return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], dtype=np.float64)
 
 
+def corners_px(width: int, height: int) -> np.ndarray:
+    """(4, 2) centres of the corner pixels of an image."""
+    return np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], dtype=np.float64)
+
+
 def project(points_cam: Points, K: Points) -> Points:
     """Pixels (..., N, 2) of points (..., N, 3) in the camera frame; K is (3, 3). For numpy arrays and torch tensors.
 

@@ -6,6 +6,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from holdprep.geometry.cameras import corners_px
+
 _ITERATIONS = 100  # of inverting the distortion, at most
 
 
@@ -14,7 +16,7 @@ class Lens:
     """COLMAP's SIMPLE_RADIAL camera: `K` (3, 3) with one focal length, distortion `k`, images of `image_size` (width, height).
 
     The distortion is known up to `radius`, the distance from the principal point in focal lengths of the undistorted image; beyond, pixels
-    are displaced as far as at this radius and no farther.
+    are displaced as far as at this radius.
     """
 
     K: np.ndarray
@@ -24,8 +26,7 @@ class Lens:
 
     def corner_shift_px(self) -> float:
         """Largest displacement (px) of an image corner by the distortion."""
-        width, height = self.image_size
-        corners = self._normalized(np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float))
+        corners = self._normalized(corners_px(*self.image_size))
         return float((np.linalg.norm(self._distorted(corners) - corners, axis=1) * self.K[0, 0]).max())
 
     def points(self, px: np.ndarray) -> np.ndarray:

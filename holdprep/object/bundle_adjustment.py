@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pycolmap
 
+from holdprep.geometry.cameras import corners_px
 from holdprep.object import covariance, focal
 from holdprep.object.colmap import Crop, Features, Model, color_points, open_database, read_mask, read_model
 from holdprep.object.patch_tracking import PatchObservations, track_patches
@@ -73,17 +74,17 @@ def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations
     fitted, names = _from_observations(model, observations, workspace.principal_px)
     refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
     cost, is_held = _adjust(fitted, _NARROW_LOSS_PX, prior, refine_focal=refine_focal)
-    has_lens = False
-    if refine_focal and not is_held and _coverage(fitted, workspace) > _MIN_COVERAGE:
+    seen, is_free = focal.observed(fitted), refine_focal and not is_held
+    found = None
+    if is_free and _coverage(seen, workspace) > _MIN_COVERAGE:
         distorted = pycolmap.Reconstruction(fitted)
         gain = 1 - _bundle_adjust(distorted, _NARROW_LOSS_PX, refine_focal=True, refine_distortion=True) / cost
-        seen = focal.observed(distorted)
-        k_stderr = covariance.estimate(seen, refine_focal=True, refine_k=True).k
+        seen_distorted = focal.observed(distorted)
+        with_lens = covariance.estimate(seen_distorted, refine_focal=True, refine_k=True)
         is_large = gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN
-        if is_large and abs(seen.k) > _MIN_DISTORTION_SIGMAS * k_stderr:
-            fitted, has_lens = distorted, True
-    seen = focal.observed(fitted)
-    found = covariance.estimate(seen, refine_focal=refine_focal and not is_held, refine_k=has_lens)
+        if is_large and abs(seen_distorted.k) > _MIN_DISTORTION_SIGMAS * with_lens.k:
+            fitted, seen, found = distorted, seen_distorted, with_lens
+    found = found or covariance.estimate(seen, refine_focal=is_free, refine_k=False)
     poses = {name: to_matrix(fitted.image(i).cam_from_world()) for i, name in names.items()}
     adjustment = Adjustment(
         pose_covariance=dict(zip(poses, found.poses, strict=True)),
@@ -101,10 +102,9 @@ def observed_radius(seen: covariance.Observed) -> float:
     return float(np.percentile(np.linalg.norm(seen.px - seen.principal_px, axis=1), _COVERED_PCT)) / seen.focal_px
 
 
-def _coverage(reconstruction: pycolmap.Reconstruction, workspace: Workspace) -> float:
+def _coverage(seen: covariance.Observed, workspace: Workspace) -> float:
     """The radius within which most observations are, relative to the farthest corner's."""
-    seen, (width, height) = focal.observed(reconstruction), workspace.image_size
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+    corners = corners_px(*workspace.image_size)
     return observed_radius(seen) * seen.focal_px / float(np.linalg.norm(corners - workspace.principal_px, axis=1).max())
 
 

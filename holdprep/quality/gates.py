@@ -11,7 +11,7 @@ from holdprep.quality.rules import RULES, Rule, Thresholds
 
 Status = Literal["pass", "warn", "fail"]
 
-_SEVERITY: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
+SEVERITY: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,12 @@ def judge(stage: str, metrics: Mapping[str, Value], thresholds: Thresholds | Non
 
 def overall(gates: Iterable[Gate]) -> Status:
     """The worst status; pass without gates."""
-    return max((gate.status for gate in gates), key=_SEVERITY.__getitem__, default="pass")
+    return worst_of(gate.status for gate in gates)
+
+
+def worst_of(statuses: Iterable[Status]) -> Status:
+    """The worst of them; pass where there is none."""
+    return max(statuses, key=SEVERITY.__getitem__, default="pass")
 
 
 def _gate(rule: Rule, stage: str, metric: str, value: Value) -> Gate:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from markupsafe import Markup
 
 from holdprep.quality.bounds import show
 from holdprep.quality.chart import COLORS, Curve, line_chart
-from holdprep.quality.gates import Gate, Status
+from holdprep.quality.gates import Gate, Status, worst_of
 from holdprep.quality.rules import RULES
 from holdprep.quality.verdict import Problem, StageReport, Verdict, problems, ranges, verdict
 from holdprep.viewers.pack import as_script, packed
@@ -55,10 +56,9 @@ class ReportData:
     @property
     def status(self) -> Status:
         """The worst stage's status."""
-        worst: list[Status] = [stage.status for stage in self.stages]
-        return "fail" if "fail" in worst else "warn" if "warn" in worst else "pass"
+        return worst_of(stage.status for stage in self.stages)
 
-    @property
+    @cached_property
     def problems(self) -> list[Problem]:
         """Every problem once."""
         return problems(self.stages, self.curves)
@@ -92,11 +92,10 @@ def render_report(data: ReportData) -> str:
     env.filters["show"] = show
     charts = {stage: [_chart(data, curve) for curve in found] for stage, found in grouped(data.names, data.curves).items()}
     code = source(*SCRIPTS) + (HERE / "report.js").read_text()
-    found = data.problems
     return env.get_template("report.html.j2").render(
         data=data,
-        verdict=verdict(data.stages, found),
-        problems=[(problem, *_links(problem, data.names)) for problem in found],
+        verdict=data.verdict,
+        problems=[(problem, *_links(problem, data.names)) for problem in data.problems],
         charts=charts,
         colors=COLORS,
         policy=policy(code),

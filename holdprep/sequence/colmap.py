@@ -1,6 +1,6 @@
 """processed/colmap/ and processed/colmap_2d/: cameras, object poses and the cloud, as HOLD's scripts lay them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,13 @@ def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
     if len(found["points_cano"]) == 0 or not all(np.isfinite(array).all() for array in found.values()):
         raise HoldprepError(f"{seq.path('colmap')} holds values that are not finite, or no points: run stage=object_pose force=true")
     return found | _own_tracks(seq, found)
+
+
+def points_sfm(cloud: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The cloud (N, 3) of `read_colmap` in SfM's frame and unit; its file holds it in the canonical cube."""
+    from holdprep.geometry.rigid import apply
+
+    return apply(np.linalg.inv(cloud["normalization_mat"]), cloud["points_cano"])
 
 
 def _arrays(seq: Sequence, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

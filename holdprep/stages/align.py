@@ -114,8 +114,6 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
         seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
         outlines = hand_outlines(seq, side, model, lens) if with_outlines else None
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching, outlines)
-    inverse = np.linalg.inv(cloud["normalization_mat"])
-    points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
     registered = cloud.get("registered", np.ones(len(names), bool))
     tracks = None
     if len(cloud.get("observation_px", ())):  # imported poses may come without any
@@ -124,7 +122,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
         K=torch.as_tensor(cloud["intrinsic"]),
         image_size=seq.image_size(),
         hands=hands,
-        points_obj=torch.as_tensor(points),
+        points_obj=torch.as_tensor(colmap_files.points_sfm(cloud)),
         T_cam_obj=torch.as_tensor(cloud["o2w"]),
         obj_weight=torch.as_tensor(frame_weights(registered, cloud.get("pose_covariance"))),
         tracks=tracks,

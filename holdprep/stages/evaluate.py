@@ -7,7 +7,7 @@ import numpy as np
 
 from holdprep.config.schema import Config
 from holdprep.errors import MissingArtefact
-from holdprep.geometry.rigid import apply, from_rt
+from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import params_from_dict, read_fits
 from holdprep.hand.model import SIDES, Side
@@ -58,7 +58,7 @@ def _estimate(ctx: Context) -> Estimate:
     )
     if seq.has("colmap"):
         cloud = colmap_files.read_colmap(seq)
-        points = apply(np.linalg.inv(cloud["normalization_mat"]), cloud["points_cano"])
+        points = colmap_files.points_sfm(cloud)
         estimate = replace(estimate, K=cloud["intrinsic"], T_cam_obj=cloud["o2w"], object_points=points, registered=cloud.get("registered"))
     if not seq.has("fit_aligned"):
         return replace(estimate, hands=_registered_hands(ctx))

@@ -24,13 +24,11 @@ def measure(ctx: Context) -> Result:
     """Metrics of an existing processed/colmap/, without those whose files are missing."""
     seq, names = ctx.seq, ctx.seq.frame_names()
     files = colmap_files.read_colmap(seq)
-    inverse = np.linalg.inv(files["normalization_mat"])
     observations = Observations.none()
     if "observation_px" in files:
         observations = Observations(*(files[f"observation_{k}"] for k in ("frame", "point", "px")))
     registered = files.get("registered", np.ones(len(names), bool))
-    points = apply(inverse, files["points_cano"])
-    raw = RawReconstruction(names, files["intrinsic"], files["o2w"], registered, points, observations)
+    raw = RawReconstruction(names, files["intrinsic"], files["o2w"], registered, colmap_files.points_sfm(files), observations)
     found = restore(raw, files.get("origin"), files.get("contested"))
     metrics = {name: value for name, value in _metrics(ctx, found).items() if name != "models"}
     return Result(

@@ -102,8 +102,7 @@ class _Results:
 
     def _make_surface(self, cloud: Mapping[str, np.ndarray]) -> None:
         """The object's surface in SfM's frame and unit, where its cloud has a volume."""
-        inverse = np.linalg.inv(cloud["normalization_mat"])
-        points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
+        points = colmap_files.points_sfm(cloud)
         try:
             self.signed = Surface.of(points, points - np.median(points, axis=0))
         except HoldprepError:
@@ -120,11 +119,9 @@ class _Results:
             return None
         fits = read_fits(self.seq.path(artefact))
         known = fits.get("K", self._camera_of_tracks())
-        slerp = read_fits(self.seq.path("fit_slerp")) if self.seq.has("fit_slerp") else {}
-        hands = []
+        slerp, hands = self._slerp(), []
         for side in (s for s in SIDES if s in fits):
-            is_valid = np.asarray(slerp.get(side, {}).get("is_valid", np.ones(self.frames))) > 0
-            hands.append(self._hand(side, params_from_dict(fits[side]), is_valid, self._curve(f"register/{side}.error_mm")))
+            hands.append(self._hand(side, params_from_dict(fits[side]), slerp, self._curve(f"register/{side}.error_mm")))
         return ResultTrack(name, np.asarray(known, float), hands)
 
     def _camera_of_tracks(self) -> np.ndarray:
@@ -132,7 +129,12 @@ class _Results:
             return trackfile.read(self.seq.path("v3d").parent, self.seq.frame_names()).K
         return self.K
 
-    def _hand(self, side: Side, params: ManoParams, is_valid: np.ndarray, error: np.ndarray | None) -> HandTrack:
+    def _slerp(self) -> Mapping[str, Any]:
+        """The file of registration that marks the valid frames; empty without one."""
+        return read_fits(self.seq.path("fit_slerp")) if self.seq.has("fit_slerp") else {}
+
+    def _hand(self, side: Side, params: ManoParams, slerp: Mapping[str, Any], error: np.ndarray | None) -> HandTrack:
+        is_valid = np.asarray(slerp.get(side, {}).get("is_valid", np.ones(self.frames))) > 0
         mesh = lbs.forward(self.models[side], params).vertices.numpy().astype(np.float32)
         if len(mesh) != self.frames or len(is_valid) != self.frames:
             raise HoldprepError(f"it has {len(mesh)} frames of the {side} hand, images/ has {self.frames}: run stage=register again")
@@ -145,11 +147,9 @@ class _Results:
             return None
         state = load_state(self.seq.path(f"ckpt_{mode}"), self.models)
         K = self.K if bool(state.K.isnan().any()) else state.K.numpy()
-        slerp = read_fits(self.seq.path("fit_slerp")) if self.seq.has("fit_slerp") else {}
-        hands = []
+        slerp, hands = self._slerp(), []
         for side, params in state.hands.items():
-            is_valid = np.asarray(slerp.get(side, {}).get("is_valid", np.ones(self.frames))) > 0
-            hands.append(self._hand(side, params, is_valid, self._curve(f"align/{mode}/{side}.reprojection_px")))
+            hands.append(self._hand(side, params, slerp, self._curve(f"align/{mode}/{side}.reprojection_px")))
         obj = None if mode == "h" else self._object(state, mode)
         if obj is not None and self.signed is not None:
             hands = [self._with_distance(hand, state.obj_scale, obj.T_cam_obj) for hand in hands]
@@ -158,8 +158,7 @@ class _Results:
     def _object(self, state: Alignment, mode: Mode) -> ObjectTrack:
         assert self.cloud is not None
         cloud, scale = self.cloud, state.obj_scale
-        inverse = np.linalg.inv(cloud["normalization_mat"])
-        points = cloud["points_cano"] @ inverse[:3, :3].T + inverse[:3, 3]
+        points = colmap_files.points_sfm(cloud)
         surface = None
         if self.surface is not None:
             vertices, faces, observed = self.surface

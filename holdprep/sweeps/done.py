@@ -20,6 +20,7 @@ from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.io.bounded import read_json
 from holdprep.pipeline.records import DONE, HASHES
+from holdprep.quality.gates import worst_of
 from holdprep.sequence.layout import RECORDS
 
 MARK = RECORDS / DONE
@@ -88,13 +89,9 @@ def row_of(stages: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict and metrics (`<stage>/<metric>`) of the stages of a metrics.json, for the table of a batch."""
     row: dict[str, Any] = {}
     for name, stage in stages.items():
-        row[f"{name}/verdict"] = "fail" if stage["error"] else worst_verdict([g["status"] for g in stage["gates"]])
+        row[f"{name}/verdict"] = "fail" if stage["error"] else worst_of(g["status"] for g in stage["gates"])
         row |= {f"{name}/{k}": v for k, v in stage["metrics"].items()}
     return row
-
-
-def worst_verdict(verdicts: list[str]) -> str:
-    return next((v for v in ("fail", "warn") if v in verdicts), "pass")
 
 
 def _stat(path: Path) -> Sequence[int] | None:

@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.quality.bounds import show
+from holdprep.quality.gates import SEVERITY, Status, worst_of
 from holdprep.viewers.page import environment, policy, source
 
 HERE = Path(__file__).parent
 FILE = "index.html"
 LINKS = ("report.html", "run.log", "metrics.json")
-ORDER = {"pass": 0, "warn": 1, "fail": 2}  # of verdicts, when sorted
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Job:
     """A row of the table: `verdict` is pass, warn or fail, `sentence` says why; `links` are file names with their addresses."""
 
     name: str
-    verdict: str
+    verdict: Status
     sentence: str
     cells: Sequence[Cell]
     thumbnail: str | None
@@ -41,7 +41,7 @@ class Job:
     @property
     def order(self) -> int:
         """The verdict as a number."""
-        return ORDER[self.verdict]
+        return SEVERITY[self.verdict]
 
 
 def write_index(folder: Path, rows: Sequence[Mapping[str, Any]], settings: Sequence[str], numbers: Sequence[str]) -> Path:
@@ -55,7 +55,7 @@ def write_index(folder: Path, rows: Sequence[Mapping[str, Any]], settings: Seque
             title=folder.name,
             jobs=jobs,
             columns=[*settings, *(name.replace("/", " ") for name in numbers), "seconds"],
-            counts={verdict: sum(job.verdict == verdict for job in jobs) for verdict in ORDER},
+            counts={verdict: sum(job.verdict == verdict for job in jobs) for verdict in SEVERITY},
             policy=policy(code),
             code=Markup(code),
             style=Markup(source("theme.css") + (HERE / "index.css").read_text()),
@@ -68,8 +68,8 @@ def write_index(folder: Path, rows: Sequence[Mapping[str, Any]], settings: Seque
 
 def _job(folder: Path, row: Mapping[str, Any], settings: Iterable[str], numbers: Iterable[str]) -> Job:
     name = str(row["job"])
-    verdicts = [str(value) for key, value in row.items() if key.endswith("/verdict") and value in ORDER]
-    worst = "fail" if row["status"] == "failed" else max(verdicts, key=ORDER.__getitem__, default="pass")
+    verdicts: list[Status] = [value for key, value in row.items() if key.endswith("/verdict") and value in SEVERITY]
+    worst = "fail" if row["status"] == "failed" else worst_of(verdicts)
     if row.get("report/trainable") is False:
         worst = "fail"
     sentence = str(

@@ -29,20 +29,20 @@ def test_an_array_of_jobs_of_which_one_is_killed_and_the_batch_completed(environ
     for name in ("a", "b", "c"):
         write_tracker_files(seq, tmp_path / "data" / name)
     options = ("slurm_partition=test", "mem_gb=1", "cpus_per_task=1", "timeout_min=10", "array_size=2")
-    told = [sys.executable, str(LAUNCH), *COMMAND, "seq=all", "hydra/launcher=submitit_slurm", *(f"hydra.launcher.{o}" for o in options)]
-    first = subprocess.Popen(told, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, str(LAUNCH), *COMMAND, "seq=all", "hydra/launcher=submitit_slurm", *(f"hydra.launcher.{o}" for o in options)]
+    first = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     kill_job(tmp_path / "outputs" / "multirun", "b")
     names = subprocess.run(["squeue", "-h", "-o", "%j"], env=environment, capture_output=True, text=True, check=True).stdout.split()
     assert set(names) <= {"holdprep"}
     text, _ = first.communicate(timeout=300)
     assert first.returncode == 1 and "2 of 3 jobs succeeded" in text and "was killed" in text and "Traceback" not in text, text
-    again = subprocess.run(told, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0 and "2 of 3 sequences were up to date; 1 of 1 jobs succeeded" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_partition_that_does_not_exist_is_one_line(environment: dict[str, str], tmp_path: Path):
     write_tracker_files(make_sequence(("right",), frames=4), tmp_path / "data" / "a")
-    told = [sys.executable, str(LAUNCH), *COMMAND, "seq=a", "hydra/launcher=submitit_slurm", "hydra.launcher.slurm_partition=none"]
-    done = subprocess.run(told, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, str(LAUNCH), *COMMAND, "seq=a", "hydra/launcher=submitit_slurm", "hydra.launcher.slurm_partition=none"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: hydra/launcher=submitit_slurm: ")
