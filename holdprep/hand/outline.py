@@ -167,7 +167,7 @@ def _reduced(mask: np.ndarray, scale: float) -> np.ndarray:
     if scale == 1:
         return mask
     size = np.maximum(np.round(np.array(mask.shape[::-1]) / scale), 1).astype(int)
-    return np.asarray(cv2.resize(mask.astype(np.float32), size.tolist(), interpolation=cv2.INTER_AREA) > 0.5)
+    return np.asarray(cv2.resize(255 * mask.astype(np.uint8), size.tolist(), interpolation=cv2.INTER_AREA) > 127)
 
 
 def size_px(px: Tensor) -> float:
@@ -181,7 +181,7 @@ def _agreement(vertices_m: np.ndarray, edge: MaskEdge | None, K: np.ndarray, fac
     if edge is None or not np.isfinite(vertices_m).all() or (vertices_m[:, 2] <= 0).any():
         return np.nan, np.nan
     px = edge.in_window(project(vertices_m, K))
-    drawn = covered(px, faces, edge.mask.shape[::-1])
+    drawn = covered(px, faces[_faces_camera(px, faces)], edge.mask.shape[::-1])
     arm, free = _arm_outside(edge.mask, px, drawn), ~edge.hidden
     seen, union = drawn & edge.mask & free, (drawn | (edge.mask & ~arm)) & free
     if union.sum() < MIN_SEEN * drawn.sum() or not union.any():
@@ -230,26 +230,17 @@ def _arm_outside(mask: np.ndarray, px: np.ndarray, drawn: np.ndarray) -> np.ndar
         y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
         start, share = ring.mean(axis=0), ARM_SHARE_BEYOND
         outside &= (x - start[0]) * away[0] + (y - start[1]) * away[1] > 0
+    if not outside.any():
+        return outside
     rim = _rim(px, drawn, np.ones(len(px), bool))
     outline = np.concatenate([px[rim], ring])
-    nearest = outside & _nearest_to(outline, cKDTree(ring).query(outline)[0] < WRIST_REACH * size, mask.shape)
+    of_wrist = cKDTree(ring).query(outline)[0] < WRIST_REACH * size
+    ys, xs = np.nonzero(outside)
+    nearest = of_wrist[cKDTree(outline).query(np.stack([xs, ys], axis=1))[1]]
     count, regions = cv2.connectedComponents(outside.astype(np.uint8), connectivity=4)
-    total = np.bincount(regions.ravel(), minlength=count)
-    is_arm = np.bincount(regions[nearest], minlength=count) > share * total
-    is_arm[0] = False
+    region = regions[ys, xs]
+    is_arm = np.bincount(region[nearest], minlength=count) > share * np.bincount(region, minlength=count)
     return np.asarray(is_arm[regions])
-
-
-def _nearest_to(points: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool: pixels whose nearest point of `points` (N, 2) is one of the `chosen` (N,) bool."""
-    at = np.clip(np.round(points), 0, np.array(shape[::-1]) - 1).astype(int)
-    free, is_chosen = np.ones(shape, np.uint8), np.zeros(shape, bool)
-    free[at[:, 1], at[:, 0]] = 0
-    is_chosen[at[chosen, 1], at[chosen, 0]] = True
-    _, labels = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    by_label = np.zeros(labels.max() + 1, bool)
-    by_label[labels[at[:, 1], at[:, 0]]] = is_chosen[at[:, 1], at[:, 0]]
-    return np.asarray(by_label[labels])
 
 
 def _beyond_wrist(px: np.ndarray, ring: np.ndarray, size: float) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from holdprep.sequence import colmap as colmap_files
 
 log = logging.getLogger("holdprep")
 JITTER_STEP = 10  # jitter is measured on every tenth vertex
+THREADS = 2
 
 
 def hand_model(cfg: Config, side: Side) -> HandModel:
@@ -42,11 +44,14 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
     """The edges of a hand's masks, with the object and the other hand as possible occluders; None without masks of that hand."""
     if not seq.has(f"masks_{side}"):
         return None
-    hiding = [seq.masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
-    edges = []
-    for t, mask in enumerate(seq.masks(side, lens=lens)):
-        edges.append(MaskEdge.of(mask, np.any([np.zeros_like(mask), *(other[t] for other in hiding)], axis=0)))
-    return Outlines(edges, model.faces.numpy())
+    own, hiding = seq.masks(side, lens=lens), [seq.masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
+
+    def edge(t: int) -> MaskEdge | None:
+        mask = own[t]
+        return MaskEdge.of(mask, np.any([np.zeros_like(mask), *(other[t] for other in hiding)], axis=0))
+
+    with ThreadPoolExecutor(THREADS) as workers:  # OpenCV releases Python's lock
+        return Outlines(list(workers.map(edge, range(len(own)))), model.faces.numpy())
 
 
 def hand_quality(

@@ -32,9 +32,7 @@ class Comparison:
     def line(self) -> str:
         """The verdict in one line."""
         if not math.isfinite(self.low):
-            return (
-                f"better than the given weights: {self.verdict} ({LEAST} sequences or more are needed to tell, {len(self.held_out)} given)"
-            )
+            return f"better than the given weights: {self.verdict} ({LEAST} sequences or more are needed for an interval, {len(self.held_out)} given)"
         numbers = f"change {100 * self.change:+.1f} %, {100 * CONFIDENCE:.0f} % interval {100 * self.low:+.1f} to {100 * self.high:+.1f} %"
         return f"better than the given weights: {self.verdict} (loss on sequences left out of the choice: {numbers})"
 

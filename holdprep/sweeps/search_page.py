@@ -1,18 +1,25 @@
-"""search.html of a search over weights: its course, the importance of every weight, and each weight against the loss. No script, no network."""
+"""search.html of a search over weights: its course, the winner, the importance of every weight, each weight against the loss.
 
-from collections.abc import Mapping
+No script, no network.
+"""
+
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from holdprep.sweeps.comparison import Comparison
+from holdprep.viewers.page import environment, policy, source
 
 if TYPE_CHECKING:
     import optuna
 
-WIDTH, HEIGHT, MARGIN = 360, 200, 34  # px of a plot
-STYLE = "body{font:15px sans-serif;margin:2em;max-width:1200px}figure{display:inline-block;margin:.5em}td{padding:.1em .8em}"
+HERE = Path(__file__).parent
+WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 360, 210, 54, 26, 10  # px of a plot
+FEW = 10  # up to this number of points all are shown; of more the upper tenth of the loss is cut off
 
 
 def html(opened: "optuna.Study", found: Comparison, importances: Mapping[str, float], unit: str) -> str:
@@ -21,43 +28,54 @@ def html(opened: "optuna.Study", found: Comparison, importances: Mapping[str, fl
 
     done = opened.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     numbers, values = [float(t.number) for t in done], [float(t.value or 0.0) for t in done]
-    course = scatter("loss by trial; line: best so far", numbers, values, line=np.minimum.accumulate(values).tolist())
-    rows = "".join(
-        f"<tr><td>{escape(key)}</td><td>{share:.2f}</td><td><svg width=200 height=12><rect width={200 * share:.0f} height=12 fill=#468 />"
-        "</svg></td></tr>"
-        for key, share in importances.items()
-    )
     plots = []
     for key in done[0].params:
-        pairs = [(t.params[key], v) for t, v in zip(done, values, strict=True) if isinstance(t.params.get(key), int | float)]
+        pairs = [(float(t.params[key]), v) for t, v in zip(done, values, strict=True) if isinstance(t.params.get(key), int | float)]
         if pairs:
             log = bool(getattr(done[0].distributions[key], "log", False))
-            plots.append(scatter(key + (" (log)" if log else ""), [np.log10(x) if log else x for x, _ in pairs], [v for _, v in pairs]))
+            plots.append(scatter(key, [x for x, _ in pairs], [v for _, v in pairs], log=log))
     best = done[found.best]
-    chosen = "".join(f"<tr><td>{escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in best.params.items() if isinstance(v, int | float))
     return (
-        f"<!doctype html><meta charset=utf-8><title>{escape(opened.study_name)}</title><style>{STYLE}</style>"
-        f"<h1>{escape(opened.study_name)}</h1><p>{len(done)} of {len(opened.trials)} trials complete; loss: {escape(unit)}</p>"
-        f"<p><b>{escape(found.line())}</b></p>{course}<h2>Importance</h2><table>{rows}</table>"
-        f"<h2>Loss by weight</h2>{''.join(plots)}<h2>Winner: trial {best.number}</h2><table>{chosen}</table>"
+        environment(HERE)
+        .get_template("search.html.j2")
+        .render(
+            title=opened.study_name,
+            policy=policy(""),
+            style=Markup(source("theme.css") + (HERE / "index.css").read_text() + (HERE / "search.css").read_text()),
+            complete=len(done),
+            total=len(opened.trials),
+            unit=unit,
+            verdict=found.line(),
+            course=scatter("loss by trial; line: best so far", numbers, values, line=np.minimum.accumulate(values).tolist()),
+            winner=best.number,
+            chosen=[(name, f"{value:.6g}") for name, value in best.params.items() if isinstance(value, int | float)],
+            importances=list(importances.items()),
+            plots=plots,
+        )
     )
 
 
-def scatter(title: str, x: list[float], y: list[float], line: list[float] | None = None) -> str:
-    """A plot of points, and of a line over the same x; the upper tenth of y is cut off."""
-    top = float(np.quantile(y, 0.9)) if len(y) > 9 else max(y)
-    (left, right), (low, high) = (min(x), max(x)), (min(y), max(top, min(y)))
-
-    def at(a: float, b: float) -> tuple[float, float]:
-        across = (a - left) / (right - left) if right > left else 0.5
-        up = (min(b, high) - low) / (high - low) if high > low else 0.5
-        return MARGIN + across * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN)
-
-    dots = "".join("<circle cx={:.1f} cy={:.1f} r=3 fill=#468 fill-opacity=.6 />".format(*at(a, b)) for a, b in zip(x, y, strict=True))
-    path = " ".join("{:.1f},{:.1f}".format(*at(a, b)) for a, b in zip(x, line or [], strict=False))
-    ends = (
-        f"<text x={MARGIN} y={HEIGHT - 12}>{left:.3g}</text><text x={WIDTH - MARGIN} y={HEIGHT - 12} text-anchor=end>{right:.3g}</text>"
-        f"<text x=2 y={HEIGHT - MARGIN}>{low:.3g}</text><text x=2 y={MARGIN}>{high:.3g}</text>"
+def scatter(title: str, x: Sequence[float], y: Sequence[float], line: Sequence[float] | None = None, log: bool = False) -> Markup:
+    """A plot of points, and of a line over the same x; `log` makes the x axis logarithmic, with its ends labelled in the values' own unit."""
+    top = float(np.quantile(y, 0.9)) if len(y) > FEW else max(y)
+    (first, last), (low, high) = (min(x), max(x)), (min(y), max(top, min(y)))
+    across, up = _places(np.log10(x) if log else np.asarray(x)), _places(np.clip(y, low, high))
+    beside = _places(np.clip(line, low, high), low, high) if line else np.zeros(0)
+    px, py = LEFT + across * (WIDTH - LEFT - MARGIN), MARGIN + (1 - up) * (HEIGHT - MARGIN - BOTTOM)
+    dots = "".join(f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(px, py, strict=True))
+    path = " ".join(f"{a:.1f},{MARGIN + (1 - b) * (HEIGHT - MARGIN - BOTTOM):.1f}" for a, b in zip(px, beside, strict=False))
+    base, right = HEIGHT - BOTTOM, WIDTH - MARGIN
+    return Markup(
+        f'<figure><figcaption>{escape(title)}{" (log)" if log else ""}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f'<path class="axis" d="M{LEFT} {MARGIN}V{base}H{right}"/>{dots}'
+        + (f'<polyline class="line" points="{path}"/>' if path else "")
+        + f'<text x="{LEFT}" y="{HEIGHT - 8}">{first:.3g}</text><text x="{right}" y="{HEIGHT - 8}" text-anchor="end">{last:.3g}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{LEFT - 4}" y="{MARGIN + 9}" text-anchor="end">{high:.3g}</text></svg></figure>'
     )
-    drawn = f"{dots}<polyline points='{path}' fill=none stroke=#c40 />" if path else dots
-    return f"<figure><figcaption>{escape(title)}</figcaption><svg width={WIDTH} height={HEIGHT} font-size=11>{drawn}{ends}</svg></figure>"
+
+
+def _places(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Values (N,) as shares of the range from `low` to `high`, by default their own; 0.5 where it is empty."""
+    low, high = (values.min() if low is None else low), (values.max() if high is None else high)
+    return (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
