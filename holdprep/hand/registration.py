@@ -45,7 +45,7 @@ REPEATED_TOLERANCE = 0.1
 class Options:
     """Options of the registration. A noise of None is estimated from the residuals.
 
-    `sigma_vertex_m`, `sigma_3d_m`, `sigma_px`: standard deviation of a coordinate. `robust`: loss of meshes, of width `robust_m`.
+    `sigma_vertex_m`, `sigma_px`: standard deviation of a coordinate. `robust`: loss of meshes, of width `robust_m`.
     `hand_length_m`: measured from wrist to middle fingertip; 3D targets are scaled to it about the camera.
     `smooth`: a prior on accelerations, with their variance in a first registration. `steady_rad`: standard deviation (rad per frame) of a
     prior on velocities of the fingers' rotations, None: no such prior. `outline_weight` multiplies the outline's likelihood.
@@ -55,7 +55,6 @@ class Options:
 
     shared_shape: bool = True
     sigma_vertex_m: float | None = None
-    sigma_3d_m: float | None = None
     sigma_px: float | None = None
     robust: Robust = "none"
     robust_m: float = 0.01
@@ -270,7 +269,7 @@ def _measurements(targets: Targets, options: Options, step: int) -> list[Term]:
     loss = losses[options.robust]
     found = (
         vertex(targets, options.sigma_vertex_m, loss, step),
-        joint_3d(targets, options.sigma_3d_m),
+        joint_3d(targets),
         joint_2d(targets, options.sigma_px),
     )
     return [term for term in found if term is not None]

@@ -30,6 +30,7 @@ class Targets:
     `vertices_m` (T, 778, 3) and `j3d_m` (T, 21, 3, MANO-21 order) in camera axes, with any origin if `relative` (then `j2d_px`, where
     given, determines the position), else with the camera as origin; `j2d_px` (T, 21, 2) under `K` (3, 3); `confidence` (T, 21) in [0, 1]
     of both kinds of joints. `vertex_trust` (T, 778) in (0, 1] of vertices, as computed by `vertex_trust()` from a tracker's confidence.
+    `j3d_sigma_m` is the standard deviation of a coordinate of `j3d_m` for a confidence of 1, None: estimated from the residuals.
     """
 
     vertices_m: Tensor | None = None
@@ -39,6 +40,7 @@ class Targets:
     confidence: Tensor | None = None
     relative: bool = False
     vertex_trust: Tensor | None = None
+    j3d_sigma_m: float | None = None
 
     @property
     def num_frames(self) -> int:
@@ -99,6 +101,7 @@ class Targets:
             maybe(self.confidence),
             self.relative,
             maybe(self.vertex_trust),
+            self.j3d_sigma_m,
         )
 
     def scaled(self, ratio: float) -> "Targets":

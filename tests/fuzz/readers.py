@@ -236,7 +236,14 @@ def hand_files() -> Iterator[Reader]:
     v3d = np.tile(mesh(), (T, 1, 1))
     paths = [f"images/{n}.jpg" for n in NAMES]
     params = {"global_orient": np.zeros((T, 3)), "hand_pose": np.zeros((T, 45)), "betas": np.zeros((T, 10)), "transl": np.zeros((T, 3))}
-    hamer = {"v3d.right": v3d, "j3d.right": v3d[:, :21], "im_paths": paths, "K": K, "params.right": params}
+    hamer = {
+        "v3d.right": v3d,
+        "j3d.right": v3d[:, :21],
+        "im_paths": paths,
+        "K": K,
+        "params.right": params,
+        "keypoints_sigma.right": np.float32(0.03),
+    }
     track = {"v3d.npy": npy(hamer), "j2d.full.npy": npy({"j2d.right": px, "im_paths": paths, "confidence.right": np.ones((T, 21))})}
     yield Reader("track_files", track, lambda d: trackfile.read(d, NAMES))
     boxes = np.tile([2.0, 2, 20, 20], (T, 1))

@@ -6,7 +6,7 @@ import torch
 
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, load_hand_model
-from holdprep.hand.registration import Options, register
+from holdprep.hand.registration import register
 from holdprep.hand.separation import Separation, finger_radii
 from holdprep.hand.targets import Targets
 from holdprep.quality.self_penetration import self_penetration_mm
@@ -70,8 +70,8 @@ def test_registration_separates_intersecting_fingers(model: HandModel):
     """Keypoints of crossed fingers, as confused by a tracker: the overlap is reduced to less than half, by a few mm of joint motion."""
     frames = 8
     joints = lbs.forward(model, crossing(model, frames)).joints
-    given = Targets(j3d_m=joints - joints[:, :1], relative=True)
-    found = register(model, given, Options(sigma_3d_m=0.006))
+    given = Targets(j3d_m=joints - joints[:, :1], relative=True, j3d_sigma_m=0.006)
+    found = register(model, given)
     before = self_penetration_mm(model, lbs.forward(model, crossing(model, frames)).vertices).max()
     after = self_penetration_mm(model, lbs.forward(model, found.params).vertices).max()
     assert before > 6

@@ -12,9 +12,9 @@ WIDTH_M = 0.04  # Geman-McClure: a tracker invents the positions of hidden joint
 FLOOR_M = 2e-4
 
 
-def joint_3d(targets: Targets, sigma_m: float | None) -> Term | None:
-    """Distances (m) of the 21 joints; `sigma_m` None is estimated. None without joints."""
-    weight = targets.weights()[1]
+def joint_3d(targets: Targets) -> Term | None:
+    """Distances (m) of the 21 joints; their noise is estimated where the targets have none. None without joints."""
+    weight, sigma_m = targets.weights()[1], targets.j3d_sigma_m
     if targets.j3d_m is None or weight is None:
         return None
     noise = Noise(sigma_m or FIRST_SIGMA_M, sigma_m is None, FLOOR_M)

@@ -24,6 +24,9 @@ from holdprep.hand.trackers.tracks import KeypointTrack
 # median errors of a keypoint, of the hand's size, on rendered hands that the model cannot represent: of a visible joint at a confidence of
 # 1, what is added to it at a confidence of 0, and of a joint on an occluder or outside of the hand's mask; confidences are relative to BEST
 SEEN_ERROR, UNSURE_ERROR, HIDDEN_ERROR, BEST = 0.02, 0.25, 0.2, 0.03
+# of a coordinate of the 3D joints: errors of observed joints are 10 to 15 mm on such hands, and mostly shared by the joints of a finger, so
+# that 21 joints count as five
+JOINTS_SIGMA_M = 0.03
 OUTSIDE = 0.02  # of the hand's size beyond its mask, where no joint of the hand is visible
 SAME, SIMILAR = 0.06, 0.15  # of the hand's size: estimates that differ by less are averaged, or repeated together on further crops
 SAME_HAND = 0.5  # of the hand's size: hands whose centroids are closer are the same hand
@@ -192,7 +195,8 @@ def _to_keypoint_track(estimates: Sequence[Estimate | None], frames: Frames, K: 
             half = 0.75 * float(np.ptp(e.j2d_px, axis=0).max())
             j2d[t], confidence[t, :, 0], boxes[t] = e.j2d_px, precision(e, *frames.shown_masks(t)), (*(center - half), *(center + half))
             j3d[t] = e.xyz_m if K is None else e.xyz_m @ rotation_to_ray(center, K).T
-    return KeypointTrack(_with_mano_tips(to_mano21(j2d)), _with_mano_tips(to_mano21(j3d)), to_mano21(confidence)[..., 0], boxes)
+    joints = _with_mano_tips(to_mano21(j2d)), _with_mano_tips(to_mano21(j3d))
+    return KeypointTrack(*joints, to_mano21(confidence)[..., 0], boxes, JOINTS_SIGMA_M)
 
 
 def precision(estimate: Estimate, mask: np.ndarray | None, hiding: np.ndarray | None) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 Every tracker's result is written to these files, from which later stages read it. Rows are identified by their image's name. In
 addition to the published layout the files may hold `params.<side>`, MANO parameters of a tracker that has them; `keypoints.<side>`,
-3D keypoints (T, 21, 3) from the wrist of a tracker whose meshes are derived from them; and `confidence.<side>` (T, 21) of 2D
-keypoints.
+3D keypoints (T, 21, 3) from the wrist of a tracker whose meshes are derived from them, and `keypoints_sigma.<side>`, the standard
+deviation (m) of their coordinates; and `confidence.<side>` (T, 21) of 2D keypoints.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,6 +38,8 @@ def write(folder: Path, track: VertexTrack, im_paths: Sequence[str]) -> None:
             v3d[f"params.{side}"] = params_to_dict(track.params[side])
         if side in track.keypoints_m:
             v3d[f"keypoints.{side}"] = track.keypoints_m[side].astype(np.float32)
+        if side in track.keypoints_sigma_m:
+            v3d[f"keypoints_sigma.{side}"] = np.float32(track.keypoints_sigma_m[side])
         if side in track.j2d_px and side in track.confidence:
             j2d[f"confidence.{side}"] = track.confidence[side].astype(np.float32)
     save_npy(folder / VERTICES, v3d)
@@ -70,9 +73,18 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     shape = (len(stems), 21, 3)
     own = {s: k for s in vertices if (k := f"keypoints.{s}") in v3d}
     keypoints_m = {s: conversion.rows_by_name(_array(vertices_file, v3d, key, shape), stems, names) for s, key in own.items()}
+    sigma_m = {s: _sigma(vertices_file, v3d, key) for s in own if (key := f"keypoints_sigma.{s}") in v3d}
     if not vertices:
         raise HoldprepError(f"{vertices_file}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
-    return VertexTrack(vertices, keypoints, K, tuple(names), tuple(notes), params=params, confidence=confidence, keypoints_m=keypoints_m)
+    found_track = VertexTrack(vertices, keypoints, K, tuple(names), tuple(notes), params=params, confidence=confidence)
+    return replace(found_track, keypoints_m=keypoints_m, keypoints_sigma_m=sigma_m)
+
+
+def _sigma(path: Path, content: Mapping[str, Any], key: str) -> float:
+    value = float(_array(path, content, key, ()))
+    if not 0 < value < np.inf:
+        raise HoldprepError(f"{path}: {key} is {value:g}, a positive number of metres is needed; run stage=hand_pose again")
+    return value
 
 
 def _params(path: Path, content: Any, stems: Sequence[str], names: Sequence[str]) -> ManoParams:

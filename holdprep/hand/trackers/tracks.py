@@ -14,12 +14,14 @@ class KeypointTrack:
 
     `j2d_px` (T, 21, 2) pixels of the full image; `j3d_m` (T, 21, 3) metres relative to the wrist, camera axes (x right, y down,
     z away from the camera); `confidence` (T, 21) in 0..1, 0 where not found; `boxes_px` (T, 4) square x1, y1, x2, y2 around the hand.
+    `j3d_sigma_m` is the standard deviation of a coordinate of `j3d_m` for a confidence of 1, where the tracker's is known.
     """
 
     j2d_px: np.ndarray
     j3d_m: np.ndarray
     confidence: np.ndarray
     boxes_px: np.ndarray
+    j3d_sigma_m: float | None = None
 
     @property
     def found(self) -> np.ndarray:
@@ -34,8 +36,8 @@ class VertexTrack:
     Per side: `vertices_m` (T, 778, 3) metres in the camera frame of `K` (3, 3), `j2d_px` (T, 21, 2) full-image pixels in MANO-21
     order; where known, `joints_m` (T, 21, 3), the `confidence` (T, 21) in 0..1 of the joints (0 where not found) and the tracker's
     own MANO `params` (in `holdprep.hand.model`'s conventions). `keypoints_m` (T, 21, 3) are those of keypoint trackers, whose
-    meshes are derived: 3D keypoints relative to the wrist in camera axes, NaN throughout where they are 2D only. `notes` are single
-    lines for the user.
+    meshes are derived: 3D keypoints relative to the wrist in camera axes, NaN throughout where they are 2D only, with the standard
+    deviation `keypoints_sigma_m` of a coordinate where it is known. `notes` are single lines for the user.
     """
 
     vertices_m: Mapping[Side, np.ndarray]
@@ -47,6 +49,7 @@ class VertexTrack:
     params: Mapping[Side, ManoParams] = field(default_factory=dict)
     confidence: Mapping[Side, np.ndarray] = field(default_factory=dict)
     keypoints_m: Mapping[Side, np.ndarray] = field(default_factory=dict)
+    keypoints_sigma_m: Mapping[Side, float] = field(default_factory=dict)
 
     def found(self, side: Side) -> np.ndarray:
         """(T,) bool: frames in which the hand of a side was found."""

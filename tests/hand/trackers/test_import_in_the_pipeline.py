@@ -11,6 +11,7 @@ import trimesh
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.hand.trackers import trackfile
+from holdprep.hand.trackers.tracks import VertexTrack
 from tests.hand.trackers.known import MODELS, NAMES, SIZE, mesh
 from tests.hand.trackers.test_wilor_hawor import write_hawor, write_wilor
 from tests.running import run
@@ -50,6 +51,24 @@ def test_meshes_and_parameters_are_unchanged(tmp_path: Path, processed: Path, na
     assert np.isfinite(fit["hand_pose"][frames]).all()
     with pytest.raises(HoldprepError, match=r"holds left hand, but hands\.which=right"):
         take(tmp_path, f"hand.format={name}", "hand.focal_px=600", "hands.which=right")
+
+
+def test_the_noise_of_3d_keypoints_is_kept_in_the_track_files(tmp_path: Path):
+    joints = mesh("right", 0.6)
+    side, K = "right", pinhole_K(600, *SIZE)
+    hands = {side: joints.vertices.numpy()}, {side: project(joints.joints.numpy(), K)}
+    track = VertexTrack(*hands, K, tuple(NAMES), keypoints_m={side: joints.joints.numpy()}, keypoints_sigma_m={side: 0.03})
+    trackfile.write(tmp_path, track, [f"{name}.jpg" for name in NAMES])
+    assert trackfile.read(tmp_path, NAMES).keypoints_sigma_m == {side: pytest.approx(0.03)}
+    content = np.load(tmp_path / "v3d.npy", allow_pickle=True).item()
+    for wrong, message in (
+        (0.0, "a positive number of metres"),
+        (np.nan, "a positive number of metres"),
+        (np.ones(2), "numbers are needed"),
+    ):
+        np.save(tmp_path / "v3d.npy", content | {"keypoints_sigma.right": np.asarray(wrong, np.float32)}, allow_pickle=True)  # type: ignore[arg-type]
+        with pytest.raises(HoldprepError, match=message):
+            trackfile.read(tmp_path, NAMES)
 
 
 def test_keypoints_are_lifted_with_their_confidence(tmp_path: Path, processed: Path):
