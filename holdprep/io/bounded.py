@@ -3,17 +3,21 @@
 A sequence may be a stranger's. JSON and YAML are read as plain values; a picture's size is read from its header.
 """
 
+import io
 import json
 import re
 import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from holdprep.errors import HoldprepError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_JSON_BYTES, MAX_JSON_VALUES = 64 << 20, 8_000_000
 MAX_YAML_BYTES, MAX_YAML_VALUES, MAX_DEPTH = 8 << 20, 600_000, 64
@@ -215,6 +219,15 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     if size[0] * size[1] > most:
         raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {most // 10**6} million are read: reduce or remove it")
     return size
+
+
+def open_picture(path: Path) -> "Image.Image":
+    """A picture for Pillow, from memory: of a file, Pillow allocates what a damaged chunk declares. Raises what Pillow raises."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(read_bytes(path, MAX_PICTURE_BYTES)))
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import check_picture
+from holdprep.io.bounded import check_picture, open_picture
 from holdprep.io.video import Frame
 
 FULL_FRAME_MM = (36.0, 24.0)
@@ -87,10 +87,10 @@ def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int
     if check_picture(file) is None:
         return None
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             equivalent_mm = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
             full = picture.size
-    except UnidentifiedImageError:
+    except (OSError, SyntaxError, ValueError):  # a damaged picture is refused where its pixels are read
         return None
     if not equivalent_mm:
         return None

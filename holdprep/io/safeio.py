@@ -133,10 +133,17 @@ def _read_npy(stream: BinaryIO) -> Any:
         stream.seek(0)
         found = np.lib.format.read_array(stream, allow_pickle=False)
         if dtype.kind == "U":
-            found.tolist()  # raises where a character does not exist
+            _check_text(found)
         return found
     array = unpickle(stream)
     return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+
+
+def _check_text(array: np.ndarray) -> None:
+    """Raise ValueError where a character does not exist: numpy makes text of it that fails when it is used."""
+    codes = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+    if codes.size and (codes.max() > 0x10FFFF or bool(((codes >= 0xD800) & (codes <= 0xDFFF)).any())):
+        raise ValueError("its text holds a character that does not exist")
 
 
 class _Setting(metaclass=Frozen):

@@ -98,6 +98,13 @@ def load_truth(path: Path) -> GroundTruth:
     for key in ("names", "image_size", "K"):
         _entry(arrays, key, path)
     hands = {side: _hand(arrays, side) for side in SIDES if any(key.startswith(f"{side}.") for key in arrays)}
+    try:
+        return _of_arrays(arrays, hands)
+    except HoldprepError as error:
+        raise HoldprepError(f"{path}: {error}") from None
+
+
+def _of_arrays(arrays: Mapping[str, Any], hands: dict[Side, HandTruth]) -> GroundTruth:
     return GroundTruth(
         names=arrays["names"].tolist(),
         image_size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),

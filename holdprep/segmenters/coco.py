@@ -11,7 +11,7 @@ from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 
 Label = int | str | None
-NAMED = 5  # labels listed in a message
+NAMED, WIDEST = 5, 40  # labels listed in a message, and characters of each
 
 
 def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -63,15 +63,21 @@ def chosen_label(source: str, names: Mapping[str, str], label: Label) -> str | N
 
     Raises HoldprepError for several labels without `label`, and for one that is not there.
     """
-    listed = ", ".join(key if key == name else f"{key} ({name})" for key, name in sorted(names.items())[:NAMED])
+    some = sorted(names.items())[:NAMED]
+    listed = ", ".join(short(key) if key == name else f"{short(key)} ({short(name)})" for key, name in some)
     if label is None:
         if len(names) > 1:
             raise HoldprepError(f"{source} holds labels {listed}: set the label of each entity (segmenter.values.object=, .right=, .left=)")
         return None
     found = next((key for key, name in names.items() if str(label) in (key, name)), None)
     if found is None:
-        raise HoldprepError(f"{source} holds no label {label}, only {listed or 'none'}: check segmenter.values")
+        raise HoldprepError(f"{source} holds no label {short(str(label))}, only {listed or 'none'}: check segmenter.values")
     return found
+
+
+def short(label: str) -> str:
+    """A label as a message shows it: on one line, and not longer than `WIDEST`."""
+    return " ".join(label.split())[:WIDEST]
 
 
 def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.ndarray]:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import MAX_MASK_PIXELS, check_picture
+from holdprep.io.bounded import MAX_MASK_PIXELS, check_picture, open_picture
 from holdprep.io.matching import match, numbers
 from holdprep.io.video import Video
 from holdprep.segmenters import levels
@@ -129,7 +128,7 @@ def _read_picture(path: Path) -> Picture:
     """An image's pixels, its alpha channel, and its palette's indices."""
     check_picture(path, MAX_MASK_PIXELS)  # palettes and alpha channels are decoded several times
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             index = np.asarray(picture) if picture.mode == "P" else None
             if picture.mode in ("P", "PA", "RGBA", "LA", "La", "RGBa"):
                 rgba = np.asarray(picture.convert("RGBA"))

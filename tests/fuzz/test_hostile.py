@@ -1,5 +1,6 @@
 """Files that declare more than they hold, or that would block a reader: refused in one line, before anything is allocated."""
 
+import contextlib
 import io
 import json
 import os
@@ -22,7 +23,8 @@ from holdprep.quality.truth import load_truth
 from holdprep.segmenters.foreign import read_masks
 from holdprep.segmenters.prompts import read_indexed_prompts
 from holdprep.sequence import image_files, read_image
-from tests.fuzz.readers import NAMES, SIZE, colmap_binary
+from tests.fuzz.readers import colmap_binary
+from tests.fuzz.valid import NAMES, SIZE
 
 MOST = 64 << 20  # bytes that a refusal may take
 
@@ -71,6 +73,29 @@ def test_pictures_that_declare_sixty_thousand_pixels_a_side(tmp_path: Path, suff
     clicks = tmp_path / "prompts.yaml"
     clicks.write_text(f"frames: {{'0000': {{object: {{mask: {path.name}}}}}}}")
     refused(lambda: read_indexed_prompts(clicks, ["0000"], (60_000, 60_000)), path.name)
+
+
+def test_chunks_that_declare_more_than_their_file(tmp_path: Path):
+    """Pillow reads the rest of a chunk at once, whatever length it declares."""
+    path = tmp_path / "0000.png"
+    path.write_bytes(png(*SIZE))
+    whole = path.read_bytes()
+    at = whole.index(b"IDAT") - 4
+    path.write_bytes(whole[:at] + struct.pack(">I", 0x7FFFFFF0) + whole[at + 4 :])
+    tracemalloc.start()
+    for read in (lambda: read_masks(tmp_path, ["0000"], SIZE[::-1]), lambda: pictures.focal_px(path, None, SIZE)):
+        with contextlib.suppress(HoldprepError):
+            read()
+    assert tracemalloc.get_traced_memory()[1] < MOST
+    tracemalloc.stop()
+
+
+def test_labels_of_thousands_of_digits_are_one_line(tmp_path: Path):
+    path = tmp_path / "m.json"
+    parts = [{"image_id": 1, "category_id": c, "segmentation": [[1, 1, 9, 1, 9, 9]]} for c in (1, int("9" * 4000))]
+    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "0000.png", "height": 24, "width": 32}], "annotations": parts}))
+    refused(lambda: read_masks(path, ["0000"], (24, 32)), path.name)
+    refused(lambda: read_masks(path, ["0000"], (24, 32), "8" * 4000), path.name)
 
 
 def test_a_named_pipe_among_pictures_does_not_block(tmp_path: Path):
