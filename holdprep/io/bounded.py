@@ -9,6 +9,7 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_JSON_BYTES, MAX_JSON_VALUES = 64 << 20, 8_000_000
 MAX_YAML_BYTES, MAX_YAML_VALUES, MAX_DEPTH = 8 << 20, 600_000, 64
 MAX_PICTURE_BYTES, MAX_PIXELS, MAX_MASK_PIXELS = 512 << 20, 120_000_000, 40_000_000
+HEIC = (".heic", ".heif", ".hif")
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING, _BOOLS = "tag:yaml.org,2002:str", {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})\Z", re.ASCII)
@@ -204,6 +206,8 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     from PIL import Image  # here, not above: the configuration reads YAML and must not wait for it
 
     require_file(path, MAX_PICTURE_BYTES)
+    if path.suffix.lower() in HEIC:
+        reads_heic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -221,10 +225,23 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     return size
 
 
+@cache
+def reads_heic() -> bool:
+    """Whether Pillow reads HEIC: where the package pillow-heif is installed, with which it is then made known."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
 def open_picture(path: Path) -> "Image.Image":
     """A picture for Pillow, from memory: of a file, Pillow allocates what a damaged chunk declares. Raises what Pillow raises."""
     from PIL import Image
 
+    if path.suffix.lower() in HEIC:
+        reads_heic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(io.BytesIO(read_bytes(path, MAX_PICTURE_BYTES)))

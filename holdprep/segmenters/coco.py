@@ -32,10 +32,11 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
                 value, shift = 0, 0
     else:
         runs = [int(n) for n in counts]
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_MASK_PIXELS:
-        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_MASK_PIXELS} pixels")
+    height, width = (int(n) for n in size)
+    if min(runs, default=0) < 0 or sum(runs) != height * width or min(height, width) < 0 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {height:.10g} x {width:.10g} of at most {MAX_MASK_PIXELS} pixels")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size[1], size[0]).T
+    return flat.reshape(width, height).T
 
 
 def read_coco(path: Path, label: Label) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ def picture_files() -> Iterator[Reader]:
     for kind in kinds:
         saved = picture({"jpg": "jpeg", "tif": "tiff"}.get(kind, kind), pixels(), **({"exif": exif} if kind == "jpg" else {}))
         yield Reader(f"picture_{kind}", {f"0000.{kind}": saved}, lambda d: [read_image(f) for f in image_files(d)])
-    for kind in ("jpeg", "png", "tiff", "webp"):
+    for kind in ("jpeg", "png", "tiff", "webp", "avif"):
         yield Reader(f"created_{kind}", {f"0000.{kind}": picture(kind, pixels(), exif=exif)}, read_created)
     labels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
     labels[4:12, 4:20] = 255

@@ -114,7 +114,7 @@ def test_a_named_pipe_among_pictures_does_not_block(tmp_path: Path):
 @pytest.mark.parametrize("counts", [[10**11], [0, 10**11], [10**40], [-1, 769], [768] * 3])
 def test_run_lengths_that_do_not_fit(tmp_path: Path, counts: list[int]):
     path = tmp_path / "m.json"
-    for size in ([24, 32], [10**6, 10**6], [10**5, 10**6 + sum(c for c in counts if c > 0) % 7]):
+    for size in ([24, 32], [[[]], 2**32], [10**6, 10**6], [10**5, 10**6 + sum(c for c in counts if c > 0) % 7]):
         path.write_text(json.dumps({n: {"size": size, "counts": counts} for n in NAMES}))
         refused(lambda: read_masks(path, NAMES, (24, 32)), path.name)
     images = [{"id": 1, "file_name": "0000.png", "height": 10**6, "width": 10**6}]
