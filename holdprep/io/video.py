@@ -303,10 +303,10 @@ class _Pixels:
 
     def _square(self, image: np.ndarray) -> np.ndarray:
         """Stretched along the side that is too short, so that no pixel is lost."""
-        if abs(self._aspect - 1) < 1e-3:
-            return image
         height, width = image.shape[:2]
         size = (round(width * self._aspect), height) if self._aspect > 1 else (width, round(height / self._aspect))
+        if size == (width, height) or abs(self._aspect - 1) < 1e-3:
+            return image
         self._video.did(f"its pixels are {self._stream.sample_aspect_ratio} wide: stretched to square ones, {size[0]} x {size[1]}")
         return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
