@@ -24,6 +24,7 @@ from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
 
 SHOWN = 120  # characters of a value in a message
+PATTERNS = {r"^\w[\w.-]*$": "of letters, digits, _ . -"}  # in words
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -31,7 +32,8 @@ def validate(cfg: DictConfig) -> Config:
     try:
         tree = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
+        cause = " ".join(str(error).split()).removesuffix(" object_type=dict")
+        raise ConfigError(f"cannot resolve the configuration: {cause}; where a name holds ${{, write \\${{") from None
     assert isinstance(tree, dict)
     values: dict[str, Any] = {str(key): value for key, value in tree.items() if key != "hydra"}
     if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
@@ -227,7 +229,7 @@ def allowed(field: FieldInfo) -> str:
     for item in field.metadata:
         parts += [f"{sign} {getattr(item, a)}" for a, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")) if hasattr(item, a)]
         pattern = getattr(item, "pattern", None)
-        parts += [f"matching {pattern}"] if pattern else []
+        parts += [PATTERNS.get(pattern, f"matching {pattern}")] if pattern else []
     return " ".join(parts) + (" or null" if nullable else "")
 
 
