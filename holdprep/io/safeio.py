@@ -22,6 +22,7 @@ from holdprep.io.unpickling import Frozen, Refused, unpickle
 __all__ = [
     "atomic_path",
     "dump_portable",
+    "is_zip",
     "load_checkpoint",
     "load_npy",
     "load_npz",
@@ -146,6 +147,14 @@ def _check_text(array: np.ndarray) -> None:
         raise ValueError("its text holds a character that does not exist")
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file is a readable zip archive, as .npz and torch's files are."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end says that it is on several disks
+        return False
+
+
 class _Setting(metaclass=Frozen):
     """Any object of a training program: made as an empty dict, which takes any state and is thrown away."""
 
@@ -167,7 +176,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     start = _first_bytes(path)
-    if start is not None and not zipfile.is_zipfile(path):
+    if start is not None and not is_zip(path):
         # what torch says of these is long and tells of its insides
         if start[:2] in (b"PK", b""):
             raise HoldprepError(f"{path} could not be read: it is truncated at {path.stat().st_size} bytes; make or download it again")
@@ -192,7 +201,7 @@ def _first_bytes(path: Path) -> bytes | None:
 
 def _check_stored(path: Path) -> None:
     """Raise ValueError where a checkpoint's zip holds compressed records, whose size the file does not bound; torch writes none."""
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         with zipfile.ZipFile(path) as archive:
             packed = [info.filename for info in archive.infolist() if info.file_size != info.compress_size]
         if packed:
@@ -201,7 +210,7 @@ def _check_stored(path: Path) -> None:
 
 def _settings_in(path: Path) -> list[str]:
     """Names of settings' classes that a checkpoint mentions; found without running anything."""
-    if not zipfile.is_zipfile(path):  # torch before 1.6, when state dicts came alone
+    if not is_zip(path):  # torch before 1.6, when state dicts came alone
         return []
     return [name for name in torch.serialization.get_unsafe_globals_in_checkpoint(path) if _is_setting(name)]
 

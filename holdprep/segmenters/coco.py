@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, short
 from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 
 Label = int | str | None
-NAMED, WIDEST = 5, 40  # labels listed in a message, and characters of each
+NAMED = 5  # labels listed in a message
 
 
 def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
@@ -72,13 +72,8 @@ def chosen_label(source: str, names: Mapping[str, str], label: Label) -> str | N
         return None
     found = next((key for key, name in names.items() if str(label) in (key, name)), None)
     if found is None:
-        raise HoldprepError(f"{source} holds no label {short(str(label))}, only {listed or 'none'}: check segmenter.values")
+        raise HoldprepError(f"{source} holds no label {short(label)}, only {listed or 'none'}: check segmenter.values")
     return found
-
-
-def short(label: str) -> str:
-    """A label as a message shows it: on one line, and not longer than `WIDEST`."""
-    return " ".join(label.split())[:WIDEST]
 
 
 def _dataset(path: Path, tree: dict[str, Any], label: Label) -> dict[str, np.ndarray]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, short
 from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
-from holdprep.segmenters.coco import Label, chosen_label, short
+from holdprep.segmenters.coco import Label, chosen_label
 
 
 def json_files(folder: Path) -> dict[str, Path]:
@@ -49,7 +49,7 @@ def _mask(file: Path, tree: dict[str, Any], label: str | None) -> np.ndarray:
             try:
                 mask |= polygons.fill([_outline(shape)], mask.shape)
             except (ValueError, TypeError, OverflowError) as error:
-                raise HoldprepError(f"{file}: shape '{short(str(shape['label']))}': {error}") from None
+                raise HoldprepError(f"{file}: shape '{short(shape['label'])}': {error}") from None
     return mask
 
 

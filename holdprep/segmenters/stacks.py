@@ -5,7 +5,6 @@ of one stack for each label; a folder of one `<frame>.npy` a frame; a dict {fram
 np.save.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from holdprep.errors import HoldprepError
-from holdprep.io.safeio import load_npy, load_npz
+from holdprep.io.safeio import is_zip, load_npy, load_npz
 from holdprep.segmenters.coco import Label, chosen_label
 
 
@@ -30,7 +29,7 @@ def read_stack(path: Path, label: Label) -> Stack:
     if path.suffix.lower() == ".npy":
         content = load_npy(path)
         return _of_dict(path, content, label) if isinstance(content, Mapping) else Stack(None, _stack(path, content))
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and not is_zip(path):
         raise HoldprepError(f"{path} is no .npz: is it truncated?")
     arrays = {key: np.asarray(array) for key, array in load_npz(path).items()}
     names = arrays.pop("names", None)

@@ -216,6 +216,7 @@ def hand_files() -> Iterator[Reader]:
     ply = b"ply\nformat binary_little_endian 1.0\nelement vertex 778\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     yield Reader("mesh_ply", {f"{n}.ply": ply + mesh().tobytes() for n in NAMES}, lambda d: meshes.read(d, NAMES, SIZE, MODELS))
     mano = {k: v for k, v in _standin("right").items() if k != "holdprep_standin"}
+    mano["posedirs"] = mano["posedirs"].astype(np.float16)  # most of the file
     yield Reader("mano_pkl", {"MANO_RIGHT.pkl": pickle.dumps(mano, 2)}, lambda d: load_hand_model("right", d), slow=True)
     yield Reader("mano_npz", {"MANO_RIGHT.npz": npz(**mano)}, lambda d: load_hand_model("right", d), slow=True)
     weights = {"state_dict": {"mano_head.decpose.weight": torch.zeros(4, 3), "b": torch.ones(2)}, "epoch": 3, "hyper_parameters": {"a": 1}}

@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 
 from holdprep.errors import HoldprepError
+from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import checkpoint, keypoints, trackfile
 from holdprep.io import bounded, meshfile, pictures, safeio
 from holdprep.object import colmap_sizes
-from holdprep.quality.truth import load_truth
+from holdprep.quality.truth import load_truth, read_arctic
 from holdprep.segmenters.foreign import read_masks
 from holdprep.segmenters.prompts import read_indexed_prompts
 from holdprep.sequence import image_files, read_image
-from tests.fuzz.readers import colmap_binary
+from tests.fuzz.readers import arctic, colmap_binary
 from tests.fuzz.valid import NAMES, SIZE
+from tests.fuzz.valid import npy as npy_file
 
 MOST = 64 << 20  # bytes that a refusal may take
 
@@ -171,6 +173,7 @@ PICKLES = {
     "a bytearray beyond the file": b"\x80\x05\x96" + b"\x00" * 6 + b"\x01\x00.",
     "an empty text type repeated": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01\x8a\x05\x00\x00\x00\x00\x19"
     b"\x85cnumpy\ndtype\nU\x02S0K\x00K\x01\x87R\x89U\x00tb.",
+    "frames in frames": b"\x80\x04" + 17 * (b"\x95\x30" + b"\x00" * 7 + b"]") + b".",
     "a tower of lists": b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
 }
 
@@ -234,3 +237,32 @@ def test_prompts_of_twenty_thousand_frames_are_read_once_through(tmp_path: Path)
         assert len(found) == count + 1
         steps.append(Counted.calls)
     assert steps[1] < 20 * steps[0]
+
+
+@pytest.mark.parametrize("value", [1e300, np.inf, np.nan])
+def test_coordinates_beyond_any_room(tmp_path: Path, value: float):
+    content = arctic()
+    content["cam_coord"]["kp3d"][1, 1, 2, 0] = value
+    (tmp_path / "a.npy").write_bytes(npy_file(content))
+    assert "damaged" in refused(lambda: read_arctic(tmp_path / "a.npy", 1, SIZE), "a.npy")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.ckpt", "MANO_RIGHT.npz"])
+def test_archives_that_say_they_are_on_several_disks(tmp_path: Path, name: str):
+    """Python's own check of such an archive fails instead of denying."""
+    np.savez(tmp_path / "x.npz", a=np.ones(3))
+    end64 = struct.pack("<4sLQLLQQ", b"PK\x06\x07", 7, 0, 9, 0, 0, 0)[:20]
+    whole = (tmp_path / "x.npz").read_bytes()
+    at = whole.rindex(b"PK\x05\x06")
+    (tmp_path / name).write_bytes(whole[:at] + end64 + whole[at:])
+    for read in (keypoints_of, load_truth, lambda p: read_masks(p, NAMES, SIZE[::-1])):
+        if name == "a.npz":
+            refused(lambda read=read: read(tmp_path / name), name)
+    if name == "a.ckpt":
+        refused(lambda: checkpoint.read(tmp_path / name, "get it"), name)
+    if name == "MANO_RIGHT.npz":
+        refused(lambda: load_hand_model("right", tmp_path), name)
+
+
+def keypoints_of(path: Path) -> object:
+    return keypoints.read(path, NAMES, SIZE)

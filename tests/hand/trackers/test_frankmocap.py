@@ -44,7 +44,7 @@ def mirrored(hand: dict[str, Any], px: np.ndarray) -> tuple[dict[str, Any], np.n
 
 def write(folder: Path, side: Side, hand: dict[str, Any]) -> None:
     """A hand in the first and last frame, none in the second."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True)
     for t, name in enumerate(NAMES):
         found = {
             "pred_joints_smpl": hand["joints"][t].astype(np.float32), "faces": np.zeros((1538, 3), np.int64), "bbox_scale_ratio": RATIO,
