@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are refused in one line with t
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -98,7 +99,12 @@ def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, 
 
 def is_key(name: str) -> bool:
     """Whether any option has this key."""
-    return name in dict(fields())
+    return name in _all_keys()
+
+
+@cache
+def _all_keys() -> frozenset[str]:
+    return frozenset(name for name, _ in fields())
 
 
 def chosen_options(overrides: Sequence[str], conf_dir: Path) -> dict[str, set[str]]:
@@ -113,15 +119,19 @@ def groups(conf_dir: Path) -> dict[str, list[str]]:
 
 def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
     """Options of each group that this command line can select: the defaults, or those it sets."""
-    defaults: dict[str, set[str]] = {}
-    for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
-        if isinstance(entry, DictConfig):
-            defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
+    defaults = {group: {option} for group, option in _defaults(conf_dir).items()}
     for override in overrides:
         if override.key_or_group in defaults:
             values = [v for value in _values(override) for v in (value if isinstance(value, list) else [value])]
             defaults[override.key_or_group] = {str(v) for v in values}
     return defaults
+
+
+@cache
+def _defaults(conf_dir: Path) -> dict[str, str]:
+    """The default option of each group."""
+    entries = [entry for entry in OmegaConf.load(conf_dir / "config.yaml").defaults if isinstance(entry, DictConfig)]
+    return {str(k).removeprefix("override "): str(v) for entry in entries for k, v in entry.items()}
 
 
 def _elsewhere(key: str, chosen: Mapping[str, set[str]], groups: Mapping[str, list[str]]) -> str:

@@ -183,10 +183,12 @@ def inside(folder: Path, name: str, what: str) -> Path:
     path = folder / name
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a null character
+        path.exists()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a null character, a name that is too long
         is_inside = False
     if not is_inside:
-        raise HoldprepError(f"{what}: {name[:200]} leads out of {folder}: a file that travels with data names only files beside it")
+        shown = " ".join(name.split())[:200]
+        raise HoldprepError(f"{what}: {shown} leads out of {folder}: a file that travels with data names only files beside it")
     return path
 
 

@@ -129,6 +129,13 @@ def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
     if error.max() > 1e-3:
         name = raw.names[int(error.argmax())]
         raise HoldprepError(f"object_pose=import: {path}: the pose of frame {name} is no rotation (R R^T - I is {error.max():.2g})")
+    mirrored = np.linalg.det(R) < 0
+    if mirrored.any():
+        name = raw.names[int(mirrored.argmax())]
+        raise HoldprepError(
+            f"object_pose=import: {path}: the poses of {int(mirrored.sum())} of {len(R)} frames are mirrored (first: {name}): export them with "
+            "right-handed axes"
+        )
     _check_cloud(path, raw.points_obj)
     return raw
 

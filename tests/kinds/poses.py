@@ -164,11 +164,17 @@ def nerfstudio(folder: Path) -> None:
         assert np.abs(np.sort(found.points_obj, axis=0) - np.sort(POINTS, axis=0)).max() < 1e-5
     shutil.copyfile(folder / "shared.json", folder / "transforms.json")
     _assert_exact(read_poses(folder, NAMES, SIZE))
+    left_handed = [
+        {**f, "transform_matrix": (np.array(f["transform_matrix"]) * ([-1, 1, 1, 1] if t == 2 else 1)).tolist()}
+        for t, f in enumerate(frames)
+    ]
     each = [{**f, **kinds["shared"], "fl_x": 600.0 + t, "fl_y": 600.0 + t} for t, f in enumerate(frames)]
     for content, words in (
         ({**kinds["shared"], "frames": each}, "several cameras .8 for 8 images"),
         ({**kinds["shared"], "k1": 0.1, "k2": 0.2, "frames": frames}, "k1 0.1, k2 0.2"),
         ({**kinds["shared"], "frames": frames, "ply_file_path": "none.ply"}, "has no cloud: none.ply"),
+        ({**kinds["shared"], "frames": frames, "ply_file_path": "x" * 300}, "names only files beside it"),
+        ({**kinds["shared"], "frames": left_handed}, "the poses of 1 of 8 frames are mirrored .first: 0002."),
         ({"frames": [{}]}, "is no transforms.json of nerfstudio"),
     ):
         (folder / "bad.json").write_text(json.dumps(content))
