@@ -93,19 +93,30 @@ def load_npy(path: Path | str) -> Any:
 def load_npz_array(path: Path | str, name: str) -> Any:
     """One array of what `np.savez` wrote. Raises what `load_pickle` raises."""
     path = Path(path)
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with _readable(path), _archive(path) as archive:
         return _read_member(archive, f"{name}.npy", MAX_ARRAY_BYTES)
 
 
 def load_npz(path: Path | str) -> dict[str, Any]:
     """All arrays of what `np.savez` wrote, by name. Raises what `load_pickle` raises."""
     path = Path(path)
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with _readable(path), _archive(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)
         if size > MAX_ARRAY_BYTES:
             raise HoldprepError(f"{path} declares arrays of {size >> 20} MB, at most {MAX_ARRAY_BYTES >> 20} MB are read: is it damaged?")
         return {info.filename.removesuffix(".npy"): _read_member(archive, info.filename, MAX_ARRAY_BYTES) for info in members}
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive, whose members' stored sizes are not larger than it: they are allocated when a member is read."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_size > size:
+                raise ValueError(f"{info.filename[:60]} declares {info.compress_size} bytes, the file has {size}")
+        yield archive
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> Any:
@@ -202,7 +213,7 @@ def _first_bytes(path: Path) -> bytes | None:
 def _check_stored(path: Path) -> None:
     """Raise ValueError where a checkpoint's zip holds compressed records, whose size the file does not bound; torch writes none."""
     if is_zip(path):
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
             packed = [info.filename for info in archive.infolist() if info.file_size != info.compress_size]
         if packed:
             raise ValueError(f"its record {packed[0]} is compressed")

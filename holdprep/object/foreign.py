@@ -35,7 +35,11 @@ def read_poses(
     raw, notes = _read(path, names, image_size)
     if not raw.registered.any():
         raise HoldprepError(f"object_pose=import: {path} has no finite pose of a frame of images/")
-    found = assemble(_check_raw(path, raw), max_gap)
+    _check_raw(path, raw)
+    try:
+        found = assemble(raw, max_gap)
+    except HoldprepError as error:
+        raise HoldprepError(f"object_pose=import: {path}: {error}: export the model with its points and their observations") from None
     return replace(found, warnings=[*notes, *found.warnings])
 
 
@@ -122,13 +126,19 @@ def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> 
     return RawReconstruction(names, K, T, known, np.asarray(found["points_obj"], np.float64)), notes
 
 
-def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
-    """`raw` itself; raises HoldprepError if its poses are not rigid or its cloud is unusable."""
+def _check_raw(path: Path, raw: RawReconstruction) -> None:
+    """Raise HoldprepError if poses are not rigid or the cloud is unusable."""
+    finite = np.isfinite(raw.T_cam_obj).all(axis=(1, 2))
+    if not finite.all() or not np.isfinite(raw.K).all():
+        what = "the camera" if finite.all() else f"the pose of frame {raw.names[int(finite.argmin())]}"
+        raise HoldprepError(f"object_pose=import: {path}: {what} holds values that are not finite: export it again")
     R = raw.T_cam_obj[:, :3, :3]
     error = np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max(axis=(1, 2))
-    if error.max() > 1e-3:
-        name = raw.names[int(error.argmax())]
-        raise HoldprepError(f"object_pose=import: {path}: the pose of frame {name} is no rotation (R R^T - I is {error.max():.2g})")
+    if not (error <= 1e-3).all():
+        worst = int(error.argmax())
+        raise HoldprepError(
+            f"object_pose=import: {path}: the pose of frame {raw.names[worst]} is no rotation (R R^T - I is {error[worst]:.2g})"
+        )
     mirrored = np.linalg.det(R) < 0
     if mirrored.any():
         name = raw.names[int(mirrored.argmax())]
@@ -137,7 +147,6 @@ def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
             "right-handed axes"
         )
     _check_cloud(path, raw.points_obj)
-    return raw
 
 
 def _check_cloud(path: Path, points: np.ndarray) -> np.ndarray:

@@ -165,6 +165,15 @@ def test_archives_that_grow(tmp_path: Path):
     refused(lambda: checkpoint.read(tmp_path / "a.ckpt", "get it"), "a.ckpt")
 
 
+def test_members_that_declare_more_than_their_archive(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", x=np.ones(9))
+    whole = (tmp_path / "a.npz").read_bytes()
+    at = whole.index(b"PK\x01\x02") + 20  # of the central directory, the stored size
+    (tmp_path / "a.npz").write_bytes(whole[:at] + struct.pack("<I", 2 << 30) + whole[at + 4 :])
+    for read in (safeio.load_npz, lambda path: safeio.load_npz_array(path, "x")):
+        assert "x.npy declares 2147483648 bytes, the file has" in refused(lambda read=read: read(tmp_path / "a.npz"), "a.npz")
+
+
 PICKLES = {
     "bytes of a number": b"\x80\x02cbuiltins\nbytes\n\x8a\x05\x00\x00\x00\x00\x19\x85R.",
     "bytearray of a number": b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x19\x85R.",

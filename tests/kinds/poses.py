@@ -218,7 +218,16 @@ def left_behind(folder: Path) -> None:
         found = read_poses(path, NAMES, SIZE)
         assert found.registered.all() and len(found.points_obj) == 12 and not len(found.observation_px) and not len(found.distortion)
     moved = folder / "True"
+    holes = POSES.copy()
+    holes[2, 1, 3] = np.nan
+    _hold(moved, holes, POINTS)
+    with pytest.raises(HoldprepError, match="the pose of frame 0002 holds values that are not finite"):
+        read_poses(moved, NAMES, SIZE)
     _hold(moved, POSES, POINTS)
+    once = own | {"observation_frame": np.arange(30) % 8, "observation_point": np.arange(30), "observation_px": px[0]}
+    tracks.write(moved, once)
+    with pytest.raises(HoldprepError, match="0 of 30 points are observed in two frames or more, 4 are needed"):
+        read_poses(moved, NAMES, SIZE)
     tracks.write(moved, own)
     np.save(moved / "o2w.npy", POSES[::-1])
     assert tracks.read(moved) == {}
