@@ -176,7 +176,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
         names = value if isinstance(value, list) else [value]
         for name in names:
             if str(name) not in options:
-                raise ConfigError(f"{group}={name}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
+                raise ConfigError(f"{group}={_short(name)}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:

@@ -19,6 +19,7 @@ from holdprep.errors import HoldprepError
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.trackers import checkpoint, keypoints, trackfile
 from holdprep.io import bounded, meshfile, pictures, safeio
+from holdprep.io.video import Video
 from holdprep.object import colmap_sizes
 from holdprep.quality.truth import load_truth, read_arctic
 from holdprep.segmenters.foreign import read_masks
@@ -107,7 +108,7 @@ def test_a_named_pipe_among_pictures_does_not_block(tmp_path: Path):
     refused(lambda: list(pictures.Folder(files).frames()), "0001.png")
     for name, read in (
         ("a.npy", safeio.load_npy), ("a.npz", safeio.load_npz), ("a.pkl", safeio.load_pickle), ("a.json", bounded.read_json),
-        ("a.yaml", bounded.read_yaml), ("a.obj", meshfile.read_vertices), ("t.npz", load_truth),
+        ("a.yaml", bounded.read_yaml), ("a.obj", meshfile.read_vertices), ("t.npz", load_truth), ("v.mp4", Video),
     ):  # fmt: skip
         os.mkfifo(tmp_path / name)
         refused(lambda read=read, name=name: read(tmp_path / name), name)
