@@ -25,7 +25,7 @@ from holdprep.quality.truth import load_truth, read_arctic
 from holdprep.segmenters.foreign import read_masks
 from holdprep.segmenters.prompts import read_indexed_prompts
 from holdprep.sequence import image_files, read_image
-from tests.fuzz.readers import arctic, colmap_binary
+from tests.fuzz.readers import arctic, colmap_binary, read_records, record
 from tests.fuzz.valid import NAMES, SIZE
 from tests.fuzz.valid import npy as npy_file
 
@@ -276,3 +276,15 @@ def test_archives_that_say_they_are_on_several_disks(tmp_path: Path, name: str):
 
 def keypoints_of(path: Path) -> object:
     return keypoints.read(path, NAMES, SIZE)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seconds": 10**400}, {"seconds": np.nan}, {"metrics": {"frames": 10**400}}, {"metrics": {"frames": [1]}}]
+)
+def test_records_with_numbers_that_are_none_are_not_used(tmp_path: Path, change: dict[str, object], caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "box" / "processed" / ".holdprep" / "register.json"
+    path.parent.mkdir(parents=True)
+    for content, used in ((record(), True), (record() | change, False)):
+        path.write_text(json.dumps(content))
+        read_records(tmp_path)
+        assert ("the record is not used" in caplog.text) is not used
