@@ -25,7 +25,7 @@ def read_poses(
 ) -> ObjectReconstruction:
     """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
-    `path` is the folder of a COLMAP model (cameras, images, points3D), its parent or its project's folder; nerfstudio's transforms.json or
+    `path` is a COLMAP model's folder (cameras, images, points3D) or one of its files, its parent or its project's folder; nerfstudio's transforms.json or
     its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and sparse_points_normalized.obj; or an .npz with
     T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it has every frame. Poses belong to the frame of
     their name or number (`io.matching`). Frames without a pose are filled in; what was assumed is in `warnings`.
@@ -51,7 +51,7 @@ def _read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tupl
             return foreign_nerfstudio.read_transforms(path, names, image_size)
         if (path / "o2w.npy").is_file():
             return _read_hold(path, names), []
-        models = find_models(path) if path.is_dir() else []
+        models = find_models(path)
         if models:
             return read_colmap(models, names, image_size)
         if (path / foreign_nerfstudio.FILE).is_file():

@@ -90,7 +90,7 @@ def projects(folder: Path) -> None:
     own = [f"{n}.jpg" for n in NAMES]
     text = _model(folder / "project" / "sparse" / "0", own)
     _model(folder / "project" / "sparse" / "1", own[:3])
-    for path in (folder / "project", folder / "project" / "sparse", text):
+    for path in (folder / "project", folder / "project" / "sparse", text, text / "images.txt"):
         _assert_exact(read_poses(path, NAMES, SIZE))
     assert "several models, the largest is used: 0" in read_poses(folder / "project", NAMES, SIZE).warnings[0]
     model = pycolmap.Reconstruction(text)
