@@ -1,7 +1,7 @@
 """tracks.npz beside HOLD's arrays in colmap/: what these do not hold (observations, registered frames, lens).
 
-HOLD's own script replaces the arrays and leaves tracks.npz: it counts only while it belongs to the arrays beside it. `safeio`, which imports
-torch, is imported where a file is read.
+HOLD's own script replaces the arrays and leaves tracks.npz: it counts only while it belongs to the arrays beside it. `safeio`, which
+imports torch, is imported where a file is read.
 """
 
 from collections.abc import Mapping

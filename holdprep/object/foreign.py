@@ -25,10 +25,11 @@ def read_poses(
 ) -> ObjectReconstruction:
     """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
-    `path` is a COLMAP model's folder (cameras, images, points3D) or one of its files, its parent or its project's folder; nerfstudio's transforms.json or
-    its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and sparse_points_normalized.obj; or an .npz with
-    T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it has every frame. Poses belong to the frame of
-    their name or number (`io.matching`). Frames without a pose are filled in; what was assumed is in `warnings`.
+    `path` is a COLMAP model's folder (cameras, images, points3D) or one of its files, its parent or its project's folder; nerfstudio's
+    transforms.json or its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and
+    sparse_points_normalized.obj; or an .npz with T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it
+    has every frame. Poses belong to the frame of their name or number (`io.matching`). Frames without a pose are filled in; what was
+    assumed is in `warnings`.
 
     Raises HoldprepError for missing or unreadable files, another image size, or an unsupported camera model.
     """
@@ -143,8 +144,8 @@ def _check_raw(path: Path, raw: RawReconstruction) -> None:
     if mirrored.any():
         name = raw.names[int(mirrored.argmax())]
         raise HoldprepError(
-            f"object_pose=import: {path}: the poses of {int(mirrored.sum())} of {len(R)} frames are mirrored (first: {name}): export them with "
-            "right-handed axes"
+            f"object_pose=import: {path}: the poses of {int(mirrored.sum())} of {len(R)} frames are mirrored (first: {name}): export them "
+            "with right-handed axes"
         )
     _check_cloud(path, raw.points_obj)
 

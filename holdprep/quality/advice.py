@@ -1,4 +1,4 @@
-"""Advice of gates where masks or object poses come from another tool: it names that tool, not the page, file and keys of what is made here."""
+"""Advice of gates where masks or object poses come from another tool: it names that tool, not what makes them here."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -27,7 +27,7 @@ IMPORTED = {
     ): "the trainer crashes on frames without hand and object masks: add masks, or cut them (create.start/create.end)",
 }
 POSES = {
-    "reprojection_px": "its poses do not fit its observations in these pictures: were they resized, cropped or undistorted? run it on images/",
+    "reprojection_px": "its poses do not fit its observations here: were the pictures resized, cropped or undistorted? run it on images/",
     "focal_ratio": "no camera has this focal length: give the tool the focal length, or check object_pose.path",
     "field_of_view_deg": "no camera has this field of view: give the tool the focal length, or check object_pose.path",
     "focal_stderr_pct": "the pictures hardly determine the focal length: give it to the tool, or rotate the object further",

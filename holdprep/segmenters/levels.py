@@ -81,8 +81,8 @@ def _require_upright(source: str, masks: Sequence[np.ndarray]) -> None:
     inverted = sum(bool(m[[0, 0, -1, -1], [0, -1, 0, -1]].all()) for m in masks)
     if inverted > len(masks) / 2:
         raise HoldprepError(
-            f"{source}: {inverted} of {len(masks)} masks hold the four corners of the picture, they look inverted: export the entity in white "
-            "on black"
+            f"{source}: {inverted} of {len(masks)} masks hold the four corners of the picture, they look inverted: export the entity in "
+            "white on black"
         )
 
 

@@ -1,8 +1,8 @@
 """Masks as arrays: .npy and .npz of SAM 2, Track-Anything and others.
 
 One array (T, H, W) of all frames (an axis of length 1 may stand anywhere); a .npz of one array a frame, of one such stack and `names`, or
-of one stack for each label; a folder of one `<frame>.npy` a frame; a dict {frame: {label: mask}}, as SAM 2's video predictor fills it, saved by
-np.save.
+of one stack for each label; a folder of one `<frame>.npy` a frame; a dict {frame: {label: mask}}, as SAM 2's video predictor fills it,
+saved by np.save.
 """
 
 from collections.abc import Mapping

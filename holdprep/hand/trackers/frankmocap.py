@@ -1,13 +1,14 @@
 """frankmocap: `<frame>_prediction_result.pkl` of its hand demo (`demo.demo_handmocap --save_pred_pkl`), one per image.
 
 `pred_output_list` holds one dict for each person, with `left_hand` and `right_hand`: None, empty, or a dict of `pred_hand_pose` (1, 48),
-rotation vectors of wrist and fingers, hand mean NOT included, of left hands mirrored back; `pred_joints_smpl` (21, 3) m in OpenPose's order
-about the index finger's base, x right, y down, z forward; `pred_camera` (scale, tx, ty) of a square crop of 224 pixels, whose side is 2, with
-`bbox_scale_ratio` (pixels of the crop per pixel of the image) and `bbox_top_left` (px). Its camera is weak perspective: crop = scale (xy + t).
+rotation vectors of wrist and fingers, hand mean NOT included, of left hands mirrored back; `pred_joints_smpl` (21, 3) m in OpenPose's
+order about the index finger's base, x right, y down, z forward; `pred_camera` (scale, tx, ty) of a square crop of 224 pixels, whose side
+is 2, with `bbox_scale_ratio` (pixels of the crop per pixel of the image) and `bbox_top_left` (px). Its camera is weak perspective:
+crop = scale (xy + t).
 
-`pred_hand_betas` is the shape of SMPL-X's body, not of MANO's hand, and is not read: hands have the average shape, and the place in which the
-length of their middle finger and palm has the pixels of frankmocap's. `pred_joints_img`, whose origin is the image's centre in some versions,
-is not read either.
+`pred_hand_betas` is the shape of SMPL-X's body, not of MANO's hand, and is not read: hands have the average shape, and the place in
+which the length of their palm and middle finger has the pixels of frankmocap's. `pred_joints_img`, whose origin is the image's centre in
+some versions, is not read either.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
