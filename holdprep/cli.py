@@ -96,10 +96,10 @@ def _task(cfg: DictConfig) -> float:
     run_dir = Path(hydra_config.runtime.output_dir)
     _end_on_sigterm()
     try:
-        folders = [o for o in hydra_config.overrides.hydra if o.startswith(f"{searchpath.KEY}=")]
-        configured = configure(cfg, [*folders, *hydra_config.overrides.task])
+        of_hydra, of_task = (_as_given(hydra_config, kind) for kind in ("hydra", "task"))
+        configured = configure(cfg, [*(o for o in of_hydra if o.startswith(f"{searchpath.KEY}=")), *of_task])
         keys = swept_keys(Path(hydra_config.sweep.dir), hydra_config.sweeper) if sweep else []
-        named = labels(configured.cfg, keys, hydra_config.overrides.task)
+        named = labels(configured.cfg, keys, of_task)
         return execute(configured, run_dir, Path(hydra_config.sweep.dir).name if sweep else None, named)
     except (HoldprepError, OSError) as error:  # of the disk: full, read-only, missing
         log.error("error: %s", error)
@@ -119,6 +119,12 @@ def _task(cfg: DictConfig) -> float:
 
     write_failure(run_dir, " ".join(cause.split()))
     return float("nan")
+
+
+def _as_given(hydra_config: Any, kind: str) -> list[str]:
+    """Overrides of a kind, in which `${...}` is not resolved."""
+    found = OmegaConf.to_container(hydra_config.overrides[kind], resolve=False)
+    return [str(override) for override in found] if isinstance(found, list) else []
 
 
 def _end_on_sigterm() -> None:

@@ -1,4 +1,8 @@
-"""The errors a user is meant to read: one line each, never a traceback."""
+"""The errors a user is meant to read: one line each, never a traceback; and names of files' content in them."""
+
+from collections.abc import Iterable
+
+LISTED, WIDEST = 5, 40  # names of a message, and characters of each
 
 
 class HoldprepError(Exception):
@@ -19,3 +23,14 @@ class MissingArtefact(HoldprepError):
 
 class UnsafeFile(HoldprepError):
     """A data file names code that a plain array file has no reason to name; it was not loaded."""
+
+
+def short(name: object) -> str:
+    """A name that a file holds, as a message shows it: on one line, and not longer than `WIDEST`."""
+    return " ".join(str(name).split())[:WIDEST]
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first names that a file holds, in order."""
+    found = sorted(map(str, names))
+    return ", ".join(map(short, found[:LISTED])) + (" ..." if len(found) > LISTED else "")

@@ -71,6 +71,12 @@ def test_the_configuration_imports_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
+def test_a_sequence_imports_no_torch():
+    code = "import sys, holdprep.sequence.colmap; print([m for m in ('torch', 'pycolmap', 'trimesh') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONF.parent)
+    assert found.stdout.strip() == "[]"
+
+
 @dataclass(frozen=True)
 class Example:
     """A new option of the page: its group, its node's class and the values of its yaml file."""

@@ -73,7 +73,7 @@ def test_a_known_camera_is_told_once(hand: str):
             "object_pose=aliked",
             ["object_pose=aliked", "allowed: auto, import, sift, sift_xfeat, superpoint_lightglue, superpoint_superglue, truth, xfeat"],
         ),
-        ("seq=a/b", ["seq=a/b", "matching"]),
+        ("seq=a/b", ["seq=a/b", "letters, digits"]),
         ("build.shift=orgin", ["'origin'", "origin | fixed | paper"]),
         ("force=maybe", ["force=maybe", "bool"]),
     ],

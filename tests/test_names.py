@@ -67,6 +67,18 @@ def test_the_home_folder_sweeps_and_other_meanings_stay(tmp_path: Path, monkeypa
         commandline.resolved(["seq=a,b"], CONF)
 
 
+def test_what_cannot_be_read_is_one_line(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"clip\.mp4 is no key=value: a name with blanks needs the shell's quotes"):
+        commandline.resolved(["stage=create", "video=my", "clip.mp4"], CONF)
+    found = launch(tmp_path, "stage=create", "seq=a", "video=${x}.mp4")
+    lines = (found.stdout + found.stderr).splitlines()
+    assert found.returncode == 1 and len(lines) == 1 and "Interpolation key 'x' not found" in lines[0] and "write \\${" in lines[0]
+    assert "video ${x}.mp4 does not exist" in (again := launch(tmp_path, "stage=create", "seq=a", "video=\\${x}.mp4")).stdout + again.stderr
+    for name in ("my clip", "clip(1)"):
+        found = launch(tmp_path, "stage=create", f"seq={name}")
+        assert f"seq={name}: not allowed; allowed: str of letters, digits, _ . -" in found.stdout + found.stderr
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A folder of a user's own options."""

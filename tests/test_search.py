@@ -187,7 +187,7 @@ def test_the_page_shows_every_weight_and_the_verdict(tmp_path: Path):
     found = compare({"a": 1.0}, [{"a": 0.5}] * 12, None)
     text = search_page.html(opened, found, search.importances_of(opened), "loss < 1 & more")
     assert text.count("<svg") == 2 + 3 and "weights.contact (log)" in text and "undecided" in text and "loss &lt; 1 &amp; more" in text
-    assert "http" not in text and "<script" not in text
+    assert "http:" not in text and "https:" not in text and "<script" not in text
 
 
 @pytest.fixture(scope="module")

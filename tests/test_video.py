@@ -125,8 +125,8 @@ def test_two_files_of_one_number_and_pictures_that_are_not_read(tmp_path: Path):
         "01.png and 1.png", "1.png and 01.png"
     )
     write_folder(tmp_path / "phone", ["1.png"])
-    (tmp_path / "phone" / "IMG_2.HEIC").write_bytes(b"x")
-    assert "1 pictures" in refusal(tmp_path, tmp_path / "phone") and "HEIC: export as JPEG" in refusal(tmp_path, tmp_path / "phone")
+    (tmp_path / "phone" / "IMG_2.DNG").write_bytes(b"x")
+    assert "1 pictures" in refusal(tmp_path, tmp_path / "phone") and "raw pictures: develop" in refusal(tmp_path, tmp_path / "phone")
 
 
 def test_a_damaged_video_is_counted_and_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -60,6 +60,11 @@ def resolved(arguments: Sequence[str], conf_dir: Path) -> list[str]:
     Raises ConfigError where no sequence matches, or where several do without -m or a query.
     """
     flags, given = split(arguments)
+    odd = next((a for a in given if "=" not in a and not a.startswith("~")), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{odd} is no key=value: a name with blanks needs the shell's quotes, such as video='my {odd}'; --help lists all keys"
+        )
     is_batch = any(flag in flags for flag in MULTIRUN)
     query = is_query(given)
     found = _with_config_dir(flags, [as_typed(a, is_batch or query) for a in given])

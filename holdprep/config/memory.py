@@ -216,10 +216,9 @@ def _mapping(path: Path) -> Mapping[str, Any]:
 
 def _flat(tree: Mapping[str, Any], groups: Mapping[str, list[str]], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(key, value) of every leaf and every selected option."""
-    leaves = dict(validation.fields())  # the value of a leaf may be a mapping
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if not isinstance(value, dict) or key in leaves:
+        if not isinstance(value, dict) or validation.is_key(key):  # the value of a leaf may be a mapping
             yield key, value
             continue
         rest = dict(value)

@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are refused in one line with t
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -24,6 +25,7 @@ from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
 
 SHOWN = 120  # characters of a value in a message
+PATTERNS = {r"^\w[\w.-]*$": "of letters, digits, _ . -"}  # in words
 
 
 def validate(cfg: DictConfig) -> Config:
@@ -31,7 +33,8 @@ def validate(cfg: DictConfig) -> Config:
     try:
         tree = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot resolve the configuration: {' '.join(str(error).split())}") from None
+        cause = " ".join(str(error).split()).removesuffix(" object_type=dict")
+        raise ConfigError(f"cannot resolve the configuration: {cause}; where a name holds ${{, write \\${{") from None
     assert isinstance(tree, dict)
     values: dict[str, Any] = {str(key): value for key, value in tree.items() if key != "hydra"}
     if launch_dir() != Path.cwd():  # hydra.job.chdir=true: paths are those of the folder where the command was given
@@ -96,7 +99,12 @@ def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, 
 
 def is_key(name: str) -> bool:
     """Whether any option has this key."""
-    return name in dict(fields())
+    return name in _all_keys()
+
+
+@cache
+def _all_keys() -> frozenset[str]:
+    return frozenset(name for name, _ in fields())
 
 
 def chosen_options(overrides: Sequence[str], conf_dir: Path) -> dict[str, set[str]]:
@@ -111,15 +119,19 @@ def groups(conf_dir: Path) -> dict[str, list[str]]:
 
 def _chosen(overrides: list[Override], conf_dir: Path) -> dict[str, set[str]]:
     """Options of each group that this command line can select: the defaults, or those it sets."""
-    defaults: dict[str, set[str]] = {}
-    for entry in OmegaConf.load(conf_dir / "config.yaml").defaults:
-        if isinstance(entry, DictConfig):
-            defaults.update({str(k).removeprefix("override "): {str(v)} for k, v in entry.items()})
+    defaults = {group: {option} for group, option in _defaults(conf_dir).items()}
     for override in overrides:
         if override.key_or_group in defaults:
             values = [v for value in _values(override) for v in (value if isinstance(value, list) else [value])]
             defaults[override.key_or_group] = {str(v) for v in values}
     return defaults
+
+
+@cache
+def _defaults(conf_dir: Path) -> dict[str, str]:
+    """The default option of each group."""
+    entries = [entry for entry in OmegaConf.load(conf_dir / "config.yaml").defaults if isinstance(entry, DictConfig)]
+    return {str(k).removeprefix("override "): str(v) for entry in entries for k, v in entry.items()}
 
 
 def _elsewhere(key: str, chosen: Mapping[str, set[str]], groups: Mapping[str, list[str]]) -> str:
@@ -164,7 +176,7 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
         names = value if isinstance(value, list) else [value]
         for name in names:
             if str(name) not in options:
-                raise ConfigError(f"{group}={name}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
+                raise ConfigError(f"{group}={_short(name)}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
@@ -227,7 +239,7 @@ def allowed(field: FieldInfo) -> str:
     for item in field.metadata:
         parts += [f"{sign} {getattr(item, a)}" for a, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")) if hasattr(item, a)]
         pattern = getattr(item, "pattern", None)
-        parts += [f"matching {pattern}"] if pattern else []
+        parts += [PATTERNS.get(pattern, f"matching {pattern}")] if pattern else []
     return " ".join(parts) + (" or null" if nullable else "")
 
 

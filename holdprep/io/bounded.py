@@ -3,21 +3,27 @@
 A sequence may be a stranger's. JSON and YAML are read as plain values; a picture's size is read from its header.
 """
 
+import io
 import json
 import re
 import stat
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from holdprep.errors import HoldprepError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_JSON_BYTES, MAX_JSON_VALUES = 64 << 20, 8_000_000
 MAX_YAML_BYTES, MAX_YAML_VALUES, MAX_DEPTH = 8 << 20, 600_000, 64
 MAX_PICTURE_BYTES, MAX_PIXELS, MAX_MASK_PIXELS = 512 << 20, 120_000_000, 40_000_000
+HEIC = (".heic", ".heif", ".hif")
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING, _BOOLS = "tag:yaml.org,2002:str", {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})\Z", re.ASCII)
@@ -177,10 +183,12 @@ def inside(folder: Path, name: str, what: str) -> Path:
     path = folder / name
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a null character
+        path.exists()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a null character, a name that is too long
         is_inside = False
     if not is_inside:
-        raise HoldprepError(f"{what}: {name[:200]} leads out of {folder}: a file that travels with data names only files beside it")
+        shown = " ".join(name.split())[:200]
+        raise HoldprepError(f"{what}: {shown} leads out of {folder}: a file that travels with data names only files beside it")
     return path
 
 
@@ -200,6 +208,8 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     from PIL import Image  # here, not above: the configuration reads YAML and must not wait for it
 
     require_file(path, MAX_PICTURE_BYTES)
+    if path.suffix.lower() in HEIC:
+        reads_heic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -215,6 +225,28 @@ def check_picture(path: Path, most: int = MAX_PIXELS) -> tuple[int, int] | None:
     if size[0] * size[1] > most:
         raise HoldprepError(f"{path} declares {size[0]} x {size[1]} pixels, at most {most // 10**6} million are read: reduce or remove it")
     return size
+
+
+@cache
+def reads_heic() -> bool:
+    """Whether Pillow reads HEIC: where the package pillow-heif is installed, with which it is then made known."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def open_picture(path: Path) -> "Image.Image":
+    """A picture for Pillow, from memory: of a file, Pillow allocates what a damaged chunk declares. Raises what Pillow raises."""
+    from PIL import Image
+
+    if path.suffix.lower() in HEIC:
+        reads_heic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(read_bytes(path, MAX_PICTURE_BYTES)))
 
 
 def _tiff_size(path: Path) -> tuple[int, int] | None:

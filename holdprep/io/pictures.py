@@ -5,17 +5,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, ImageOps
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import check_picture
+from holdprep.io.bounded import HEIC, check_picture, open_picture, reads_heic
 from holdprep.io.video import Frame
 
 FULL_FRAME_MM = (36.0, 24.0)
 DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras' pictures; those between 8 and 16 are stored in 16
+BY_PILLOW = (".avif", *HEIC)
 UNREAD = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC: export as JPEG, or convert (heif-convert -q 97 in.heic out.jpg)"),
-    **dict.fromkeys((".avif", ".jxl"), "AVIF or JPEG XL: convert (magick in out.png)"),
+    **dict.fromkeys(HEIC, "HEIC needs pillow-heif (pip install 'holdprep[heic]'; GPL-2.0), or export as JPEG"),
+    ".jxl": "JPEG XL: convert (magick in out.png)",
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"), "raw pictures: develop to JPEG or PNG"),
 }
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -46,7 +47,7 @@ class Folder:
         """Factor to 0..255 of pictures of more than 8 bits: one for all, by the largest value."""
         largest, depth, count = 0.0, np.dtype(np.uint8), 0
         for path in self.files:
-            image = None if path.suffix.lower() in (".jpg", ".jpeg", ".bmp", ".webp") else _decoded(path)
+            image = None if path.suffix.lower() in (".jpg", ".jpeg", ".bmp", ".webp", *BY_PILLOW) else _decoded(path)
             if image is not None and image.dtype != np.uint8:
                 largest, depth, count = max(largest, float(np.nanmax(image))), image.dtype, count + 1
         if not count:
@@ -64,7 +65,8 @@ class Folder:
 
 def unread(folder: Path) -> str | None:
     """What to do about pictures in a folder that are not read, in words; None where there are none."""
-    found = [f for f in folder.iterdir() if f.suffix.lower() in UNREAD and not f.name.startswith(".")]
+    suffixes = set(UNREAD) - set(HEIC if reads_heic() else ())
+    found = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
     if not found:
         return None
     return f"{len(found)} pictures of {folder} are not read (first: {min(found).name}): {UNREAD[min(found).suffix.lower()]}, or remove them"
@@ -73,9 +75,20 @@ def unread(folder: Path) -> str | None:
 def _decoded(path: Path) -> np.ndarray | None:
     if check_picture(path) is None:
         return None
+    if path.suffix.lower() in BY_PILLOW:
+        return _by_pillow(path)
     try:
         return cv2.imdecode(np.fromfile(path, dtype=np.uint8), _FLAGS)
     except cv2.error:  # a header that OpenCV refuses
+        return None
+
+
+def _by_pillow(path: Path) -> np.ndarray | None:
+    """(H, W, 3) BGR, upright by its EXIF data; pictures of 10 and 12 bits come in 8."""
+    try:
+        with open_picture(path) as picture:
+            return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[..., ::-1])
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError):  # whatever the codecs raise at damaged data
         return None
 
 
@@ -87,10 +100,10 @@ def focal_px(file: Path, crop: tuple[int, int, int, int] | None, size: tuple[int
     if check_picture(file) is None:
         return None
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             equivalent_mm = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
             full = picture.size
-    except UnidentifiedImageError:
+    except (OSError, SyntaxError, ValueError):  # a damaged picture is refused where its pixels are read
         return None
     if not equivalent_mm:
         return None

@@ -22,6 +22,7 @@ from holdprep.io.unpickling import Frozen, Refused, unpickle
 __all__ = [
     "atomic_path",
     "dump_portable",
+    "is_zip",
     "load_checkpoint",
     "load_npy",
     "load_npz",
@@ -92,19 +93,30 @@ def load_npy(path: Path | str) -> Any:
 def load_npz_array(path: Path | str, name: str) -> Any:
     """One array of what `np.savez` wrote. Raises what `load_pickle` raises."""
     path = Path(path)
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with _readable(path), _archive(path) as archive:
         return _read_member(archive, f"{name}.npy", MAX_ARRAY_BYTES)
 
 
 def load_npz(path: Path | str) -> dict[str, Any]:
     """All arrays of what `np.savez` wrote, by name. Raises what `load_pickle` raises."""
     path = Path(path)
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with _readable(path), _archive(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)
         if size > MAX_ARRAY_BYTES:
             raise HoldprepError(f"{path} declares arrays of {size >> 20} MB, at most {MAX_ARRAY_BYTES >> 20} MB are read: is it damaged?")
         return {info.filename.removesuffix(".npy"): _read_member(archive, info.filename, MAX_ARRAY_BYTES) for info in members}
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive, whose members' stored sizes are not larger than it: they are allocated when a member is read."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_size > size:
+                raise ValueError(f"{info.filename[:60]} declares {info.compress_size} bytes, the file has {size}")
+        yield archive
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> Any:
@@ -133,10 +145,25 @@ def _read_npy(stream: BinaryIO) -> Any:
         stream.seek(0)
         found = np.lib.format.read_array(stream, allow_pickle=False)
         if dtype.kind == "U":
-            found.tolist()  # raises where a character does not exist
+            _check_text(found)
         return found
     array = unpickle(stream)
     return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+
+
+def _check_text(array: np.ndarray) -> None:
+    """Raise ValueError where a character does not exist: numpy makes text of it that fails when it is used."""
+    codes = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+    if codes.size and (codes.max() > 0x10FFFF or bool(((codes >= 0xD800) & (codes <= 0xDFFF)).any())):
+        raise ValueError("its text holds a character that does not exist")
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a readable zip archive, as .npz and torch's files are."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end says that it is on several disks
+        return False
 
 
 class _Setting(metaclass=Frozen):
@@ -160,7 +187,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     start = _first_bytes(path)
-    if start is not None and not zipfile.is_zipfile(path):
+    if start is not None and not is_zip(path):
         # what torch says of these is long and tells of its insides
         if start[:2] in (b"PK", b""):
             raise HoldprepError(f"{path} could not be read: it is truncated at {path.stat().st_size} bytes; make or download it again")
@@ -185,8 +212,8 @@ def _first_bytes(path: Path) -> bytes | None:
 
 def _check_stored(path: Path) -> None:
     """Raise ValueError where a checkpoint's zip holds compressed records, whose size the file does not bound; torch writes none."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if is_zip(path):
+        with _archive(path) as archive:
             packed = [info.filename for info in archive.infolist() if info.file_size != info.compress_size]
         if packed:
             raise ValueError(f"its record {packed[0]} is compressed")
@@ -194,7 +221,7 @@ def _check_stored(path: Path) -> None:
 
 def _settings_in(path: Path) -> list[str]:
     """Names of settings' classes that a checkpoint mentions; found without running anything."""
-    if not zipfile.is_zipfile(path):  # torch before 1.6, when state dicts came alone
+    if not is_zip(path):  # torch before 1.6, when state dicts came alone
         return []
     return [name for name in torch.serialization.get_unsafe_globals_in_checkpoint(path) if _is_setting(name)]
 

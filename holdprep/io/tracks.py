@@ -1,6 +1,7 @@
 """tracks.npz beside HOLD's arrays in colmap/: what these do not hold (observations, registered frames, lens).
 
-HOLD's own script replaces the arrays and leaves tracks.npz: it counts only while it belongs to the arrays beside it.
+HOLD's own script replaces the arrays and leaves tracks.npz: it counts only while it belongs to the arrays beside it. `safeio`, which
+imports torch, is imported where a file is read.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from holdprep.io.meshfile import read_vertices
-from holdprep.io.safeio import load_npy, load_npz
 
 FILE = "tracks.npz"
 CLOUD = "sparse_points_normalized.obj"
@@ -27,6 +27,8 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     """The content of tracks.npz; empty where there is none, or where the arrays beside it are of another source."""
     if not (folder / FILE).is_file():
         return {}
+    from holdprep.io.safeio import load_npz
+
     found = load_npz(folder / FILE)
     digest = found.pop(DIGEST, None)
     belongs = _is_of_before(folder, found) if digest is None else str(digest) == _digest(folder)
@@ -35,6 +37,8 @@ def read(folder: Path) -> dict[str, np.ndarray]:
 
 def _digest(folder: Path) -> str:
     """Of the arrays' values, whatever their type on disk."""
+    from holdprep.io.safeio import load_npy
+
     hashed = blake2b(digest_size=16)
     for name in ARRAYS:
         hashed.update(np.ascontiguousarray(load_npy(folder / f"{name}.npy"), np.float64).tobytes())
@@ -43,6 +47,8 @@ def _digest(folder: Path) -> str:
 
 def _is_of_before(folder: Path, found: Mapping[str, np.ndarray]) -> bool:
     """Whether tracks of version 0.2 or older, which have no digest, have as many frames as the arrays and the points of the cloud beside them."""
+    from holdprep.io.safeio import load_npy
+
     frames, matrix = len(load_npy(folder / "o2w.npy")), np.asarray(load_npy(folder / "normalization_mat.npy"), np.float64)
     points = np.asarray(found.get("points_obj", np.zeros((0, 3))), np.float64)
     if len(found.get("registered", ())) != frames or not len(points):

@@ -19,6 +19,7 @@ import scipy.sparse
 import torch
 
 MAX_OPERATIONS = 2_000_000  # of a pickle; an array is one, whatever its size
+FRAME_HEADER = 9  # bytes of a frame's operation and length
 _PLAIN_DTYPE = re.compile(r"(?:[?bhilqpBHILQPefdgFDG]|[biufcSU]\d+|O\d*)\Z")
 
 
@@ -303,13 +304,17 @@ def _made_plain(found: Any, memo: dict[int, Any]) -> Any:
 
 def _check_operations(content: bytes) -> None:
     """Raise UnpicklingError where the pickle's sizes do not fit the file: Python's reader allocates them before it reads."""
-    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
+    end_of_frame = 0
+    for count, (operation, argument, position) in enumerate(pickletools.genops(content)):
         if count > MAX_OPERATIONS:
             raise pickle.UnpicklingError(f"more than {MAX_OPERATIONS} operations")
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= MAX_OPERATIONS:  # type: ignore[arg-type]
             raise pickle.UnpicklingError(f"place {argument} in the memo")
-        if operation.name == "FRAME" and not 0 <= int(argument) <= len(content):  # type: ignore[arg-type]
-            raise pickle.UnpicklingError(f"a frame of {argument} bytes")
+        if operation.name == "FRAME":
+            length, start = int(argument), int(position or 0)  # type: ignore[arg-type]
+            if not 0 <= length <= len(content) or start < end_of_frame:
+                raise pickle.UnpicklingError(f"a frame of {length} bytes at {start}, after one that ends at {end_of_frame}")
+            end_of_frame = start + FRAME_HEADER + length
 
 
 def unpickle(stream: BinaryIO) -> Any:

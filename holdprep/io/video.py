@@ -19,6 +19,7 @@ from av.sidedata.sidedata import Type
 
 from holdprep.errors import HoldprepError
 from holdprep.io import hdr
+from holdprep.io.bounded import require_file
 
 DEFINITE = 0.02  # share of a video's length that may be missing at its end before it counts as cut short
 MOST_WAITING = 64  # decoded frames that are held
@@ -54,8 +55,9 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
+        if not path.exists():
             raise HoldprepError(f"video {path} does not exist: check video=")
+        require_file(path)
         self.path = path
         self._done: dict[str, int] = {}  # what was converted, and in how many frames
         with self._opened() as container:
@@ -303,10 +305,10 @@ class _Pixels:
 
     def _square(self, image: np.ndarray) -> np.ndarray:
         """Stretched along the side that is too short, so that no pixel is lost."""
-        if abs(self._aspect - 1) < 1e-3:
-            return image
         height, width = image.shape[:2]
         size = (round(width * self._aspect), height) if self._aspect > 1 else (width, round(height / self._aspect))
+        if size == (width, height) or abs(self._aspect - 1) < 1e-3:
+            return image
         self._video.did(f"its pixels are {self._stream.sample_aspect_ratio} wide: stretched to square ones, {size[0]} x {size[1]}")
         return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 

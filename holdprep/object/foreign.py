@@ -25,17 +25,22 @@ def read_poses(
 ) -> ObjectReconstruction:
     """Read poses, camera and cloud for the frames `names` (in temporal order) of images of `image_size` (width, height).
 
-    `path` is the folder of a COLMAP model (cameras, images, points3D), its parent or its project's folder; nerfstudio's transforms.json or
-    its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and sparse_points_normalized.obj; or an .npz with
-    T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it has every frame. Poses belong to the frame of
-    their name or number (`io.matching`). Frames without a pose are filled in; what was assumed is in `warnings`.
+    `path` is a COLMAP model's folder (cameras, images, points3D) or one of its files, its parent or its project's folder; nerfstudio's
+    transforms.json or its folder; a folder with HOLD's intrinsic.npy, o2w.npy, normalization_mat.npy and
+    sparse_points_normalized.obj; or an .npz with T_cam_obj (N, 4, 4), points_obj (M, 3), K (3, 3) or focal_px, and names (N,) unless it
+    has every frame. Poses belong to the frame of their name or number (`io.matching`). Frames without a pose are filled in; what was
+    assumed is in `warnings`.
 
     Raises HoldprepError for missing or unreadable files, another image size, or an unsupported camera model.
     """
     raw, notes = _read(path, names, image_size)
     if not raw.registered.any():
         raise HoldprepError(f"object_pose=import: {path} has no finite pose of a frame of images/")
-    found = assemble(_check_raw(path, raw), max_gap)
+    _check_raw(path, raw)
+    try:
+        found = assemble(raw, max_gap)
+    except HoldprepError as error:
+        raise HoldprepError(f"object_pose=import: {path}: {error}: export the model with its points and their observations") from None
     return replace(found, warnings=[*notes, *found.warnings])
 
 
@@ -47,7 +52,7 @@ def _read(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> tupl
             return foreign_nerfstudio.read_transforms(path, names, image_size)
         if (path / "o2w.npy").is_file():
             return _read_hold(path, names), []
-        models = find_models(path) if path.is_dir() else []
+        models = find_models(path)
         if models:
             return read_colmap(models, names, image_size)
         if (path / foreign_nerfstudio.FILE).is_file():
@@ -122,15 +127,27 @@ def _read_npz(path: Path, names: Sequence[str], image_size: tuple[int, int]) -> 
     return RawReconstruction(names, K, T, known, np.asarray(found["points_obj"], np.float64)), notes
 
 
-def _check_raw(path: Path, raw: RawReconstruction) -> RawReconstruction:
-    """`raw` itself; raises HoldprepError if its poses are not rigid or its cloud is unusable."""
+def _check_raw(path: Path, raw: RawReconstruction) -> None:
+    """Raise HoldprepError if poses are not rigid or the cloud is unusable."""
+    finite = np.isfinite(raw.T_cam_obj).all(axis=(1, 2))
+    if not finite.all() or not np.isfinite(raw.K).all():
+        what = "the camera" if finite.all() else f"the pose of frame {raw.names[int(finite.argmin())]}"
+        raise HoldprepError(f"object_pose=import: {path}: {what} holds values that are not finite: export it again")
     R = raw.T_cam_obj[:, :3, :3]
     error = np.abs(R @ np.swapaxes(R, 1, 2) - np.eye(3)).max(axis=(1, 2))
-    if error.max() > 1e-3:
-        name = raw.names[int(error.argmax())]
-        raise HoldprepError(f"object_pose=import: {path}: the pose of frame {name} is no rotation (R R^T - I is {error.max():.2g})")
+    if not (error <= 1e-3).all():
+        worst = int(error.argmax())
+        raise HoldprepError(
+            f"object_pose=import: {path}: the pose of frame {raw.names[worst]} is no rotation (R R^T - I is {error[worst]:.2g})"
+        )
+    mirrored = np.linalg.det(R) < 0
+    if mirrored.any():
+        name = raw.names[int(mirrored.argmax())]
+        raise HoldprepError(
+            f"object_pose=import: {path}: the poses of {int(mirrored.sum())} of {len(R)} frames are mirrored (first: {name}): export them "
+            "with right-handed axes"
+        )
     _check_cloud(path, raw.points_obj)
-    return raw
 
 
 def _check_cloud(path: Path, points: np.ndarray) -> np.ndarray:

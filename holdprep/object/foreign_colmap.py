@@ -18,7 +18,9 @@ KINDS = ("bin", "txt")
 
 
 def find_models(path: Path) -> list[Path]:
-    """Folders of COLMAP models in a model's folder, its parent, or a project's folder; those of the first place that has any."""
+    """Folders of COLMAP models: of one of a model's files, or in its folder, its parent, or a project's folder, the first that has any."""
+    if path.is_file():
+        return [path.parent] if path.suffix[1:] in KINDS and _is_model(path.parent) else []
     for place in PLACES:
         folder = path / place
         if _is_model(folder):

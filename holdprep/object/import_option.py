@@ -25,6 +25,10 @@ class ImportObjectPose(ObjectPoseNode):
         description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
     )
 
+    @property
+    def is_imported(self) -> bool:
+        return True
+
     def files(self, seq: "Sequence") -> External:
         return {"poses": self.path}
 

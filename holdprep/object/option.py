@@ -35,12 +35,20 @@ class ObjectPoseSource(BackendOption, Protocol):
     def undistort(self) -> bool:
         """True if what follows is to see pictures, masks and keypoints without the lens's distortion."""
 
+    @property
+    def is_imported(self) -> bool:
+        """True if another tool found the poses: advice names that tool."""
+
     def find_poses(self, task: PoseTask) -> SourcedPoses:
         """The object's poses, cloud and camera. Raises HoldprepError where there are none."""
 
 
 class ObjectPoseNode(Backend):
     """The base of nodes of `object_pose`."""
+
+    @property
+    def is_imported(self) -> bool:
+        return False
 
     def find_poses(self, task: PoseTask) -> SourcedPoses:
         raise NotImplementedError

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import cloud, trajectory
 
 _MAX_ERROR_PX = 20.0
+MIN_POINTS = 4
 MAX_GAP = 10  # frames across which poses are interpolated; over longer gaps the rotation is not predictable
 
 
@@ -125,12 +127,16 @@ def assemble(raw: RawReconstruction, max_gap: int = MAX_GAP) -> ObjectReconstruc
 
     Observations behind the camera or with a reprojection error over 20 px are dropped, and so are points with fewer than
     two observations left, unless there are no observations at all. Poses are interpolated across gaps of at most `max_gap`
-    frames; in longer gaps the nearest pose is held.
+    frames; in longer gaps the nearest pose is held. Raises HoldprepError where fewer than `MIN_POINTS` points are left.
     """
     observed = _drop_outliers(raw)
     used = (np.bincount(observed.point, minlength=len(raw.points_obj)) >= 2) | (len(observed.point) == 0)
+    if used.sum() < MIN_POINTS:
+        raise HoldprepError(f"{used.sum()} of {len(used)} points are observed in two frames or more, {MIN_POINTS} are needed")
     points = raw.points_obj[used]
     kept = cloud.trim(points)
+    if not kept.any():
+        raise HoldprepError(f"its {len(points)} points have no extent that is a number: their coordinates are too large")
     centre = (points[kept].min(axis=0) + points[kept].max(axis=0)) / 2
     T_cam_obj, filled = trajectory.fill_gaps(raw.T_cam_obj, raw.registered, centre, max_gap)
     filtered = replace(

@@ -74,7 +74,7 @@ def _sound(file: Path, record: Any, kind: Kind) -> dict[str, Any]:
     texts += [v for key in ("install", "remove", "absent", "notes") for v in record.get(key, [])]
     if not all(isinstance(text, str) or text is None for text in texts):
         raise HoldprepError(f"{file}: a value that is no text is where stages write one")
-    if not all(_is_value(value) for value in record.get("metrics", {}).values()):
+    if not all(_is_value(value) for value in (record.get("seconds"), *record.get("metrics", {}).values())):
         raise HoldprepError(f"{file}: a metric is no number and no text")
     if not all(isinstance(c, list) and all(_is_value(v) and not isinstance(v, str) for v in c) for c in record.get("curves", {}).values()):
         raise HoldprepError(f"{file}: a curve is no list of numbers")

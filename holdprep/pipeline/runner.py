@@ -144,9 +144,10 @@ def _run_one(stage: Stage, graph: list[Stage], context: Context, has_failed: boo
 
 
 def _gates(stage: Stage, cfg: Config, metrics: Metrics, is_foreign: bool = False) -> list[Gate]:
-    """The stage's gates, with advice for another tool's masks where the masks are not made here."""
-    found = judge(stage.name, metrics, cfg.gates)
-    return for_imported(found) if cfg.segmenter.clicked() is None or (is_foreign and stage.name == "segment") else found
+    """The stage's gates, with advice for another tool's masks and object poses where these are not made here."""
+    masks = cfg.segmenter.clicked() is None or (is_foreign and stage.name == "segment")
+    poses = cfg.object_pose.is_imported or (is_foreign and stage.name == "object_pose")
+    return for_imported(judge(stage.name, metrics, cfg.gates), masks, poses)
 
 
 def _work(stage: Stage, context: Context) -> tuple[Result, Metrics, float]:

@@ -1,4 +1,4 @@
-"""Advice of gates where the masks come from another tool: it names that tool, not the page and file of the masks made here."""
+"""Advice of gates where masks or object poses come from another tool: it names that tool, not what makes them here."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,14 +26,30 @@ IMPORTED = {
         "unusable_frames",
     ): "the trainer crashes on frames without hand and object masks: add masks, or cut them (create.start/create.end)",
 }
+POSES = {
+    "reprojection_px": "its poses do not fit its observations here: were the pictures resized, cropped or undistorted? run it on images/",
+    "focal_ratio": "no camera has this focal length: give the tool the focal length, or check object_pose.path",
+    "field_of_view_deg": "no camera has this field of view: give the tool the focal length, or check object_pose.path",
+    "focal_stderr_pct": "the pictures hardly determine the focal length: give it to the tool, or rotate the object further",
+    "points": "the cloud is too sparse: export the model with all of its points, or run the tool with more features",
+    "rotation_jumps": "the object flips between frames: correct these poses in the tool that made them, or leave the frames out there",
+    "longest_gap": "the object's pose in this gap is interpolated: add poses there in the tool that made them, or cut the clip there",
+    "track_length": "features are not matched over many frames: run the tool with more features and pairs, or film slower and sharper",
+    "cloud_outside_pct": "the cloud leaves the masks: check the overlay; correct the masks, or remove the background's points in the tool",
+    "mask_covered_pct": "the cloud is smaller or flatter than the object: rotate it further, or run the tool with more features",
+    "agreement_pct": "mappings disagree: the object has repeated parts or is symmetric; put tape with a pattern on it",
+    "interpolated_frames": "these frames have no measured object pose: film slower, or add poses in the tool that made them",
+}
 
 
-def for_imported(gates: Iterable[Gate]) -> list[Gate]:
-    """The same gates with advice for masks of another tool; a gate that passes has none."""
-    return [replace(gate, advice=_advice(gate)) if gate.advice else gate for gate in gates]
+def for_imported(gates: Iterable[Gate], masks: bool, poses: bool) -> list[Gate]:
+    """The same gates with advice for masks, or object poses, of another tool; a gate that passes has none."""
+    found = [replace(gate, advice=_of_masks(gate)) if masks and gate.advice else gate for gate in gates]
+    is_pose = [poses and bool(gate.advice) and gate.stage == "object_pose" for gate in found]
+    return [replace(g, advice=POSES.get(g.metric, g.advice)) if swap else g for g, swap in zip(found, is_pose, strict=True)]
 
 
-def _advice(gate: Gate) -> str:
+def _of_masks(gate: Gate) -> str:
     parts = gate.metric.split(".")
     keys = [(gate.stage.split(".")[0], ".".join(parts[i:])) for i in range(len(parts))]
     longer = ("segment", "object.border_leak_pct")  # its own advice speaks of the picture's border, which holds for all masks

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Template
 from markupsafe import Markup
 
 from holdprep.quality.bounds import show
@@ -88,11 +89,9 @@ class ChartOf:
 
 def render_report(data: ReportData) -> str:
     """The report as self-contained HTML."""
-    env = environment(HERE)
-    env.filters["show"] = show
     charts = {stage: [_chart(data, curve) for curve in found] for stage, found in grouped(data.names, data.curves).items()}
     code = source(*SCRIPTS) + (HERE / "report.js").read_text()
-    return env.get_template("report.html.j2").render(
+    return _template().render(
         data=data,
         verdict=data.verdict,
         problems=[(problem, *_links(problem, data.names)) for problem in data.problems],
@@ -103,6 +102,13 @@ def render_report(data: ReportData) -> str:
         style=Markup(source(*STYLES) + (HERE / "report.css").read_text()),
         scene=None if data.scene is None else Markup(as_script(_shown(data, data.scene, charts))),
     )
+
+
+@cache
+def _template() -> Template:
+    env = environment(HERE)
+    env.filters["show"] = show
+    return env.get_template("report.html.j2")
 
 
 def _shown(data: ReportData, scene: Scene, charts: Mapping[str, list[ChartOf]]) -> Any:

@@ -3,7 +3,6 @@
 The data sets' conventions are converted here: results are in OpenCV camera axes, metres and MANO-21 order.
 """
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, listed
 from holdprep.geometry.rigid import from_rt, invert
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
@@ -26,6 +25,7 @@ _PARAMS = ("global_orient", "hand_pose", "betas", "transl")
 _OPTIONAL = ("T_cam_obj", "object_vertices_m", "object_faces", "segments", "contact")
 _SAME_HAND_M = 0.005  # joints of the same parameters in the same model differ by much less, in another model by centimetres
 _LID_RAD = np.radians(5.0)  # an articulated object whose lid moves less is treated as rigid
+_FAR_M = 1e4
 _VIEWS = 9  # of ARCTIC: the egocentric camera, undistorted, and eight fixed ones
 
 
@@ -92,12 +92,19 @@ def load_truth(path: Path) -> GroundTruth:
     """Read a file of `save_truth`. Raises HoldprepError where it is missing, of another format or without a required key."""
     if not path.exists():
         raise HoldprepError(f"ground truth {path} does not exist")
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and not safeio.is_zip(path):
         raise HoldprepError(f"{path} is not a ground truth file (a .npz of plain arrays)")
     arrays = safeio.load_npz(path)
     for key in ("names", "image_size", "K"):
         _entry(arrays, key, path)
     hands = {side: _hand(arrays, side) for side in SIDES if any(key.startswith(f"{side}.") for key in arrays)}
+    try:
+        return _of_arrays(arrays, hands)
+    except HoldprepError as error:
+        raise HoldprepError(f"{path}: {error}") from None
+
+
+def _of_arrays(arrays: Mapping[str, Any], hands: dict[Side, HandTruth]) -> GroundTruth:
     return GroundTruth(
         names=arrays["names"].tolist(),
         image_size=(int(arrays["image_size"][0]), int(arrays["image_size"][1])),
@@ -176,9 +183,7 @@ def _rows(frames: Mapping[Path, Any], key: str, size: int) -> np.ndarray:
 
 def _ycb_mesh(ycb: Path, objects: set[str], folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if len(objects) != 1:
-        raise HoldprepError(
-            f"{folder / 'meta'} names {len(objects)} objects where one was expected: {', '.join(sorted(objects)) or 'none'}"
-        )
+        raise HoldprepError(f"{folder / 'meta'} names {len(objects)} objects where one was expected: {listed(objects) or 'none'}")
     name = objects.pop()
     file = next((f for sub in ("", "models") if (f := ycb / sub / name / "textured_simple.obj").is_file()), None)
     if file is None:
@@ -208,6 +213,8 @@ def read_arctic(
     points_world = np.concatenate([_array(world, key, file) for key in keys], axis=1)
     points_cam = np.concatenate([_array(cam, key, file)[:, view] for key in keys], axis=1)
     points_px = np.concatenate([_array(px, key, file)[:, view] for key in keys], axis=1)
+    if not all((np.abs(points) < _FAR_M).all() for points in (points_world, points_cam)):  # false for NaN
+        raise HoldprepError(f"{file}: coordinates that are not finite, or beyond {_FAR_M:g} m: is it damaged?")
     T_cam_world = rigid_fit(points_world, points_cam)
     T_world_obj = from_rt(_matrices(_array(params, "obj_rot", file)), _array(params, "obj_trans", file) / 1000)  # stored in mm
     T_cam_obj = T_cam_world @ T_world_obj

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, short
 from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 
@@ -32,10 +32,11 @@ def decode_rle(counts: str | Sequence[int], size: Sequence[int]) -> np.ndarray:
                 value, shift = 0, 0
     else:
         runs = [int(n) for n in counts]
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1] or min(size) < 0 or size[0] * size[1] > MAX_MASK_PIXELS:
-        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {size[0]:.10g} x {size[1]:.10g} of at most {MAX_MASK_PIXELS} pixels")
+    height, width = (int(n) for n in size)
+    if min(runs, default=0) < 0 or sum(runs) != height * width or min(height, width) < 0 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"run lengths add up to {sum(runs):.10g}, not {height:.10g} x {width:.10g} of at most {MAX_MASK_PIXELS} pixels")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return flat.reshape(size[1], size[0]).T
+    return flat.reshape(width, height).T
 
 
 def read_coco(path: Path, label: Label) -> dict[str, np.ndarray]:
@@ -63,14 +64,15 @@ def chosen_label(source: str, names: Mapping[str, str], label: Label) -> str | N
 
     Raises HoldprepError for several labels without `label`, and for one that is not there.
     """
-    listed = ", ".join(key if key == name else f"{key} ({name})" for key, name in sorted(names.items())[:NAMED])
+    some = sorted(names.items())[:NAMED]
+    listed = ", ".join(short(key) if key == name else f"{short(key)} ({short(name)})" for key, name in some)
     if label is None:
         if len(names) > 1:
             raise HoldprepError(f"{source} holds labels {listed}: set the label of each entity (segmenter.values.object=, .right=, .left=)")
         return None
     found = next((key for key, name in names.items() if str(label) in (key, name)), None)
     if found is None:
-        raise HoldprepError(f"{source} holds no label {label}, only {listed or 'none'}: check segmenter.values")
+        raise HoldprepError(f"{source} holds no label {short(label)}, only {listed or 'none'}: check segmenter.values")
     return found
 
 

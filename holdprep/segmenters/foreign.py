@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from holdprep.errors import HoldprepError
-from holdprep.io.bounded import MAX_MASK_PIXELS, check_picture
+from holdprep.io.bounded import MAX_MASK_PIXELS, check_picture, open_picture
 from holdprep.io.matching import match, numbers
 from holdprep.io.video import Video
 from holdprep.segmenters import levels
@@ -19,7 +18,7 @@ from holdprep.segmenters.stacks import read_array, read_stack
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 LOSSY = (".jpg", ".jpeg", ".webp")
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".ts")
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".gif")
 ARRAYS = (".npy", ".npz")
 FORMATS = "one picture, .npy or labelme .json per frame, named as in images/; or a .json (COCO), a stack (.npy, .npz) or a video"
 
@@ -67,23 +66,19 @@ def read_masks(path: Path, names: Sequence[str], size: tuple[int, int], value: L
 
 def _entries(path: Path, names: Sequence[str], value: Label) -> Entries:
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise HoldprepError(f"{path} does not exist: segmenter.object=, .right= and .left= are the paths of the masks")
     if path.is_dir():
         return _folder(path, value)
     if suffix == ".json":
         found = read_coco(path, value)
         return Entries(list(found), len(found), lambda i: Picture(list(found.values())[i]), is_labelled=True)
     if suffix in ARRAYS:
-        own, arrays = read_stack(path, value)
-        return Entries(
-            own, len(arrays), lambda i: Picture(arrays[i]), is_labelled=own is not None and value is not None and _is_bool(arrays)
-        )
+        stack = read_stack(path, value)
+        return Entries(stack.names, len(stack.arrays), lambda i: Picture(stack.arrays[i]), is_labelled=stack.is_labelled)
     if suffix in VIDEOS:
         return _video(path, value)
     raise HoldprepError(f"{path} holds no masks: {FORMATS}, is needed")
-
-
-def _is_bool(arrays: Sequence[np.ndarray]) -> bool:
-    return all(a.dtype == bool for a in arrays)
 
 
 def _folder(folder: Path, value: Label) -> Entries:
@@ -129,7 +124,7 @@ def _read_picture(path: Path) -> Picture:
     """An image's pixels, its alpha channel, and its palette's indices."""
     check_picture(path, MAX_MASK_PIXELS)  # palettes and alpha channels are decoded several times
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             index = np.asarray(picture) if picture.mode == "P" else None
             if picture.mode in ("P", "PA", "RGBA", "LA", "La", "RGBa"):
                 rgba = np.asarray(picture.convert("RGBA"))

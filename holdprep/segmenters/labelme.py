@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, short
 from holdprep.io.bounded import MAX_MASK_PIXELS, read_json
 from holdprep.segmenters import polygons
 from holdprep.segmenters.coco import Label, chosen_label
@@ -48,8 +48,8 @@ def _mask(file: Path, tree: dict[str, Any], label: str | None) -> np.ndarray:
         if label is None or str(shape["label"]) == label:
             try:
                 mask |= polygons.fill([_outline(shape)], mask.shape)
-            except (ValueError, TypeError) as error:
-                raise HoldprepError(f"{file}: shape '{shape['label']}': {error}") from None
+            except (ValueError, TypeError, OverflowError) as error:
+                raise HoldprepError(f"{file}: shape '{short(shape['label'])}': {error}") from None
     return mask
 
 

@@ -48,9 +48,42 @@ def masks(source: str, count: int, read: Read, value: int | None) -> tuple[list[
     if value is not None:
         return [_labelled(source, read(i), value) for i in range(count)], []
     channel = _Channels(source, count, read).chosen()
-    grey = [channel.of(read(i)) for i in range(count)]
+    pictures = (read(i) for i in range(count))
+    grey, is_exact = zip(*((channel.of(p), not p.is_lossy) for p in pictures), strict=True)
     cut, notes = _threshold(source, grey, channel.names)
-    return [g > cut for g in grey], [*channel.notes, *notes]
+    if all(is_exact):
+        _require_alike(source, grey)
+    found = [g > cut for g in grey]
+    _require_upright(source, found)
+    return found, [*channel.notes, *notes]
+
+
+def _require_alike(source: str, grey: Sequence[np.ndarray]) -> None:
+    """Raise HoldprepError where some pictures are 0/1 and others 0/255: beside the others the former are black."""
+    tops = np.array([float(g.max()) for g in grey])
+    dim = [
+        i for i in np.flatnonzero((tops > 0) & (tops <= NEAR * tops.max())).tolist() if grey[i].dtype.kind == "u" and _is_binary(grey[i])
+    ]
+    if dim:
+        raise HoldprepError(
+            f"{source}: the mask is {tops[dim[0]]:g} in {len(dim)} of {len(grey)} pictures (first: number {dim[0] + 1}) and up to "
+            f"{tops.max():g} in others: export all alike"
+        )
+
+
+def _is_binary(grey: np.ndarray) -> bool:
+    """Whether a picture is 0 and one value more, with solid areas of it."""
+    return len(_counts(grey)) == 2 and int(cv2.erode((grey > 0).astype(np.uint8), np.ones((3, 3))).sum()) >= SOLID_PX
+
+
+def _require_upright(source: str, masks: Sequence[np.ndarray]) -> None:
+    """Raise HoldprepError where most masks hold the picture's four corners, as the background does."""
+    inverted = sum(bool(m[[0, 0, -1, -1], [0, -1, 0, -1]].all()) for m in masks)
+    if inverted > len(masks) / 2:
+        raise HoldprepError(
+            f"{source}: {inverted} of {len(masks)} masks hold the four corners of the picture, they look inverted: export the entity in "
+            "white on black"
+        )
 
 
 def davis_colour(label: int) -> tuple[int, int, int]:
@@ -100,7 +133,7 @@ class _Channels:
         self._has_alpha, self._is_coloured = False, False
         alphas: set[int] = set()
         colours: Counter[tuple[int, int, int]] = Counter()
-        self._index_of: dict[tuple[int, int, int], int] = {}
+        self._indices: dict[tuple[int, int, int], set[int]] = {}
         for i in range(count):
             picture = read(i)
             if picture.alpha is not None:
@@ -114,15 +147,16 @@ class _Channels:
         self._agrees = not self._has_alpha or self._alpha_is_colour(count, read)
 
     def _count(self, picture: Picture, colours: Counter[tuple[int, int, int]]) -> None:
-        """Add the colours of flat areas, in steps of 8 levels."""
+        """Add the colours of flat areas, of a palette those of all pixels, in steps of 8 levels."""
         spread = cv2.subtract(cv2.dilate(picture.pixels, np.ones((3, 3))), cv2.erode(picture.pixels, np.ones((3, 3))))
         r, g, b = (channel.astype(np.int32) >> 3 for channel in cv2.split(picture.pixels))
         packed = (r << 10) + (g << 5) + b
-        counts = np.bincount(packed[_largest(spread) <= 8], minlength=1)
+        counts = np.bincount(packed[_largest(spread) <= 8] if picture.index is None else packed.ravel(), minlength=1)
         colours.update({(c >> 10, c >> 5 & 31, c & 31): int(counts[c]) for c in np.flatnonzero(counts).tolist()})
         if picture.index is not None:
             pairs = np.flatnonzero(np.bincount((picture.index.astype(np.int64) << 15 | packed).ravel())).tolist()
-            self._index_of |= {(p >> 10 & 31, p >> 5 & 31, p & 31): p >> 15 for p in pairs[:FEW]}
+            for p in pairs[:FEW]:
+                self._indices.setdefault((p >> 10 & 31, p >> 5 & 31, p & 31), set()).add(p >> 15)
 
     def _alpha_is_colour(self, count: int, read: Read) -> bool:
         """False where the colours are black and one more, and say something else than the alpha channel."""
@@ -161,8 +195,8 @@ class _Channels:
         return bool(weights[same].sum() > (1 - SOLID_SHARE) * weights.sum())
 
     def _described(self, bright: dict[tuple[int, int, int], int]) -> str:
-        if self._index_of:
-            return f"labels {', '.join(map(str, sorted(i for c, i in self._index_of.items() if i)[:NAMED]))}"
+        if self._indices:
+            return f"labels {', '.join(map(str, sorted(set().union(*self._indices.values()) - {0})[:NAMED]))}"
         common = sorted(bright, key=lambda c: -bright[c])[:NAMED]
         known = {tuple(v // 8 for v in davis_colour(label)): label for label in range(FEW)}
         if all(c in known for c in common):
@@ -170,9 +204,9 @@ class _Channels:
         return f"{len(bright)} colours, which are no mask of one entity"
 
     def _label(self, level: float) -> str:
-        """The palette index of a brightness, or the brightness."""
-        found = [i for c, i in self._index_of.items() if max(c) == int(level) // 8]
-        return str(found[0]) if found else f"{level:g}"
+        """The palette index of a brightness if it has one, or the brightness."""
+        found = [i for c, indices in self._indices.items() if max(c) == int(level) // 8 for i in indices]
+        return str(found[0]) if len(found) == 1 else f"{level:g}"
 
 
 def _number(level: float) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from holdprep.errors import HoldprepError
+from holdprep.io import tracks as tracks_file
 from holdprep.io.atomic import atomic_dir
 from holdprep.io.meshfile import read_vertices
-from holdprep.io.tracks import CLOUD
 from holdprep.sequence.folder import Sequence, export
 from holdprep.sequence.images import write_image
 
@@ -28,7 +28,6 @@ def write_colmap(
     import trimesh
 
     from holdprep.io import safeio
-    from holdprep.io import tracks as tracks_file
 
     with atomic_dir(seq.target("colmap")) as folder:
         for name, array in arrays.items():
@@ -45,7 +44,7 @@ def read_colmap(seq: Sequence) -> dict[str, np.ndarray]:
     """
     frames = len(seq.frame_names())
     found = _arrays(seq, {"intrinsic": (3, 3), "o2w": (frames, 4, 4), "normalization_mat": (4, 4)})
-    found["points_cano"] = read_vertices(seq.path("colmap", CLOUD))
+    found["points_cano"] = read_vertices(seq.path("colmap", tracks_file.CLOUD))
     if len(found["points_cano"]) == 0 or not all(np.isfinite(array).all() for array in found.values()):
         raise HoldprepError(f"{seq.path('colmap')} holds values that are not finite, or no points: run stage=object_pose force=true")
     return found | _own_tracks(seq, found)
@@ -73,8 +72,6 @@ def _arrays(seq: Sequence, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.n
 
 def _own_tracks(seq: Sequence, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """tracks.npz where it belongs to the arrays. Raises HoldprepError where it is damaged."""
-    from holdprep.io import tracks as tracks_file
-
     path = seq.path("colmap", tracks_file.FILE)
     if not path.exists():
         return {}

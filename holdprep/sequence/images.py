@@ -51,13 +51,13 @@ class Masks(Images):
         return self._straight(read_image(path, cv2.IMREAD_GRAYSCALE), cv2.INTER_NEAREST) > 0
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: Seq[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The pictures of a folder, numbers in their names in numeric order; hidden files are passed over."""
 
     def key(path: Path) -> list[tuple[int, int | str]]:
         return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.stem) if part]
 
-    found = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    found = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
     return sorted(found, key=key)
 
 

@@ -23,7 +23,7 @@ from holdprep.io.video import Frame, Video
 from holdprep.pipeline import Context, Metrics, Result
 from holdprep.quality.pictures import PictureCheck
 from holdprep.quality.truth import GroundTruth, save_truth
-from holdprep.sequence import Sequence, image_files, packing, read_image, write_image
+from holdprep.sequence import IMAGE_SUFFIXES, Sequence, image_files, packing, read_image, write_image
 from holdprep.stages.inputs import source
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _read(ctx: Context) -> Result:
 
 def _folder(path: Path) -> Folder:
     """The pictures of a folder; raises HoldprepError where there are none, some are not read, or two are one frame."""
-    files = image_files(path)
+    files = image_files(path, (*IMAGE_SUFFIXES, *pictures.BY_PILLOW))
     advice = pictures.unread(path)
     if advice is not None:
         raise HoldprepError(advice)

@@ -31,8 +31,8 @@ def run(ctx: Context) -> Result:
     seq = ctx.seq
     records = {name: found.record for name, found in ctx.standing.items()}
     stages = _stages(records, outcomes_so_far(ctx.run_dir), ctx.cfg.gates)
-    if ctx.cfg.segmenter.clicked() is None:
-        stages = [replace(stage, gates=for_imported(stage.gates)) for stage in stages]
+    masks, poses = ctx.cfg.segmenter.clicked() is None, ctx.cfg.object_pose.is_imported
+    stages = [replace(stage, gates=for_imported(stage.gates, masks, poses)) for stage in stages]
     model = records.get("build", records.get("register", {})).get("metrics", {}).get("hand_model", "standin")
     scene = read_scene(ctx)
     data = ReportData(

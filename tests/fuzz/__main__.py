@@ -5,13 +5,12 @@ Reported are all findings: another error than the project's own, a message of se
 """
 
 import argparse
-import multiprocessing
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.many import child
+from tests.fuzz import many
 from tests.fuzz.readers import all_readers
 
 
@@ -25,18 +24,7 @@ def main() -> None:
     failed = False
     for name in arguments.readers or all_readers():
         started = time.monotonic()
-        ours, theirs = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.get_context("spawn").Process(
-            target=child, args=(name, arguments.inputs, arguments.seed, arguments.keep, theirs)
-        )
-        process.start()
-        theirs.close()
-        try:
-            inputs, accepted, found = ours.recv()
-        except EOFError:
-            process.join()
-            inputs, accepted, found = 0, 0, [f"{name}: the process ended with status {process.exitcode}"]
-        process.join()
+        inputs, accepted, found = many.run(name, arguments.inputs, arguments.seed, arguments.keep)
         print(
             f"{name:18s} {inputs:6d} inputs, {accepted:6d} accepted, {time.monotonic() - started:6.0f} s, {len(found)} findings", flush=True
         )

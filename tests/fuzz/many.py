@@ -1,63 +1,80 @@
-"""Many damaged files for one reader, with bounds on time and memory; each reader in a process of its own."""
+"""Many damaged files for one reader, in a process of its own, with bounds on time and memory."""
 
+import gc
+import multiprocessing
 import resource
+import shutil
 import signal
 import tempfile
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 
 from tests.fuzz import harness
-from tests.fuzz.mutations import edits
 from tests.fuzz.readers import all_readers
 
 SECONDS, BYTES = 5, 1 << 30
+STARTS_S, HANGS_AFTER_S = 300, 60  # before the first input; an input in native code, which no signal interrupts
+PROGRESS = 50  # inputs between two signs of life
 SHOWN = 5  # findings of a reader
+MEMORY_FOLDER = Path("/dev/shm")
+Result = tuple[int, int, list[str]]  # inputs, accepted ones, findings
 
 
 class _TooSlow(Exception):
     pass
 
 
-def run(name: str, inputs: int, number: int, keep: Path) -> tuple[int, int, list[str]]:
-    """Inputs, accepted ones, and the findings of a reader, at most SHOWN."""
+def run(name: str, inputs: int, seed: int, keep: Path) -> Result:
+    """Read `inputs` damaged files of a reader. A crash, and a process that hangs, are findings. Findings' files are copied to `keep`."""
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir=MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None))
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=_child, args=(name, inputs, seed, (folder, keep), theirs))
+    process.start()
+    theirs.close()
+    found: Result = 0, 0, []
+    try:
+        wait_s = STARTS_S
+        while found[0] < inputs and ours.poll(wait_s):
+            found, wait_s = ours.recv(), PROGRESS * SECONDS + HANGS_AFTER_S
+        lost = "" if found[0] == inputs else f"hangs after input {found[0]}"
+    except EOFError:
+        process.join()
+        lost = f"crashed after input {found[0]}, exit status {process.exitcode}"
+    if lost:
+        process.kill()
+        shutil.copytree(folder, keep / f"{name}.lost", dirs_exist_ok=True)
+        found = (*found[:2], [*found[2], f"{name}: the process {lost}"])
+    process.join()
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _child(name: str, inputs: int, seed: int, folders: tuple[Path, Path], out: Connection) -> None:
+    folder, keep = folders
     reader = all_readers()[name]
-    found: list[str] = []
-    counts = [0, 0]
-    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)) / "d"
-    harness.write(reader, folder, "", [])
+    harness.write_valid(reader, folder)
     harness.check(reader, folder, "")  # imports and caches are there before memory is bounded
+    gc.freeze()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _alarm)
-
-    @seed(number)
-    @settings(max_examples=inputs, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
-    @given(st.sampled_from(reader.changed), edits())
-    def one(target: str, changes: list[tuple[str, float, int]]) -> None:
-        content = harness.write(reader, folder, target, changes)
-        counts[0] += 1
+    accepted = 0
+    found: dict[str, str] = {}
+    for number in range(inputs):
         signal.alarm(SECONDS)
         try:
-            counts[1] += harness.check(reader, folder, target)
+            accepted += harness.try_one(reader, folder, (seed << 32) + number)
         except (harness.Finding, _TooSlow) as finding:
             text = str(finding) or f"{name}: more than {SECONDS} s"
-            if len(found) < SHOWN and text[:60] not in {f[:60] for f in found}:
-                found.append(text)
-                keep.mkdir(parents=True, exist_ok=True)
-                (keep / f"{name}.{len(found)}.{Path(target).name}").write_bytes(content)
+            if len(found) < SHOWN and text[:60] not in found:
+                found[text[:60]] = f"{text} (input {number})"
+                shutil.copytree(folder, keep / f"{name}.{len(found)}", dirs_exist_ok=True)
+            harness.write_valid(reader, folder)
         finally:
             signal.alarm(0)
-
-    one()
-    return counts[0], counts[1], found
+        if number % PROGRESS == PROGRESS - 1 or number == inputs - 1:
+            out.send((number + 1, accepted, list(found.values())))
 
 
 def _alarm(*_: object) -> None:
     raise _TooSlow
-
-
-def child(name: str, inputs: int, number: int, keep: Path, out: Any) -> None:
-    out.send(run(name, inputs, number, keep))

@@ -1,13 +1,15 @@
 """Every reader of files that may come from others: small valid files, and the call that reads them from a folder."""
 
+import gc
 import io
 import json
 import pickle
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,10 @@ from holdprep.config import memory
 from holdprep.configured import CONF_DIR
 from holdprep.dataset import hold
 from holdprep.hand import hold_params
-from holdprep.hand.model import HandModels, ManoParams, _standin, load_hand_model
-from holdprep.hand.trackers import checkpoint, hamer_network, hawor, keypoints, meshes, metro, trackfile, wilor
+from holdprep.hand.model import _standin, load_hand_model
+from holdprep.hand.trackers import boxes, checkpoint, datasets, frankmocap, hamer_network, hawor, keypoints, meshes, metro, trackfile, wilor
 from holdprep.io import safeio
+from holdprep.io.video import Video
 from holdprep.object import foreign as poses
 from holdprep.pipeline import records
 from holdprep.quality import truth
@@ -29,79 +32,8 @@ from holdprep.segmenters import foreign as masks
 from holdprep.segmenters import prompts
 from holdprep.sequence import Sequence, image_files, read_image
 from holdprep.sequence import colmap as colmap_files
-
-SIZE = (32, 24)  # width, height
-NAMES = ["0000", "0001", "0002"]
-T = len(NAMES)
-K = np.array([[40.0, 0, 15.5], [0, 40.0, 11.5], [0, 0, 1]])
-MODELS = HandModels(lambda side: load_hand_model(side, None, torch.float64))
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader's name, its valid `files` by path in a folder, those that are changed, and the call that reads the folder."""
-
-    name: str
-    files: Mapping[str, bytes]
-    read: Callable[[Path], object]
-    targets: tuple[str, ...] = ()
-    slow: bool = False
-
-    @property
-    def changed(self) -> tuple[str, ...]:
-        return self.targets or tuple(self.files)
-
-
-def npy(value: Any) -> bytes:
-    stream = io.BytesIO()
-    if isinstance(value, dict):
-        holder = np.empty((), object)
-        holder[()] = value
-        np.save(stream, holder)
-    else:
-        np.save(stream, value)
-    return stream.getvalue()
-
-
-def npz(**arrays: Any) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, **{key.replace("__", "."): value for key, value in arrays.items()})
-    return stream.getvalue()
-
-
-def picture(kind: str, array: np.ndarray, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def torch_file(value: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(value, stream)
-    return stream.getvalue()
-
-
-def pixels(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-
-
-@cache
-def mesh(side: str = "right") -> np.ndarray:
-    vertices = MODELS[side].v_template.numpy()  # type: ignore[index]
-    return (vertices - vertices.mean(axis=0) + [0, 0, 0.6]).astype(np.float32)
-
-
-@cache
-def posed() -> tuple[np.ndarray, np.ndarray]:
-    """Joints (T, 21, 3) m and (T, 21, 2) px of a right hand, in OpenPose's order."""
-    from holdprep.geometry.cameras import project
-    from holdprep.hand import lbs
-    from holdprep.hand.joints import OPENPOSE_FROM_MANO21
-
-    zeros = [torch.zeros(T, n).double() for n in (3, 45, 10)]
-    found = lbs.forward(MODELS["right"], ManoParams(*zeros, torch.tensor([[-0.1, 0.0, 0.6]] * T).double())).joints.numpy()
-    joints = found[:, list(OPENPOSE_FROM_MANO21)]
-    return joints, project(joints, K)
+from tests.fuzz.valid import MODELS, NAMES, SIZE, K, Reader, T, mesh, npy, npz, picture, pixels, posed, torch_file
+from tests.kinds import films
 
 
 def settings_files() -> Iterator[Reader]:
@@ -169,8 +101,8 @@ def picture_files() -> Iterator[Reader]:
     for kind in kinds:
         saved = picture({"jpg": "jpeg", "tif": "tiff"}.get(kind, kind), pixels(), **({"exif": exif} if kind == "jpg" else {}))
         yield Reader(f"picture_{kind}", {f"0000.{kind}": saved}, lambda d: [read_image(f) for f in image_files(d)])
-    jpg = picture("jpeg", pixels(), exif=exif)
-    yield Reader("picture_of_create", {"0000.jpg": jpg}, read_created)
+    for kind in ("jpeg", "png", "tiff", "webp", "avif"):
+        yield Reader(f"created_{kind}", {f"0000.{kind}": picture(kind, pixels(), exif=exif)}, read_created)
     labels = np.zeros((SIZE[1], SIZE[0]), np.uint8)
     labels[4:12, 4:20] = 255
     folder = {f"m/{name}.png": picture("png", labels) for name in NAMES}
@@ -203,6 +135,22 @@ def picture_files() -> Iterator[Reader]:
     yield Reader("coco_frames", {"m.json": json.dumps(plain).encode()}, lambda d: masks.read_masks(d / "m.json", NAMES, SIZE[::-1]))
 
 
+def video_files() -> Iterator[Reader]:
+    """Small films in three containers, read to the end; FFmpeg's libraries could end the process, hence `is_native`."""
+    frames = [np.roll(pixels(), 3 * t, axis=1) for t in range(6)]
+    for suffix, codec in (("mp4", "libx264:yuv420p"), ("mkv", "mpeg4:yuv420p"), ("avi", "mjpeg:yuvj420p"), ("webm", "libvpx-vp9:yuv420p")):
+        with tempfile.TemporaryDirectory() as folder:
+            data = films.write(Path(folder) / f"clip.{suffix}", frames, codec).read_bytes()
+        yield Reader(f"video_{suffix}", {f"clip.{suffix}": data}, read_video, is_native=True)
+
+
+def read_video(d: Path) -> object:
+    """As stage create reads a video."""
+    gc.collect()  # the decoders' threads of the video before: PyAV's objects are cycles
+    video = Video(next(d.glob("clip.*")))
+    return list(video.frames()), video.notes
+
+
 def compressed(runs: list[int]) -> str:
     """COCO's string of up to three run lengths."""
     text = ""
@@ -220,7 +168,8 @@ def read_created(d: Path) -> object:
     """As stage create reads a folder of pictures."""
     from holdprep.io import pictures
 
-    return list(pictures.Folder([d / "0000.jpg"]).frames()), pictures.focal_px(d / "0000.jpg", None, SIZE)
+    (path,) = d.glob("0000.*")
+    return list(pictures.Folder([path]).frames()), pictures.focal_px(path, None, SIZE)
 
 
 def hand_files() -> Iterator[Reader]:
@@ -265,11 +214,16 @@ def hand_files() -> Iterator[Reader]:
     chunk |= {"init_trans": [[[0.0, 0.0, 0.6]] * T]}
     files = {"cam_space/1/0_2.json": json.dumps(chunk).encode(), "est_focal.txt": b"40.0"}
     yield Reader("hawor", files, lambda d: hawor.read(d, NAMES, SIZE, MODELS))
+    hand = {"pred_joints_smpl": posed()[0][0], "bbox_scale_ratio": 9.0, "bbox_top_left": np.zeros(2), "pred_camera": np.array([5.0, 0, 0])}
+    person = {"right_hand": hand | {"pred_hand_pose": np.zeros((1, 48)), "img_cropped": np.zeros((4, 4, 3), np.uint8)}, "left_hand": {}}
+    files = {f"{NAMES[0]}_prediction_result.pkl": pickle.dumps({"demo_type": "hand", "pred_output_list": [person]}, 2)}
+    yield Reader("frankmocap", files, lambda d: frankmocap.read(d, NAMES, SIZE, MODELS))
     obj = "".join(f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in mesh()).encode() + b"f 1 2 3\n"
     yield Reader("mesh_obj", {f"{n}.obj": obj for n in NAMES}, lambda d: meshes.read(d, NAMES, SIZE, MODELS))
     ply = b"ply\nformat binary_little_endian 1.0\nelement vertex 778\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     yield Reader("mesh_ply", {f"{n}.ply": ply + mesh().tobytes() for n in NAMES}, lambda d: meshes.read(d, NAMES, SIZE, MODELS))
     mano = {k: v for k, v in _standin("right").items() if k != "holdprep_standin"}
+    mano["posedirs"] = mano["posedirs"].astype(np.float16)  # most of the file
     yield Reader("mano_pkl", {"MANO_RIGHT.pkl": pickle.dumps(mano, 2)}, lambda d: load_hand_model("right", d), slow=True)
     yield Reader("mano_npz", {"MANO_RIGHT.npz": npz(**mano)}, lambda d: load_hand_model("right", d), slow=True)
     weights = {"state_dict": {"mano_head.decpose.weight": torch.zeros(4, 3), "b": torch.ones(2)}, "epoch": 3, "hyper_parameters": {"a": 1}}
@@ -367,12 +321,28 @@ def truth_files() -> Iterator[Reader]:
     frame = {"camMat": K, "objRot": np.zeros((3, 1)), "objTrans": np.zeros(3), "objName": "021", "handJoints3D": np.zeros((21, 3))}
     frame |= {"handPose": np.zeros(48), "handTrans": np.zeros(3), "handBeta": np.zeros(10)}
     yield Reader("ho3d", {f"meta/{n}.pkl": pickle.dumps(frame, 2) for n in NAMES}, lambda d: truth.read_ho3d(d))
+    labels = {
+        "joint_3d": posed()[0][:1].astype(np.float32),
+        "joint_2d": posed()[1][:1].astype(np.float32),
+        "seg": np.zeros((4, 4), np.uint8),
+    }
+    files = {f"camera/labels_{n}.npz": npz(**labels) for n in NAMES} | {"meta.yml": b"mano_sides:\n- right\nnum_frames: 3\n"}
+    targets = ("camera/labels_0001.npz", "meta.yml")
+    yield Reader("dexycb", files, lambda d: datasets.read("dexycb", d / "camera", NAMES, SIZE), targets)
+    yield Reader("boxes_npy", {"b.npy": npy({"right": np.tile([2.0, 2, 20, 20], (T, 1))})}, read_boxes)
     yield Reader(
         "npy",
         {"a.npy": npy({"a": np.ones(3), "b": ["x", 1.5], "c": {"d": np.arange(4, dtype=np.int16)}})},
         lambda d: safeio.load_npy(d / "a.npy"),
     )
     yield Reader("truth_arctic", {"a.npy": npy(arctic())}, lambda d: truth.read_arctic(d / "a.npy", 1, SIZE))
+
+
+def read_boxes(d: Path) -> object:
+    task = SimpleNamespace(
+        sides=("right",), masked_sides=("right",), seq=SimpleNamespace(frame_names=lambda: NAMES, image_size=lambda: SIZE)
+    )
+    return boxes.hand_boxes(task, SimpleNamespace(boxes="file", boxes_file=d / "b.npy"))
 
 
 def arctic() -> dict[str, Any]:
@@ -393,5 +363,5 @@ def arctic() -> dict[str, Any]:
 
 @cache
 def all_readers() -> dict[str, Reader]:
-    found = [*settings_files(), *picture_files(), *hand_files(), *object_files(), *truth_files()]
+    found = [*settings_files(), *picture_files(), *video_files(), *hand_files(), *object_files(), *truth_files()]
     return {reader.name: reader for reader in found}

@@ -3,7 +3,7 @@
 `tests/test_kinds.py` runs them all; `python -m tests.benchmarks --kinds` prints how many pass.
 """
 
-from tests.kinds import frames, masks, poses, videos
+from tests.kinds import frames, hands, masks, names, poses, videos
 from tests.kinds.registry import KINDS
 
-__all__ = ["KINDS", "frames", "masks", "poses", "videos"]
+__all__ = ["KINDS", "frames", "hands", "masks", "names", "poses", "videos"]

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from holdprep.errors import HoldprepError
+from holdprep.io.bounded import reads_heic
 from holdprep.io.matching import match, same_number
 from holdprep.io.pictures import Folder, unread
 from holdprep.io.video import Frame
 from holdprep.sequence import image_files
+from tests.kinds import films
 from tests.kinds.registry import kind
 
 NAMES = [f"{t:04d}" for t in range(12)]
@@ -95,11 +99,28 @@ def order(folder: Path) -> None:
     assert len(frames) == 2
 
 
-@kind("frames: HEIC and raw pictures are refused with advice")
-def heic(folder: Path) -> None:
-    for name, word in (("IMG_1.HEIC", "heif-convert"), ("a.avif", "convert"), ("b.dng", "develop")):
+@kind("frames: HEIC without its package, and raw pictures, are refused with advice")
+def refused(folder: Path) -> None:
+    for name, word in (("IMG_1.HEIC", "pillow-heif"), ("a.jxl", "convert"), ("b.dng", "develop")):
         own = folder / name[0]
         own.mkdir()
         (own / name).write_bytes(b"x")
-        assert word in str(unread(own)) and str(own) in str(unread(own))
+        with mock.patch("holdprep.io.pictures.reads_heic", return_value=False):
+            assert word in str(unread(own)) and str(own) in str(unread(own))
     assert unread(folder) is None
+
+
+@kind("frames: AVIF, and HEIC where pillow-heif is installed")
+def still(folder: Path) -> None:
+    """The picture, upright where an AVIF is turned; of HEIC libheif applies what turns it, and its EXIF data do not."""
+    truth = films.picture(3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # shown turned by 90 degrees to the right
+    for suffix in ("avif", *(["heic"] if reads_heic() else [])):
+        path = folder / f"0000.{suffix}"
+        for turns, options in ((0, {}), (1, {"exif": exif}))[: 1 + (suffix == "avif")]:
+            Image.fromarray(np.ascontiguousarray(np.rot90(truth, turns)[..., ::-1])).save(path, quality=95, **options)
+            (frame,) = Folder([path]).frames()
+            assert isinstance(frame, Frame) and films.off(frame.image, truth) < 4
+        path.write_bytes(path.read_bytes()[:-400])
+        assert list(Folder([path]).frames()) == [path.name]

@@ -104,6 +104,15 @@ def palettes(folder: Path) -> None:
     white_first = _write(folder / "w", lambda t: indexed(t, [255, 255, 255, 0, 0, 0], 1 - OBJECT[t]))
     assert _iou(white_first, OBJECT) == 1
     assert _iou(_write(folder / "d", lambda t: indexed(t, [0, 0, 0, 128, 0, 0], OBJECT[t])), OBJECT) == 1
+    void = [(cv2.dilate(m.astype(np.uint8), np.ones((5, 5))) * 255 - m * 254).astype(np.uint8) for m in OBJECT]  # a border of label 255
+    colours = [value for label in range(256) for value in davis_colour(label)]
+    bordered = _write(folder / "v", lambda t: indexed(t, colours, void[t]))
+    assert _iou(bordered, OBJECT, 1) == 1
+    with pytest.raises(HoldprepError, match="holds labels 1, 255: set the label"):
+        read_masks(bordered, NAMES, SIZE)
+    dark = _write(folder / "dark", lambda t: indexed(t, [value for k in range(256) for value in (k, k, k)], _labels(t)))
+    with pytest.raises(HoldprepError, match="holds labels 1, 2: set the label"):
+        read_masks(dark, NAMES, SIZE)
     davis = _write(folder / "l", lambda t: indexed(t, [0, 0, 0, 128, 0, 0, 0, 128, 0], _labels(t)))
     for value, truth in ((1, OBJECT), (2, HAND)):
         assert _iou(davis, truth, value) == 1
@@ -140,6 +149,26 @@ def labels(folder: Path) -> None:
         read_masks(folder / "lossy", NAMES, SIZE, 50)
 
 
+@kind("masks: inverted ones, and 0/1 among 0/255, are refused")
+def against_the_rule(folder: Path) -> None:
+    on_black, on_white = np.where(OBJECT[..., None], PHOTO, 0).astype(np.uint8), np.where(OBJECT[..., None], PHOTO, 255).astype(np.uint8)
+    kinds: dict[str, Callable[[int], Image.Image]] = {
+        "grey": lambda t: _grey(np.where(OBJECT[t], 0, 255)),
+        "cutout": lambda t: Image.fromarray(on_white[t]),
+        "alpha": lambda t: Image.fromarray(np.dstack([on_black[t], np.where(OBJECT[t], 0, 255).astype(np.uint8)])),
+    }
+    for name, make in kinds.items():
+        with pytest.raises(HoldprepError, match="4 of 4 masks hold the four corners of the picture, they look inverted"):
+            read_masks(_write(folder / name, make), NAMES, SIZE)
+    np.save(folder / "inverted.npy", ~OBJECT)
+    with pytest.raises(HoldprepError, match="look inverted"):
+        read_masks(folder / "inverted.npy", NAMES, SIZE)
+    mixed = _write(folder / "mixed", lambda t: _grey(OBJECT[t] * (1 if t == 2 else 255)))
+    with pytest.raises(HoldprepError, match=r"the mask is 1 in 1 of 4 pictures \(first: number 3\) and up to 255 in others"):
+        read_masks(mixed, NAMES, SIZE)
+    assert _iou(_write(folder / "absent", lambda t: _grey(OBJECT[t] * 255 * (t != 2))), OBJECT * (np.arange(4) != 2)[:, None, None]) == 1
+
+
 @kind("masks: arrays of SAM 2 and Track-Anything")
 def stacks(folder: Path) -> None:
     as_dict = {t: {1: OBJECT[t][None], 2: HAND[t][None]} for t in range(4)}
@@ -147,6 +176,7 @@ def stacks(folder: Path) -> None:
         "stack.npy": OBJECT,
         "channel.npy": OBJECT[:, None].astype(np.uint8),
         "last.npy": OBJECT[..., None].astype(np.float32),
+        "leading.npy": OBJECT[None],
         "logits.npy": np.where(OBJECT, 7.5, -9.0).astype(np.float32),
         "probabilities.npy": np.stack([_soft(m, 4) / 255 for m in OBJECT]).astype(np.float32),
     }
@@ -157,6 +187,10 @@ def stacks(folder: Path) -> None:
     np.savez(folder / "each.npz", **{f"{t:05d}": OBJECT[t] for t in range(4)})
     for name in ("one.npz", "each.npz"):
         assert _iou(folder / name, OBJECT) == 1
+    np.savez(folder / "entities.npz", cup=OBJECT, hand=HAND)
+    assert _iou(folder / "entities.npz", OBJECT, "cup") == 1 and _iou(folder / "entities.npz", HAND, "hand") == 1
+    with pytest.raises(HoldprepError, match="holds labels cup, hand: set the label"):
+        read_masks(folder / "entities.npz", NAMES, SIZE)
     (folder / "frames").mkdir()
     for t in range(4):
         np.save(folder / "frames" / f"{t:05d}.npy", _labels(t))
@@ -165,6 +199,8 @@ def stacks(folder: Path) -> None:
         assert _iou(path, OBJECT, 1) == 1 and _iou(path, HAND, 2) == 1
         with pytest.raises(HoldprepError, match="holds labels 1, 2: set the label"):
             read_masks(path, NAMES, SIZE)
+    with pytest.raises(HoldprepError, match=r"absent does not exist: segmenter\.object="):
+        read_masks(folder / "absent", NAMES, SIZE)
     np.save(folder / "single.npy", OBJECT[0])
     with pytest.raises(HoldprepError, match="is one mask"):
         read_masks(folder / "single.npy", NAMES, SIZE)

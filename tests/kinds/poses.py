@@ -90,7 +90,7 @@ def projects(folder: Path) -> None:
     own = [f"{n}.jpg" for n in NAMES]
     text = _model(folder / "project" / "sparse" / "0", own)
     _model(folder / "project" / "sparse" / "1", own[:3])
-    for path in (folder / "project", folder / "project" / "sparse", text):
+    for path in (folder / "project", folder / "project" / "sparse", text, text / "images.txt"):
         _assert_exact(read_poses(path, NAMES, SIZE))
     assert "several models, the largest is used: 0" in read_poses(folder / "project", NAMES, SIZE).warnings[0]
     model = pycolmap.Reconstruction(text)
@@ -164,11 +164,17 @@ def nerfstudio(folder: Path) -> None:
         assert np.abs(np.sort(found.points_obj, axis=0) - np.sort(POINTS, axis=0)).max() < 1e-5
     shutil.copyfile(folder / "shared.json", folder / "transforms.json")
     _assert_exact(read_poses(folder, NAMES, SIZE))
+    left_handed = [
+        {**f, "transform_matrix": (np.array(f["transform_matrix"]) * ([-1, 1, 1, 1] if t == 2 else 1)).tolist()}
+        for t, f in enumerate(frames)
+    ]
     each = [{**f, **kinds["shared"], "fl_x": 600.0 + t, "fl_y": 600.0 + t} for t, f in enumerate(frames)]
     for content, words in (
         ({**kinds["shared"], "frames": each}, "several cameras .8 for 8 images"),
         ({**kinds["shared"], "k1": 0.1, "k2": 0.2, "frames": frames}, "k1 0.1, k2 0.2"),
         ({**kinds["shared"], "frames": frames, "ply_file_path": "none.ply"}, "has no cloud: none.ply"),
+        ({**kinds["shared"], "frames": frames, "ply_file_path": "x" * 300}, "names only files beside it"),
+        ({**kinds["shared"], "frames": left_handed}, "the poses of 1 of 8 frames are mirrored .first: 0002."),
         ({"frames": [{}]}, "is no transforms.json of nerfstudio"),
     ):
         (folder / "bad.json").write_text(json.dumps(content))
@@ -212,7 +218,16 @@ def left_behind(folder: Path) -> None:
         found = read_poses(path, NAMES, SIZE)
         assert found.registered.all() and len(found.points_obj) == 12 and not len(found.observation_px) and not len(found.distortion)
     moved = folder / "True"
+    holes = POSES.copy()
+    holes[2, 1, 3] = np.nan
+    _hold(moved, holes, POINTS)
+    with pytest.raises(HoldprepError, match="the pose of frame 0002 holds values that are not finite"):
+        read_poses(moved, NAMES, SIZE)
     _hold(moved, POSES, POINTS)
+    once = own | {"observation_frame": np.arange(30) % 8, "observation_point": np.arange(30), "observation_px": px[0]}
+    tracks.write(moved, once)
+    with pytest.raises(HoldprepError, match="0 of 30 points are observed in two frames or more, 4 are needed"):
+        read_poses(moved, NAMES, SIZE)
     tracks.write(moved, own)
     np.save(moved / "o2w.npy", POSES[::-1])
     assert tracks.read(moved) == {}

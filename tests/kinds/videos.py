@@ -78,6 +78,10 @@ def oblong(folder: Path) -> None:
         frames, _, video = films.read(path)
         assert frames[0].image.shape[:2] == size
         assert "stretched to square" in video.notes[0]
+    near = films.write(
+        folder / "near.mp4", FRAMES[:4], adjust=lambda s: setattr(s.codec_context, "sample_aspect_ratio", Fraction(964, 963))
+    )
+    assert films.read(near)[2].notes == []  # what an encoder of odd sizes writes moves no pixel
 
 
 @kind("video: HDR (PQ, HLG) in BT.2020")

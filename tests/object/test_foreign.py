@@ -114,6 +114,8 @@ def test_unusable_input_is_reported_in_one_line(tmp_path: Path) -> None:
     for name, arrays, message in (
         ("few", {"T_cam_obj": POSES}, "lacks points_obj, K or focal_px"),
         ("short", {"T_cam_obj": POSES[:2], "points_obj": POINTS, "K": K}, "2 poses and no names, images/ has 4 frames"),
+        ("mirrored", {"T_cam_obj": POSES * [-1, 1, 1, 1], "points_obj": POINTS, "K": K}, "4 of 4 frames are mirrored"),
+        ("no camera", {"T_cam_obj": POSES, "points_obj": POINTS, "K": K + np.inf}, "the camera holds values that are not finite"),
         ("bent", {"T_cam_obj": 2 * POSES, "points_obj": POINTS, "K": K}, "is no rotation"),
         ("empty", {"T_cam_obj": POSES, "points_obj": POINTS[:2], "K": K}, "4 finite points or more"),
     ):

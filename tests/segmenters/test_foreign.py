@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
     (tmp_path / "m" / "0000.png").write_bytes(b"broken")
     with pytest.raises(HoldprepError, match=r"0000\.png is not a readable image"):
         read_masks(tmp_path / "m", ["0000", "0005"], SIZE)
-    with pytest.raises(HoldprepError, match="holds no masks"):
+    with pytest.raises(HoldprepError, match="none does not exist"):
         read_masks(tmp_path / "none", ["0000"], SIZE)
 
 

@@ -46,8 +46,9 @@ def hand_boxes(task: HandTask, node: NetworkHand) -> tuple[dict[Side, np.ndarray
         return {side: crops.keypoint_boxes(track.j2d_px) for side, track in tracks.items()}, []
     found = _mask_boxes(task) if node.boxes == "masks" else _file_boxes(task, node.boxes_file)
     notes = []
+    source = f"{node.boxes_file}: " if node.boxes == "file" else ""
     for side, boxes in found.items():
-        crops.check_boxes(boxes, task.seq.image_size(), task.seq.frame_names(), side)
+        crops.check_boxes(boxes, task.seq.image_size(), task.seq.frame_names(), f"{source}{side}")
         seen = int(np.isfinite(boxes).all(axis=1).sum())
         if not seen:
             lacking = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, listed
 from holdprep.io import safeio
 
 # (pattern of an own name, the published name, or several whose tensors are concatenated)
@@ -39,7 +39,7 @@ def read(path: Path, advice: str) -> dict[str, Tensor]:
     state = content.get("state_dict", content)
     tensors = {str(k).removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
-        raise HoldprepError(f"{path} holds no weights, only {', '.join(map(str, list(content)[:5])) or 'nothing'}: {advice}")
+        raise HoldprepError(f"{path} holds no weights, only {listed(content) or 'nothing'}: {advice}")
     return tensors
 
 

@@ -97,13 +97,16 @@ def doh_squares(boxes_px: np.ndarray) -> np.ndarray:
     return np.concatenate([low, low + side], axis=1)
 
 
-def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], side: Side) -> None:
-    """Raise HoldprepError for the first box (T, 4) that is empty, too small or outside the image (width, height); NaN means no box."""
+def check_boxes(boxes_px: np.ndarray, image_size: tuple[int, int], names: Sequence[str], hand: str) -> None:
+    """Raise HoldprepError for the first box (T, 4) that is empty, too small or outside the image (width, height); NaN means no box.
+
+    `hand` begins the message: the side, after the file of the boxes where they are of one.
+    """
     width, height = image_size
     if boxes_px.shape != (len(names), 4):
-        raise HoldprepError(f"{side} hand: boxes have shape {boxes_px.shape}, ({len(names)}, 4) is needed: x1, y1, x2, y2 for each frame")
+        raise HoldprepError(f"{hand} hand: boxes have shape {boxes_px.shape}, ({len(names)}, 4) is needed: x1, y1, x2, y2 for each frame")
     for name, (x1, y1, x2, y2) in zip(names, boxes_px, strict=True):
-        text = f"{side} hand's box in frame {name} is ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
+        text = f"{hand} hand's box in frame {name} is ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
         if x2 <= x1 or y2 <= y1:
             raise HoldprepError(f"{text}, which is empty; x1 < x2 and y1 < y2 are needed, NaN where there is no hand")
         if max(x2 - x1, y2 - y1) < MIN_BOX_PX:

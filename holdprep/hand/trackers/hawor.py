@@ -86,7 +86,7 @@ def _arrays(path: Path, frames: int) -> dict[str, np.ndarray]:
     for key, shape in SHAPES.items():
         try:
             arrays[key] = np.asarray(content[key], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise HoldprepError(f"{path} has no numbers {key!r}: is it HaWoR's?") from error
         if arrays[key].shape != (1, frames, *shape):
             raise HoldprepError(f"{path}: {key} has shape {arrays[key].shape}, {(1, frames, *shape)} is needed according to its name")

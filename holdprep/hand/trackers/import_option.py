@@ -21,13 +21,13 @@ class ImportHand(Tracker):
     """Files of another tracker, in one of several formats."""
 
     name: Literal["import"]
-    format: Literal["hamer", "metro", "wilor", "hawor", "meshes", "keypoints", "ho3d", "dexycb"] = Field(
+    format: Literal["hamer", "metro", "wilor", "hawor", "frankmocap", "meshes", "keypoints", "ho3d", "dexycb"] = Field(
         description="content of the folder: a tracker's files, meshes of 778 vertices, 21 keypoints per hand, or a data set's ground truth"
     )
     folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
     focal_px: float | None = Field(
         gt=0,
-        description="meshes, keypoints: camera focal length in pixels of images/; null = HaMeR's (meshes), 1.2 x longer side (keypoints)",
+        description="meshes, frankmocap, keypoints: focal length in pixels of images/; null = HaMeR's, 1.2 x longer side (keypoints)",
     )
 
     def files(self, seq: "Sequence") -> External:
@@ -54,7 +54,7 @@ class ImportHand(Tracker):
 
     def _read(self, task: HandTask, folder: Path) -> "VertexTrack":
         from holdprep.hand.model import HandModels
-        from holdprep.hand.trackers import hawor, meshes, metro, trackfile, wilor
+        from holdprep.hand.trackers import frankmocap, hawor, meshes, metro, trackfile, wilor
 
         names = task.seq.frame_names()
         if self.format == "hamer":
@@ -65,8 +65,8 @@ class ImportHand(Tracker):
         if self.format in ("keypoints", *DATA_SETS):
             return self._read_keypoints(task, folder, size)
         models = HandModels(task.model)
-        if self.format == "meshes":
-            return meshes.read(folder, names, size, models, self.focal_px)
+        if self.format in ("meshes", "frankmocap"):
+            return (meshes if self.format == "meshes" else frankmocap).read(folder, names, size, models, self.focal_px)
         return (wilor if self.format == "wilor" else hawor).read(folder, names, size, models)
 
     def _read_keypoints(self, task: HandTask, path: Path, size: tuple[int, int]) -> "VertexTrack":

@@ -12,21 +12,20 @@ third number is outside 0..1 (a depth, such as MediaPipe's z), none of them is a
 """
 
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, listed
 from holdprep.hand.joints import BONES_MANO21, MIDDLE_FINGER, to_mano21
 from holdprep.hand.model import SIDES, Side
 from holdprep.hand.targets import MIN_JOINTS
 from holdprep.hand.trackers import conversion, people
 from holdprep.hand.trackers.tracks import KeypointTrack
 from holdprep.io.bounded import read_json
-from holdprep.io.safeio import load_npz
+from holdprep.io.safeio import is_zip, load_npz
 
 ADVICE = "give a folder of OpenPose's <frame>_keypoints.json, a .json or a .npz as holdprep/README.md says"
 CONFIDENT = 1e-3  # rounding of confidences beyond 0 and 1
@@ -118,7 +117,10 @@ def _check_picture(path: Path, j2d_px: np.ndarray, image_size: tuple[int, int]) 
     centroid = np.nanmedian(seen, axis=1)
     outside = int(((centroid < 0) | (centroid > np.array(image_size) - 1)).any(axis=1).sum())
     if outside > 0.5 * len(seen) or np.nanmax(np.abs(seen)) <= 2:
-        reason = "they lie within 2 px" if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside"
+        inside_2 = f"they lie within 2 px: multiply x by {image_size[0]} and y by {image_size[1]} if they are shares of the image"
+        reason = (
+            inside_2 if np.nanmax(np.abs(seen)) <= 2 else f"{outside} of {len(seen)} hands are outside: are they of images of another size?"
+        )
         raise HoldprepError(f"{path}: keypoints are not pixels of the image of {image_size[0]} x {image_size[1]}: {reason}")
 
 
@@ -191,14 +193,14 @@ def _people(path: Path) -> list[dict[Side, Any]]:
 
 
 def _npz(path: Path, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and not is_zip(path):
         raise HoldprepError(f"{path} is no .npz: is it truncated?")
     arrays = load_npz(path)
     hands = {k: a for k, a in arrays.items() if re.fullmatch(r"j[23]d\.(right|left)", k)}
     stems = [str(n) for n in np.ravel(arrays["names"])] if "names" in arrays else list(names)
     wrong = [k for k, a in hands.items() if np.ndim(a) != 3 or len(a) != len(stems)]
     if not hands or wrong:
-        what = f"{wrong[0]} has shape {np.shape(hands[wrong[0]])} for {len(stems)} frames" if wrong else f"only {', '.join(sorted(arrays))}"
+        what = f"{wrong[0]} has shape {np.shape(hands[wrong[0]])} for {len(stems)} frames" if wrong else f"only {listed(arrays)}"
         raise HoldprepError(f"{path}: {what}; (frames, 21, 2 or 3) numbers as j2d.right, j2d.left, j3d.right, j3d.left are needed")
     for t, stem in enumerate(stems):
         row: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdprep.errors import HoldprepError
+from holdprep.errors import HoldprepError, listed
 from holdprep.hand.hold_params import params_to_dict
 from holdprep.hand.model import SIDES, ManoParams
 from holdprep.hand.trackers import conversion
@@ -105,7 +105,7 @@ def _read_dict(path: Path) -> dict[str, Any]:
 
 def _array(path: Path, content: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
     if key not in content:
-        raise HoldprepError(f"{path} has no {key!r}, only {', '.join(sorted(map(str, content)))}; is it a file of HaMeR's script in HOLD?")
+        raise HoldprepError(f"{path} has no {key!r}, only {listed(content)}; is it a file of HaMeR's script in HOLD?")
     array = np.asarray(content[key])
     if array.shape != shape or array.dtype.kind not in "fiu":
         raise HoldprepError(f"{path}: {key} is {array.dtype} {array.shape}, {shape} numbers are needed; rerun the tracker")

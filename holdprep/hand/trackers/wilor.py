@@ -66,7 +66,10 @@ def _hand(path: Path, frame: int, content: Any, models: Mapping[Side, HandModel]
             raise HoldprepError(
                 f"{path}: {key} is {arrays[key].dtype} {arrays[key].shape}, {shape} numbers are needed; is it wilor_mini's?"
             )
-    side: Side = "right" if float(np.asarray(content["is_right"]).ravel()[0]) > 0.5 else "left"
+    is_right = np.asarray(content.get("is_right")).ravel()
+    if len(is_right) != 1 or is_right.dtype.kind not in "biuf":
+        raise HoldprepError(f"{path}: is_right is {is_right.dtype} {is_right.shape}, one number is needed; is it wilor_mini's?")
+    side: Side = "right" if float(is_right[0]) > 0.5 else "left"
     vertices_m = (arrays["pred_vertices"] + arrays["pred_cam_t_full"][:, None])[0].astype(np.float64)
     params = _params({k: a.astype(np.float64) for k, a in arrays.items()}, side, models)
     return conversion.DetectedHand(frame, side, vertices_m, to_mano21(arrays["pred_keypoints_2d"][0].astype(np.float64)), params)

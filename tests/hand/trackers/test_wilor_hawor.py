@@ -134,6 +134,11 @@ def test_bad_files_are_errors_of_one_line(tmp_path: Path):
     (tmp_path / "w").mkdir()
     np.save(tmp_path / "w" / "0000.npy", np.array([], dtype=object), allow_pickle=True)
     assert "no hand in its 1 frames" in refused(wilor.read, tmp_path / "w")
+    write_wilor(tmp_path / "w", "right")
+    (hand,) = np.load(tmp_path / "w" / "0000.npy", allow_pickle=True)
+    for wrong in (None, "right", [1.0, 0.0]):
+        np.save(tmp_path / "w" / "0000.npy", np.array([hand | {"is_right": wrong}], dtype=object), allow_pickle=True)
+        assert "0000.npy: is_right is" in refused(wilor.read, tmp_path / "w")
     np.save(tmp_path / "w" / "0000.npy", np.array([{"is_right": 1.0}], dtype=object), allow_pickle=True)
     assert "holds no 'wilor_preds'" in refused(wilor.read, tmp_path / "w")
     np.save(tmp_path / "w" / "0000.npy", np.array([{"is_right": 1.0, "wilor_preds": {}}], dtype=object), allow_pickle=True)
