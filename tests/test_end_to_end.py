@@ -48,6 +48,7 @@ NOT_IN_FILES = (
     "object_pose.reprojection_px",
     "mask_covered_pct",
     "cloud_outside_pct",
+    "mask_lost_frames_pct",
 )
 
 

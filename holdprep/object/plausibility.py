@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+MASK_LOST_PCT = 10.0  # of the cloud outside of a frame's mask: above, the mask lacks a part of the object
+
 
 def field_of_view_deg(focal_px: float, image_size: tuple[int, int]) -> float:
     """Field of view along the longer side of an image (width, height)."""
@@ -16,21 +18,27 @@ def cloud_outside_pct(
     masks: Sequence[np.ndarray],
     occluders: Sequence[np.ndarray],
     margin_px: int = 3,
-) -> float:
-    """Percentage of the projected cloud px (T, N, 2) outside of the object's masks and occluders; median over frames.
+) -> np.ndarray:
+    """Percentage (T,) of the projected cloud px (T, N, 2) outside of the object's masks and occluders in each frame.
 
     Masks and occluders are (H, W) bool, dilated by `margin_px`. An object projects into its silhouette in every view, so
-    points outside indicate a wrong cloud or pose. Points outside of the image and frames without a mask are ignored; NaN if
-    no frame remains.
+    points outside indicate a mask that lacks a part of it in some frames, and a wrong cloud or pose in most. Points outside of the image
+    are ignored; NaN for frames without a mask or a point.
     """
     kernel = np.ones((2 * margin_px + 1, 2 * margin_px + 1), np.uint8)
-    shares = []
-    for points, mask, occluder in zip(px, masks, occluders, strict=True):
+    shares = np.full(len(px), np.nan)
+    for t, (points, mask, occluder) in enumerate(zip(px, masks, occluders, strict=True)):
         x, y = _inside(points, mask.shape).T
         if mask.any() and len(x):
             allowed = cv2.dilate((mask | occluder).astype(np.uint8), kernel) > 0
-            shares.append(100 * float(1 - allowed[y, x].mean()))
-    return float(np.median(shares)) if shares else float("nan")
+            shares[t] = 100 * float(1 - allowed[y, x].mean())
+    return shares
+
+
+def median_or_nan(values: np.ndarray) -> float:
+    """Median of the finite values; NaN without any."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def mask_covered_pct(px: np.ndarray, masks: Sequence[np.ndarray]) -> float:

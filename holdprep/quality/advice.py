@@ -14,6 +14,10 @@ IMPORTED = {
     ("segment", "border_leak_pct"): f"the hand's masks leak into the background: correct them {TOOL}",
     ("segment", "reclick_frames"): f"the masks of the frames listed in the notes look wrong: correct them {TOOL}",
     (
+        "object_pose",
+        "mask_lost_frames_pct",
+    ): f"the masks of the frames listed lack a part of the object: complete them {TOOL}; if they are whole, the poses there are wrong",
+    (
         "register",
         "outline_explained_pct",
     ): f"outlines of hand and mask differ: check the overlays; correct the masks {TOOL}, or try hand=import",

@@ -32,7 +32,9 @@ def measure(ctx: Context) -> Result:
     found = restore(raw, files.get("origin"), files.get("contested"))
     metrics = {name: value for name, value in _metrics(ctx, found).items() if name != "models"}
     return Result(
-        metrics, _curves(found), [f"{found.registered.sum()} of {len(names)} frames registered, focal length {found.focal_px:.0f} px"]
+        metrics,
+        _curves(found, _outside_pct(ctx, found)[1]),
+        [f"{found.registered.sum()} of {len(names)} frames registered, focal length {found.focal_px:.0f} px"],
     )
 
 
@@ -119,8 +121,8 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
-def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
-    """Plausibility metrics, which detect wrong reconstructions even with small reprojection errors."""
+def _outside_pct(ctx: Context, found: ObjectReconstruction) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """The cloud in registered frames, px (R, N, 2), its percentage (R,) outside of masks and hands there, and the object's masks."""
     seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
     known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
     masks = [seq.masks("object")[t] for t in at]
@@ -129,10 +131,17 @@ def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
     if len(found.distortion):
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)
+    return px, plausibility.cloud_outside_pct(px, masks, hidden), masks
+
+
+def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
+    """Plausibility metrics, which detect wrong reconstructions even with small reprojection errors."""
+    px, outside, masks = _outside_pct(ctx, found)
     return {
         "longest_gap": longest_gap(found.registered),
-        "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, seq.image_size()),
-        "cloud_outside_pct": plausibility.cloud_outside_pct(px, masks, hidden),
+        "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, ctx.seq.image_size()),
+        "cloud_outside_pct": plausibility.median_or_nan(outside),
+        "mask_lost_frames_pct": 100 * float((outside > plausibility.MASK_LOST_PCT).sum()) / max(len(outside), 1),
         "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
         **({} if found.contested is None else {"agreement_pct": 100 * float(1 - found.contested.mean())}),
     }
@@ -182,14 +191,28 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
         f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
         f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
-    return Result(_metrics(ctx, found) | tried, _curves(found), [note, *_mappings(found)])
+    outside = _outside_pct(ctx, found)[1]
+    return Result(_metrics(ctx, found) | tried, _curves(found, outside), [note, *_lost(found, outside), *_mappings(found)])
 
 
-def _curves(found: ObjectReconstruction) -> dict[str, list[float]]:
-    curves = {"inliers": found.inliers.astype(float).tolist(), "registered": found.registered.astype(float).tolist()}
+def _curves(found: ObjectReconstruction, outside_pct: np.ndarray) -> dict[str, list[float]]:
+    outside = np.full(len(found.names), np.nan)
+    outside[found.registered] = outside_pct
+    curves = {
+        "inliers": found.inliers.astype(float).tolist(),
+        "registered": found.registered.astype(float).tolist(),
+        "cloud_outside_pct": outside.tolist(),
+    }
     if found.uncertainty is not None:
         curves["rotation_stderr_deg"] = found.uncertainty.rotation_stderr_deg().tolist()
     return curves
+
+
+def _lost(found: ObjectReconstruction, outside_pct: np.ndarray) -> list[str]:
+    """The frames whose masks lack a part of the object, as one line."""
+    names = [name for name, seen in zip(found.names, found.registered, strict=True) if seen]
+    lost = [f"{name} ({pct:.0f} %)" for name, pct in zip(names, outside_pct, strict=True) if pct > plausibility.MASK_LOST_PCT]
+    return [f"masks that lack a part of the object by its poses: {'; '.join(lost)}"] if lost else []
 
 
 def _mappings(found: ObjectReconstruction) -> list[str]:
