@@ -97,6 +97,7 @@ def _label_frames(
         if _are_clicked(prompts):
             keys = _label_key_frames(clip, label_set, prompts, scale, lambda t: _cues(joints_px, t, knowledge))
             knowledge.learn(keys)
+        knowledge.find_arms()
         with_unknown = {t: np.where(knowledge.missing_fingers(t, key), label_set.unknown, key) for t, key in keys.items()}
         return [keys.get(t, labels) for t, labels in enumerate(propagate_all(clip, with_unknown, label_set, knowledge, bar))]
 

@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+from holdprep.segmenters.arm import surely_background
 from holdprep.segmenters.classifier import LabelSet, region_of
 from holdprep.segmenters.colors import color_log_likelihood
 from holdprep.segmenters.cut import FORBIDDEN, Superpixels, cut
 from holdprep.segmenters.prompts import EntityPrompt
-from holdprep.segmenters.skeleton import ARM_BEGINS, beyond_wrist, hand_evidence
+from holdprep.segmenters.skeleton import ARM_BEGINS, arm_area, beyond_wrist, hand_evidence
 
 MARGIN_PX, ROUNDS = 40, 4  # of background around the entities; alternations of colours and cut
 SMOOTHNESS = 10.0  # cost of a pixel of border without an edge in the image
@@ -25,6 +26,7 @@ REACH = 0.25  # of the image's longer side: range of clicks without box or earli
 RING_SAMPLES = 400
 CORRECTED = 6.0  # log-evidence for the region of similar colour around a click that corrects an earlier mask
 SKIN_LAB, SKIN_BOUND = np.array([14, 5, 5], np.float32), 5.0  # kernel widths of a hand's colours about its clicks; bound of the evidence
+UNKNOWN = 255  # label whose colours are not used
 Box = tuple[float, float, float, float]
 
 
@@ -82,13 +84,21 @@ class MarkedFrame:
 
 @dataclass(frozen=True)
 class _Region:
-    """The part of a frame that is cut: where it is, its superpixels, its colours in Lab, costs (h, w, L) of what does not change."""
+    """The part of a frame that is cut: where it is, its superpixels, its colours in Lab, costs (h, w, L) of what does not change.
+
+    What is background there may be an arm where `maybe_arm` (h, w) bool.
+    """
 
     where: tuple[slice, slice]
     superpixels: Superpixels
     lab: np.ndarray
     costs: np.ndarray
     clicks: np.ndarray
+    maybe_arm: np.ndarray
+
+    def of_known_color(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (h, w) with UNKNOWN where the background may be an arm, whose colours are not the background's."""
+        return np.where((labels == 0) & ~surely_background(labels, self.maybe_arm), UNKNOWN, labels)
 
     @staticmethod
     def of(frame: MarkedFrame, label_set: LabelSet) -> "_Region":
@@ -99,7 +109,8 @@ class _Region:
         position += _skin_evidence(lab, frame.marks, label_set, where)
         clicks = _click_evidence(lab, frame.marks, excluded, label_set.count, where)
         costs = np.where(excluded[where], np.float32(FORBIDDEN), np.float32(0)) - position
-        return _Region(where, Superpixels.of(frame.bgr[where], SMOOTHNESS), lab[where], costs, clicks)
+        maybe_arm = arm_area(frame.cues.joints_px.values(), lab.shape[:2])
+        return _Region(where, Superpixels.of(frame.bgr[where], SMOOTHNESS), lab[where], costs, clicks, maybe_arm[where])
 
 
 def cut_clicked(frames: Sequence[MarkedFrame], label_set: LabelSet) -> list[np.ndarray]:
@@ -110,7 +121,9 @@ def cut_clicked(frames: Sequence[MarkedFrame], label_set: LabelSet) -> list[np.n
     for _ in range(ROUNDS):
         pixels, marked = (
             np.concatenate(flat)
-            for flat in zip(*((r.lab.reshape(-1, 3), found.ravel()) for r, found in zip(regions, labels, strict=True)), strict=True)
+            for flat in zip(
+                *((r.lab.reshape(-1, 3), r.of_known_color(found).ravel()) for r, found in zip(regions, labels, strict=True)), strict=True
+            )
         )
         likelihood = color_log_likelihood(pixels, marked, label_set.count, same)
         ratio = np.maximum(likelihood - likelihood.max(axis=-1, keepdims=True), -COLOR_BOUND)

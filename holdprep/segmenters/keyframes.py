@@ -12,6 +12,7 @@ from holdprep.segmenters.classifier import SAMPLE_STEP, LabelSet, Samples, class
 from holdprep.segmenters.clicked import NO_CUES, Cues, MarkedFrame, Marks, click_discs, cut_clicked
 from holdprep.segmenters.knowledge import Clip
 from holdprep.segmenters.prompts import EntityPrompt
+from holdprep.segmenters.skeleton import arm_area
 
 CORE_PX, SETTLED = 13, 0.99  # width of the uncertain edge of a prompt's outline; share of one label above which a pixel is not classified
 
@@ -62,7 +63,8 @@ def _finished(clip: Clip, t: int, labels: np.ndarray, frame: KeyFrame, label_set
         if frame.prior is None:
             raise HoldprepError(f"segmenter=classical: the prompts of key frame {t} outline nothing inside the image")
         return labels
-    labels[find_arm(clip.lab(t), labels, label_set.hands) & (labels == 0)] = label_set.arm
+    maybe_arm = arm_area(frame.cues.joints_px.values(), labels.shape)
+    labels[find_arm(clip.lab(t), labels, label_set.hands, maybe_arm) & (labels == 0)] = label_set.arm
     prompts = {label_set.entities.index(e) + 1: p for e, p in frame.present.items()}
     return clean_labels(_refine_edges(clip, t, labels, label_set, prompts, scale), label_set)
 

@@ -8,15 +8,17 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from holdprep.segmenters.arm import surely_background
 from holdprep.segmenters.camera import homographies
 from holdprep.segmenters.classifier import LabelSet
-from holdprep.segmenters.skeleton import hand_evidence
+from holdprep.segmenters.skeleton import arm_area, away_evidence, bridged, forearm_direction, hand_evidence
 
 HISTOGRAM_BINS = 24
 COLOR_WEIGHT, MAX_LOG_RATIO = 1.0, 8.0  # weight of colour, and bound of its log-ratio
 MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-likelihood ratios of the hand's and other labels' colours
 BESIDE_PX, MIN_CLEAR = 50, 0.3  # maximal distance of a missing finger from an entity; minimal share of a pixel's views without skin
 IQR_TO_STD = 0.74  # of a normal distribution
+MAX_STD = 8.0  # of a plate's pixel in Lab units: above, what was seen there is not one background
 STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion per frame below which the camera is static
 
 
@@ -60,7 +62,7 @@ class _Plate:
             at = (np.maximum(counts[y] - 1, 0)[:, None, None] * np.array([0.25, 0.5, 0.75])).round().astype(np.intp)
             low, color[y], high = np.moveaxis(np.take_along_axis(row, np.repeat(at, 3, axis=1), axis=-1), -1, 0)
             std[y] = IQR_TO_STD * (high - low)
-        known = counts >= 3
+        known = (counts >= 3) & (std.max(axis=-1) < MAX_STD)
         return _Plate(np.where(known[..., None], color, 0), np.where(known[..., None], std, 0), known)
 
     def seen_in(self, region: tuple[slice, slice], H: np.ndarray | None) -> "_Plate":
@@ -101,15 +103,17 @@ class Knowledge:
     def __init__(self, clip: Clip, keys: Mapping[int, np.ndarray], label_set: LabelSet, joints_px: Mapping[int, np.ndarray]) -> None:
         self._clip, self._arm, self._hands, self._count = clip, label_set.arm, label_set.hands, label_set.count
         self._others = [k for k in range(self._count) if k not in label_set.skin]
-        self._joints_px = joints_px
+        self._joints_px, self._bridged = joints_px, {k: bridged(joints) for k, joints in joints_px.items()}
         self._motion: list[np.ndarray] | None = None
         self._plate: _Plate | None = None
+        self._to_arm: dict[tuple[int, int], np.ndarray | None] = {}
         self.learn(keys)
 
     def of_halved(self, small: Clip) -> "Knowledge":
         """The same colours and keypoints for the clip at half the size."""
         other = copy(self)
         other._clip, other._joints_px = small, {k: joints / 2 for k, joints in self._joints_px.items()}
+        other._bridged = {k: (joints / 2, frames) for k, (joints, frames) in self._bridged.items()}
         return other
 
     def find_background(self, labels: list[np.ndarray]) -> None:
@@ -117,6 +121,12 @@ class Knowledge:
         static = is_static(self._clip, labels)
         self._motion = None if static else homographies(self._clip.grey, labels, len(labels) // 2)
         self._plate = self._background(self._clip, labels) if static or self._motion is not None else None
+
+    def find_arms(self) -> None:
+        """Take the direction of each hand's arm in all frames from its skin."""
+        for t in range(len(self._clip.bgr)):
+            skin = self._skin(self._clip.lab(t)) > 0
+            self._to_arm |= {(k, t): forearm_direction(joints_px[t], skin) for k, joints_px in self._joints_px.items()}
 
     def learn(self, keys: Mapping[int, np.ndarray]) -> None:
         """Take each label's colours from the label images of key frames."""
@@ -139,8 +149,10 @@ class Knowledge:
         tables = np.zeros((count, *[HISTOGRAM_BINS] * 3), np.float32)
         for t, labels in keys.items():
             bins = self._bins(clip.lab(t))
+            maybe_arm = arm_area((joints_px[t] for joints_px in self._joints_px.values()), labels.shape)
             for k in range(count):
-                np.add.at(tables[k], tuple(bins[labels == k].T), 1.0)
+                shown = labels == k if k else surely_background(labels, maybe_arm)
+                np.add.at(tables[k], tuple(bins[shown].T), 1.0)
         likelihood = np.stack([np.log(gaussian_filter(h, 0.8) / max(float(h.sum()), 1.0) + 1e-6) for h in tables], axis=-1)
         if self._hands:
             likelihood[..., self._arm] = likelihood[..., self._hands].max(axis=-1)
@@ -189,9 +201,12 @@ class Knowledge:
         entities = likelihood[..., 1:]
         evidence[..., 1:] += 0.5 * np.clip(entities - entities.max(axis=-1, keepdims=True), -4, 0)
         evidence[..., 0] += self._like_plate(t, lab, region)
+        corner = np.array([region[1].start, region[0].start])
         for k, joints_px in self._joints_px.items():
-            corner = np.array([region[1].start, region[0].start])
-            hand, background, arm = hand_evidence(joints_px[t] - corner, lab.shape[:2])
+            if not np.isfinite(joints_px[t]).all():
+                between, frames = self._bridged[k]
+                evidence[..., k] += away_evidence(between[t] - corner, lab.shape[:2], frames[t])
+            hand, background, arm = hand_evidence(joints_px[t] - corner, lab.shape[:2], self._to_arm.get((k, t)))
             evidence[..., k] += hand
             evidence[..., 0] += background
             evidence[..., self._arm] += arm

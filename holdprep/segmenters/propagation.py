@@ -12,7 +12,7 @@ from holdprep.segmenters.classifier import LabelSet, Probabilities, Samples, cla
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.wrist import Wrist
 
-NEW_LABEL = 0.01  # probability of a label without neighbours
+NEW_LABEL = 0.03  # probability of a label without neighbours
 
 
 def propagate_all(

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from holdprep.segmenters.arm import KEPT_PX, find_arm, keep_near
+from holdprep.segmenters.arm import KEPT_PX, find_arm, keep_near, surely_background
 
 HAND, OBJECT, ARM = 1, 2, 3
 SIZE = (160, 200)
@@ -27,6 +27,26 @@ def test_the_arm_hangs_together_with_the_hand_and_ends_in_reach_of_it():
     arm = find_arm(lab, labels, [HAND])
     assert arm[102:130, 84:106].mean() > 0.95
     assert not arm[:, :76].any() and not arm[:, 114:].any() and not arm[labels > 0].any()
+
+
+def test_an_arm_in_the_shade_is_found_where_one_is_expected():
+    lab, labels = picture()
+    lab[100:160, 80:110, 0] -= 12.0  # darker than most of the hand, by more than the colours of the hand vary
+    shaded = np.s_[90:100, 80:110]
+    lab[shaded] -= np.array([12.0, 0, 0])  # some of the hand is in the shade too
+    maybe_arm = np.zeros(SIZE, bool)
+    maybe_arm[95:, 60:130] = True
+    assert find_arm(lab, labels, [HAND])[102:125, 84:106].mean() < 0.1
+    arm = find_arm(lab, labels, [HAND], maybe_arm)
+    assert arm[102:125, 84:106].mean() > 0.95 and not arm[:, :76].any() and not arm[:, 114:].any()
+
+
+def test_an_expected_arm_leaves_some_background():
+    _, labels = picture()
+    some = np.zeros(SIZE, bool)
+    some[95:, 60:130] = True
+    np.testing.assert_array_equal(surely_background(labels, some), (labels == 0) & ~some)
+    np.testing.assert_array_equal(surely_background(labels, np.ones(SIZE, bool)), labels == 0)
 
 
 def test_without_a_hand_there_is_no_arm():
