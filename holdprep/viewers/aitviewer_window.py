@@ -10,6 +10,7 @@ from holdprep.viewers.colors import Color, hand_color, object_color
 from holdprep.viewers.scene import ResultTrack, Scene
 
 FLIP = np.diag([1.0, -1.0, -1.0])  # OpenCV axes to OpenGL axes
+POINTS = {"point_size": 4.0, "min_point_size": 1.0, "max_point_size": 4.0}  # px; they grow towards the camera
 
 
 def show(scene: Scene, world: str = "camera") -> None:
@@ -20,14 +21,27 @@ def show(scene: Scene, world: str = "camera") -> None:
         from aitviewer.viewer import Viewer
     except ImportError:
         raise HoldprepError("view=aitviewer needs aitviewer and a display: pip install aitviewer, or use view=viser") from None
-    viewer: Any = Viewer()
+    try:
+        viewer: Any = Viewer()
+    except Exception as error:  # each of its window libraries raises its own
+        raise HoldprepError(
+            f"aitviewer cannot open a window ({type(error).__name__}: {error}): it needs a display with OpenGL; use view=viser"
+        ) from error
+    shown: list[Any] = []
     for result in scene.results:
+        nodes: list[Any] = []
         for hand in result.hands:
             vertices = np.nan_to_num(_seen(result, hand.vertices_m, world))
-            viewer.scene.add(Meshes(vertices, hand.faces, name=f"{result.name} {hand.side}", color=_rgba(hand_color(result, hand))))
+            nodes.append(Meshes(vertices, hand.faces, name=f"{result.name} {hand.side}", color=_rgba(hand_color(result, hand))))
         if result.obj is not None:
             points = _seen(result, apply(result.obj.T_cam_obj, result.obj.points_m), world)
-            viewer.scene.add(PointClouds(points, name=f"{result.name} object", color=_rgba(object_color(result, "plain", 0))))
+            color = _rgba(object_color(result, "plain", 0))
+            nodes.append(PointClouds(points, name=f"{result.name} object", color=color, **POINTS))
+        for node in nodes:  # results overlap: the last one is shown, the others can be switched on
+            viewer.scene.add(node, enabled=result is scene.results[-1])
+        shown = nodes
+    if shown:
+        viewer.center_view_on_node(shown[0])
     viewer.run()
 
 
