@@ -1,6 +1,7 @@
 """images/ and object masks -> processed/colmap/ (intrinsics, poses, cloud) and processed/colmap_2d/."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,10 +31,11 @@ def measure(ctx: Context) -> Result:
     registered = files.get("registered", np.ones(len(names), bool))
     raw = RawReconstruction(names, files["intrinsic"], files["o2w"], registered, colmap_files.points_sfm(files), observations)
     found = restore(raw, files.get("origin"), files.get("contested"))
-    metrics = {name: value for name, value in _metrics(ctx, found).items() if name != "models"}
+    cloud = _on_masks(ctx, found)
+    metrics = {name: value for name, value in _metrics(ctx, found, cloud).items() if name != "models"}
     return Result(
         metrics,
-        _curves(found, _outside_pct(ctx, found)[1]),
+        _curves(found, cloud.outside_pct),
         [f"{found.registered.sum()} of {len(names)} frames registered, focal length {found.focal_px:.0f} px"],
     )
 
@@ -42,7 +44,7 @@ def run(ctx: Context) -> Result:
     cfg: ObjectPoseSource = ctx.cfg.object_pose
 
     def gates(found: ObjectReconstruction) -> list[Gate]:
-        return judge(ctx.stage, _metrics(ctx, found), ctx.cfg.gates)
+        return judge(ctx.stage, _metrics(ctx, found, _on_masks(ctx, found)), ctx.cfg.gates)
 
     sourced = cfg.find_poses(PoseTask(ctx.seq, ctx.cfg.device, ctx.cfg.seed, gates, ctx.note))
     found = sourced.reconstruction
@@ -121,8 +123,17 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
         yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
 
 
-def _outside_pct(ctx: Context, found: ObjectReconstruction) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """The cloud in registered frames, px (R, N, 2), its percentage (R,) outside of masks and hands there, and the object's masks."""
+@dataclass(frozen=True)
+class _OnMasks:
+    """The cloud in the R registered frames, `px` (R, N, 2), its percentage (R,) outside of masks and hands, and the object's `masks`."""
+
+    px: np.ndarray
+    outside_pct: np.ndarray
+    masks: list[np.ndarray]
+
+
+def _on_masks(ctx: Context, found: ObjectReconstruction) -> _OnMasks:
+    """The cloud compared with the masks, which are read for it."""
     seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
     known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
     masks = [seq.masks("object")[t] for t in at]
@@ -131,23 +142,23 @@ def _outside_pct(ctx: Context, found: ObjectReconstruction) -> tuple[np.ndarray,
     if len(found.distortion):
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)
-    return px, plausibility.cloud_outside_pct(px, masks, hidden), masks
+    return _OnMasks(px, plausibility.cloud_outside_pct(px, masks, hidden), masks)
 
 
-def _plausibility(ctx: Context, found: ObjectReconstruction) -> Metrics:
+def _plausibility(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metrics:
     """Plausibility metrics, which detect wrong reconstructions even with small reprojection errors."""
-    px, outside, masks = _outside_pct(ctx, found)
+    outside = cloud.outside_pct
     return {
         "longest_gap": longest_gap(found.registered),
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, ctx.seq.image_size()),
         "cloud_outside_pct": plausibility.median_or_nan(outside),
         "mask_lost_frames_pct": 100 * float((outside > plausibility.MASK_LOST_PCT).sum()) / max(len(outside), 1),
-        "mask_covered_pct": plausibility.mask_covered_pct(px, masks),
+        "mask_covered_pct": plausibility.mask_covered_pct(cloud.px, cloud.masks),
         **({} if found.contested is None else {"agreement_pct": 100 * float(1 - found.contested.mean())}),
     }
 
 
-def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
+def _metrics(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metrics:
     return {
         "registered_pct": 100 * float(found.registered.mean()),
         "resectioned_frames": found.origin.count("resectioned"),
@@ -165,7 +176,7 @@ def _metrics(ctx: Context, found: ObjectReconstruction) -> Metrics:
         "points": len(found.points_obj),
         "rotation_jumps": len(found.rotation_jumps),
         "models": len(found.models),
-        **_plausibility(ctx, found),
+        **_plausibility(ctx, found, cloud),
     }
 
 
@@ -191,8 +202,9 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
         f"{found.registered.sum()} of {len(found.names)} frames registered, {len(found.points_obj)} points, "
         f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
-    outside = _outside_pct(ctx, found)[1]
-    return Result(_metrics(ctx, found) | tried, _curves(found, outside), [note, *_lost(found, outside), *_mappings(found)])
+    cloud = _on_masks(ctx, found)
+    notes = [note, *_lost(found, cloud.outside_pct), *_mappings(found)]
+    return Result(_metrics(ctx, found, cloud) | tried, _curves(found, cloud.outside_pct), notes)
 
 
 def _curves(found: ObjectReconstruction, outside_pct: np.ndarray) -> dict[str, list[float]]:
