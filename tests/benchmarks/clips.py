@@ -22,7 +22,7 @@ from holdprep.sequence import colmap as colmap_files
 from holdprep.stages import GRAPH
 from tests.benchmarks.measure import Row, row
 from tests.outlines import Outline, keypoints_off, mask_iou, posed_iou, read_outlines
-from tests.running import run
+from tests.running import composed, run
 
 RECIPES = Path(__file__).parents[1] / "data" / "clips"  # <clip>/: prompts.yaml, holdprep.yaml, and video.mp4 where it is not the demo's
 DEMO = Path(__file__).parents[2] / "holdprep" / "assets" / "demo"
@@ -46,17 +46,15 @@ def measure_clip(clip: str, root: Path) -> Iterator[Row]:
                 yield row(clip, stage, metric, value)
 
 
+OFF = {"outline": "0", "smooth": "false", "steady_deg": "null", "fingers_apart": "false", "shared_errors": "false"}
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "all terms": (),
-    "no outline": ("registration.outline=0",),
-    "no smoothness": ("registration.smooth=false",),
-    "no steadiness": ("registration.steady_deg=null",),
-    "fingers may cross": ("registration.fingers_apart=false",),
-    "errors independent": ("registration.shared_errors=false",),
-    "keypoints alone": (
-        *("registration.outline=0", "registration.smooth=false", "registration.steady_deg=null"),
-        *("registration.fingers_apart=false", "registration.shared_errors=false"),
-    ),
+    "no outline": ("outline",),
+    "no smoothness": ("smooth",),
+    "no steadiness": ("steady_deg",),
+    "fingers may cross": ("fingers_apart",),
+    "errors independent": ("shared_errors",),
+    "keypoints alone": tuple(OFF),
 }
 ABLATED = ("error_mm", "shape_largest", "self_penetration_mm", "jitter_px", "mask_iou")
 
@@ -64,7 +62,8 @@ ABLATED = ("error_mm", "shape_largest", "self_penetration_mm", "jitter_px", "mas
 def measure_ablations(clip: str, root: Path) -> Iterator[Row]:
     """Registration of a prepared clip with each of its terms left out: IoU with the outlines, and the stage's own numbers."""
     side = CLIPS[clip]
-    for name, overrides in reversed(ABLATIONS.items()):  # the default last: it is what stays
+    for name, left_out in reversed(ABLATIONS.items()):  # the default last: it is what stays
+        overrides = registration_without(left_out)
         outcomes = run(root, root / "out", "stage=register", f"seq={clip}", "on_fail=warn", "force=true", *overrides)
         case, metrics = f"{clip}: {name}", outcomes["register"]["metrics"]
         for metric, value in _judge_registration(Sequence(root, clip), side, outcomes).items():
@@ -73,6 +72,12 @@ def measure_ablations(clip: str, root: Path) -> Iterator[Row]:
         for metric in ABLATED:
             if f"{side}.{metric}" in metrics:
                 yield row(case, "register", metric, metrics[f"{side}.{metric}"])
+
+
+def registration_without(terms: tuple[str, ...]) -> list[str]:
+    """The command line of a registration without terms; all are stated, since a sequence keeps what it was given before."""
+    default = composed().registration
+    return [f"registration.{key}={OFF[key] if key in terms else str(getattr(default, key)).lower()}" for key in OFF]
 
 
 def unpack(clip: str, root: Path) -> None:
