@@ -188,7 +188,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     start = _first_bytes(path)
     if start is not None and not is_zip(path):
-        # what torch says of these is long and tells of its insides
+        # torch's own messages are long and name its internal classes
         if start[:2] in (b"PK", b""):
             raise HoldprepError(f"{path} could not be read: it is truncated at {path.stat().st_size} bytes; make or download it again")
         if start[:1] != b"\x80":  # with which pickles begin
