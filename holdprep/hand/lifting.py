@@ -1,7 +1,6 @@
 """Hand meshes in the camera frame from a tracker's keypoints."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,7 +26,14 @@ def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length
         return torch.as_tensor(x, dtype=torch.float64)
 
     j3d = None if np.isnan(track.j3d_m).all() else tensor(track.j3d_m)
-    targets = Targets(None, j3d, tensor(track.j2d_px), tensor(K), tensor(track.confidence), relative=True, j3d_sigma_m=track.j3d_sigma_m)
+    targets = Targets(
+        j3d_m=j3d,
+        j2d_px=tensor(track.j2d_px),
+        K=tensor(K),
+        confidence=tensor(track.confidence),
+        relative=True,
+        j3d_sigma_m=track.j3d_sigma_m,
+    )
     length_m = None if length_mm is None else length_mm / 1e3
     return register(model, targets, Options(hand_length_m=length_m)).params
 
@@ -46,9 +52,13 @@ def lift_tracks(
         mesh = lbs.forward(models[side], lift_keypoints(models[side], track, K, length_mm))
         vertices[side], joints[side] = mesh.vertices.numpy(), mesh.joints.numpy()
         j2d[side] = np.where(np.isfinite(track.j2d_px), track.j2d_px, project(joints[side], K))
-    known = VertexTrack(vertices, j2d, K, tuple(names), tuple(notes), joints)
-    return replace(
-        known,
+    return VertexTrack(
+        vertices,
+        j2d,
+        K,
+        tuple(names),
+        tuple(notes),
+        joints,
         confidence={s: t.confidence for s, t in tracks.items()},
         keypoints_m={s: t.j3d_m for s, t in tracks.items()},
         keypoints_sigma_m={s: t.j3d_sigma_m for s, t in tracks.items() if t.j3d_sigma_m is not None},

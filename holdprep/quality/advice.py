@@ -48,9 +48,12 @@ POSES = {
 
 def for_imported(gates: Iterable[Gate], masks: bool, poses: bool) -> list[Gate]:
     """The same gates with advice for masks, or object poses, of another tool; a gate that passes has none."""
-    found = [replace(gate, advice=_of_masks(gate)) if masks and gate.advice else gate for gate in gates]
-    is_pose = [poses and bool(gate.advice) and gate.stage == "object_pose" for gate in found]
-    return [replace(g, advice=POSES.get(g.metric, g.advice)) if swap else g for g, swap in zip(found, is_pose, strict=True)]
+    return [replace(gate, advice=_advice(gate, masks, poses)) if gate.advice else gate for gate in gates]
+
+
+def _advice(gate: Gate, masks: bool, poses: bool) -> str:
+    advice = _of_masks(gate) if masks else gate.advice
+    return POSES.get(gate.metric, advice) if poses and gate.stage == "object_pose" else advice
 
 
 def _of_masks(gate: Gate) -> str:

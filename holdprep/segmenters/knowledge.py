@@ -124,7 +124,7 @@ class Knowledge:
 
     def find_arms(self) -> None:
         """Take the direction of each hand's arm in all frames from its skin."""
-        for t in range(len(self._clip.bgr)):
+        for t in range(len(self._clip.bgr)) if self._joints_px else ():
             skin = self._skin(self._clip.lab(t)) > 0
             self._to_arm |= {(k, t): forearm_direction(joints_px[t], skin) for k, joints_px in self._joints_px.items()}
 

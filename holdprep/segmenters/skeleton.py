@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
+from holdprep.geometry.rigid import interpolate_linear
 from holdprep.hand.joints import FINGERS
 
 WRIST, MIDDLE, THUMB = 0, 4, 13  # joints of MANO's order: the wrist, where the middle finger and the thumb begin
@@ -113,13 +114,12 @@ def arm_area(hands_px: Iterable[np.ndarray], shape: tuple[int, int]) -> np.ndarr
 
 def bridged(j2d_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (T, 21, 2) linear in time across frames without, and each frame's distance (T,) in frames from one with keypoints."""
-    known = np.flatnonzero(np.isfinite(j2d_px).all(axis=(1, 2)))
-    frames = np.arange(len(j2d_px))
-    if not len(known):
+    known = np.isfinite(j2d_px).all(axis=(1, 2))
+    if not known.any():
         return j2d_px, np.full(len(j2d_px), np.inf)
-    flat = j2d_px.reshape(len(j2d_px), -1)
-    filled = np.stack([np.interp(frames, known, column[known]) for column in flat.T], axis=1)
-    return filled.reshape(j2d_px.shape), np.abs(frames[:, None] - known).min(axis=1).astype(np.float64)
+    filled = interpolate_linear(j2d_px.reshape(len(j2d_px), -1), known)
+    distance = np.abs(np.arange(len(j2d_px))[:, None] - np.flatnonzero(known)).min(axis=1)
+    return filled.reshape(j2d_px.shape), distance.astype(np.float64)
 
 
 def away_evidence(j2d_px: np.ndarray, shape: tuple[int, int], frames: float) -> np.ndarray:

@@ -107,11 +107,9 @@ def _targets(side: Side, model: HandModel, track: VertexTrack, K: np.ndarray, le
         trust = None if confidence is None else vertex_trust(model, confidence)
         return replace(seen, vertices_m=torch.as_tensor(track.vertices_m[side] @ to_camera), vertex_trust=trust)
     keypoints_m = track.keypoints_m[side] @ to_camera
-    return (
-        seen
-        if np.isnan(keypoints_m).all()
-        else replace(seen, j3d_m=torch.as_tensor(keypoints_m), j3d_sigma_m=track.keypoints_sigma_m.get(side))
-    )
+    if np.isnan(keypoints_m).all():
+        return seen
+    return replace(seen, j3d_m=torch.as_tensor(keypoints_m), j3d_sigma_m=track.keypoints_sigma_m.get(side))
 
 
 def _agreement(outlines: Outlines | None, vertices_m: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -59,12 +59,17 @@ def scatter(title: str, x: Sequence[float], y: Sequence[float], line: Sequence[f
     """A plot of points, and of a line over the same x; `log` makes the x axis logarithmic, with its ends labelled in the values' own unit."""
     top = float(np.quantile(y, 0.9)) if len(y) > FEW else max(y)
     (first, last), (low, high) = (min(x), max(x)), (min(y), max(top, min(y)))
-    across, up = _places(np.log10(x) if log else np.asarray(x)), _places(np.clip(y, low, high))
-    beside = _places(np.clip(line, low, high), low, high) if line else np.zeros(0)
-    px, py = LEFT + across * (WIDTH - LEFT - MARGIN), MARGIN + (1 - up) * (HEIGHT - MARGIN - BOTTOM)
-    dots = "".join(f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(px, py, strict=True))
-    path = " ".join(f"{a:.1f},{MARGIN + (1 - b) * (HEIGHT - MARGIN - BOTTOM):.1f}" for a, b in zip(px, beside, strict=False))
     base, right = HEIGHT - BOTTOM, WIDTH - MARGIN
+    places = np.log10(x) if log else np.asarray(x)
+    across = LEFT + (right - LEFT) * _shares(places, places.min(), places.max())
+
+    def at(values: Sequence[float]) -> list[tuple[float, float]]:
+        """Pixels of values at the same x."""
+        down = base - (base - MARGIN) * _shares(np.clip(values, low, high), low, high)
+        return list(zip(across.tolist(), down.tolist(), strict=True))
+
+    dots = "".join(f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in at(y))
+    path = " ".join(f"{a:.1f},{b:.1f}" for a, b in at(line)) if line else ""
     return Markup(
         f'<figure><figcaption>{escape(title)}{" (log)" if log else ""}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}">'
         f'<path class="axis" d="M{LEFT} {MARGIN}V{base}H{right}"/>{dots}'
@@ -75,7 +80,6 @@ def scatter(title: str, x: Sequence[float], y: Sequence[float], line: Sequence[f
     )
 
 
-def _places(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Values (N,) as shares of the range from `low` to `high`, by default their own; 0.5 where it is empty."""
-    low, high = (values.min() if low is None else low), (values.max() if high is None else high)
+def _shares(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values (N,) as shares of the range from `low` to `high`; 0.5 where it is empty."""
     return (values - low) / (high - low) if high > low else np.full(len(values), 0.5)

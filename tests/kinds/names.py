@@ -23,8 +23,8 @@ SEQUENCES = ("20200709_141754", "2024", "1e5", "007", "手", "true")
 def _created(folder: Path, **given: str) -> Path:
     """The sequence that stage create makes with keys as they are typed."""
     values = {"seq": "a", **given}
-    told = commandline.resolved(["stage=create", *(f"{key}={value}" for key, value in values.items())], CONF)
-    run(folder, folder / "run", *told)
+    overrides = commandline.resolved(["stage=create", *(f"{key}={value}" for key, value in values.items())], CONF)
+    run(folder, folder / "run", *overrides)
     return folder / values["seq"]
 
 

@@ -7,7 +7,6 @@ deviation (m) of their coordinates; and `confidence.<side>` (T, 21) of 2D keypoi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -76,8 +75,17 @@ def read(folder: Path, names: Sequence[str]) -> VertexTrack:
     sigma_m = {s: _sigma(vertices_file, v3d, key) for s in own if (key := f"keypoints_sigma.{s}") in v3d}
     if not vertices:
         raise HoldprepError(f"{vertices_file}: both hands are NaN in all {len(set(stems) & set(names))} frames; the tracker found no hand")
-    found_track = VertexTrack(vertices, keypoints, K, tuple(names), tuple(notes), params=params, confidence=confidence)
-    return replace(found_track, keypoints_m=keypoints_m, keypoints_sigma_m=sigma_m)
+    return VertexTrack(
+        vertices,
+        keypoints,
+        K,
+        tuple(names),
+        tuple(notes),
+        params=params,
+        confidence=confidence,
+        keypoints_m=keypoints_m,
+        keypoints_sigma_m=sigma_m,
+    )
 
 
 def _sigma(path: Path, content: Mapping[str, Any], key: str) -> float:
