@@ -8,6 +8,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 NEAREST_M = 1e-3
+# focal length / longer side of the picture of a camera that nobody has measured: phones' main cameras in film mode, and webcams, have 0.8 to 1
+USUAL_FOCAL = 0.95
 Points = TypeVar("Points", np.ndarray, Tensor)
 
 

@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.geometry.cameras import pinhole_K, project
+from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K, project
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.registration import Options, register
 from holdprep.hand.targets import Targets
 from holdprep.hand.trackers.tracks import KeypointTrack, VertexTrack
-
-FOCAL_RATIO = 1.2  # focal length / longest image side of the keypoints' camera, where neither is known
 
 
 def lift_keypoints(model: HandModel, track: KeypointTrack, K: np.ndarray, length_mm: float | None) -> ManoParams:
@@ -67,4 +65,4 @@ def lift_tracks(
 
 def usual_camera(image_size: tuple[int, int], focal_px: float | None) -> np.ndarray:
     """K (3, 3) for images of `image_size` (width, height), with the focal length if known, else that of a typical phone."""
-    return pinhole_K(focal_px or FOCAL_RATIO * max(image_size), *image_size)
+    return pinhole_K(focal_px or USUAL_FOCAL * max(image_size), *image_size)

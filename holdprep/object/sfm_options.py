@@ -11,7 +11,7 @@ from holdprep.object.reconstruction import MAX_GAP
 class SfmOptions:
     """Options of `sfm.reconstruct`; lengths in pixels of the full image.
 
-    The initial focal length is `focal_px` (then fixed), else `focal_guess_px`, else 1.2 times the longer image side.
+    The initial focal length is `focal_px` (then fixed), else `focal_guess_px`, else USUAL_FOCAL times the longer image side.
     """
 
     source: FeatureSource = field(default_factory=Sift)  # finds and matches the features

@@ -10,7 +10,7 @@ from holdprep.align.problem import MODES, Alignment, Mode
 from holdprep.align.state import load_state
 from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
-from holdprep.geometry.cameras import pinhole_K
+from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import params_from_dict, read_fits
@@ -24,7 +24,6 @@ from holdprep.viewers.isosurface import zero_level
 from holdprep.viewers.scene import HandTrack, ObjectTrack, ResultTrack, Scene, SurfaceMesh
 
 STAGES = ("create", "segment", "hand_pose", "object_pose", "register", "align.h", "align.o", "align.ho", "build")
-FOCAL_RATIO = 0.95  # of a camera that nobody has measured, by the longer side
 Curves = Mapping[str, np.ndarray]
 
 
@@ -98,7 +97,7 @@ class _Results:
         if self.cloud is not None:
             return self.cloud["intrinsic"]
         width, height = self.seq.image_size()
-        return pinhole_K(FOCAL_RATIO * max(width, height), width, height)
+        return pinhole_K(USUAL_FOCAL * max(width, height), width, height)
 
     def _make_surface(self, cloud: Mapping[str, np.ndarray]) -> None:
         """The object's surface in SfM's frame and unit, where its cloud has a volume."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from holdprep.geometry.cameras import pinhole_K
+from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
 from holdprep.quality.truth import GroundTruth, HandTruth
@@ -14,7 +14,6 @@ from holdprep.synth import film
 from holdprep.synth.motion import Grasp, Showing, make_motion, moved
 from holdprep.synth.objects import make_object
 
-PHONE_FOCAL = 0.95  # focal length / longer side of a phone's main camera, film mode
 SHAPE_STD = 0.7  # standard deviation of betas
 TOUCH_MM = 3.0  # maximal distance of a fingertip in contact
 
@@ -35,7 +34,7 @@ class Filming:
     @property
     def camera(self) -> film.Camera:
         """What it is filmed with."""
-        K = pinhole_K(self.focal_px or PHONE_FOCAL * max(self.size), *self.size)
+        K = pinhole_K(self.focal_px or USUAL_FOCAL * max(self.size), *self.size)
         return film.Camera(K, self.size, self.distortion, self.shake_deg, self.blur, self.noise)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import project
+from holdprep.geometry.cameras import USUAL_FOCAL, project
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.targets import lengths_m
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.create import write_rendered
 from holdprep.synth.motion import Grasp
-from holdprep.synth.scene import PHONE_FOCAL, Filming, make_scene
+from holdprep.synth.scene import Filming, make_scene
 from tests.benchmarks.measure import Row, row, worst
 from tests.benchmarks.other_hands import other_hands
 from tests.running import run
@@ -53,7 +53,7 @@ def samples(rounds: int = 5, seed: int = 500) -> list[Sample]:
     found = []
     for k, (_, thing, grasp) in enumerate(product(range(rounds), OBJECTS, GRASPS)):
         filming = Filming(
-            focal_px=PHONE_FOCAL * 640 * float(rng.uniform(0.85, 1.2)),
+            focal_px=USUAL_FOCAL * 640 * float(rng.uniform(0.85, 1.2)),
             degrees=float(rng.uniform(120, 300)),
             depth_m=float(rng.uniform(0.3, 0.5)),
             blur=float(rng.uniform(0, 0.5)),

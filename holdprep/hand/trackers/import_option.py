@@ -27,7 +27,7 @@ class ImportHand(Tracker):
     folder: Path | None = Field(description="folder with the tracker's files, or keypoints' .json or .npz; null = <seq>/processed")
     focal_px: float | None = Field(
         gt=0,
-        description="meshes, frankmocap, keypoints: focal length in pixels of images/; null = HaMeR's, 1.2 x longer side (keypoints)",
+        description="meshes, frankmocap, keypoints: focal length in pixels of images/; null = HaMeR's, 0.95 x longer side (keypoints)",
     )
 
     def files(self, seq: "Sequence") -> External:

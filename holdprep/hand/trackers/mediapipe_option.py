@@ -18,7 +18,7 @@ class MediapipeHand(Tracker):
         description="frames whose keypoints have a mean confidence below this count as missed; on rendered hands a third are wrong there",
     )
     focal_px: float | None = Field(
-        gt=0, description="focal length in pixels of images/, by default object_pose.focal_px; null = 1.2 x the longer side"
+        gt=0, description="focal length in pixels of images/, by default object_pose.focal_px; null = 0.95 x the longer side"
     )
     smooth: bool = Field(description="take the jitter that the keypoints themselves show off their paths, without lag")
     threads: int = Field(exclude=True, ge=1, description="networks that work at once; changes no result")
