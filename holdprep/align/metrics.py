@@ -1,13 +1,14 @@
 """Quality metrics of an alignment: flat numbers for gates and loggers, and curves with one value per frame for the report."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from holdprep.align.contact import touching_tips
-from holdprep.align.order import DepthOrder, contradicted, depth_order_along_rays
+from holdprep.align.order import POSE_ERROR, DepthOrder, contradicted, depth_order_along_rays
 from holdprep.align.problem import OBSERVED, Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
@@ -15,6 +16,7 @@ from holdprep.align.tracks import HandTrack, joint_deviation_mm
 from holdprep.geometry.cameras import project, projection_jacobian
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
+from holdprep.hand.outline import size_px
 
 Curves = dict[str, np.ndarray]
 CONTACT_MM = 5.0
@@ -55,7 +57,10 @@ def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Su
     points = HandPoints.of(hand.model, torch.arange(778)).pose(HandState(state.rotations[at], state.betas, state.transl[at])).points
     ratio = _depth_ratio(points[:, :NUM_JOINTS], problem.K, hand.j2d_px[at], hand.weight[at])
     both = masks.hands[side][rows], masks.obj[rows]
-    return depth_order_along_rays(surface, problem.K.numpy(), problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy(), both, ratio)
+    margin_px = round(POSE_ERROR * size_px(project(points, problem.K)))
+    T_cam_obj, vertices_m = problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy()
+    found = depth_order_along_rays(surface, problem.K.numpy(), T_cam_obj, vertices_m, both, ratio, margin_px)
+    return replace(found, clip_frame=at.numpy())
 
 
 def _depth_ratio(joints_m: Tensor, K: Tensor, j2d_px: Tensor, weight: Tensor) -> np.ndarray:

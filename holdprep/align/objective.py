@@ -9,6 +9,8 @@ from torch import Tensor
 
 from holdprep.align import evidence as ev
 from holdprep.align.layout import Group, Layout
+from holdprep.align.metrics import depth_order_rays
+from holdprep.align.order import Faces
 from holdprep.align.problem import Refine, Weights
 from holdprep.align.scene import Scene, Setup
 from holdprep.align.terms import HandTerm, SceneTerm, Term, every
@@ -55,7 +57,7 @@ class Objective:
         self.terms: list[Term] = [term for cls in every() if (term := cls(weights)).applies(setup, self.layout)]
         first = {term.name: term.starts_at(setup) for term in self.terms} | dict(measured or {})
         self.effective = {term.name: first[term.name] if (w := weights.of(term.name)) is None else w for term in self.terms}
-        self.edges = self._correspondences(scene)
+        self.matched = self._correspondences(scene)
         self.now: Evaluation = self.evaluate(scene)
 
     @property
@@ -66,7 +68,11 @@ class Objective:
 
     def evaluate(self, scene: Scene) -> SceneEvaluation:
         """All terms at a scene, under the current weights and correspondences."""
-        views = {side: replace(view, edges=self.edges.get(side)) for side, view in self._views(scene).items()}
+        views = {
+            side: replace(view, edges=edges, faces=faces)
+            for side, view in self._views(scene).items()
+            for edges, faces in [self.matched[side]]
+        }
         hand_terms = [term for term in self.terms if isinstance(term, HandTerm)]
         residuals = {(term.name, side): term.residuals(view) for term in hand_terms for side, view in views.items()}
         unweighted = {term.name: sum(residuals[term.name, side].total() for side in views) / len(views) for term in hand_terms}
@@ -74,22 +80,39 @@ class Objective:
         return SceneEvaluation(scene, views, residuals, unweighted, self.effective)
 
     def match(self) -> None:
-        """Update the correspondences of every hand's outline with its mask's edge, in frames with keypoints."""
-        if any(term.name == "outline" for term in self.terms):
-            self.edges = self._correspondences(self.at.scene)
+        """Update the correspondences: of every hand's outline with its mask's edge, and of its skin with the object's faces."""
+        if self._matching:
+            self.matched = self._correspondences(self.at.scene)
             self.now = self.evaluate(self.at.scene)
 
     def _views(self, scene: Scene) -> dict[Side, HandView]:
         return {side: HandView(self.setup, self.layout, scene, side) for side in self.setup.problem.hands}
 
-    def _correspondences(self, scene: Scene) -> dict[Side, OutlineTargets]:
-        found = {}
-        for side, view in self._views(scene).items() if any(term.name == "outline" for term in self.terms) else ():
-            if view.hand.outlines is not None:
-                targets = OutlineTargets.of(view.hand.outlines, view.skin.points[:, NUM_JOINTS:], view.K)
-                shown = view.hand.weight.sum(dim=1, keepdim=True) > 0
-                found[side] = replace(targets, weight=targets.weight * shown)
-        return found
+    @property
+    def _matching(self) -> set[str]:
+        """Terms that apply and have correspondences."""
+        return {"outline", "order"} & {term.name for term in self.terms}
+
+    def _correspondences(self, scene: Scene) -> dict[Side, tuple[OutlineTargets | None, Faces | None]]:
+        """Of every hand, with the outline in frames with keypoints, and with the object's faces where masks show the depth order."""
+        return {
+            side: (self._edges(view) if "outline" in self._matching else None, self._faces(view) if "order" in self._matching else None)
+            for side, view in self._views(scene).items()
+        }
+
+    @staticmethod
+    def _edges(view: HandView) -> OutlineTargets | None:
+        if view.hand.outlines is None:
+            return None
+        targets = OutlineTargets.of(view.hand.outlines, view.skin.points[:, NUM_JOINTS:], view.K)
+        return replace(targets, weight=targets.weight * (view.hand.weight.sum(dim=1, keepdim=True) > 0))
+
+    def _faces(self, view: HandView) -> Faces | None:
+        surface, trajectory = self.setup.surface, view.scene.trajectory
+        assert surface is not None
+        problem = replace(view.problem, K=view.K, T_cam_obj=trajectory.T_cam_obj)
+        order = depth_order_rays(problem, view.side, view.scene.hands[view.side], surface)
+        return None if order is None or not len(order.frame) else Faces.of(order, surface, problem.num_frames)
 
     def equations(self) -> tuple[Mapping[Key, Equations], Shared]:
         """Each group's equations, and those of the shared unknowns."""
@@ -117,16 +140,11 @@ class Objective:
         return self.evaluate(self.at.scene.stepped(layout, self.setup.sfm_unit, own, step.shared))
 
     def accept(self, there: Evaluation, systems: Mapping[Key, Equations], damping: Tensor) -> None:
-        """Accept the step, and estimate the weights that are not set from the equations and the residuals after it.
-
-        Where the prior on finger poses reaches its upper bound, the finger poses are fixed from then on, which removes most unknowns.
-        """
+        """Accept the step, and estimate the weights that are not set from the equations and the residuals after it."""
         assert isinstance(there, SceneEvaluation)
         estimates: dict[str, list[float]] = {term.name: [] for term in self.terms}
-        tightest = np.inf
         for side, view in there.views.items():
             noise = self._noise(side, there, systems)
-            tightest = min(tightest, ev.departure_weight(noise.variance_px2, ev.DEPARTURE_RAD[0]))
             for term in self.terms:
                 value = term.measured(view, noise)
                 if value is not None:
@@ -134,18 +152,19 @@ class Objective:
         for name, values in estimates.items():
             if values and self.given.of(name) is None:
                 self.effective = self.effective | {name: float(np.mean(values))}
-        self.now, refine = replace(there, weights=self.effective), self.layout.refine
-        if refine.pose and self.given.pose is None and self.effective["pose"] >= (1 - 1e-6) * tightest:
-            self.layout = replace(self.layout, refine=replace(refine, pose=False))
-            self.now = self.evaluate(there.scene)
+        self.now = replace(there, weights=self.effective)
 
     def _noise(self, side: Side, there: SceneEvaluation, systems: Mapping[Key, Equations]) -> Noise:
-        """The keypoints' noise, and the share of the hand's unknowns that the data determine."""
+        """The keypoints' noise, and the share of the hand's translation and rotation that the data determine.
+
+        Free fingers are not counted: the registration has fitted them to the keypoints, and here all terms but `j2d` move them.
+        """
         layout, weight = self.layout, self.setup.problem.hands[side].weight
-        seen, own, hands = weight.sum(dim=1) > 0, layout.hand(side), len(there.views)
-        prior = np.zeros(layout.hand_size)
-        for name, columns in layout.prior_columns.items():
-            prior[3:][columns] = self.effective[name] / (hands * self.setup.problem.num_frames)
+        seen, hands = weight.sum(dim=1) > 0, len(there.views)
+        first, prior = layout.hand(side).start, np.zeros(3 + 3 * layout.refine.rotation)
+        own = slice(first, first + len(prior))
+        if layout.refine.rotation:
+            prior[3:] = self.effective["rotation"] / (hands * self.setup.problem.num_frames)
         share = ev.determined_share(systems[layout.group(side)].diagonal[seen][:, own, own].numpy(), prior)
         variance = ev.keypoint_variance(there.residuals["j2d", side].value, weight, int(seen.sum()) * float(share.sum()))
         return Noise(variance, torch.from_numpy(share), seen, hands * float(weight.sum()), self.effective)

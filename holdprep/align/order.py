@@ -5,24 +5,31 @@ therefore bounds the scale from one side. A thumb in front of the object and fin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+import torch
 from scipy.special import log_ndtr
+from torch import Tensor
 
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate, parabola_maximum, resampled_counts
 from holdprep.geometry.cameras import project
+from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import Side
 
 CELL_PX = 8  # of the depth buffer that selects the hand's front
 FRONT_M = 0.008  # maximal distance of front skin behind the nearest skin of its cell
-INSIDE_PX = 7  # width of the window that must lie in a mask: contours and keypoints have errors
 STEPS = 48  # along a ray
 MAX_RAYS = 36  # of a frame, evenly over the hand: three times EVIDENCE
 EVIDENCE = 12.0  # independent pixels that one frame counts as: neighbouring pixels are correlated
+FRAMES = 8  # independent frames that a clip counts as: the errors of the hand's pose change slowly
 OUTLIER_SHARE = 0.1  # of pixels with a wrong order
+OUTLIER_FRAMES = 0.2  # of frames with a wrong finger on them
+# Of the hand's size in the image: nearer to a mask's contour, a pixel does not show whether the order is wrong, or the hand is displaced in
+# the image by the keypoints' error
+POSE_ERROR = 0.06
 SHARP_M = 0.004  # standard error of skin and surface
 SYSTEMATIC = 0.03
 MAX_STDERR = 0.1
@@ -34,16 +41,52 @@ class DepthOrder:
     """Rays (M,) that show a hand in front of or behind the object.
 
     `frame` is the index of a ray's frame among the F given ones, `hand_m` the depth of the skin, `front_sfm` and `back_sfm` the depths of
-    the object's front and back in the unit of SfM, `hand_in_front` whether the hand is visible there. `depth_ratio` (F,) is the standard
-    error of the hand's depth in each frame, as a fraction of it.
+    the object's front and back in the unit of SfM, `hand_in_front` whether the hand is visible there. `vertex` is the skin's, `face_obj`
+    (M, 3) the point of the object's front or back, whichever is next to the hand in this order, in the cloud's frame and unit.
+    `depth_ratio` (F,) is the standard error of the hand's depth in each frame, as a fraction of it; `clip_frame` (F,) are the frames'
+    numbers in the clip.
     """
 
     frame: np.ndarray
+    vertex: np.ndarray
     hand_m: np.ndarray
     front_sfm: np.ndarray
     back_sfm: np.ndarray
     hand_in_front: np.ndarray
+    face_obj: np.ndarray
     depth_ratio: np.ndarray
+    clip_frame: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Planes next to the hand's skin on rays with a known depth order, of T frames.
+
+    Points `ids` (T, Q) of HandPoints with all vertices belong outside of the planes through `point_obj` (T, Q, 3) with the outward normals
+    `normal_obj` (T, Q, 3), in the cloud's frame and unit; `weight` (T, Q) sums to at most EVIDENCE in a frame, over T.
+    """
+
+    ids: Tensor
+    point_obj: Tensor
+    normal_obj: Tensor
+    weight: Tensor
+
+    @staticmethod
+    def of(order: DepthOrder, surface: Surface, frames: int) -> "Faces":
+        """The planes that touch the surface where the rays meet it."""
+        count = np.bincount(order.frame, minlength=len(order.clip_frame))
+        column = np.arange(len(order.frame)) - (np.cumsum(count) - count)[order.frame]
+        normal = surface.gradient(order.face_obj)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9)
+        weight = np.minimum(1.0, EVIDENCE / np.maximum(count, 1))[order.frame] / frames
+        size, at = (frames, int(count.max(initial=0))), (order.clip_frame[order.frame], column)
+
+        def table(values: np.ndarray) -> Tensor:
+            full = np.zeros((*size, *values.shape[1:]), dtype=values.dtype)
+            full[at] = values
+            return torch.from_numpy(full)
+
+        return Faces(table(NUM_JOINTS + order.vertex), table(order.face_obj), table(normal), table(weight))
 
 
 def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0) -> ScaleEstimate:
@@ -64,6 +107,19 @@ def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0)
     if stderr > MAX_STDERR:
         rejection = rejection or f"standard error {100 * stderr:.0f} % (at most {100 * MAX_STDERR:.0f})"
     return ScaleEstimate("depth_order", scale, stderr, rejection, {"against_pct": 100 * float(wrong)})
+
+
+def log_likelihood(orders: Mapping[Side, DepthOrder], log_scales: np.ndarray) -> np.ndarray:
+    """(G,) logarithm of the likelihood of scales (G,) by all rays, those of a clip counted as at most FRAMES independent frames.
+
+    Rays that bound the scale from one side only count as well: they exclude scales.
+    """
+    total = np.zeros(len(log_scales))
+    for order in orders.values():
+        rows = np.unique(order.frame)
+        each = np.logaddexp(np.log(1 - OUTLIER_FRAMES) + _frame_curves(order, log_scales)[rows], np.log(OUTLIER_FRAMES))
+        total += each.sum(axis=0) * min(1.0, FRAMES / max(len(rows), 1))
+    return total
 
 
 def contradicted(order: DepthOrder, scale: float) -> np.ndarray:
@@ -94,24 +150,30 @@ def depth_order_along_rays(
     vertices_m: np.ndarray,
     masks: tuple[np.ndarray, np.ndarray],
     depth_ratio: np.ndarray,
+    margin_px: int,
 ) -> DepthOrder:
     """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and two masks (F, H, W).
+
+    Pixels nearer to a mask's contour than `margin_px` are not used.
 
     Rays are left out where the surface in question, the front of an object behind the hand, else its back, was not observed.
     """
     found = []
     for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
         px = project(vertices, K)
-        rows, in_front = front_vertices(vertices, px, hand, obj)
-        found.append((np.full(len(rows), k), vertices[rows, 2], px[rows], in_front))
-    frame, hand_m, seen_px, in_front = (np.concatenate(part) for part in zip(*found, strict=True))
+        rows, in_front = front_vertices(vertices, px, hand, obj, margin_px)
+        found.append((np.full(len(rows), k), rows, vertices[rows, 2], px[rows], in_front))
+    frame, vertex, hand_m, seen_px, in_front = (np.concatenate(part) for part in zip(*found, strict=True))
     R, t = T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3]
     front, back = surface_depths(surface, K, R, t, seen_px)
     met = np.isfinite(front)
     ray = np.concatenate([seen_px[met], np.ones((met.sum(), 1))], axis=1) @ np.linalg.inv(K).T
-    shown = np.where(in_front[met], front[met], back[met])[:, None]
-    met[met] = surface.observed(np.einsum("mba,mb->ma", R[met], ray * shown - t[met]))
-    return DepthOrder(frame[met], hand_m[met], front[met], back[met], in_front[met], depth_ratio)
+    face = np.where(in_front[met], front[met], back[met])[:, None]
+    face_obj = np.einsum("mba,mb->ma", R[met], ray * face - t[met])
+    observed = surface.observed(face_obj)
+    met[met] = observed
+    rays = (frame[met], vertex[met], hand_m[met], front[met], back[met], in_front[met])
+    return DepthOrder(*rays, face_obj[observed], depth_ratio)
 
 
 def surface_depths(
@@ -132,7 +194,9 @@ def surface_depths(
     return np.where(hit, front, np.nan), np.where(hit, back, np.nan)
 
 
-def front_vertices(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def front_vertices(
+    vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray, margin_px: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the vertices (V, 3) at `px` (V, 2) that are the hand's front, inside a mask (H, W), and whether this is the hand's mask."""
     height, width = hand_mask.shape
     at = np.round(px).astype(int)
@@ -141,17 +205,18 @@ def front_vertices(vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray
     nearest = np.full((height // CELL_PX + 1, width // CELL_PX + 1), np.inf)
     np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), vertices_m[rows, 2])
     rows = rows[vertices_m[rows, 2] <= nearest[cells[:, 1], cells[:, 0]] + FRONT_M]
-    hand, obj = (_well_inside(mask, at[rows]) for mask in (hand_mask, object_mask))
+    hand, obj = (_well_inside(mask, at[rows], margin_px) for mask in (hand_mask, object_mask))
     kept = np.flatnonzero(hand | obj)
     kept = kept[:: -(-len(kept) // MAX_RAYS) or 1]
     return rows[kept], hand[kept]
 
 
-def _well_inside(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _well_inside(mask: np.ndarray, at: np.ndarray, margin_px: int) -> np.ndarray:
     """(M,) whether the window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the image."""
     if not len(at):
         return np.zeros(0, bool)
-    x, y = np.maximum(at.min(axis=0) - INSIDE_PX, 0)
-    right, bottom = at.max(axis=0) + INSIDE_PX + 1
-    eroded = cv2.erode(mask[y:bottom, x:right].astype(np.uint8), np.ones((INSIDE_PX, INSIDE_PX), np.uint8))
+    size = 2 * margin_px + 1
+    x, y = np.maximum(at.min(axis=0) - size, 0)
+    right, bottom = at.max(axis=0) + size + 1
+    eroded = cv2.erode(mask[y:bottom, x:right].astype(np.uint8), np.ones((size, size), np.uint8))
     return eroded[at[:, 1] - y, at[:, 0] - x] > 0

@@ -4,13 +4,14 @@ All estimators compare the object with the hand. An error of the hand's length o
 and agreement between estimators does not reveal it. The probability is tabulated over the logarithm of the scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from holdprep.align.tracks import ScaleEstimate
 
+Likelihood = Callable[[np.ndarray], np.ndarray]  # logarithms of a likelihood (G,) at log scales (G,)
 STEP, REACH = 0.002, 0.8  # of the log scales, about the mean of the estimates
 FREEDOM = 4.0  # of Student's t
 OUTLIER_SHARE, OUTLIER_STD = 0.1, 0.2  # of estimates with another error than they state, and the standard deviation of that
@@ -52,10 +53,10 @@ class Posterior:
     probability: np.ndarray
 
     @staticmethod
-    def of(estimates: Sequence[ScaleEstimate]) -> "Posterior":
-        """The product of the estimates' likelihoods: Student's t about each, mixed with a wide normal distribution for wrong ones.
+    def of(estimates: Sequence[ScaleEstimate], others: Likelihood | None = None) -> "Posterior":
+        """The product of the estimates' likelihoods, Student's t about each, mixed with a wide normal distribution for wrong ones, and `others`.
 
-        A single estimate has nothing to disagree with: its likelihood is not mixed.
+        A single estimate without other evidence has nothing to disagree with: its likelihood is not mixed.
         """
         means = np.array([np.log(e.scale) - e.bias for e in estimates])
         stds = np.maximum([e.stderr_ratio for e in estimates], STEP)
@@ -63,8 +64,9 @@ class Posterior:
         away = log_scales - means[:, None]
         stated = (1 + np.square(away / stds[:, None]) / FREEDOM) ** (-(FREEDOM + 1) / 2) / stds[:, None]
         wrong = np.exp(-0.5 * np.square(away / OUTLIER_STD)) / OUTLIER_STD
-        share = OUTLIER_SHARE if len(estimates) > 1 else 0.0
-        return Posterior(log_scales, _normalised(np.log((1 - share) * stated + share * wrong).sum(axis=0)))
+        share = 0.0 if len(estimates) == 1 and others is None else OUTLIER_SHARE
+        total = np.log((1 - share) * stated + share * wrong).sum(axis=0)
+        return Posterior(log_scales, _normalised(total if others is None else total + others(log_scales)))
 
     def quantile(self, share: float) -> float:
         """The log scale below which the true one lies with a probability."""

@@ -128,9 +128,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Refine:
-    """Which unknowns are free besides the hand's translation (modes h and ho), each with a prior at its registered value.
+    """Which unknowns are free besides the hand's translation, each with a prior at its registered value.
 
-    In mode ho also the object's poses, with SfM's observations as prior, and the focal length.
+    In modes h and ho the hand's rotation and shape; in mode ho also the finger poses, the object's poses, with SfM's observations as prior,
+    and the focal length.
     """
 
     rotation: bool = True
@@ -146,8 +147,8 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM, with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated,
-    `fingers_held` whether it fixed the fingers at their registration, `notes` lines for the user.
+    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated, `notes` lines
+    for the user.
     """
 
     mode: Mode
@@ -162,7 +163,6 @@ class Alignment:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
-    fingers_held: bool = False
     notes: list[str] = field(default_factory=list)
 
 

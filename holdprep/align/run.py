@@ -134,13 +134,13 @@ def _align_hands(problem: Problem, weights: Weights, refine: Refine, run: Run) -
     registered = {side: to_state(hand.model, hand.params) for side, hand in problem.hands.items()}
     start = {side: _start(problem, side, state) for side, state in registered.items()}
     scene = Scene(start, torch.zeros((), dtype=torch.float64), Trajectory.of(problem))
+    refine = replace(refine, pose=False)  # without an object, the fingers' evidence is that of the registration
     module = SecondOrder("h", Objective(Setup.of(problem, registered), weights, refine, scene))
     run(module, MAX_ITERATIONS["h"])
     hands = {side: _fill(problem, side, state) for side, state in module.scene.hands.items()}
     measured = {name: value for name, value in module.objective.effective.items() if weights.of(name) is None}
-    held = refine.pose and not module.objective.layout.refine.pose
     result = _alignment("h", "lm", problem, hands, 1.0, float("nan"), module.history)
-    return replace(result, metrics=_weights_used(module), measured=measured, fingers_held=held)
+    return replace(result, metrics=_weights_used(module), measured=measured)
 
 
 def _align_silhouettes(problem: Problem, options: Options, run: Run, device: str) -> Alignment:
@@ -166,7 +166,7 @@ def _align_object(
     orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
     known = {side: order for side, order in orders.items() if order is not None}
     estimates = estimate_scale(options.scale_estimator, tracks, surface, known, options.seed)
-    found, posterior = combine({estimate.name: estimate for estimate in estimates})
+    found, posterior = combine({estimate.name: estimate for estimate in estimates}, known)
     history = [estimate.logged() for estimate in estimates]
     for step, values in enumerate(history):
         for logger in loggers:
@@ -183,7 +183,7 @@ def _align_object(
     result = _alignment("o", "lm", problem, hands, scale, scale * found.stderr_ratio, history)
     figures = {f"scale.{k}": v for k, v in found.figures.items()} | interval.figures(scale, surface.diameter)
     notes.append(interval.note(scale, surface.diameter))
-    return replace(result, metrics=figures, notes=notes, measured=initial.measured, fingers_held=initial.fingers_held)
+    return replace(result, metrics=figures, notes=notes, measured=initial.measured)
 
 
 def _with_longer_hands(problem: Problem, initial: Alignment, ratio: float) -> Problem:
@@ -204,7 +204,6 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     ratio *= OTHER_FOCAL if refine.focal else 1.0
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
     grasps = {side: found for side, track in tracks.items() if (found := static_grasps(track, initial.obj_scale)) is not None}
-    refine = replace(refine, pose=refine.pose and not (initial.fingers_held and weights.pose is None))
     width = weights.o2d_sigma_px if refine.obj_pose else None
     setup = Setup.of(problem, registered, surface, log_scale, ratio, grasps=grasps, observation_width_px=width)
     scene = Scene(hands, torch.tensor(log_scale, dtype=torch.float64), Trajectory.of(problem), anchors_of(grasps))

@@ -5,13 +5,14 @@ The object keeps its SfM trajectory, x_cam_m = scale * (R x + t), so that one nu
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from holdprep.align.contact import contact
 from holdprep.align.grasp import rigid_grasp
-from holdprep.align.order import DepthOrder, depth_order
+from holdprep.align.order import DepthOrder, depth_order, log_likelihood
 from holdprep.align.posterior import Posterior
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import HandTrack, ScaleEstimate, resampled_counts
@@ -45,33 +46,39 @@ def centroid(tracks: Mapping[Side, HandTrack], points_obj: np.ndarray, seed: int
     return ScaleEstimate("centroid", float(medians[0]), stderr, figures={"gap_mm": 1e3 * l1_m}, bias=CENTROID_MEAN)
 
 
-def combine(estimates: Mapping[str, ScaleEstimate]) -> tuple[ScaleEstimate, Posterior]:
+def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthOrder] | None = None) -> tuple[ScaleEstimate, Posterior]:
     """The median of the accepted estimates' posterior, and the posterior; its standard error includes their disagreement.
 
-    A single estimate is used as it is, without its bias. Where all are rejected, the first one is used nevertheless.
+    Beside other estimates, the depth order is not used as an estimate but as the likelihood by its rays, which may bound the scale from one
+    side only. A single estimate is used as it is, without its bias. Where all are rejected, the first one is used nevertheless.
     Raises HoldprepError where that is not a positive, finite scale.
     """
-    accepted = sorted((e for e in estimates.values() if not e.rejection), key=lambda e: e.stderr_ratio)
+    rays = {} if len(estimates) == 1 else {side: order for side, order in (orders or {}).items() if len(order.frame)}
+    usable = [e for e in estimates.values() if not e.rejection and not (rays and e.name == "depth_order")]
+    accepted = sorted(usable, key=lambda e: e.stderr_ratio)
     if not accepted:
         only = next(iter(estimates.values()))
         if not (only.scale > 0 and np.isfinite(only.stderr_ratio)):
             raise HoldprepError(f"scale by {only.name} failed: {only.rejection}; use align.scale=auto or centroid")
         accepted = [only]
-    if len(accepted) == 1:
+    alone = len(accepted) == 1 and not rays
+    if alone:
         accepted = [replace(accepted[0], bias=0.0)]
-    posterior = Posterior.of(accepted)
-    log_scale, stderr = posterior.quantile(0.5), posterior.stderr_ratio
-    scale = accepted[0].scale if len(accepted) == 1 else float(np.exp(log_scale))
-    best = accepted[0]
+    posterior = Posterior.of(accepted, partial(log_likelihood, rays) if rays else None)
+    log_scale, stderr, best = posterior.quantile(0.5), posterior.stderr_ratio, accepted[0]
+    scale = best.scale if alone else float(np.exp(log_scale))
     agree = [e for e in accepted if abs(_log(e) - _log(best)) <= DISAGREEMENT * np.hypot(e.stderr_ratio, best.stderr_ratio)]
-    notes = [f"scale from {' and '.join(e.name for e in accepted)}: {scale:.4g} +- {100 * stderr:.1f} %"]
+    sources = [e.name for e in accepted] + (["the depth order on rays"] if rays else [])
+    notes = [f"scale from {' and '.join(sources)}: {scale:.4g} +- {100 * stderr:.1f} %"]
     notes += [
         f"scale by {e.name} {e.scale:.4g} ({100 * (e.scale / scale - 1):+.1f} %, expected {100 * np.expm1(e.bias):+.0f} +- "
         f"{100 * e.stderr_ratio:.1f} %) disagrees and widens the interval"
         for e in accepted
         if e not in agree
     ]
-    notes += [f"scale by {e.name} rejected: {e.rejection}" for e in estimates.values() if e.rejection]
+    notes += [
+        f"scale by {e.name} rejected: {e.rejection}" for e in estimates.values() if e.rejection and not (rays and e.name == "depth_order")
+    ]
     figures = _all_figures(estimates) | {"disagreeing": float(len(accepted) - len(agree))}
     return ScaleEstimate(best.name, scale, stderr, figures=figures, notes=tuple(notes)), posterior
 

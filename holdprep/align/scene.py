@@ -14,6 +14,7 @@ from holdprep.align.surface import Surface
 from holdprep.align.trajectory import Information, Trajectory, information
 from holdprep.hand.lbs import HandPoints, HandState, tip_patches
 from holdprep.hand.model import Side
+from holdprep.hand.separation import finger_radii
 
 PATCH_SIZE = 10  # vertices around each fingertip
 
@@ -61,7 +62,7 @@ class Setup:
     `registered` are the registered hands, `log_scale` and `scale_stderr_ratio` the scale of mode o, `static_grasp_id` (T,) the anchor of a
     static hand in each frame, -1 for none, `drift_m` the standard deviation of its centroid on the object, `known` the information of
     SfM's observations on the poses where these are free, `touching` (T, 1) the weights of contact, `sfm_unit` (6,) the unit of a step
-    of the object's pose: rad, and metres under mode o's scale.
+    of the object's pose: rad, and metres under mode o's scale; `finger_radii_m` (5,) of each hand.
     """
 
     problem: Problem
@@ -76,6 +77,7 @@ class Setup:
     known: Information | None
     touching: Mapping[Side, Tensor]
     sfm_unit: Tensor
+    finger_radii_m: Mapping[Side, Tensor]
 
     @staticmethod
     def of(
@@ -106,6 +108,7 @@ class Setup:
             None if observation_width_px is None else information(problem, observation_width_px),
             {side: contact_frames(problem, side).double()[:, None] for side in problem.hands},
             torch.tensor([1.0] * 3 + [float(np.exp(-log_scale))] * 3, dtype=torch.float64),
+            {side: finger_radii(model, registered[side].betas) for side, model in models.items()},
         )
 
 

@@ -112,7 +112,7 @@ class LmAlign(Align):
         description="estimator of the object's metric scale"
     )
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
-    refine_pose: bool = Field(description="mode ho also refines the finger pose")
+    refine_pose: bool = Field(description="mode ho also refines the finger poses: hidden fingers close onto the object")
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
     refine_obj_pose: bool = Field(description="mode ho also corrects the object's poses, as far as SfM's observations allow")
     refine_focal: bool = Field(description="mode ho also corrects the focal length, with SfM's as prior; needs a hand of known shape")

@@ -42,7 +42,7 @@ def hand_model(side: Side = "right") -> HandModel:
         vertices[mine] = joints[k] + along * (goal - joints[k]) + rng.normal(scale=0.004, size=(mine.sum(), 3))
     for k, vertex in TIPS.items():
         vertices[vertex], bone[vertex] = ends[k], k
-    weights = np.full((778, 16), 0.01)
+    weights = np.full((778, 16), 0.005)
     weights[np.arange(778), bone] = 1.0
     weights /= weights.sum(1, keepdims=True)
     lift = np.concatenate([vertices, np.ones((778, 1))], axis=1)

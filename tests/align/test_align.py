@@ -125,10 +125,14 @@ def test_shape_moves_only_when_freed():
     assert freed.losses[-1]["j2d"] < kept.losses[-1]["j2d"]
 
 
+OPEN = {"pose_smooth": 400.0, "limits": 400.0, "separation": 4e4, "penetration": 4e3, "order": 4e3}
+FIXED = Weights(rotation=40.0, pose=40.0, contact=100.0, grasp=3e4, others=OPEN)
+
+
 def test_loss_never_rises_and_every_term_is_logged(tmp_path):
     problem, _ = grasp(frames=30, noise_px=4.0)
     logger = CSVLogger(str(tmp_path), name="", version="losses")
-    h, o, ho = all_modes(problem, training=Training([logger]), weights=Weights(rotation=40.0, pose=40.0, contact=100.0))
+    h, o, ho = all_modes(problem, training=Training([logger]), weights=FIXED)
     logger.save()
     header, *rows = (tmp_path / "losses" / "metrics.csv").read_text().splitlines()
     assert {"align/h/j2d", "align/h/loss", "align/ho/contact", "align/ho/smooth", "align/o/rigid_grasp.scale"} <= set(header.split(","))
@@ -208,7 +212,7 @@ def objective_of(sides, refine, frames=20):
 @pytest.mark.parametrize("sides", [("right",), ("left", "right")])
 def test_equations_contain_the_gradient_of_the_loss(sides, refine):
     """By scale, focal length, shape, anchors of static hands, and a frame's unknowns: differences of the loss against twice the gradient of
-    half the squares."""
+    half the squares. Slopes of the surface are differences on its grid."""
     objective = objective_of(sides, refine)
     systems, known = objective.equations()
     gradient = 2 * (known.gradient + sum(s.shared_gradient for s in systems.values())).numpy()
@@ -219,13 +223,13 @@ def test_equations_contain_the_gradient_of_the_loss(sides, refine):
         return objective.evaluate_step(Step(own, shared)).total
 
     for n, step in enumerate(1e-6 * torch.eye(len(gradient)).double()):
-        assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=2e-3, abs=2e-3)
+        assert gradient[n] == pytest.approx((loss(still, step) - loss(still, -step)) / 2e-6, rel=5e-3, abs=2e-3)
     for group, system in systems.items():
         for n in (0, 2, 3, system.size - 6, system.size - 5, system.size - 2, system.size - 1):
             move = torch.zeros(20, system.size).double()
             move[7, n] = 1e-6
             differences = (loss(still | {group: move}, nothing) - loss(still | {group: -move}, nothing)) / 2e-6
-            assert 2 * float(system.gradient[7, n]) == pytest.approx(differences, rel=2e-3, abs=2e-3)
+            assert 2 * float(system.gradient[7, n]) == pytest.approx(differences, rel=5e-3, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", ["j2d", "grasp"])
@@ -335,20 +339,17 @@ def test_extreme_units_of_sfm(unit_m):
     assert all_modes(problem)[2].obj_scale == pytest.approx(unit_m, rel=0.01)
 
 
-def test_measured_priors_keep_noise_out_of_the_depth():
-    """Fixed loose ones let the fingers follow the noise, and the hand comes nearer than with the true fingers held."""
+def test_the_measured_prior_keeps_noise_out_of_the_depth():
+    """With a loose one the hand's rotation follows the noise, and the hand comes nearer than with the true rotation held."""
     problem, truth = grasp(frames=120, noise_px=5.0, seed=4)
 
     def depth_error(weights: Weights, refine: Refine) -> torch.Tensor:
         return align("h", problem, weights=weights, refine=refine).hands["right"].transl[:, 2] / truth["right"].transl[:, 2] - 1
 
-    held, measured = depth_error(Weights(), STILL), depth_error(Weights(), Refine())
-    loose = depth_error(Weights(rotation=40.0, pose=40.0), Refine())
+    held, measured, loose = depth_error(Weights(), STILL), depth_error(Weights(), Refine()), depth_error(Weights(rotation=1.0), Refine())
     assert abs(float((measured - held).median())) < 0.001
-    departed = align("h", problem).hands["right"].hand_pose - problem.hands["right"].params.hand_pose
-    assert 0 < float(departed.abs().max()) < 0.1  # fingers were let move, found to have no reason to, and stopped
     assert measured.std() < 1.1 * held.std()
-    assert float((loose - held).median()) < -0.006
+    assert float((loose - held).abs().median()) > 0.002
 
 
 def test_curves_have_a_value_for_every_frame_that_knows_one():
@@ -369,16 +370,3 @@ def test_curves_have_a_value_for_every_frame_that_knows_one():
 def test_jerk_of_a_cubic_is_six():
     time = np.arange(8.0)[:, None, None]
     assert metrics.jerk_mm(np.concatenate([time**3, 0 * time, time**2], axis=2) / 1000)[:5] == pytest.approx(6.0)
-
-
-def test_wrong_fingers_open_the_measured_prior():
-    problem, truth = grasp(frames=60, noise_px=1.0)
-    hand = problem.hands["right"]
-    off = replace(
-        hand.params, hand_pose=hand.params.hand_pose + 0.2 * torch.randn(60, 45, generator=torch.Generator().manual_seed(1)).double()
-    )
-    wrong = replace(problem, hands={"right": replace(hand, params=off)})
-    h = align("h", wrong)
-    assert h.metrics["right.reprojection_px"] < 2.0
-    assert align("h", wrong, refine=STILL).metrics["right.reprojection_px"] > 4.0
-    assert miss_mm(h, truth, "right").median() < 8

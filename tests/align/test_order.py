@@ -7,9 +7,20 @@ import pytest
 import torch
 
 from holdprep.align.metrics import order_metrics
-from holdprep.align.order import DepthOrder, contradicted, depth_order, front_vertices, surface_depths
+from holdprep.align.order import (
+    FRAMES,
+    OUTLIER_FRAMES,
+    DepthOrder,
+    contradicted,
+    depth_order,
+    front_vertices,
+    log_likelihood,
+    surface_depths,
+)
 from holdprep.align.problem import EntityMasks, Weights, outward, prepare
+from holdprep.align.scale import combine
 from holdprep.align.surface import Surface
+from holdprep.align.tracks import ScaleEstimate
 from holdprep.hand.lbs import to_state
 
 from .synthetic import BAR_RADIUS_M, align, bar_cloud, grasp
@@ -25,7 +36,12 @@ def rays(frames=40, noise=0.0, seed=0):
     front = rng.uniform(9, 11, len(frame))
     back, in_front = front + rng.uniform(0.8, 1.4, len(frame)), rng.uniform(size=len(frame)) < 0.5
     hand = np.where(in_front, UNIT_M * front - 0.005, UNIT_M * back + 0.005)
-    return DepthOrder(frame, hand * (1 + noise * rng.normal(size=frames))[frame], front, back, in_front, np.full(frames, max(noise, 0.003)))
+    return seen(frame, hand * (1 + noise * rng.normal(size=frames))[frame], front, back, in_front, np.full(frames, max(noise, 0.003)))
+
+
+def seen(frame, hand_m, front, back, in_front, depth_ratio):
+    """Rays of vertex 0; where they meet the object is not used by the scale."""
+    return DepthOrder(frame, np.zeros(len(frame), int), hand_m, front, back, in_front, np.zeros((len(frame), 3)), depth_ratio)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
@@ -53,6 +69,33 @@ def test_rays_of_one_side_alone_are_rejected(in_front, reason):
     assert "no pixel" in depth_order({}, around=UNIT_M).rejection
 
 
+@pytest.mark.parametrize("in_front", [True, False])
+def test_rays_of_one_side_exclude_scales_on_the_other(in_front):
+    """A hand seen in front bounds the scale from below, a hidden one from above; it is 20 mm, 4 % of its depth, from the object."""
+    order = replace(rays(), hand_in_front=np.full(800, in_front))
+    order = replace(order, hand_m=UNIT_M * order.front_sfm - 0.02 if in_front else UNIT_M * order.back_sfm + 0.02)
+    low, true, high = log_likelihood({"right": order}, np.log(UNIT_M * np.array([0.85, 1.0, 1.15])))
+    excluded, allowed = (low, high) if in_front else (high, low)
+    assert abs(true) < 0.5 and abs(allowed) < 0.1
+    assert excluded == pytest.approx(FRAMES * np.log(OUTLIER_FRAMES), rel=0.02)  # bounded: every frame may have a wrong finger
+
+
+def test_one_sided_rays_move_a_scale_that_they_exclude():
+    """Two estimates of a hand that lies behind the object put it 20 % too far; rays of the hidden hand say so."""
+    estimates = {name: ScaleEstimate(name, 1.2 * UNIT_M, 0.05) for name in ("centroid", "contact")}
+    order = rays()
+    hidden = replace(order, hand_in_front=np.zeros(800, bool), hand_m=UNIT_M * order.back_sfm + 0.005)
+    without, with_rays = (combine(estimates, orders)[0].scale / UNIT_M for orders in ({}, {"right": hidden}))
+    assert without == pytest.approx(1.2, abs=0.01)
+    assert 0.9 < with_rays < 1.06
+    nowhere = {
+        "right": replace(
+            hidden, **{name: getattr(hidden, name)[:0] for name in ("frame", "hand_m", "front_sfm", "back_sfm", "hand_in_front")}
+        )
+    }
+    assert combine(estimates, nowhere)[0].scale == pytest.approx(without * UNIT_M)
+
+
 def test_depths_of_a_bars_front_and_back():
     """The bar is seen along -y from 0.5 m, its axis across the image: the ray of column c passes it at x = 0."""
     cloud = bar_cloud().numpy()
@@ -71,7 +114,7 @@ def test_only_the_hands_front_well_inside_a_mask_is_used():
     hand[:50], obj[50:] = True, True
     px = np.array([[20, 20], [20, 20], [20, 80], [20, 49], [-5, 3], [20, 120], [70, 20]], float)
     vertices = np.array([[0, 0, 0.5], [0, 0, 0.55], [0, 0, 0.6], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0, 0, -0.5]])
-    rows, in_front = front_vertices(vertices, px, hand, obj)
+    rows, in_front = front_vertices(vertices, px, hand, obj, margin_px=3)
     assert rows.tolist() == [0, 2]
     assert in_front.tolist() == [True, False]
 
@@ -82,7 +125,7 @@ def test_rays_on_the_wrong_side_are_counted():
     Hidden skin 10 mm before its back.
     """
     skin, in_front = np.array([0.48, 0.502, 0.51, 0.55]), np.array([True, True, True, False])
-    order = DepthOrder(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), in_front, np.array([0.01]))
+    order = seen(np.zeros(4, int), skin, np.full(4, 5.0), np.full(4, 5.6), in_front, np.array([0.01]))
     assert contradicted(order, 0.1).tolist() == [False, False, True, True]
 
 
@@ -91,7 +134,8 @@ def test_alignment_reports_which_order_the_masks_do_not_show():
     nothing, everything = np.zeros((12, 480, 640), bool), np.ones((12, 480, 640), bool)
     seen = replace(problem, masks=EntityMasks(np.arange(12), {"right": nothing}, everything))
     o = align("o", seen, initial=align("h", problem))
-    assert any("depth_order rejected: the hand is never seen in front" in note for note in o.notes)
+    assert not any("depth_order" in note for note in o.notes)  # rays of one side are used beside other estimates
+    assert any("the depth order on rays" in note for note in o.notes)
     assert torch.isfinite(torch.tensor(o.obj_scale))
 
 

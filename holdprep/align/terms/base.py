@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from holdprep.align.layout import Group, Layout
+from holdprep.align.order import Faces
 from holdprep.align.problem import HandObservation, Problem, Weights
 from holdprep.align.scene import Scene, Setup
 from holdprep.geometry.least_squares import Columns, Equations, Shared
@@ -41,7 +42,8 @@ class Residuals:
 class Noise:
     """Noise of a hand's keypoints, estimated in an iteration.
 
-    `variance_px2` per axis; `share` (n,) of each of a frame's unknowns that the data determine, not its prior; frames `seen` (T,) bool;
+    `variance_px2` per axis; `share` (3 or 6,) of each coordinate of translation and rotation that the data determine, not its prior; frames
+    `seen` (T,) bool;
     number of observed `joints` of all hands; the weights `before` the update.
     """
 
@@ -54,13 +56,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class HandView:
-    """One hand in a scene, posed once for all terms. `edges` are the outline's correspondences, None without masks."""
+    """One hand in a scene, posed once for all terms.
+
+    `edges` are the outline's correspondences and `faces` those of the depth order, which are held between two searches; None without masks.
+    """
 
     setup: Setup
     layout: Layout
     scene: Scene
     side: Side
     edges: OutlineTargets | None = None
+    faces: Faces | None = None
 
     @property
     def problem(self) -> Problem:

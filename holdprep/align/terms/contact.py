@@ -10,7 +10,7 @@ from holdprep.align.layout import FOCAL, SCALE, Layout
 from holdprep.align.scene import PATCH_SIZE, Setup
 from holdprep.align.terms.base import HandTerm, HandView, Noise, Residuals
 from holdprep.geometry.robust import SmoothNorm
-from holdprep.hand.lbs import NUM_JOINTS
+from holdprep.hand.lbs import NUM_JOINTS, HandPoints, Posed
 
 EPSILON_M = 0.003  # standard error of tip and surface; distances are squared below it, linear above
 
@@ -41,20 +41,29 @@ class Contact(HandTerm):
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
         """Along the gradient of the surface's distance."""
-        assert at.extra is not None
-        slopes, ids = at.extra["slopes"], at.extra["points"]
-        points = view.posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
-        own, shared = (slopes[:, :, None] @ J for J in view.jacobians(view.posed, ids, view.setup.points[view.side]))
-        shared[..., 0, SCALE] = res.signed_gap_by_log_scale(at.value[..., 0], slopes, points)
-        scale, trajectory = view.scene.scale, view.scene.trajectory
-        if view.layout.focal_free:
-            shared[..., 0, FOCAL] = -scale * (slopes @ trajectory.t_by_log_focal[..., None])[..., 0]
-        if view.layout.object_free:
-            by_pose = res.signed_gap_by_pose(slopes, points, scale * trajectory.t_cam_obj[:, None], scale * trajectory.focal_factors)
-            own = torch.cat([own, by_pose[:, :, None] * view.setup.sfm_unit], dim=-1)
-        return own, shared
+        return gap_jacobian(view, view.posed, view.setup.points[view.side], at)
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
         """From the standard error of tip and surface."""
         touching = float((view.setup.touching[view.side] > 0).sum()) / float(noise.seen.sum())
         return ev.contact_weight(noise.variance_px2, EPSILON_M, TOUCHING_TIPS, touching)
+
+
+def gap_jacobian(view: HandView, posed: Posed, of: HandPoints, at: Residuals) -> tuple[Tensor, Tensor]:
+    """Derivatives of signed distances (T, Q, 1) m to the object's surface, or to planes that move with it.
+
+    `at.extra` holds the ids `points` (T, Q) of the hand's points among those of `of`, and the gradients `slopes` (T, Q, 3) of the distances
+    by the points, in the camera frame.
+    """
+    assert at.extra is not None
+    slopes, ids = at.extra["slopes"], at.extra["points"]
+    points = posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
+    own, shared = (slopes[:, :, None] @ J for J in view.jacobians(posed, ids, of))
+    shared[..., 0, SCALE] = res.signed_gap_by_log_scale(at.value[..., 0], slopes, points)
+    scale, trajectory = view.scene.scale, view.scene.trajectory
+    if view.layout.focal_free:
+        shared[..., 0, FOCAL] = -scale * (slopes @ trajectory.t_by_log_focal[..., None])[..., 0]
+    if view.layout.object_free:
+        by_pose = res.signed_gap_by_pose(slopes, points, scale * trajectory.t_cam_obj[:, None], scale * trajectory.focal_factors)
+        own = torch.cat([own, by_pose[:, :, None] * view.setup.sfm_unit], dim=-1)
+    return own, shared
