@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.loggers import Logger
+from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader
 
 LOSS = "loss"  # the term that is the sum of all
@@ -126,14 +127,16 @@ class Training:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: results do not depend on the number of threads, and blocks of single frames are too small to share.
+    """Run torch, and the BLAS of numpy and scipy, on one thread: results do not depend on the number of threads, and blocks of single frames
+    are too small to share.
 
-    Two threads took 1.5 to 2 times as long on a clip of 103 frames.
+    Two threads of torch took 1.5 to 2 times as long on a clip of 103 frames; a banded Cholesky factor on a machine with other work 100 times.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 

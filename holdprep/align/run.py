@@ -30,7 +30,7 @@ from holdprep.hand.model import ManoParams, Side
 from holdprep.optimisation import Optimisation, Training, one_thread
 
 Method = Literal["lm", "hold", "hold_arctic", "soft_silhouette"]
-MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 30}
+MAX_ITERATIONS: dict[Mode, int] = {"h": 50, "ho": 20}
 Run = Callable[[Optimisation, int], None]
 OTHER_FOCAL = 10.0  # times the standard error of mode o's scale, which was estimated with another focal length than mode ho's
 NO_VERTICES = torch.zeros(0, dtype=torch.long)
