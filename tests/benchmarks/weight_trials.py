@@ -1,6 +1,6 @@
 """Alignments of rendered sequences under many weights, with figures that need no ground truth and the true errors.
 
-As a command, `python -m tests.benchmarks.weight_trials --root DIR --minutes 40`; it writes one .npz per sequence and input, and
+As a command, `python -m tests.benchmarks.weight_trials --root DIR --minutes 40 --jobs 2`; it writes one .npz per sequence and input, and
 `python -m tests.benchmarks.weight_trials --root DIR --collect` joins them in tests/data/weight_trials.npz, from which
 `weight_score` computes the numbers of holdprep/sweeps/score.py. Hands are those of `other_hands`, which the hand model cannot represent; object poses are
 measured by structure from motion; hands by the default tracker with the hand's true length, or keypoints with noise that is correlated in time.
@@ -8,6 +8,9 @@ measured by structure from motion; hands by the default tracker with the hand's 
 
 import argparse
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,8 @@ RANGES = {
     "grasp": (100, 1000000),
     "smooth": (1, 10000),
     "scale_prior": (0.1, 1000),
+    "order": (1e3, 1e7),
+    "penetration": (1e2, 1e6),
 }
 SETS = 16  # the first is the defaults
 FREE_SHARE = 0.6  # of the weights of a set are drawn, the others keep their default
@@ -81,7 +86,7 @@ def trials(seq: Sequence, seed: int) -> tuple[list[str], np.ndarray]:
     for weights in drawn(seed):
         row = {f"weights.{key}": weights.get(key, np.nan) for key in RANGES}
         try:
-            found = in_all_modes(fitted, Options(weights=Weights(**weights)))
+            found = in_all_modes(fitted, Options(weights=Weights.from_dict(weights)))
             row |= figures(problem, left_out, found)
             judged = evaluate(estimate_of(seq, problem, found["ho"]), truth).metrics
             for name in TRUE:
@@ -94,32 +99,39 @@ def trials(seq: Sequence, seed: int) -> tuple[list[str], np.ndarray]:
     return names, np.array([[row.get(name, np.nan) for name in names] for row in rows])
 
 
-def measure(root: Path, minutes: float) -> None:
-    """Prepare and align sequences until the time is over; what has a file is kept."""
-    until, torch_threads = time.monotonic() + 60 * minutes, 1
-    torch.set_num_threads(torch_threads)
-    for sample in order(calibration.samples(rounds=3)):
-        for kind in ("default", "noisy"):
-            target = root / f"{sample.name}_{kind}.npz"
-            if target.exists() or time.monotonic() > until:
-                continue
-            started = time.monotonic()
-            try:
-                seq = Sequence(root, sample.name)
-                if not seq.has("colmap"):
-                    seq = calibration.prepare(sample, root)
-                prepared = time.monotonic()
-                given = noisy_keypoints(root, sample) if kind == "noisy" else calibration.hand_inputs(sample, seq)["length"]
-                for stage in ("hand_pose", "register"):
-                    run(root, root / "out" / sample.name, f"stage={stage}", "force=true", f"seq={sample.name}", *calibration.GIVEN, *given)
-                registered = time.monotonic()
-                names, values = trials(seq, sample.seed)
-            except HoldprepError as error:
-                print(f"{sample.name} {kind}: {error}", flush=True)
-                continue
-            np.savez(target, names=names, values=values)
-            spent = [round(x) for x in (prepared - started, registered - prepared, time.monotonic() - registered)]
-            print(f"{target.name}: {spent} s", flush=True)
+def measure(root: Path, minutes: float, jobs: int) -> None:
+    """Prepare and align sequences in `jobs` processes until the time is over; what has a file is kept."""
+    until = time.time() + 60 * minutes
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for lines in pool.map(measure_sample, order(calibration.samples(rounds=3)), repeat(root), repeat(until)):
+            print(*lines, sep="\n", flush=True)
+
+
+def measure_sample(sample: calibration.Sample, root: Path, until: float) -> list[str]:
+    """The trials of one sequence with both inputs, each begun before `until` (s since the epoch) and written to its file; lines that say so."""
+    lines = []
+    for kind in ("default", "noisy"):
+        target = root / f"{sample.name}_{kind}.npz"
+        if target.exists() or time.time() > until:
+            continue
+        started = time.monotonic()
+        try:
+            seq = Sequence(root, sample.name)
+            if not seq.has("colmap"):
+                seq = calibration.prepare(sample, root)
+            prepared = time.monotonic()
+            given = noisy_keypoints(root, sample) if kind == "noisy" else calibration.hand_inputs(sample, seq)["length"]
+            for stage in ("hand_pose", "register"):
+                run(root, root / "out" / sample.name, f"stage={stage}", "force=true", f"seq={sample.name}", *calibration.GIVEN, *given)
+            registered = time.monotonic()
+            names, values = trials(seq, sample.seed)
+        except HoldprepError as error:
+            lines.append(f"{sample.name} {kind}: {error}")
+            continue
+        np.savez(target, names=names, values=values)
+        spent = [round(x) for x in (prepared - started, registered - prepared, time.monotonic() - registered)]
+        lines.append(f"{target.name}: {spent} s")
+    return lines
 
 
 def order(samples: list[calibration.Sample]) -> list[calibration.Sample]:
@@ -144,7 +156,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--collect", action="store_true")
     arguments = parser.parse_args()
     arguments.root.mkdir(parents=True, exist_ok=True)
-    collect(arguments.root) if arguments.collect else measure(arguments.root, arguments.minutes)
+    collect(arguments.root) if arguments.collect else measure(arguments.root, arguments.minutes, arguments.jobs)
