@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.segmenters import ENTITIES
-from holdprep.segmenters.classifier import LabelSet
+from holdprep.segmenters.classifier import LabelSet, without_sleeves
 from holdprep.segmenters.clicked import Cues
 from holdprep.segmenters.keyframes import KeyFrame, key_frame_labels
 from holdprep.segmenters.knowledge import Clip, Knowledge
@@ -99,7 +99,13 @@ def _label_frames(
             knowledge.learn(keys)
         knowledge.find_arms()
         with_unknown = {t: np.where(knowledge.missing_fingers(t, key), label_set.unknown, key) for t, key in keys.items()}
-        return [keys.get(t, labels) for t, labels in enumerate(propagate_all(clip, with_unknown, label_set, knowledge, bar))]
+        return _without_sleeves(propagate_all(clip, with_unknown, label_set, knowledge, bar), keys, label_set)
+
+
+def _without_sleeves(labels: Sequence[np.ndarray], keys: Mapping[int, np.ndarray], label_set: LabelSet) -> list[np.ndarray]:
+    """Labels of all frames, those of key frames as they are, and without sleeves in the object if no key frame has any."""
+    whole = all((without_sleeves(key, label_set) == key).all() for key in keys.values())
+    return [keys[t] if t in keys else without_sleeves(frame, label_set) if whole else frame for t, frame in enumerate(labels)]
 
 
 def _label_key_frames(

@@ -10,6 +10,7 @@ SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # kernel widths of position and colour
 SAMPLE_STEP = 2  # every second pixel in both directions is used and classified
 NEIGHBOURS = 8
 MAX_HOLE = 0.04  # of the object's area: smaller holes in its mask are filled
+TOUCHING_PX = 4  # distance from a hand at which a part of the object touches it
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
 
@@ -135,6 +136,23 @@ def clean_labels(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
     if "object" in label_set.entities:
         _fill_holes(out, label_set.entities.index("object") + 1, (0, label_set.arm))
     return out
+
+
+def without_sleeves(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
+    """Labels without parts of the object that come from the image's border, as sleeves do, and touch no hand.
+
+    The largest part stays, and so do parts within the image, which an arm may separate from it.
+    """
+    if "object" not in label_set.entities:
+        return labels
+    k = label_set.entities.index("object") + 1
+    number, parts, stats, _ = cv2.connectedComponentsWithStats((labels == k).astype(np.uint8), connectivity=8)
+    if number <= 2:
+        return labels
+    hands = cv2.dilate(np.isin(labels, label_set.hands).astype(np.uint8), np.ones((2 * TOUCHING_PX + 1,) * 2, np.uint8)) > 0
+    kept = [1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()), *np.unique(parts[hands])]
+    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    return np.where(np.isin(parts, np.setdiff1d(border, [0, *kept])), 0, labels).astype(labels.dtype)
 
 
 def _fill_holes(labels: np.ndarray, k: int, empty: tuple[int, int]) -> None:
