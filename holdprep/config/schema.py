@@ -58,6 +58,7 @@ class SyntheticSource(Node):
     focal_px: float | None = Field(gt=0, description="focal length (px); null = 0.95 times the longer side, as in phones")
     degrees: Positive = Field(description="total rotation of the object in front of the camera (degrees)")
     depth_m: Positive = Field(description="distance of the object from the camera (m)")
+    place: tuple[float, float] = Field(description="where in the picture it is held: 0,0 = the centre, 1,1 = the lower right corner")
     distortion: float = Field(ge=-0.5, le=0.5, description="lens: k of COLMAP's SIMPLE_RADIAL")
     shake_deg: Weight = Field(description="hand-held camera: standard deviation of its rotation (degrees)")
     blur: float = Field(ge=0, le=1, description="exposure as a share of the time between frames (motion blur)")

@@ -29,12 +29,13 @@ BOTH_REACHES_M = (0.01, 0.02)  # smaller, so that two hands do not collide
 
 @dataclass(frozen=True)
 class Showing:
-    """How an object is shown: turned by `degrees` in all over `frames`, at `depth_m` from the camera."""
+    """How an object is shown: turned by `degrees` in all over `frames`, at `depth_m` from the camera, `shift_m` to the right and down."""
 
     grasp: Grasp
     frames: int
     degrees: float
     depth_m: float
+    shift_m: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def make_motion(obj: SynthObject, models: Mapping[Side, HandModel], showing: Sho
     # the handle is away from the thumb, which is at +x for a right hand
     rotation = rotation - rotation[-1] / 2 + (np.pi if "right" in models else 0.0)
     T_cam_grip = _showing(frames, np.radians(showing.degrees - share), showing.depth_m, np.random.default_rng(seed))
+    T_cam_grip[:, :2, 3] += showing.shift_m
     T_cam_obj = T_cam_grip @ from_rt(Rotation.from_rotvec(rotation[:, None] * [0.0, 1.0, 0.0]).as_matrix(), np.zeros((frames, 3)))
     params: dict[Side, ManoParams] = {}
     gaps: dict[Side, np.ndarray] = {}

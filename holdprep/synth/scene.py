@@ -20,16 +20,26 @@ TOUCH_MM = 3.0  # maximal distance of a fingertip in contact
 
 @dataclass(frozen=True)
 class Filming:
-    """How a scene is filmed: `size` (width, height) in px, the object turned by `degrees` at `depth_m`; see `film.Camera` for the rest."""
+    """How a scene is filmed: `size` (width, height) in px, the object turned by `degrees` at `depth_m`; see `film.Camera` for the rest.
+
+    `place` is where in the picture: (0, 0) is the centre, (1, 1) the lower right corner.
+    """
 
     size: tuple[int, int] = (640, 480)
     focal_px: float | None = None
     degrees: float = 200.0
     depth_m: float = 0.35
+    place: tuple[float, float] = (0.0, 0.0)
     distortion: float = 0.0
     shake_deg: float = 0.0
     blur: float = 0.0
     noise: float = 2.0
+
+    @property
+    def shift_m(self) -> tuple[float, float]:
+        """Right and down, at `depth_m`."""
+        across, down = (share * side / 2 for share, side in zip(self.place, self.size, strict=True))
+        return across * self.depth_m / self.camera.K[0, 0], down * self.depth_m / self.camera.K[1, 1]
 
     @property
     def camera(self) -> film.Camera:
@@ -60,7 +70,8 @@ def make_scene(
     models = {side: hands[side] if hands else load_hand_model(side, dtype=torch.float64) for side in SIDES if side in sides}
     obj = make_object(object_name)
     betas = torch.from_numpy(SHAPE_STD * rng.standard_normal(10))
-    motion = make_motion(obj, models, Showing(grasp, frames, filming.degrees, filming.depth_m), seed=seed, betas=betas)
+    showing = Showing(grasp, frames, filming.degrees, filming.depth_m, filming.shift_m)
+    motion = make_motion(obj, models, showing, seed=seed, betas=betas)
     camera = filming.camera
     T_shaken = film.shake(frames, filming.shake_deg, seed)
     hands_m = {side: lbs.forward(models[side], params).vertices.numpy() for side, params in motion.params.items()}

@@ -25,6 +25,8 @@ class Case:
 NOISY: dict[str, object] = {"hand.noise_px": 5, "hand.depth_noise_pct": 3}
 SFM: dict[str, object] = {"object_pose": "sift"}
 
+CORNERS = {"upper_left": "[-.65,-.4]", "upper_right": "[.65,-.4]", "lower_left": "[-.65,.6]", "lower_right": "[.65,.6]"}
+
 CASES = (
     Case("can_rigid", {"object": "can", "grasp": "rigid"}, SFM, quick=True),
     Case("box_in_hand", {"frames": 28, "object": "box", "grasp": "in_hand", "seed": 1}, NOISY, quick=True),
@@ -47,6 +49,10 @@ CASES = (
     Case("mug_in_hand_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "xfeat", **NOISY}),
     Case("mug_in_hand_sift_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "sift_xfeat", **NOISY}),
     Case("mug_25_deg", {"object": "mug", "grasp": "rigid", "degrees": 25, "seed": 18}, SFM),
+    *(
+        Case(f"mug_{corner}", {"object": "mug", "grasp": "rigid", "degrees": 25, "frames": 48, "place": place, "seed": 19}, SFM)
+        for corner, place in CORNERS.items()
+    ),
     Case("can_tracked", {"object": "can", "grasp": "rigid", "seed": 13}, {**SFM, "hand": "mediapipe"}),
     *(
         Case(f"{thing}_clicked", {"object": thing, "grasp": grasp, "seed": seed}, {"segmenter": "classical"}, last="segment", key_frames=2)

@@ -1,5 +1,7 @@
 """Hands touch what they hold and do not pass through it; rigid grasps are rigid, turns are as large as told, nothing jumps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from holdprep.hand.model import Side, load_hand_model
 from holdprep.synth import motion
 from holdprep.synth.motion import Grasp, Motion, Showing, make_motion
 from holdprep.synth.objects import make_object
+from holdprep.synth.scene import Filming, make_scene
 
 DEGREES, DEPTH_M = 160.0, 0.4
 BETAS = torch.linspace(-0.5, 0.5, 10).double()
@@ -91,3 +94,14 @@ def test_the_same_seed_gives_the_same_motion():
     one, again = move("can", "rigid", frames=3)[0], move("can", "rigid", frames=3)[0]
     np.testing.assert_array_equal(one.T_cam_obj, again.T_cam_obj)
     np.testing.assert_array_equal(one.params["right"].hand_pose.numpy(), again.params["right"].hand_pose.numpy())
+
+
+def test_hand_and_object_are_held_at_a_place_in_the_picture():
+    """(0.5, -0.4) is half of the way to the right border, and 0.4 of that to the upper one, at the object's distance."""
+    filming = Filming(degrees=25, place=(0.5, -0.4))
+    centred, placed = (make_scene("can", "rigid", ("right",), 3, filming=each)[0] for each in (replace(filming, place=(0.0, 0.0)), filming))
+    focal_px = placed.K[0, 0]
+    shift_m = np.array([0.5 * 320, -0.4 * 240, 0.0]) * filming.depth_m / focal_px
+    np.testing.assert_allclose(placed.T_cam_obj[:, :3, 3] - centred.T_cam_obj[:, :3, 3], np.tile(shift_m, (3, 1)), atol=1e-9)
+    np.testing.assert_allclose(placed.T_cam_obj[:, :3, :3], centred.T_cam_obj[:, :3, :3], atol=1e-12)
+    np.testing.assert_allclose(placed.hands["right"].joints_m - centred.hands["right"].joints_m, np.tile(shift_m, (3, 21, 1)), atol=1e-6)
