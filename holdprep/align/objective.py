@@ -20,7 +20,7 @@ from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import Side
 from holdprep.hand.outline import OutlineTargets
 
-MATCH_STEPS = 4  # steps between two searches for the outline's correspondences
+MATCH_STEPS = 4  # steps between two searches for correspondences, of which those of the outline take longer than a step
 
 
 @dataclass(frozen=True)

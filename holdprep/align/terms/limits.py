@@ -19,9 +19,7 @@ class Limits(FingerPose):
         return Residuals(beyond, beyond.new_full((1,), 1 / len(beyond)))
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """Add each joint's block, where the rotations are free."""
-        if self.unknowns not in view.layout.prior_columns:
-            return
+        """Add each joint's block."""
         rotations = view.scene.hands[view.side].rotations[:, 1:]
         J = left_jacobian_inverse(roma.rotmat_to_rotvec(rotations)) * (at.value != 0)[..., None]
         own = torch.zeros(len(J), 15, 3, 15, 3, dtype=torch.float64)

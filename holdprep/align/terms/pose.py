@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from holdprep.align import evidence as ev
+from holdprep.align.layout import Layout
+from holdprep.align.scene import Setup
 from holdprep.align.terms.base import HandView, Noise, Residuals
 from holdprep.align.terms.rotation import Rotation
 from holdprep.geometry.least_squares import Equations, Shared
@@ -20,20 +22,23 @@ class FingerPose(Rotation):
     bones = slice(1, 16)
     unknowns = "pose"
 
+    def applies(self, setup: Setup, layout: Layout) -> bool:
+        """Where the fingers are free."""
+        return layout.refine.pose
+
     def residuals(self, view: HandView) -> Residuals:
         """(T, 15, 3) rad; weights relative to those of an observed bone."""
         away = super().residuals(view).value
         return Residuals(away, relative_precision(view.hand.weight)[..., None] / len(away))
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
-        """Add a diagonal, where the rotations are free."""
-        if self.unknowns in view.layout.prior_columns:
-            precision = weight * at.weight.expand_as(at.value).flatten(1)
-            system.add_quadratic(torch.diag_embed(precision), at.value.flatten(1), self.columns(view))
+        """Add a diagonal."""
+        precision = weight * at.weight.expand_as(at.value).flatten(1)
+        system.add_quadratic(torch.diag_embed(precision), at.value.flatten(1), self.columns(view))
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
         """From the standard deviation of an observed bone."""
-        return ev.departure_weight(noise.variance_px2, OBSERVED_RAD) if self.unknowns in view.layout.prior_columns else None
+        return ev.departure_weight(noise.variance_px2, OBSERVED_RAD)
 
 
 def relative_precision(confidence: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 import torch
 
 from holdprep.align import evidence as ev
-from holdprep.align.layout import Layout
-from holdprep.align.scene import Setup
 from holdprep.align.terms.base import HandView, Noise, Residuals
 from holdprep.align.terms.pose import FingerPose
 from holdprep.geometry.least_squares import Equations, Shared
@@ -17,10 +15,6 @@ class FingerPoseSmooth(FingerPose):
 
     The registration has smoothed the poses; its errors, of which hidden fingers have most, change slowly.
     """
-
-    def applies(self, setup: Setup, layout: Layout) -> bool:
-        """Where the fingers are free."""
-        return "pose" in layout.prior_columns
 
     def residuals(self, view: HandView) -> Residuals:
         """(T - 1, 15, 3) rad."""
