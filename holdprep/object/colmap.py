@@ -8,8 +8,9 @@ These are computed elsewhere (superpoint.py) and written to the database here.
 
 import fcntl
 import math
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -131,10 +132,22 @@ class Features:
 @contextmanager
 def open_database(folder: Path) -> Iterator[pycolmap.Database]:
     """Open `folder`/database.db under a file lock: opening writes, and SQLite refuses concurrent writers."""
+    with _locked(folder), pycolmap.Database.open(folder / "database.db") as database:
+        yield database
+
+
+def copy_database(folder: Path, target: Path) -> None:
+    """Copy `folder`/database.db to `target`, for functions of COLMAP that open a database without the file lock."""
+    target.unlink(missing_ok=True)
+    with _locked(folder), closing(sqlite3.connect(folder / "database.db")) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     with (folder / "database.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pycolmap.Database.open(folder / "database.db") as database:
-            yield database
+        yield
 
 
 def write_crops(

@@ -5,7 +5,7 @@ It does not grow a model frame by frame, so that it does not repeat the flips of
 
 import pycolmap
 
-from holdprep.object.colmap import Model, read_model
+from holdprep.object.colmap import Model, copy_database, read_model
 from holdprep.object.diagnosis import MIN_MATCHES, MappingRun
 from holdprep.object.focal import MAX_STDERR, set_focal, stderr_ratio
 from holdprep.object.mapper import map_in_temporal_order
@@ -25,7 +25,10 @@ def map_globally(workspace: Workspace, seed: int, number: int) -> tuple[list[Mod
     """The models of one global mapping, largest first, as `map_in_temporal_order` returns them; written to sparse_<number>."""
     output = workspace.folder / f"sparse_{number}"
     output.mkdir(parents=True, exist_ok=True)
-    found = pycolmap.global_mapping(workspace.folder / "database.db", workspace.folder / "images", output, _options(workspace, seed))
+    database = output / "database.db"  # its own: an incremental mapping may open the other one at the same time
+    copy_database(workspace.folder, database)
+    found = pycolmap.global_mapping(database, workspace.folder / "images", output, _options(workspace, seed))
+    database.unlink()
     models, runs = [], []
     for i, reconstruction in found.items():
         if workspace.refine_focal and stderr_ratio(reconstruction) >= MAX_STDERR:

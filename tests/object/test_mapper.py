@@ -1,5 +1,9 @@
 """Pose prediction against a motion known in closed form; models without points are dropped."""
 
+import sqlite3
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from holdprep.geometry.rigid import from_rt
+from holdprep.object import colmap
 from holdprep.object.mapper import predict_pose
 from tests.object.clouds import PinholeCamera, cloud, halves, map_cloud, rotation_errors_deg
 
@@ -48,3 +53,28 @@ def test_the_global_mapping_finds_the_same_poses(refine_focal: bool, tmp_path: P
     assert runs[0].frames == 10 and not runs[0].camera_rejected
     (again, *_), _ = map_cloud(tmp_path / "again", scene, 1.0, refine_focal=refine_focal, number=1)
     assert all((again.poses[name] == pose).all() for name, pose in model.poses.items())
+
+
+def test_a_database_is_copied_after_another_process_has_released_it(tmp_path: Path) -> None:
+    """Opening a database writes: two mappings that open one at the same time would fail."""
+    scene = cloud((200.0, 150.0), camera=PinholeCamera((320, 240)), num_frames=6, num_points=40)
+    map_cloud(tmp_path, scene, 1.0, refine_focal=False)
+    held, released = threading.Event(), []
+
+    def hold() -> None:
+        with colmap.open_database(tmp_path), closing(sqlite3.connect(tmp_path / "database.db")) as database:
+            database.execute("begin exclusive")
+            held.set()
+            time.sleep(1.0)
+            released.append(True)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    colmap.copy_database(tmp_path, tmp_path / "copy.db")
+    assert released
+    holder.join()
+    for table in ("images", "keypoints", "matches", "two_view_geometries"):
+        with closing(sqlite3.connect(tmp_path / "database.db")) as one, closing(sqlite3.connect(tmp_path / "copy.db")) as other:
+            counts = [x.execute(f"select count(*) from {table}").fetchone()[0] for x in (one, other)]
+        assert counts[0] == counts[1] > 0
