@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,17 +122,23 @@ def launch(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def open_files(folder: Path) -> set[str]:
+    """What a process has open, by its folder /proc/<pid>/fd; files that it closes meanwhile are left out."""
+    found = set()
+    with suppress(OSError):  # it ended, or is of another user
+        for link in folder.iterdir():
+            with suppress(OSError):
+                found.add(os.readlink(link))
+    return found
+
+
 def kill_job(folder: Path, name: str) -> None:
     """Kill the process that runs a job, which is the one that has its log open."""
     until = time.monotonic() + 200
     while time.monotonic() < until:
         for log in folder.glob(f"*/*_{name}/run.log"):
             for process in Path("/proc").glob("[0-9]*/fd"):
-                try:
-                    is_it = any(os.readlink(link) == str(log) for link in process.iterdir())
-                except OSError:  # ended, or of another user
-                    continue
-                if is_it:
+                if str(log) in open_files(process):
                     os.kill(int(process.parent.name), signal.SIGKILL)
                     return
         time.sleep(0.01)
