@@ -133,9 +133,11 @@ def open_files(folder: Path) -> set[str]:
 
 
 def kill_job(folder: Path, name: str) -> None:
-    """Kill the process that runs a job, which is the one that has its log open."""
+    """Kill the process that runs a job, which is the one that has its log open; a job that has failed at its start needs no killing."""
     until = time.monotonic() + 200
     while time.monotonic() < until:
+        if any(folder.glob(f"*/*_{name}/failure.json")):
+            return
         for log in folder.glob(f"*/*_{name}/run.log"):
             for process in Path("/proc").glob("[0-9]*/fd"):
                 if str(log) in open_files(process):
