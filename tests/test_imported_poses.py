@@ -14,10 +14,9 @@ from holdprep.quality.gates import judge
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from tests.running import run
-from tests.synthetic import SyntheticSequence, make_sequence, write_tracker_files
+from tests.synthetic import RIGID_GRASP, SyntheticSequence, make_sequence, write_tracker_files
 
-# the scene's hand reaches 14 mm into the box, so that contact and depth order mislead
-ASKED = ("seq=box", "segmenter=import", "on_fail=warn", "align.scale=rigid_grasp")
+ASKED = ("seq=box", "segmenter=import", "on_fail=warn", RIGID_GRASP)
 OTHERS = np.arange(600) % 3 > 0  # HOLD's script finds another cloud
 
 

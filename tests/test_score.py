@@ -13,7 +13,7 @@ def test_the_exponents_are_those_of_the_data():
 
 
 def test_the_loss_orders_weights_like_the_truth_on_sequences_left_out():
-    """Median of Spearman's correlation over sets of trials; the order is reversed in few sets."""
+    """Median of Spearman's correlation over sets of trials; the order is reversed in less than a third of them."""
     found = np.array([correlation for correlation, _ in weight_score.held_out(weight_score.load()).values()])
     assert np.median(found) > 0.55 and (found < 0).mean() < 0.3
 

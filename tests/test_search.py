@@ -14,7 +14,7 @@ from holdprep.config.memory import expanded
 from holdprep.errors import ConfigError
 from holdprep.sweeps.comparison import compare, folds, loss, worst
 from tests.running import run
-from tests.synthetic import make_sequence, write_truth
+from tests.synthetic import RIGID_GRASP, make_sequence, write_truth
 
 optuna = pytest.importorskip("optuna", minversion="4", reason="pip install 'holdprep[sweep]' brings Optuna")
 from holdprep.sweeps import search, search_page, study  # noqa: E402
@@ -205,14 +205,13 @@ def files(root: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in (root / "data").rglob("*") if p.is_file()}
 
 
-RIGID = "align.scale=rigid_grasp"  # the scene's hand reaches 14 mm into the box, so that contact and depth order mislead
-
-
 def test_a_trial_scores_every_sequence_and_writes_nothing_of_theirs(workplace: Path):
     before = files(workplace)
     found = run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]")["score"]["metrics"]
     assert 0 < found["a"] < found["b"] == found["worst"]
-    error = run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", "score_metric=mrrpe_mm", RIGID)["score"]["metrics"]
+    error = run(workplace / "data", workplace / "trial", "stage=score", "seqs=[a,b]", "score_metric=mrrpe_mm", RIGID_GRASP)["score"][
+        "metrics"
+    ]
     assert 0 < error["a"] < error["b"] < 50
     assert files(workplace) == before
     with pytest.raises(ConfigError, match="score_metric=nonsense: a has none; it has"):

@@ -173,7 +173,7 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
 def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
     """`<side>.contradicted_pct`: share of the pixels with visible depth order in which the alignment has the other order.
 
-    None where there are no masks, or fewer such pixels than the evidence of one frame (EVIDENCE): one finger could decide it.
+    Left out where there are no masks, or fewer such pixels than the evidence of one frame (EVIDENCE): one finger could decide it.
     """
     orders = {side: depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
     return {

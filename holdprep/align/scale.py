@@ -54,8 +54,8 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
     Raises HoldprepError where that is not a positive, finite scale.
     """
     rays = {} if len(estimates) == 1 else {side: order for side, order in (orders or {}).items() if len(order.frame)}
-    usable = [e for e in estimates.values() if not e.rejection and not (rays and e.name == "depth_order")]
-    accepted = sorted(usable, key=lambda e: e.stderr_ratio)
+    compared = [e for e in estimates.values() if not (rays and e.name == "depth_order")]
+    accepted = sorted((e for e in compared if not e.rejection), key=lambda e: e.stderr_ratio)
     if not accepted:
         only = next(iter(estimates.values()))
         if not (only.scale > 0 and np.isfinite(only.stderr_ratio)):
@@ -76,9 +76,7 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
         for e in accepted
         if e not in agree
     ]
-    notes += [
-        f"scale by {e.name} rejected: {e.rejection}" for e in estimates.values() if e.rejection and not (rays and e.name == "depth_order")
-    ]
+    notes += [f"scale by {e.name} rejected: {e.rejection}" for e in compared if e.rejection]
     figures = _all_figures(estimates) | {"disagreeing": float(len(accepted) - len(agree))}
     return ScaleEstimate(best.name, scale, stderr, figures=figures, notes=tuple(notes)), posterior
 

@@ -12,11 +12,10 @@ from holdprep.quality.truth import GroundTruth
 from holdprep.synth import corruption
 from holdprep.synth.corruption import HandErrors
 from tests.running import run
-from tests.synthetic import SyntheticSequence, make_sequence, truth_of, write_truth
+from tests.synthetic import RIGID_GRASP, SyntheticSequence, make_sequence, truth_of, write_truth
 
 FRAMES = 20
-RIGID = "align.scale=rigid_grasp"  # the scene's hand reaches 14 mm into the box, so that contact and depth order mislead
-TRUTH = ("seq=s", "hand=truth", "segmenter=truth", "object_pose=truth", "on_fail=warn", RIGID)
+TRUTH = ("seq=s", "hand=truth", "segmenter=truth", "object_pose=truth", "on_fail=warn", RIGID_GRASP)
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,7 @@ class Noise:
     """Noise of a hand's keypoints, estimated in an iteration.
 
     `variance_px2` per axis; `share` (3 or 6,) of each coordinate of translation and rotation that the data determine, not its prior; frames
-    `seen` (T,) bool;
-    number of observed `joints` of all hands; the weights `before` the update.
+    `seen` (T,) bool; number of observed `joints` of all hands; the weights `before` the update.
     """
 
     variance_px2: float
