@@ -9,8 +9,10 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from holdprep.config import commandline
 from holdprep.configured import CONF_DIR
@@ -133,11 +135,9 @@ def open_files(folder: Path) -> set[str]:
 
 
 def kill_job(folder: Path, name: str) -> None:
-    """Kill the process that runs a job, which is the one that has its log open; a job that has failed at its start needs no killing."""
+    """Kill the process that runs a job, which is the one that has its log open."""
     until = time.monotonic() + 200
     while time.monotonic() < until:
-        if any(folder.glob(f"*/*_{name}/failure.json")):
-            return
         for log in folder.glob(f"*/*_{name}/run.log"):
             for process in Path("/proc").glob("[0-9]*/fd"):
                 if str(log) in open_files(process):
@@ -183,6 +183,22 @@ def test_a_killed_job_does_not_stop_the_others_and_the_same_command_completes_th
     text, _ = again.communicate(timeout=240)
     assert again.returncode == 0, text
     assert "1 of 2 sequences were up to date; 1 of 1 jobs succeeded" in text
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])
+def test_a_job_that_starts_before_it_is_registered_succeeds(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    submitit = pytest.importorskip("submitit")
+    folder = OmegaConf.merge(
+        OmegaConf.load(CONF_DIR / "hydra" / "launcher" / f"{launcher}.yaml"), {"hydra": {"sweep": {"dir": str(tmp_path)}}}
+    ).folder
+    register = submitit.core.utils.JobPaths.move_temporary_file
+
+    def late(*arguments: Any) -> None:
+        time.sleep(3)
+        register(*arguments)
+
+    monkeypatch.setattr(submitit.core.utils.JobPaths, "move_temporary_file", late)
+    assert submitit.AutoExecutor(folder=folder, cluster="local").submit(len, "abc").result() == 3
 
 
 def test_without_slurm_the_cluster_is_refused_in_one_line(sequences: Path, monkeypatch: pytest.MonkeyPatch):
