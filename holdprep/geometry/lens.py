@@ -36,6 +36,10 @@ class Lens:
         straight = self._inverse(distance)
         return self._pixels(seen * np.where(distance == 0, 1.0, straight / np.maximum(distance, 1e-300)))
 
+    def distorted_points(self, px: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of the distorted image that show what a pinhole camera of the same K sees at `px`: the inverse of `points`."""
+        return self._pixels(self._distorted(self._normalized(np.asarray(px, np.float64))))
+
     def undistorted(self, image: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
         """The undistorted image (H, W, ...); black outside of the field of view."""
         return np.asarray(cv2.remap(image, *self._maps, interpolation))
@@ -45,7 +49,7 @@ class Lens:
         """The column and the row (H, W) of the image that each undistorted pixel shows."""
         width, height = self.image_size
         grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)), axis=-1)
-        source = self._pixels(self._distorted(self._normalized(grid))).astype(np.float32)
+        source = self.distorted_points(grid).astype(np.float32)
         return np.ascontiguousarray(source[..., 0]), np.ascontiguousarray(source[..., 1])
 
     def _distorted(self, straight: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.cameras import project
 from holdprep.geometry.raster import covered
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import params_from_dict
@@ -134,8 +134,8 @@ def _posed(seq: Sequence, vertices_m: np.ndarray, faces: np.ndarray, K: np.ndarr
     found = []
     for name, hand in _outlines(seq).items():
         t = names.index(name)
-        seen = vertices_m[t] if lens is None else distort(vertices_m[t], lens.k)
-        found.append(posed_iou(covered(project(seen, K), faces, seq.image_size()), objects[t], hand))
+        px = project(vertices_m[t], K)
+        found.append(posed_iou(covered(px if lens is None else lens.distorted_points(px), faces, seq.image_size()), objects[t], hand))
     return found
 
 

@@ -15,6 +15,7 @@ def test_points_are_straightened_exactly() -> None:
     bent = project(distort(cam, LENS.k), LENS.K)
     assert np.linalg.norm(bent - project(cam, LENS.K), axis=-1).max() > 20
     assert LENS.points(bent) == pytest.approx(project(cam, LENS.K), abs=1e-6)
+    assert LENS.distorted_points(project(cam, LENS.K)) == pytest.approx(bent, abs=1e-6)
     assert np.isnan(LENS.points(np.array([[np.nan, 3.0], [10.0, 3.0]]))).tolist() == [[True, True], [False, False]]
     assert LENS.points(np.zeros((0, 2))).shape == (0, 2)
 
@@ -44,6 +45,7 @@ def test_beyond_the_observed_radius_pixels_move_as_far_as_at_it() -> None:
     assert known.points(near) == pytest.approx(LENS.points(near), abs=1e-9)
     shift = known.points(far) - far
     assert np.linalg.norm(shift) == pytest.approx(500 * 0.12 * radius**3, abs=1e-6)
+    assert known.distorted_points(far + shift) == pytest.approx(far, abs=1e-6)
     assert np.linalg.norm(LENS.points(far) - far) > 10 * np.linalg.norm(shift)
     y, x = np.mgrid[:480, :640]
     blob = np.exp(-((x - far[0, 0]) ** 2 + (y - far[0, 1]) ** 2) / 18).astype(np.float32)
