@@ -15,7 +15,7 @@ Likelihood = Callable[[np.ndarray], np.ndarray]  # logarithms of a likelihood (G
 STEP, REACH = 0.002, 0.8  # of the log scales, about the mean of the estimates
 FREEDOM = 4.0  # of Student's t
 OUTLIER_SHARE, OUTLIER_STD = 0.1, 0.2  # of estimates with another error than they state, and the standard deviation of that
-NORMAL_95 = 1.96
+NORMAL_95, TAIL = 1.96, 0.025  # a normal distribution's 95 %; probability on each side of them
 
 LENGTH_STD = 0.05  # of adult hand lengths about their mean (ANSUR II 2012: 193 +- 10 mm in men, 181 +- 10 mm in women)
 MEASURED_LENGTH_STD = 0.015  # of a length measured with a ruler, whose wrist is not exactly the model's
@@ -60,13 +60,24 @@ class Posterior:
         """
         means = np.array([np.log(e.scale) - e.bias for e in estimates])
         stds = np.maximum([e.stderr_ratio for e in estimates], STEP)
-        log_scales = means.mean() + np.arange(-REACH, REACH + STEP / 2, STEP)
+        log_scales = _around(means.mean())
         away = log_scales - means[:, None]
         stated = (1 + np.square(away / stds[:, None]) / FREEDOM) ** (-(FREEDOM + 1) / 2) / stds[:, None]
         wrong = np.exp(-0.5 * np.square(away / OUTLIER_STD)) / OUTLIER_STD
         share = 0.0 if len(estimates) == 1 and others is None else OUTLIER_SHARE
         total = np.log((1 - share) * stated + share * wrong).sum(axis=0)
         return Posterior(log_scales, _normalised(total if others is None else total + others(log_scales)))
+
+    @staticmethod
+    def by(likelihood: Likelihood, around: float) -> "Posterior":
+        """The probabilities by one likelihood alone, about the log scale `around`."""
+        log_scales = _around(around)
+        return Posterior(log_scales, _normalised(likelihood(log_scales)))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The scales between which the true one lies with a probability of 95 %."""
+        return float(np.exp(self.quantile(TAIL))), float(np.exp(self.quantile(1 - TAIL)))
 
     def quantile(self, share: float) -> float:
         """The log scale below which the true one lies with a probability."""
@@ -75,7 +86,7 @@ class Posterior:
     @property
     def stderr_ratio(self) -> float:
         """Half the width of the interval of 95 %, as a standard deviation."""
-        return (self.quantile(0.975) - self.quantile(0.025)) / (2 * NORMAL_95)
+        return (self.quantile(1 - TAIL) - self.quantile(TAIL)) / (2 * NORMAL_95)
 
     def with_hand(self, errors: HandErrors) -> "Posterior":
         """The probabilities after the hand's systematic errors, which move the estimated scale by a common factor."""
@@ -83,6 +94,10 @@ class Posterior:
         kernel = np.exp(-0.5 * np.square(away / max(errors.std, STEP)))
         spread = kernel @ self.probability
         return Posterior(self.log_scales, spread / spread.sum())
+
+
+def _around(log_scale: float) -> np.ndarray:
+    return log_scale + np.arange(-REACH, REACH + STEP / 2, STEP)
 
 
 def _normalised(log_likelihood: np.ndarray) -> np.ndarray:

@@ -64,12 +64,13 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
     alone = len(accepted) == 1 and not rays
     if alone:
         accepted = [replace(accepted[0], bias=0.0)]
-    posterior = Posterior.of(accepted, partial(log_likelihood, rays) if rays else None)
+    likelihood = partial(log_likelihood, rays) if rays else None
+    posterior = Posterior.of(accepted, likelihood)
     log_scale, stderr, best = posterior.quantile(0.5), posterior.stderr_ratio, accepted[0]
     scale = best.scale if alone else float(np.exp(log_scale))
     agree = [e for e in accepted if abs(_log(e) - _log(best)) <= DISAGREEMENT * np.hypot(e.stderr_ratio, best.stderr_ratio)]
-    sources = [e.name for e in accepted] + (["the depth order on rays"] if rays else [])
-    notes = [f"scale from {' and '.join(sources)}: {scale:.4g} +- {100 * stderr:.1f} %"]
+    used = [e.name for e in accepted] + (["the depth order on rays"] if rays else [])
+    notes = [f"scale from {' and '.join(used)}: {scale:.4g} +- {100 * stderr:.1f} %"]
     notes += [
         f"scale by {e.name} {e.scale:.4g} ({100 * (e.scale / scale - 1):+.1f} %, expected {100 * np.expm1(e.bias):+.0f} +- "
         f"{100 * e.stderr_ratio:.1f} %) disagrees and widens the interval"
@@ -77,7 +78,10 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
         if e not in agree
     ]
     notes += [f"scale by {e.name} rejected: {e.rejection}" for e in compared if e.rejection]
-    figures = _all_figures(estimates) | {"disagreeing": float(len(accepted) - len(agree))}
+    sources = {e.name: Posterior.of([e]) for e in accepted}
+    if likelihood is not None:
+        sources["depth_order"] = Posterior.by(likelihood, log_scale)
+    figures = _all_figures(estimates) | _bounds(sources | {"all": posterior}) | {"disagreeing": float(len(accepted) - len(agree))}
     return ScaleEstimate(best.name, scale, stderr, figures=figures, notes=tuple(notes)), posterior
 
 
@@ -118,6 +122,11 @@ def estimate(
 
 def _log(estimate: ScaleEstimate) -> float:
     return float(np.log(estimate.scale)) - estimate.bias
+
+
+def _bounds(sources: Mapping[str, Posterior]) -> dict[str, float]:
+    """`<source>.low` and `<source>.high`: the scales that each source alone leaves, with a probability of 95 %."""
+    return {f"{name}.{side}": bound for name, found in sources.items() for side, bound in zip(("low", "high"), found.bounds, strict=True)}
 
 
 def _all_figures(estimates: Mapping[str, ScaleEstimate]) -> dict[str, float]:

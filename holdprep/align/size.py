@@ -17,7 +17,6 @@ from holdprep.hand.lbs import HandPoints
 from holdprep.hand.model import HandModel
 from holdprep.hand.priors import chain_length_m
 
-TAIL = 0.025  # probability on each side
 MEASURED_STD = 0.02  # of a measured size compared with a cloud, which does not reach the object's outermost points
 HAND_RANGE_MM = (130.0, 240.0)  # from a small child's to a very large adult's wrist to middle fingertip
 STEPS = 5  # of Newton's method; the length is almost linear in the shape
@@ -68,7 +67,7 @@ class SizeInterval:
     @staticmethod
     def between(posterior: Posterior, sources: str) -> "SizeInterval":
         """The interval of a posterior as it is."""
-        return SizeInterval(float(np.exp(posterior.quantile(TAIL))), float(np.exp(posterior.quantile(1 - TAIL))), sources)
+        return SizeInterval(*posterior.bounds, sources)
 
     @staticmethod
     def read(metrics: Mapping[str, float]) -> "SizeInterval | None":

@@ -11,6 +11,8 @@ from pytorch_lightning.loggers import WandbLogger
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.logs.content import GATE_COLUMNS, Labels, StageOutcome, gate_rows
 from holdprep.quality.gates import Gate, Status
+from holdprep.quality.report import styled
+from holdprep.quality.size_sources import size_chart
 
 ID_FILE = "wandb_run_id"  # in the run's folder: the same folder appends to the same run
 
@@ -47,6 +49,9 @@ class WandbRun:
             rows = [[t, *row] for t, row in enumerate(zip(*columns.values(), strict=True))]
             table = self._wandb.Table(columns=["frame", *columns], data=rows)
             self._run.log({f"{outcome.stage.replace('.', '/')}/frames": table})
+        chart = size_chart(outcome.metrics) if outcome.has_run else None
+        if chart is not None:
+            self._run.log({f"{outcome.stage.replace('.', '/')}/size_sources": self._wandb.Html(styled(chart))})
         failed = [gate for gate in outcome.gates if gate.status == "fail"]
         if self._alert and (failed or outcome.error):
             text = outcome.error or "; ".join(gate.line() for gate in failed)

@@ -32,8 +32,8 @@ def line_chart(curve: Curve) -> Markup:
     if not finite.size:
         return Markup('<p class="empty">no values</p>')
     frames = np.asarray(curve.frames, dtype=float)
-    x_ticks = _ticks(frames.min(), frames.max(), 8)
-    y_ticks = _ticks(min(finite.min(), 0.0), finite.max(), 4)
+    x_ticks = ticks(frames.min(), frames.max(), 8)
+    y_ticks = ticks(min(finite.min(), 0.0), finite.max(), 4)
     low, high = y_ticks[0], y_ticks[-1]
     span = max(np.ptp(frames), 1.0)
     x = LEFT + (frames - frames.min()) / span * (WIDTH - LEFT - RIGHT)
@@ -101,7 +101,7 @@ def _axes(ylabel: str, x_ticks: np.ndarray, y_ticks: np.ndarray, first: float, s
     return parts
 
 
-def _ticks(low: float, high: float, count: int) -> np.ndarray:
+def ticks(low: float, high: float, count: int) -> np.ndarray:
     """Round numbers (steps of 1, 2 or 5 times a power of ten) that enclose [low, high] in about `count` steps."""
     span = high - low if high > low else max(abs(high), 1.0)
     power = 10.0 ** np.floor(np.log10(span / count))

@@ -15,6 +15,7 @@ from holdprep.quality.bounds import show
 from holdprep.quality.chart import COLORS, Curve, line_chart
 from holdprep.quality.gates import Gate, Status, worst_of
 from holdprep.quality.rules import RULES
+from holdprep.quality.size_sources import size_chart
 from holdprep.quality.verdict import Problem, StageReport, Verdict, problems, ranges, verdict
 from holdprep.viewers.pack import as_script, packed
 from holdprep.viewers.page import SCRIPTS, STYLES, environment, policy, source
@@ -96,12 +97,22 @@ def render_report(data: ReportData) -> str:
         verdict=data.verdict,
         problems=[(problem, *_links(problem, data.names)) for problem in data.problems],
         charts=charts,
+        size=next((size_chart(stage.metrics) for stage in data.stages if stage.name == "align.o"), None),
         colors=COLORS,
         policy=policy(code),
         code=Markup(code),
-        style=Markup(source(*STYLES) + (HERE / "report.css").read_text()),
+        style=_style(),
         scene=None if data.scene is None else Markup(as_script(_shown(data, data.scene, charts))),
     )
+
+
+def styled(chart: Markup) -> str:
+    """A chart of the report as HTML of its own, with the report's style."""
+    return f'<style>{_style()}</style><figure class="size">{chart}</figure>'
+
+
+def _style() -> Markup:
+    return Markup(source(*STYLES) + (HERE / "report.css").read_text())
 
 
 @cache

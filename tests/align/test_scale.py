@@ -203,6 +203,21 @@ def test_agreeing_estimates_are_weighted_by_their_precision():
     assert 0.008 < chosen.stderr_ratio < 0.0125
 
 
+def test_each_source_has_the_bounds_that_it_alone_leaves():
+    precise, biased = ScaleEstimate("contact", 1.0, 0.01), ScaleEstimate("centroid", 1.1, 0.05, bias=0.1)
+    figures = scale.combine({"contact": precise, "centroid": biased, "rigid_grasp": ScaleEstimate("rigid_grasp", 2.0, 0.01, "turned")})[
+        0
+    ].figures
+    for name, middle, stderr in (("contact", 1.0, 0.01), ("centroid", 1.1 * np.exp(-0.1), 0.05)):
+        half = student_t.ppf(0.975, 4) * stderr
+        assert np.log([figures[f"{name}.low"], figures[f"{name}.high"]]) == pytest.approx(
+            np.log(middle) + np.array([-half, half]), rel=0.05
+        )
+    assert "rigid_grasp.low" not in figures
+    assert figures["all.low"] > figures["centroid.low"]
+    assert figures["all.high"] < figures["centroid.high"]
+
+
 def test_a_bias_counts_only_among_several_estimates():
     biased, other = ScaleEstimate("centroid", 1.0, 0.01, bias=0.1), ScaleEstimate("contact", np.exp(-0.1), 0.01)
     assert scale.combine({"centroid": biased})[0].scale == 1.0
