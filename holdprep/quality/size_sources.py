@@ -22,7 +22,7 @@ SOURCES = {
 def size_sources(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Intervals (low, high) of the object's diameter in mm by source, from the metrics of align.o; the last one is the result's.
 
-    Empty where the metrics have no interval, as after HOLD's methods.
+    Empty where the metrics have no sources or no interval, as after HOLD's methods.
     """
     found = [metrics.get(f"object.{name}") for name in ("diameter_mm", "scale", "diameter_low_mm", "diameter_high_mm")]
     if None in found:
@@ -33,7 +33,7 @@ def size_sources(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
         low, high = (metrics.get(f"scale.{source}.{side}") for side in ("low", "high"))
         if low is not None and high is not None:
             rows[name] = (low * diameter_mm / scale, high * diameter_mm / scale)
-    return {**rows, "with the hand's own errors": (low_mm, high_mm)}
+    return {**rows, "with the hand's own errors": (low_mm, high_mm)} if rows else {}
 
 
 def size_chart(metrics: Mapping[str, Any]) -> Markup | None:
