@@ -24,7 +24,7 @@ from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
-from holdprep.viz.overlay import COLORS, draw_hands, draw_points
+from holdprep.viz.overlay import draw_scene
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
@@ -181,6 +181,6 @@ def _overlays(ctx: Context, meshes_m: Meshes, problem: Problem, found: Alignment
     for t in np.unique(np.linspace(0, len(names) - 1, OVERLAYS).round().astype(int)).tolist():
         points = found.obj_scale * problem.points_obj.numpy() @ found.R_cam_obj[t].numpy().T + found.transl_cam_obj_m[t].numpy()
         meshes = {side: (vertices[t], problem.hands[side].model.faces.numpy()) for side, (vertices, _) in meshes_m.items()}
-        infilled = [side for side in meshes if not _seen(problem, side)[t]]
-        drawn[names[t]] = draw_hands(draw_points(images[t], project(points, K), COLORS["object"]), meshes, K, infilled)
+        unmeasured = [side for side in meshes if not _seen(problem, side)[t]] + ([] if problem.obj_weight[t] > 0 else ["object"])
+        drawn[names[t]] = draw_scene(images[t], project(points, K), meshes, K, unmeasured)
     return drawn

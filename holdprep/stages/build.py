@@ -19,7 +19,7 @@ from holdprep.pipeline import Context, Metrics, Result
 from holdprep.sequence import colmap as colmap_files
 from holdprep.sequence import image_files, packing, read_image, write_image
 from holdprep.stages.common import pose_aligned, read_aligned
-from holdprep.viz.overlay import COLORS, draw_hands, draw_points, side_view
+from holdprep.viz.overlay import draw_scene, side_view
 
 VIS_FRAMES = 24  # images in build/vis
 
@@ -119,10 +119,11 @@ def _pictures(
     """Overlays and side views of some frames, evenly spaced."""
     names, images = ctx.seq.frame_names(), ctx.seq.images(colmap_files.lens_of(ctx.seq))
     fits = read_fits(ctx.seq.path("fit_slerp")) if ctx.seq.has("fit_slerp") else {}
-    seen = {side: np.asarray(fits.get(side, {}).get("is_valid", np.ones(len(names)))) > 0 for side in models}
+    marks: dict[str, Any] = {side: fits.get(side, {}).get("is_valid") for side in models}
+    marks |= {"object": colmap_files.read_colmap(ctx.seq).get("registered")}
+    seen = {entity: np.ones(len(names), bool) if mark is None else np.asarray(mark) > 0 for entity, mark in marks.items()}
     for t in np.unique(np.linspace(0, len(names) - 1, VIS_FRAMES).round().astype(int)):
-        picture = draw_points(images[int(t)], project(points_cam_m["object"][t], K), COLORS["object"])
         meshes = {side: (points_cam_m[side][t], model.faces.numpy()) for side, model in models.items()}
-        infilled = [side for side in models if t < len(seen[side]) and not seen[side][t]]
-        yield f"{names[t]}_overlay.jpg", draw_hands(picture, meshes, K, infilled)
+        unmeasured = [entity for entity in seen if t < len(seen[entity]) and not seen[entity][t]]
+        yield f"{names[t]}_overlay.jpg", draw_scene(images[int(t)], project(points_cam_m["object"][t], K), meshes, K, unmeasured)
         yield f"{names[t]}_side.jpg", side_view({e: p[t] for e, p in points_cam_m.items()})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLORS = {"right": (80, 180, 60), "left": (220, 150, 40), "object": (60, 60, 230)}  # BGR
 FINGER_COLORS = ((60, 200, 255), (80, 220, 80), (230, 200, 40), (220, 90, 200), (70, 110, 255))  # index, middle, little, ring, thumb
-INFILLED_ALPHA = 0.3
+PALE = 0.3  # opacity of what was not measured in a frame
 LIGHT = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
 
 
@@ -98,14 +98,24 @@ def draw_mesh(
     return out
 
 
-def draw_hands(
-    image: np.ndarray, meshes: "Mapping[Side, tuple[np.ndarray, np.ndarray]]", K: np.ndarray, infilled: Collection[str] = ()
+def draw_scene(
+    image: np.ndarray,
+    points_px: np.ndarray,
+    meshes: "Mapping[Side, tuple[np.ndarray, np.ndarray]]",
+    K: np.ndarray,
+    unmeasured: Collection[str] = (),
 ) -> np.ndarray:
-    """The image with each side's mesh (vertices (V, 3) m, faces) in its colour; `infilled` ones are pale and listed in a line of text."""
-    out = image
+    """The image with the object's points (N, 2) px and each side's mesh (vertices (V, 3) m, faces), all in their colours.
+
+    `unmeasured` entities, infilled hands and an object whose pose was interpolated or held, are pale and listed in a line of text.
+    """
+    out = draw_points(image, points_px, COLORS["object"])
+    if "object" in unmeasured:
+        out = cv2.addWeighted(out, PALE, image, 1 - PALE, 0)
     for side, (vertices_m, faces) in meshes.items():
-        out = draw_mesh(out, vertices_m, faces, K, COLORS[side], alpha=INFILLED_ALPHA if side in infilled else 0.75)
-    lines = [f"{side} hand infilled" for side in meshes if side in infilled]
+        out = draw_mesh(out, vertices_m, faces, K, COLORS[side], alpha=PALE if side in unmeasured else 0.75)
+    lines = [f"{side} hand infilled" for side in meshes if side in unmeasured]
+    lines += ["object's pose not measured"] if "object" in unmeasured else []
     return _labelled(out, ", ".join(lines)) if lines else out
 
 

@@ -61,10 +61,16 @@ def test_points_masks_axes_and_sheets():
     assert sheet.shape == (150, 100, 3)
 
 
-def test_an_infilled_hand_is_pale_and_says_so():
+def test_what_was_not_measured_is_pale_and_the_picture_says_so():
     faces, K = np.array([[0, 1, 2]]), np.array([[100.0, 0, 100], [0, 100, 100], [0, 0, 1]])
     vertices = np.array([[-0.5, 0, 1], [0.5, 0, 1], [0, 0.5, 1]])
-    black = np.zeros((200, 200, 3), np.uint8)
-    seen, filled = (overlay.draw_hands(black, {"right": (vertices, faces)}, K, infilled) for infilled in ((), ("right",)))
-    assert 0 < filled[110, 100].max() < 0.5 * seen[110, 100].max()
-    assert filled[:40].any() and not seen[:40].any()  # the line of text
+    black, point = np.zeros((200, 200, 3), np.uint8), np.array([[20.0, 180.0]])
+    seen, hand, both = (
+        overlay.draw_scene(black, point, {"right": (vertices, faces)}, K, unmeasured)
+        for unmeasured in ((), ("right",), ("right", "object"))
+    )
+    assert 0 < hand[110, 100].max() < 0.5 * seen[110, 100].max()
+    assert 0 < both[180, 20].max() < 0.5 * seen[180, 20].max()
+    assert (hand[180, 20] == seen[180, 20]).all()
+    assert not seen[:40].any()
+    assert 0 < hand[:40].any(axis=2).sum() < both[:40].any(axis=2).sum()  # the line of text, which is longer for both

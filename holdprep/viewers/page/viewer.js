@@ -183,7 +183,7 @@ class Viewer {
   explain() {
     const unit = (this.scene.results.find((r) => r.name === this.results[0]) || {}).unit || "";
     this.legend.textContent = {
-      plain: "right hand green, left hand blue, object red, its guessed surface grey, contacts magenta, pale: infilled",
+      plain: "right hand green, left hand blue, object red, its guessed surface grey, contacts magenta, pale: infilled, or a pose that was not measured",
       error: `error: blue 0, red ${(this.range("hand") || 0).toPrecision(2)} ${unit} (hands), ${(this.range("object") || 0).toPrecision(2)} px (object); grey: unknown`,
       confidence: "confidence: red none, blue full; grey: unknown",
       distance: "hand to object: blue 2 cm away, white on the surface, red 2 cm inside",
