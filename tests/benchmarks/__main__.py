@@ -18,6 +18,7 @@ from tests.benchmarks.hands import measure_frames, measure_registration, measure
 from tests.benchmarks.kinds import measure_kinds
 from tests.benchmarks.measure import Row, measure_case
 from tests.benchmarks.other_hands import CASE, measure_other_hands
+from tests.benchmarks.perturbed import measure_perturbed
 from tests.benchmarks.trackers import TRACKERS
 
 
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--calibration", type=int, metavar="JOBS", help="scale with hands that the model cannot represent, in JOBS processes"
     )
+    parser.add_argument("--perturbed", type=int, metavar="JOBS", help="the demo's object poses with perturbed settings, in JOBS processes")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     arguments = parser.parse_args()
     rows = list(measure(arguments))
@@ -64,6 +66,9 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     if arguments.calibration:
         with tempfile.TemporaryDirectory() as scratch:
             yield from measure_calibration(arguments.root or Path(scratch), arguments.calibration)
+    elif arguments.perturbed:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from measure_perturbed(arguments.root or Path(scratch), arguments.perturbed)
     elif arguments.kinds:
         yield from measure_kinds()
     elif arguments.few_clicks is not None:
