@@ -19,6 +19,7 @@ from holdprep.object.colmap import Features, open_database
 
 MIN_MATCHES = 12  # between two frames, or of a frame with a model's points; fewer do not constrain a pose
 INITIAL_MATCHES = 50  # minimal number of verified matches of the initial pair of a model
+FEW_FEATURES = 100  # on the object, median over frames: with fewer, pairs of frames rarely share INITIAL_MATCHES
 INITIAL_ANGLE_DEG = 8.0  # minimal triangulation angle of the initial pair
 FOCAL_RATIOS = (0.1, 10.0)  # focal length / longer image side, outside of which COLMAP drops images
 _MAX_TESTED_PAIRS = 200  # those with most matches, whose triangulation angle is estimated
@@ -79,7 +80,7 @@ def require_matches(features: Features) -> None:
 
 
 def require_model(runs: Sequence[MappingRun], folder: Path, num_frames: int, min_pct: float) -> None:
-    """Raises HoldprepError if there was no initial pair, or COLMAP filtered the frames of a sufficiently large model.
+    """Raises HoldprepError if there was no initial pair, no third frame, or COLMAP filtered the frames of a sufficiently large model.
 
     `min_pct` percent of `num_frames` are needed; `folder` contains the database.
     """
@@ -96,12 +97,27 @@ def require_model(runs: Sequence[MappingRun], folder: Path, num_frames: int, min
             "object further"
         )
     largest = max(runs, key=lambda run: run.max_frames)
+    if largest.max_frames <= 2:
+        raise HoldprepError(f"object poses: no third frame: {_diagnose_growth(folder, num_frames)}")
     if final_frames == 0 or largest.max_frames >= needed:
         raise HoldprepError(
             f"object poses: frames filtered: the largest of {len(runs)} models had {largest.max_frames} of {num_frames} frames "
             f"and {largest.frames} after filtering, at least {min_pct:.0f} % are needed: its points are not consistent with the "
             f"images: {_REMEDY['no pose fits']}"
         )
+
+
+def _diagnose_growth(folder: Path, num_frames: int) -> str:
+    """Why no model grew beyond its initial pair, and what to try."""
+    with open_database(folder) as database:
+        median = np.median([database.num_keypoints_for_image(image.image_id) for image in database.read_all_images()])
+        _, geometries = database.read_two_view_geometries()
+    shared = sum(len(geometry.inlier_matches) >= INITIAL_MATCHES for geometry in geometries)
+    cause: Cause = "few features" if median < FEW_FEATURES else "few matches" if shared < num_frames else "no pose fits"
+    return (
+        f"no model grew beyond the first 2 of {num_frames} frames; frames have {median:.0f} features on the object (median), and pairs of "
+        f"frames that share {INITIAL_MATCHES} matches or more: {shared}: {_REMEDY[cause]}"
+    )
 
 
 def _diagnose_initial_pairs(folder: Path) -> str:

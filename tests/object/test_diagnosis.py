@@ -44,6 +44,21 @@ def two_halves() -> Cloud:
     return halves(cloud(PLACE, camera=SMALL, num_frames=12), 5)
 
 
+def one_pair(num_points: int) -> Cloud:
+    """Two frames share all points, and no others match: a model begins, and no frame can be added."""
+    scene = cloud(PLACE, camera=SMALL, num_points=num_points, num_frames=9)
+    a, b = scene.names[0], scene.names[4]
+    return replace(scene, source=KnownFeatures(scene.source.keypoints_px, {a: {b: scene.source.matches[a][b]}}))
+
+
+def one_pair_of_few() -> Cloud:
+    return one_pair(70)
+
+
+def one_pair_of_many() -> Cloud:
+    return one_pair(200)
+
+
 @pytest.mark.parametrize(
     ("scene", "cause"),
     [
@@ -54,6 +69,12 @@ def two_halves() -> Cloud:
             hardly_rotated,
             r"no initial pair: 8 pairs .* widest angle between two views is [23]\.\d deg, 8 are needed: rotate the object by [56] deg more,",
         ),
+        (
+            one_pair_of_few,
+            r"no third frame: no model grew beyond the first 2 of 9 frames; frames have 70 features on the object \(median\), and pairs .*: 1: "
+            "film closer",
+        ),
+        (one_pair_of_many, r"no third frame: .* have 200 features .*: keep more frames"),
         (
             two_halves,
             r"7 of 12 frames \(58 %\) registered, at least 60 % .*: 5 with fewer than 12 matches with a registered frame: keep more",
@@ -75,15 +96,15 @@ def test_each_cause_has_its_message(scene: Callable[[], Cloud], cause: str, tmp_
     with pytest.raises(HoldprepError, match=f"^object poses: {cause}") as error:
         reconstruct(case.images, case.masks, case.names, tmp_path, options)
     assert "\n" not in str(error.value)
-    assert ("texture" in str(error.value)) == (scene is few_features)
+    assert ("texture" in str(error.value)) == (scene in (few_features, one_pair_of_few))
 
 
 def test_filtered_frames_and_rejected_cameras_are_reported(tmp_path: Path) -> None:
     filtered, bad = MappingRun(40, 0, 1.2), MappingRun(3, 3, 1.2)
     with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 2 models had 40 of 50 frames and 0 after filtering, .*masks"):
         require_model([filtered, bad], tmp_path, 50, 60.0)
-    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 1 models had 2 of 50 frames and 0 after filtering"):
-        require_model([MappingRun(2, 0, 1.2)], tmp_path, 50, 60.0)
+    with pytest.raises(HoldprepError, match=r"frames filtered: the largest of 1 models had 3 of 50 frames and 0 after filtering"):
+        require_model([MappingRun(3, 0, 1.2)], tmp_path, 50, 60.0)
     with pytest.raises(HoldprepError, match=r"camera rejected: in 1 of 2 models the focal length became 0\.05 times"):
         require_model([MappingRun(40, 0, 0.05), bad], tmp_path, 50, 60.0)
     require_model([filtered, MappingRun(45, 45, 1.2)], tmp_path, 50, 60.0)  # another initial pair succeeded
