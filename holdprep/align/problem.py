@@ -1,6 +1,6 @@
 """Input, weights and result of the alignment: arrays and plain numbers only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
@@ -55,11 +55,35 @@ class EntityMasks:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Points that are fixed on the object, observed in frames, with measured distances between them.
+
+    Point number `point` (M,) was observed in `frame` (M,) at `px` (M, 2) of a pinhole camera, each coordinate with a standard error of
+    `stderr_px`; an observation that misses the point by more than `most_px` is refused. Points `pairs` (P, 2) are `distance_m` (P,)
+    apart. `name` is that of the estimate, `source` the file or marker in messages, `labels` those of the points, `frame_names` all
+    frames of the clip.
+    """
+
+    name: str
+    source: str
+    frame: np.ndarray
+    point: np.ndarray
+    px: np.ndarray
+    pairs: np.ndarray
+    distance_m: np.ndarray
+    labels: tuple[str, ...]
+    frame_names: Sequence[str]
+    stderr_px: float
+    most_px: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """One sequence of T frames under one static pinhole camera.
 
     `K` (3, 3); `image_size` (width, height) px; `points_obj` (N, 3) and `T_cam_obj` (T, 4, 4) in the unit of SfM, which alignment
-    makes metric: x_cam_m = scale * (R x + t). `obj_weight` (T,) is 0 where SfM did not register the frame.
+    makes metric: x_cam_m = scale * (R x + t). `obj_weight` (T,) is 0 where SfM did not register the frame. `marks` are points of the object
+    with measured distances.
     """
 
     K: Tensor
@@ -70,6 +94,7 @@ class Problem:
     obj_weight: Tensor
     tracks: Tracks | None = None
     masks: EntityMasks | None = None
+    marks: tuple[Marks, ...] = ()
 
     @property
     def num_frames(self) -> int:

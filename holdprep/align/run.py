@@ -14,7 +14,6 @@ from holdprep.align import hold, metrics
 from holdprep.align.grasp import static_grasps
 from holdprep.align.modules import HoldAdam, HoldStart, SecondOrder
 from holdprep.align.objective import Objective
-from holdprep.align.posterior import Posterior
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
 from holdprep.align.scale import Choice, combine, estimate_scale
 from holdprep.align.scene import Scene, Setup, anchors_of
@@ -171,17 +170,22 @@ def _align_object(
     for step, values in enumerate(history):
         for logger in loggers:
             logger.log_metrics({f"align/o/{name}": value for name, value in values.items()}, step=step)
-    measured, scale, notes = options.measured.of_object(surface), found.scale, list(found.notes)
-    if measured is None:
+    measured, scale, stderr, notes = options.measured.of_object(problem, surface), found.scale, found.stderr_ratio, list(found.notes)
+    figures = {f"scale.{k}": v for k, v in found.figures.items()}
+    if not measured:
         interval = SizeInterval.of(posterior, problem, options.measured.hand)
     else:
-        scale, interval = measured.scale, SizeInterval.between(Posterior.of([measured]), "its size was measured")
+        by_object, posterior = combine(measured)
+        interval = SizeInterval.between(posterior, f"measured ({', '.join(measured)})")
+        scale, stderr = by_object.scale, by_object.stderr_ratio
         hands = _states(
             problem, _align_hands(_with_longer_hands(problem, initial, scale / found.scale), options.weights, options.refine, run)
         )
-        notes.append(f"the object's measured size changes the hands' length by {100 * (scale / found.scale - 1):+.1f} %")
-    result = _alignment("o", "lm", problem, hands, scale, scale * found.stderr_ratio, history)
-    figures = {f"scale.{k}": v for k, v in found.figures.items()} | interval.figures(scale, surface.diameter)
+        notes += [*by_object.notes, f"the object's measured size changes the hands' length by {100 * (scale / found.scale - 1):+.1f} %"]
+        disagreeing = figures["scale.disagreeing"] + by_object.figures["disagreeing"]
+        figures |= {f"scale.{k}": v for k, v in by_object.figures.items()} | {"scale.disagreeing": disagreeing}
+    result = _alignment("o", "lm", problem, hands, scale, scale * stderr, history)
+    figures |= interval.figures(scale, surface.diameter)
     notes.append(interval.note(scale, surface.diameter))
     return replace(result, metrics=figures, notes=notes, measured=initial.measured)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from trimesh.bounds import oriented_bounds
 
+from holdprep.align.marks import scale_by_marks
 from holdprep.align.posterior import HandErrors, Posterior
 from holdprep.align.problem import Problem, hidden_share
 from holdprep.align.surface import Surface
@@ -30,8 +31,17 @@ class MeasuredSizes:
     diameter_mm: float | None = None
     size_mm: tuple[float, float, float] | None = None
 
-    def of_object(self, surface: Surface) -> ScaleEstimate | None:
-        """The scale by the object's measured size, which is compared with its cloud; None where it was not measured."""
+    def of_object(self, problem: Problem, surface: Surface) -> dict[str, ScaleEstimate]:
+        """The scale by each of the object's measured sizes and marks, by name; empty where nothing of it was measured.
+
+        Raises HoldprepError for marks that contradict the object's poses.
+        """
+        found = [scale_by_marks(marks, problem, surface) for marks in problem.marks]
+        by_size = self._by_size(surface)
+        return {estimate.name: estimate for estimate in ([] if by_size is None else [by_size]) + found}
+
+    def _by_size(self, surface: Surface) -> ScaleEstimate | None:
+        """The scale by comparing the object's diameter and extents with its cloud."""
         ratios = []
         if self.diameter_mm is not None:
             ratios.append(self.diameter_mm / 1e3 / surface.diameter)
@@ -42,7 +52,7 @@ class MeasuredSizes:
             return None
         logs = np.log(ratios)
         stderr = float(np.hypot(MEASURED_STD, np.std(logs)))
-        return ScaleEstimate("measured", float(np.exp(np.median(logs))), stderr)
+        return ScaleEstimate("size", float(np.exp(np.median(logs))), stderr)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def resized(model: HandModel, betas: Tensor, ratio: float) -> Tensor:
     if not low <= 1e3 * goal_m <= high:
         raise HoldprepError(
             f"with the object's measured size the {model.side} hand would be {1e3 * goal_m:.0f} mm long (between {low:.0f} and {high:.0f} "
-            "is possible): check object.diameter_mm or object.size_mm, and the object's cloud in the report"
+            "is possible): check what was measured of the object (its size, points, or marker), and the object's cloud in the report"
         )
     found = betas.clone()
     for _ in range(STEPS):

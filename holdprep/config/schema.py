@@ -83,6 +83,10 @@ class MeasuredObject(Node):
     size_mm: tuple[float, float, float] | None = Field(
         description="length, width and height of the object, measured, in any order; the hand's size then follows from them"
     )
+    points: Path | None = Field(
+        description="YAML file with two clicked points of the object and their distance (holdprep/README.md, 'Measured sizes'); "
+        "null = <seq>/points.yaml, if it exists"
+    )
 
 
 class HandModelNode(Node):

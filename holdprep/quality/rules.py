@@ -271,12 +271,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "align", "disagreeing", "estimators", "at most", 0, None,
-        "estimators of the scale exclude each other, see the notes: measure the object (object.diameter_mm, object.size_mm)",
+        "estimators of the scale exclude each other, see the notes: measure the object (object.diameter_mm, points.yaml)",
     ),
     # an average hand (+- 5 %) that is well tracked gives 13 %; one with three quarters of its keypoints hidden 25 %
     Rule(
         "align", "object.size_interval_pct", "%", "at most", 15, 25,
-        "the object's size is uncertain: measure the hand (hands.length_mm) or the object (object.diameter_mm); film with fewer hidden fingers",
+        "the object's size is uncertain: measure the hand (hands.length_mm) or the object (object.diameter_mm, points.yaml); film with fewer hidden fingers",
     ),
     # 10 mm is the effect of assuming an average hand's size on the depth of a held object; 50 mm is a hand that does not hold the object
     Rule(

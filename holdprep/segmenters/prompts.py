@@ -1,6 +1,5 @@
 """Prompts: prompts.yaml with outlines, boxes and clicks of the entities on a few key frames."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import yaml
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.io.bounded import inside, picture_size, read_yaml, refuse_interpolations
+from holdprep.io.clicks import SAME_ASPECT, known, numbers, scale_to_images
 from holdprep.segmenters import ENTITIES
 
-SAME_ASPECT = 0.01
 FIELDS = ("polygon", "polygons", "mask", "positive", "negative", "box")
 
 
@@ -54,15 +53,15 @@ def anchors(prompts: Mapping[int, Mapping[str, EntityPrompt]], entity: str) -> l
 def write_prompts(path: Path, prompts: Mapping[str, Mapping[str, EntityPrompt]], image_size: tuple[int, int]) -> None:
     """Write prompts for `read_prompts`, rounded to 0.1 px; `prompts` by frame name, `image_size` (width, height) of images/."""
 
-    def numbers(values: Any) -> Any:
+    def rounded(values: Any) -> Any:
         return np.round(np.asarray(values, float), 1).tolist()
 
     def tree(prompt: EntityPrompt) -> Any:
         if prompt.absent:
             return "absent"
         points = {"positive": prompt.positive, "negative": prompt.negative, "box": prompt.box}
-        found = {kind: numbers(value) for kind, value in points.items() if value is not None}
-        return found | ({"polygons": [numbers(p) for p in prompt.polygons]} if prompt.polygons else {})
+        found = {kind: rounded(value) for kind, value in points.items() if value is not None}
+        return found | ({"polygons": [rounded(p) for p in prompt.polygons]} if prompt.polygons else {})
 
     frames = {frame: {e: tree(p) for e, p in entities.items()} for frame, entities in sorted(prompts.items()) if entities}
     text = yaml.safe_dump({"image_size": list(image_size), "frames": frames}, sort_keys=False, default_flow_style=None, width=10**6)
@@ -77,8 +76,8 @@ def read_prompts(path: Path, image_size: tuple[int, int] | None = None) -> dict[
     """
     tree = _tree(path)
     for key in tree:
-        _known(key, ("image_size", "frames"), f"{path}:")
-    units = _Units(path.parent, _scale(path, tree.get("image_size"), image_size), image_size)
+        known(key, ("image_size", "frames"), f"{path}:")
+    units = _Units(path.parent, scale_to_images(path, tree.get("image_size"), image_size), image_size)
     found = {frame: _frame(entities, units, f"{path}: frame {frame}") for frame, entities in tree["frames"].items()}
     shown = {entity for entities in found.values() for entity, prompt in entities.items() if _shows(prompt)}
     for frame, entities in found.items():
@@ -128,18 +127,6 @@ class _Units:
     image_size: tuple[int, int] | None
 
 
-def _scale(path: Path, size: Any, image_size: tuple[int, int] | None) -> np.ndarray:
-    """Factor (2,) from the file's image size to that of images/; both have the same proportions."""
-    if size is None or image_size is None:
-        return np.ones(2)
-    size = _numbers(size, (2,), f"{path}: image_size")
-    if not (size > 0).all() or abs(size[0] * image_size[1] / (size[1] * image_size[0]) - 1) > SAME_ASPECT:
-        raise HoldprepError(
-            f"{path}: image_size is {size.tolist()}, width and height in the proportions of images/ ({image_size}) are needed"
-        )
-    return np.array(image_size, float) / size
-
-
 def _shows(prompt: EntityPrompt) -> bool:
     return not prompt.absent and (prompt.is_outline or prompt.positive is not None)
 
@@ -162,7 +149,7 @@ def _frame(entities: Any, units: _Units, where: str) -> dict[str, EntityPrompt]:
         raise HoldprepError(f"{where}: needs entities ({', '.join(ENTITIES)})")
     found = {}
     for entity, prompt in entities.items():
-        _known(entity, ENTITIES, f"{where}: entity")
+        known(entity, ENTITIES, f"{where}: entity")
         found[entity] = _entity(prompt, units, f"{where}, {entity}")
     return found
 
@@ -173,18 +160,18 @@ def _entity(prompt: Any, units: _Units, where: str) -> EntityPrompt:
     if not isinstance(prompt, Mapping) or not prompt:
         raise HoldprepError(f"{where}: needs 'absent' or one of {', '.join(FIELDS)}")
     for field in prompt:
-        _known(field, FIELDS, where)
+        known(field, FIELDS, where)
     if not isinstance(prompt.get("polygons", []), list):
         raise HoldprepError(f"{where}: polygons is a list of polygons, each a list of points")
     outlines = [*prompt.get("polygons", []), *([prompt["polygon"]] if "polygon" in prompt else [])]
     scale = units.scale
-    polygons = tuple(_numbers(p, (None, 2), f"{where}: polygon") * scale for p in outlines)
+    polygons = tuple(numbers(p, (None, 2), f"{where}: polygon") * scale for p in outlines)
     if any(len(p) < 3 for p in polygons):
         raise HoldprepError(f"{where}: a polygon needs 3 points or more")
     if "mask" in prompt:
         polygons += _mask_outlines(inside(units.folder, str(prompt["mask"]), where), units.image_size, where)
-    points = {kind: _numbers(prompt[kind], (None, 2), f"{where}: {kind}") * scale for kind in ("positive", "negative") if kind in prompt}
-    box = _numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
+    points = {kind: numbers(prompt[kind], (None, 2), f"{where}: {kind}") * scale for kind in ("positive", "negative") if kind in prompt}
+    box = numbers(prompt["box"], (4,), f"{where}: box") * np.tile(scale, 2) if "box" in prompt else None
     if box is not None and not (box[0] < box[2] and box[1] < box[3]):
         raise HoldprepError(f"{where}: box is x1, y1, x2, y2 with x1 < x2 and y1 < y2")
     return EntityPrompt(polygons, points.get("positive"), points.get("negative"), None if box is None else tuple(box.tolist()))
@@ -205,23 +192,3 @@ def _mask_outlines(path: Path, image_size: tuple[int, int] | None, where: str) -
     if not outlines:
         raise HoldprepError(f"{where}: {path} is empty: use 'absent' where the entity is not in the frame")
     return outlines
-
-
-def _known(name: Any, allowed: tuple[str, ...], where: str) -> None:
-    if name not in allowed:
-        close = difflib.get_close_matches(str(name), allowed, n=1)
-        raise HoldprepError(
-            f"{where} '{name}' is unknown{f' (did you mean {close[0]!r}?)' if close else ''}; allowed: {', '.join(allowed)}"
-        )
-
-
-def _numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        array = np.zeros(())
-    if array.ndim != len(shape) or any(want is not None and want != have for want, have in zip(shape, array.shape, strict=True)):
-        raise HoldprepError(f"{where} must be numbers of shape {tuple('n' if s is None else s for s in shape)}")
-    if not np.isfinite(array).all():
-        raise HoldprepError(f"{where} holds a value that is not finite")
-    return array

@@ -11,6 +11,7 @@ RECORDS = Path("processed", ".holdprep")  # what stages recorded, and their scra
 ARTEFACTS: dict[str, str] = {
     "video": "video.mp4",
     "prompts": "prompts.yaml",
+    "points": "points.yaml",
     "overrides": "holdprep.yaml",
     "images": "images",
     "images_zip": "images.zip",

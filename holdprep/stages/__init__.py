@@ -29,11 +29,11 @@ def _align_stage(mode: str) -> Stage:
         f"align.{mode}",
         deferred("holdprep.stages.align", "run", mode=mode),
         needs=("fit_slerp", "j2d", "colmap", *before),
-        uses=MASKS,
+        uses=(*MASKS, "points") if mode == "o" else MASKS,
         outputs=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
         settings=inputs.align_settings,
-        remembers=("align", "weights", "experiment", "hand_model", "seed"),
-        external=inputs.hand_model_files,
+        remembers=("align", "weights", "object", "experiment", "hand_model", "seed"),
+        external=inputs.measured_files if mode == "o" else inputs.hand_model_files,
         measure=deferred("holdprep.stages.align", "measure", mode=mode),
     )
 

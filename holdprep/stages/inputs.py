@@ -5,7 +5,7 @@ No large packages are imported here, so that the check whether a stage is up to 
 
 from pathlib import Path
 
-from holdprep.backend import BackendOption, External, Values
+from holdprep.backend import NAMED, BackendOption, External, Values
 from holdprep.config.schema import Config
 from holdprep.hand import STANDIN_FILE
 from holdprep.pipeline.records import DONE, HASHES
@@ -92,9 +92,16 @@ def object_pose_settings(cfg: Config) -> Values:
     return {"object_pose": cfg.object_pose.settings()} | _seed(cfg, cfg.object_pose)
 
 
+def measured_files(cfg: Config, seq: Sequence) -> External:
+    """The hand model, and a file of clicked points that the user names; the sequence's own is an artefact."""
+    path = cfg.object.points
+    return hand_model_files(cfg, seq) | ({} if path is None else {NAMED + path.name: path})
+
+
 def align_settings(cfg: Config) -> Values:
     """The method's values, the weights, the seed of the scale estimators, and measured sizes."""
-    sizes = {"hands.length_mm": cfg.hands.length_mm, "object": cfg.object.recorded()}
+    points = None if cfg.object.points is None else cfg.object.points.name
+    sizes = {"hands.length_mm": cfg.hands.length_mm, "object": cfg.object.recorded() | {"points": points}}
     return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed} | sizes
 
 

@@ -5,13 +5,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Sequence_
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from holdprep.align.problem import Alignment, Problem
-from holdprep.config.schema import Config
+from holdprep.config.schema import Config, MeasuredObject
 from holdprep.configured import for_sequence
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.geometry.rigid import from_rt
@@ -24,6 +25,7 @@ from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evalu
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.align import load_problem, options_of
+from holdprep.stages.marks import load_marks
 from holdprep.sweeps.comparison import loss, worst
 from holdprep.sweeps.figures import figures, in_all_modes, leave_out
 from holdprep.sweeps.score import predicted_loss
@@ -84,7 +86,7 @@ def _composed(data_root: Path, name: str, overrides: tuple[str, ...]) -> Config:
 
 
 def _score(cfg: Config, name: str, metric: str | None) -> float:
-    problem = _problem(cfg.data_root, name, cfg.hand_model.path)
+    problem = _problem(cfg.data_root, name, cfg.hand_model.path, cfg.object)
     try:
         if metric is None:
             fitted, left_out = leave_out(problem)
@@ -97,11 +99,12 @@ def _score(cfg: Config, name: str, metric: str | None) -> float:
 
 
 @lru_cache(maxsize=64)
-def _problem(data_root: Path, name: str, model_path: Path | None) -> Problem:
+def _problem(data_root: Path, name: str, model_path: Path | None, measured: MeasuredObject) -> Problem:
     """The problem of a sequence, read once for all trials."""
     seq = Sequence(data_root, name)
     fits = read_fits(seq.path("fit_slerp"))
-    return load_problem(seq, {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits})[0]
+    models = {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits}
+    return replace(load_problem(seq, models)[0], marks=load_marks(seq, measured))
 
 
 def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:

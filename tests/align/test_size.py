@@ -117,8 +117,8 @@ def test_extents_in_any_order_give_the_scale():
     faces = rng.uniform(-1, 1, (3000, 3)) * [0.5, 1.0, 1.5]
     axis = rng.integers(0, 3, 3000)
     faces[np.arange(3000), axis] = np.sign(faces[np.arange(3000), axis]) * np.array([0.5, 1.0, 1.5])[axis]
-    found = MeasuredSizes(size_mm=(300.0, 100.0, 200.0)).of_object(Surface.of(faces, faces))
+    found = MeasuredSizes(size_mm=(300.0, 100.0, 200.0))._by_size(Surface.of(faces, faces))
     assert found.scale == pytest.approx(0.1, rel=0.01)
     assert found.stderr_ratio >= size.MEASURED_STD
-    wrong = MeasuredSizes(size_mm=(300.0, 150.0, 200.0)).of_object(Surface.of(faces, faces))
+    wrong = MeasuredSizes(size_mm=(300.0, 150.0, 200.0))._by_size(Surface.of(faces, faces))
     assert wrong.stderr_ratio > 0.15  # the extents contradict each other

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from holdprep.align import state
+from holdprep.align.points_file import read_points
 from holdprep.config import memory
 from holdprep.configured import CONF_DIR
 from holdprep.dataset import hold
@@ -49,6 +50,8 @@ def settings_files() -> Iterator[Reader]:
     def read_clicks(d: Path) -> object:
         return prompts.mask_files(d / "prompts.yaml"), prompts.read_indexed_prompts(d / "prompts.yaml", NAMES, SIZE)
 
+    points = b'distance_mm: 85.6\nimage_size: [%d, %d]\nframes:\n  "%s": {a: [1, 2], b: [3.5, 4]}\n' % (*SIZE, NAMES[0].encode())
+    yield Reader("points_yaml", {"points.yaml": points}, lambda d: read_points(d / "points.yaml", NAMES, SIZE))
     yield Reader("prompts_yaml", {"prompts.yaml": clicks, "m.png": mask}, read_clicks)
     model = (
         b"MODEL:\n  IMAGE_SIZE: 256\n  BACKBONE: {TYPE: vit, DEPTH: 2}\n  MANO_HEAD:\n    TYPE: transformer_decoder\n"

@@ -1,0 +1,90 @@
+"""Sizes of the object that were measured, from files and pictures to the aligned scale."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.spatial.distance import pdist
+
+from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import distort, project
+from holdprep.geometry.rigid import apply, invert
+from holdprep.quality.truth import save_truth
+from tests.running import run
+from tests.synthetic import SyntheticSequence, make_sequence, truth_of, write_truth
+
+# the hand is registered 8 % too large, and so is the object without a measured size
+TOLD = ("seq=box", "segmenter=truth", "hand=truth", "hand.size_error_pct=8", "object_pose=truth", "on_fail=warn", "align.scale=rigid_grasp")
+DISTORTION = 0.08
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyntheticSequence, Path]:
+    """A sequence before mode o; its keypoints, poses and clicks are those of a lens (its pictures are not used)."""
+    root = tmp_path_factory.mktemp("measured")
+    seq = make_sequence(frames=16)
+    write_truth(seq, root / "box")
+    save_truth(root / "box" / "ground_truth" / "truth.npz", replace(truth_of(seq), distortion=DISTORTION))
+    for stage in ("segment", "hand_pose", "object_pose", "register", "align mode=h"):
+        run(root, root / "out", *f"stage={stage}".split(), *TOLD)
+    return seq, root
+
+
+def click(seq: SyntheticSequence, root: Path, frames: tuple[int, ...], distance_mm: float | None = None) -> None:
+    """points.yaml with two corners of the box, as the lens shows them, rounded to pixels."""
+    corners = seq.box_size_m * np.array([[-0.5, -0.5, -0.5], [0.5, 0.5, -0.5]])
+    clicks = {}
+    for t in frames:
+        px = project(distort(apply(seq.T_cam_obj[t], corners), DISTORTION), seq.K).round()
+        clicks[seq.names[t]] = {"a": px[0].tolist(), "b": px[1].tolist()}
+    true_mm = 1e3 * float(np.linalg.norm(corners[0] - corners[1]))
+    (root / "box" / "points.yaml").write_text(yaml.safe_dump({"distance_mm": distance_mm or true_mm, "frames": clicks}))
+
+
+def aligned(root: Path, *told: str) -> dict:
+    """The record of mode o."""
+    return run(root, root / "out", "stage=align", "mode=o", *TOLD, *told)["align.o"]
+
+
+def true_scale(seq: SyntheticSequence, root: Path) -> float:
+    """Metres per unit of the object's poses: by the distances between the camera's positions about the object."""
+    poses = np.load(root / "box" / "processed" / "colmap" / "o2w.npy")
+    metres, units = (pdist(invert(T)[:, :3, 3]) for T in (seq.T_cam_obj, poses))
+    return float(np.median(metres / units))
+
+
+def test_clicked_points_give_the_scale_through_the_lens(prepared):
+    seq, root = prepared
+    true = true_scale(seq, root)
+    assert aligned(root)["metrics"]["object.scale"] == pytest.approx(1.08 * true, rel=0.01)
+    click(seq, root, (0, 7, 14))
+    found = aligned(root)
+    assert found["status"] == "done"
+    assert found["metrics"]["object.scale"] == pytest.approx(true, rel=0.005)  # pixels as the lens shows them would be 3 % wrong
+    assert found["metrics"]["object.scale_low"] < true < found["metrics"]["object.scale_high"]
+    assert found["metrics"]["object.size_interval_pct"] < 5
+    assert aligned(root)["status"] == "skipped"
+    (root / "box" / "points.yaml").unlink()
+    again = aligned(root)
+    assert again["status"] == "done"
+    assert again["metrics"]["object.scale"] == pytest.approx(1.08 * true, rel=0.01)
+
+
+def test_a_named_file_of_points_is_used_and_must_exist(prepared):
+    seq, root = prepared
+    click(seq, root, (0, 7, 14))
+    (root / "box" / "points.yaml").rename(root / "elsewhere.yaml")
+    assert aligned(root, f"object.points={root / 'elsewhere.yaml'}")["metrics"]["scale.points.frames"] == 3
+    with pytest.raises(HoldprepError, match=r"nowhere\.yaml cannot be read"):
+        aligned(root, f"object.points={root / 'nowhere.yaml'}")
+    assert aligned(root, "object.points=null")["status"] == "done"
+
+
+def test_a_measured_size_is_kept_for_the_sequence(prepared):
+    _, root = prepared
+    given = aligned(root, "object.diameter_mm=140")["metrics"]["object.diameter_mm"]
+    assert given == pytest.approx(140)
+    assert aligned(root)["status"] == "skipped"
+    assert aligned(root, "object.diameter_mm=null")["metrics"]["object.diameter_mm"] > 150
