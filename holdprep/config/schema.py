@@ -28,6 +28,30 @@ from holdprep.viewers.option import AitviewerView, RerunView, ViserView
 
 Threshold = float | tuple[float, float] | None
 Weighting = TypeVar("Weighting", bound=Node)
+Marker = Literal[
+    "DICT_4X4_50",
+    "DICT_4X4_100",
+    "DICT_4X4_250",
+    "DICT_4X4_1000",
+    "DICT_5X5_50",
+    "DICT_5X5_100",
+    "DICT_5X5_250",
+    "DICT_5X5_1000",
+    "DICT_6X6_50",
+    "DICT_6X6_100",
+    "DICT_6X6_250",
+    "DICT_6X6_1000",
+    "DICT_7X7_50",
+    "DICT_7X7_100",
+    "DICT_7X7_250",
+    "DICT_7X7_1000",
+    "DICT_ARUCO_ORIGINAL",
+    "DICT_ARUCO_MIP_36h12",
+    "DICT_APRILTAG_16h5",
+    "DICT_APRILTAG_25h9",
+    "DICT_APRILTAG_36h10",
+    "DICT_APRILTAG_36h11",
+]
 
 
 class Create(Node):
@@ -87,6 +111,12 @@ class MeasuredObject(Node):
         description="YAML file with two clicked points of the object and their distance (holdprep/README.md, 'Measured sizes'); "
         "null = <seq>/points.yaml, if it exists"
     )
+    marker_mm: float | None = Field(
+        ge=5,
+        le=500,
+        description="side of a printed marker that is fixed on the object, without its white border; null = none is looked for",
+    )
+    marker: Marker = Field(description="the marker's dictionary, by OpenCV's name (ArUco or AprilTag)")
 
 
 class HandModelNode(Node):

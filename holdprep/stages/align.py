@@ -24,7 +24,7 @@ from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
-from holdprep.stages.marks import load_marks
+from holdprep.stages.marks import is_measured, load_marks
 from holdprep.viz.overlay import draw_scene
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
@@ -37,10 +37,10 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
-    marks = load_marks(seq, cfg.object) if mode == "o" else ()
-    resizes = mode == "o" and (marks or any(size is not None for size in (cfg.object.diameter_mm, cfg.object.size_mm)))
-    problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or bool(resizes))
-    problem = replace(problem, marks=marks)
+    measured = mode == "o" and is_measured(seq, cfg.object)
+    problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or measured)
+    if measured:
+        problem = replace(problem, marks=load_marks(seq, cfg.object, problem))
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())

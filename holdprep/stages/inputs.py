@@ -93,9 +93,10 @@ def object_pose_settings(cfg: Config) -> Values:
 
 
 def measured_files(cfg: Config, seq: Sequence) -> External:
-    """The hand model, and a file of clicked points that the user names; the sequence's own is an artefact."""
-    path = cfg.object.points
-    return hand_model_files(cfg, seq) | ({} if path is None else {NAMED + path.name: path})
+    """The hand model, the pictures of a marker, and a file of clicked points that the user names; the sequence's own is an artefact."""
+    path, found = cfg.object.points, hand_model_files(cfg, seq)
+    found |= {} if path is None else {NAMED + path.name: path}
+    return found if cfg.object.marker_mm is None else found | {"images": seq.path("images")}
 
 
 def align_settings(cfg: Config) -> Values:

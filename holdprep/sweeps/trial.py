@@ -104,7 +104,8 @@ def _problem(data_root: Path, name: str, model_path: Path | None, measured: Meas
     seq = Sequence(data_root, name)
     fits = read_fits(seq.path("fit_slerp"))
     models = {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits}
-    return replace(load_problem(seq, models)[0], marks=load_marks(seq, measured))
+    problem = load_problem(seq, models)[0]
+    return replace(problem, marks=load_marks(seq, measured, problem))
 
 
 def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:
