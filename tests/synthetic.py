@@ -102,13 +102,14 @@ def box_sequence(
 class SyntheticSequence:
     """A static camera's film of one or two hands that hold and turn a textured box, with exact truth in metres.
 
-    `images` T of (H, W, 3) uint8 BGR; `masks` (T, H, W) bool by entity, what is visible; `K` (3, 3); `T_cam_obj` (T, 4, 4);
-    `box_size_m` (3,) edge lengths; `points_obj_m` (N, 3) on the box; by side: `params`, `vertices_m` (T, 778, 3),
-    `joints_m` (T, 21, 3), `j2d_px` (T, 21, 2).
+    `images` T of (H, W, 3) uint8 BGR; `masks` (T, H, W) bool by entity, what is visible; `depth_m` (T, H, W), infinite in the
+    background; `K` (3, 3); `T_cam_obj` (T, 4, 4); `box_size_m` (3,) edge lengths; `points_obj_m` (N, 3) on the box; by side: `params`,
+    `vertices_m` (T, 778, 3), `joints_m` (T, 21, 3), `j2d_px` (T, 21, 2).
     """
 
     images: list[np.ndarray]
     masks: dict[str, np.ndarray]
+    depth_m: np.ndarray
     K: np.ndarray
     T_cam_obj: np.ndarray
     box_size_m: np.ndarray
@@ -148,10 +149,11 @@ def make_sequence(
     background, textures = _background(rng, width, height), textured_box(seed)
     scene = _Scene(background, textures, box, K, {side: model.faces.numpy() for side, model in models.items()})
     shown = [_render(scene, T, {s: v[t] for s, v in vertices.items()}, rng) for t, T in enumerate(T_cam_obj)]
-    masks = {entity: np.stack([mask[entity] for _, mask in shown]) for entity in (*sides, "object")}
+    masks = {entity: np.stack([mask[entity] for _, mask, _ in shown]) for entity in (*sides, "object")}
+    depth_m = np.stack([depth for _, _, depth in shown])
     j2d = {side: project(x, K) for side, x in joints.items()}
     points = _box_points(box, rng)
-    return SyntheticSequence([image for image, _ in shown], masks, K, T_cam_obj, box, points, params, vertices, joints, j2d)
+    return SyntheticSequence([image for image, _, _ in shown], masks, depth_m, K, T_cam_obj, box, points, params, vertices, joints, j2d)
 
 
 def write_tracker_files(seq: SyntheticSequence, folder: Path, lost: Mapping[Side, Sequence[int]] | None = None) -> None:
@@ -267,8 +269,8 @@ class _Scene:
 
 def _render(
     scene: _Scene, T_cam_obj: np.ndarray, hands: Mapping[Side, np.ndarray], rng: np.random.Generator
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One frame and its visible masks: every pixel belongs to what is nearest there."""
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """One frame, its visible masks and its depth: every pixel belongs to what is nearest there."""
     box, K = scene.box, scene.K
     image, mask = render_box(scene.background, scene.textures, tuple(box), K, T_cam_obj)
     masks = {"object": mask}
@@ -279,7 +281,7 @@ def _render(
         masks = {entity: other & ~front for entity, other in masks.items()} | {side: front}
         image, nearest = np.where(front[..., None], colour, image), np.minimum(nearest, depth)
     noisy = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.5) + rng.normal(0, 2, image.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8), masks
+    return np.clip(noisy, 0, 255).astype(np.uint8), masks, nearest
 
 
 def _render_mesh(

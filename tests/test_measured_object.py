@@ -131,3 +131,19 @@ def test_a_marker_gives_the_scale_through_the_lens(prepared):
     with pytest.raises(HoldprepError, match="no marker of DICT_APRILTAG_36h11 in any of 16 frames"):
         aligned(root, "object.marker=DICT_APRILTAG_36h11")
     aligned(root, "object.marker_mm=null", "object.marker=DICT_4X4_50")
+
+
+def test_depth_maps_join_the_estimators(prepared):
+    seq, root = prepared
+    maps = root / "maps"
+    maps.mkdir()
+    for t, name in enumerate(seq.names):
+        depth = np.where(np.isfinite(seq.depth_m[t]), (3000 + 500 * t) * seq.depth_m[t], 0)
+        cv2.imwrite(str(maps / f"{name}.png"), depth.astype(np.uint16))
+    found = aligned(root, f"align.depth_maps={maps}", "align.scale=auto")["metrics"]
+    assert found["scale.depth_maps.scale"] == pytest.approx(1.08 * true_scale(seq, root), rel=0.03)  # the hand is 8 % too large
+    assert aligned(root, "align.scale=auto")["status"] == "skipped"
+    (maps / f"{seq.names[3]}.png").unlink()
+    with pytest.raises(HoldprepError, match=rf"maps lacks depth maps of 1 of 16 frames \(first: {seq.names[3]}\)"):
+        aligned(root, "align.scale=auto")
+    assert "scale.depth_maps.scale" not in aligned(root, "align.depth_maps=null", "align.scale=auto")["metrics"]

@@ -205,13 +205,13 @@ def front_vertices(
     nearest = np.full((height // CELL_PX + 1, width // CELL_PX + 1), np.inf)
     np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), vertices_m[rows, 2])
     rows = rows[vertices_m[rows, 2] <= nearest[cells[:, 1], cells[:, 0]] + FRONT_M]
-    hand, obj = (_well_inside(mask, at[rows], margin_px) for mask in (hand_mask, object_mask))
+    hand, obj = (well_inside(mask, at[rows], margin_px) for mask in (hand_mask, object_mask))
     kept = np.flatnonzero(hand | obj)
     kept = kept[:: -(-len(kept) // MAX_RAYS) or 1]
     return rows[kept], hand[kept]
 
 
-def _well_inside(mask: np.ndarray, at: np.ndarray, margin_px: int) -> np.ndarray:
+def well_inside(mask: np.ndarray, at: np.ndarray, margin_px: int) -> np.ndarray:
     """(M,) whether the window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the image."""
     if not len(at):
         return np.zeros(0, bool)

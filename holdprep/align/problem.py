@@ -47,11 +47,15 @@ class Tracks:
 
 @dataclass(frozen=True)
 class EntityMasks:
-    """Masks of the visible part of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool."""
+    """Masks of the visible part of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool.
+
+    `depth` (F, H, W) are depth maps of these frames, of any gain, 0 where unknown; None without maps.
+    """
 
     frame: np.ndarray
     hands: Mapping[Side, np.ndarray]
     obj: np.ndarray
+    depth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from holdprep.align import hold, metrics
+from holdprep.align.depth_maps import depth_ratios
 from holdprep.align.grasp import static_grasps
 from holdprep.align.modules import HoldAdam, HoldStart, SecondOrder
 from holdprep.align.objective import Objective
 from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
-from holdprep.align.scale import Choice, combine, estimate_scale
+from holdprep.align.scale import Choice, Views, combine, estimate_scale
 from holdprep.align.scene import Scene, Setup, anchors_of
 from holdprep.align.size import MeasuredSizes, SizeInterval, resized
 from holdprep.align.surface import Surface
@@ -162,10 +163,11 @@ def _align_object(
 ) -> Alignment:
     hands = _states(problem, initial)
     tracks = {side: metrics.hand_track(problem, side, state) for side, state in hands.items()}
-    orders = {side: metrics.depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
-    known = {side: order for side, order in orders.items() if order is not None}
-    estimates = estimate_scale(options.scale_estimator, tracks, surface, known, options.seed)
-    found, posterior = combine({estimate.name: estimate for estimate in estimates}, known)
+    orders = {s: order for s, state in hands.items() if (order := metrics.depth_order_rays(problem, s, state, surface)) is not None}
+    ratios = {s: ratio for s, state in hands.items() if (ratio := depth_ratios(problem, s, state, surface)) is not None}
+    views = Views(orders, ratios)
+    estimates = estimate_scale(options.scale_estimator, tracks, surface, views, options.seed)
+    found, posterior = combine({estimate.name: estimate for estimate in estimates}, views.orders)
     history = [estimate.logged() for estimate in estimates]
     for step, values in enumerate(history):
         for logger in loggers:

@@ -4,13 +4,14 @@ The object keeps its SfM trajectory, x_cam_m = scale * (R x + t), so that one nu
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from holdprep.align.contact import contact
+from holdprep.align.depth_maps import DepthRatios, depth_maps
 from holdprep.align.grasp import rigid_grasp
 from holdprep.align.order import DepthOrder, depth_order, log_likelihood
 from holdprep.align.posterior import Posterior
@@ -19,10 +20,10 @@ from holdprep.align.tracks import HandTrack, ScaleEstimate, resampled_counts
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
 
-Estimator = Literal["centroid", "rigid_grasp", "contact", "depth_order"]
-Choice = Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"]
+Estimator = Literal["centroid", "rigid_grasp", "contact", "depth_order", "depth_maps"]
+Choice = Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order", "depth_maps"]
 DISAGREEMENT = 2.0  # standard errors of the difference from the most precise estimate
-ESTIMATORS: tuple[Estimator, ...] = ("centroid", "rigid_grasp", "contact", "depth_order")
+ESTIMATORS: tuple[Estimator, ...] = ("centroid", "rigid_grasp", "contact", "depth_order")  # that need no further file
 # of the log scale, on rendered sequences: too large, since the palm is behind the object and the cloud covers the side in front
 CENTROID_MEAN, CENTROID_STD = 0.07, 0.08
 
@@ -85,15 +86,27 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
     return ScaleEstimate(best.name, scale, stderr, figures=figures, notes=tuple(notes)), posterior
 
 
-def estimate_scale(
-    choice: Choice, tracks: Mapping[Side, HandTrack], surface: Surface, orders: Mapping[Side, DepthOrder], seed: int = 0
-) -> list[ScaleEstimate]:
-    """The scale by one estimator or by each of them (`auto`)."""
+@dataclass(frozen=True)
+class Views:
+    """What masks and depth maps show of the posed hands, by hand: the depth order on rays, and ratios of depth; empty without them."""
+
+    orders: Mapping[Side, DepthOrder] = field(default_factory=dict)
+    ratios: Mapping[Side, DepthRatios] = field(default_factory=dict)
+
+
+def estimate_scale(choice: Choice, tracks: Mapping[Side, HandTrack], surface: Surface, views: Views, seed: int = 0) -> list[ScaleEstimate]:
+    """The scale by one estimator or by each of them (`auto`), by depth maps where there are any.
+
+    Raises HoldprepError where depth maps are chosen and there are none.
+    """
+    if choice == "depth_maps" and not views.ratios:
+        raise HoldprepError("align.scale=depth_maps needs the maps: give align.depth_maps=<folder>")
     estimates: dict[str, ScaleEstimate] = {}
-    names: tuple[Estimator, ...] = ESTIMATORS if choice == "auto" else (choice,)
+    with_maps: tuple[Estimator, ...] = ("depth_maps",) if views.ratios else ()
+    names: tuple[Estimator, ...] = (*ESTIMATORS, *with_maps) if choice == "auto" else (choice,)
     for name in names:
         around = estimates["centroid"].scale if "centroid" in estimates else None
-        estimates[name] = estimate(name, tracks, surface, seed, around, orders)
+        estimates[name] = estimate(name, tracks, surface, seed, around, views)
     return list(estimates.values())
 
 
@@ -103,13 +116,13 @@ def estimate(
     surface: Surface,
     seed: int = 0,
     around: float | None = None,
-    orders: Mapping[Side, DepthOrder] | None = None,
+    views: Views | None = None,
 ) -> ScaleEstimate:
     """One estimator's result, accepted or rejected; `contact` and `depth_order` search `around` a scale (the centroid's if None).
 
     Raises HoldprepError if no frame shows hand and object.
     """
-    tracks = {side: t for side, t in tracks.items() if len(t.weight)}
+    tracks, views = {side: t for side, t in tracks.items() if len(t.weight)}, views or Views()
     if not tracks:
         raise HoldprepError("no frame shows both a hand and a registered object, so there is no scale: check hand_pose and object_pose")
     if name == "rigid_grasp":
@@ -117,7 +130,9 @@ def estimate(
     if name == "centroid":
         return centroid(tracks, surface.points, seed)
     around = around or centroid(tracks, surface.points, seed).scale
-    return contact(tracks, surface, around, seed) if name == "contact" else depth_order(orders or {}, around, seed)
+    if name == "depth_maps":
+        return depth_maps(views.ratios, around, seed)
+    return contact(tracks, surface, around, seed) if name == "contact" else depth_order(views.orders, around, seed)
 
 
 def _log(estimate: ScaleEstimate) -> float:

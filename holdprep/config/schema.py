@@ -126,6 +126,20 @@ class HandModelNode(Node):
 class Align(Node):
     max_iterations: int | None = Field(ge=1, description="maximal number of iterations; null = the method's own")
 
+    @property
+    def estimates_scale(self) -> bool:
+        """Whether the scale comes from estimators and what was measured; else it is an unknown of the method."""
+        return False
+
+    @property
+    def maps(self) -> Path | None:
+        """The folder of depth maps; None where the method uses none."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """Values that change the result; of the folder of depth maps the name."""
+        return self.recorded() | ({} if self.maps is None else {"depth_maps": self.maps.name})
+
     def freedom(self) -> dict[str, Any]:
         """Arguments of `align.run.align`: the free unknowns and the scale estimator; empty = the method's own."""
         raise NotImplementedError
@@ -143,14 +157,26 @@ class LmAlign(Align):
         description="second order; or mode h by gradient descent through pytorch3d's soft silhouette renderer, and o and ho as lm"
     )
     silhouette: Weight = Field(description="weight of the silhouettes, only align=soft_silhouette (px^2 per unit of IoU)")
-    scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order"] = Field(
+    scale: Literal["auto", "centroid", "rigid_grasp", "contact", "depth_order", "depth_maps"] = Field(
         description="estimator of the object's metric scale"
+    )
+    depth_maps: Path | None = Field(
+        description="folder of depth maps, named as the frames: 16-bit PNG or .npy, of any gain; only the ratio of hand and object within a "
+        "frame is used; null = none"
     )
     refine_rotation: bool = Field(description="mode ho also refines the hand's rotation")
     refine_pose: bool = Field(description="mode ho also refines the finger poses: hidden fingers close onto the object")
     refine_shape: bool = Field(description="mode ho also refines the hand's shape")
     refine_obj_pose: bool = Field(description="mode ho also corrects the object's poses, as far as SfM's observations allow")
     refine_focal: bool = Field(description="mode ho also corrects the focal length, with SfM's as prior; needs a hand of known shape")
+
+    @property
+    def estimates_scale(self) -> bool:
+        return True
+
+    @property
+    def maps(self) -> Path | None:
+        return self.depth_maps
 
     def freedom(self) -> dict[str, Any]:
         from holdprep.align.problem import Refine

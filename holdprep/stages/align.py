@@ -24,7 +24,7 @@ from holdprep.quality.metrics import touching_frames
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read_aligned, registered_params
-from holdprep.stages.marks import is_measured, load_marks
+from holdprep.stages.measured import is_measured, with_measured
 from holdprep.viz.overlay import draw_scene
 
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
@@ -37,10 +37,10 @@ Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and j
 def run(ctx: Context, mode: Mode) -> Result:
     cfg, seq = ctx.cfg, ctx.seq
     models = {side: hand_model(cfg, side) for side in SIDES if side in read_fits(seq.path("fit_slerp"))}
-    measured = mode == "o" and is_measured(seq, cfg.object)
-    problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or measured)
-    if measured:
-        problem = replace(problem, marks=load_marks(seq, cfg.object, problem))
+    scales, notes = mode == "o" and cfg.align.estimates_scale, list[str]()
+    problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or (scales and is_measured(seq, cfg.object)))
+    if scales:
+        problem, notes = with_measured(problem, seq, cfg.object, cfg.align.maps)
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
@@ -52,7 +52,7 @@ def run(ctx: Context, mode: Mode) -> Result:
         ctx.runlog.pictures("align/ho/overlays", lambda: _overlays(ctx, arrays, problem, found))
     with safeio.atomic_path(seq.target(f"ckpt_{mode}")) as temporary:
         save_state(temporary, found)
-    return Result(dict(found.metrics), dict(found.curves), list(found.notes))
+    return Result(dict(found.metrics), dict(found.curves), [*notes, *found.notes])
 
 
 def measure(ctx: Context, mode: Mode) -> Result:

@@ -93,9 +93,9 @@ def object_pose_settings(cfg: Config) -> Values:
 
 
 def measured_files(cfg: Config, seq: Sequence) -> External:
-    """The hand model, the pictures of a marker, and a file of clicked points that the user names; the sequence's own is an artefact."""
-    path, found = cfg.object.points, hand_model_files(cfg, seq)
-    found |= {} if path is None else {NAMED + path.name: path}
+    """The hand model, the pictures of a marker, depth maps, and a file of clicked points; the sequence's own is an artefact."""
+    named = [path for path in (cfg.object.points, cfg.align.maps) if path is not None]
+    found = hand_model_files(cfg, seq) | {NAMED + path.name: path for path in named}
     return found if cfg.object.marker_mm is None else found | {"images": seq.path("images")}
 
 
@@ -103,7 +103,7 @@ def align_settings(cfg: Config) -> Values:
     """The method's values, the weights, the seed of the scale estimators, and measured sizes."""
     points = None if cfg.object.points is None else cfg.object.points.name
     sizes = {"hands.length_mm": cfg.hands.length_mm, "object": cfg.object.recorded() | {"points": points}}
-    return {"align": cfg.align.recorded(), "weights": cfg.weights.recorded(), "seed": cfg.seed} | sizes
+    return {"align": cfg.align.settings(), "weights": cfg.weights.recorded(), "seed": cfg.seed} | sizes
 
 
 def build_settings(cfg: Config) -> Values:

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Sequence_
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evalu
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.align import load_problem, options_of
-from holdprep.stages.marks import load_marks
+from holdprep.stages.measured import with_measured
 from holdprep.sweeps.comparison import loss, worst
 from holdprep.sweeps.figures import figures, in_all_modes, leave_out
 from holdprep.sweeps.score import predicted_loss
@@ -86,7 +85,7 @@ def _composed(data_root: Path, name: str, overrides: tuple[str, ...]) -> Config:
 
 
 def _score(cfg: Config, name: str, metric: str | None) -> float:
-    problem = _problem(cfg.data_root, name, cfg.hand_model.path, cfg.object)
+    problem = _problem(cfg.data_root, name, cfg.hand_model.path, cfg.object, cfg.align.maps)
     try:
         if metric is None:
             fitted, left_out = leave_out(problem)
@@ -99,13 +98,13 @@ def _score(cfg: Config, name: str, metric: str | None) -> float:
 
 
 @lru_cache(maxsize=64)
-def _problem(data_root: Path, name: str, model_path: Path | None, measured: MeasuredObject) -> Problem:
+def _problem(data_root: Path, name: str, model_path: Path | None, measured: MeasuredObject, maps: Path | None) -> Problem:
     """The problem of a sequence, read once for all trials."""
     seq = Sequence(data_root, name)
     fits = read_fits(seq.path("fit_slerp"))
     models = {side: load_hand_model(side, model_path, dtype=torch.float64) for side in SIDES if side in fits}
     problem = load_problem(seq, models)[0]
-    return replace(problem, marks=load_marks(seq, measured, problem))
+    return with_measured(problem, seq, measured, maps)[0]
 
 
 def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:

@@ -1,6 +1,7 @@
-"""Points of the object with measured distances, from files and pictures of the sequence."""
+"""What else was measured, from files and pictures of the sequence: points of the object with known distances, and depth maps."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -8,8 +9,10 @@ from holdprep.align.marker import Seen, find_markers, marks_of
 from holdprep.align.points_file import read_points
 from holdprep.align.problem import Marks, Problem
 from holdprep.config.schema import MeasuredObject
+from holdprep.errors import HoldprepError
 from holdprep.sequence import Sequence
 from holdprep.sequence import colmap as colmap_files
+from holdprep.sequence.depthmaps import read_depth_maps
 
 
 def is_measured(seq: Sequence, node: MeasuredObject) -> bool:
@@ -18,17 +21,25 @@ def is_measured(seq: Sequence, node: MeasuredObject) -> bool:
     return any(value is not None for value in given) or seq.has("points")
 
 
-def load_marks(seq: Sequence, node: MeasuredObject, problem: Problem) -> tuple[Marks, ...]:
-    """Clicked points, and corners of a marker, in pixels of the pinhole camera.
+def with_measured(problem: Problem, seq: Sequence, node: MeasuredObject, maps: Path | None) -> tuple[Problem, list[str]]:
+    """The problem with clicked points and corners of a marker, in pixels of the pinhole camera, and depth maps of its masks' frames; notes.
 
-    Raises HoldprepError where a file is damaged or missing, and where no marker is fixed on the object.
+    Raises HoldprepError where a file is damaged or missing, where no marker is fixed on the object, and for depth maps without masks.
     """
-    found = []
+    found, notes = list[Marks](), list[str]()
     if node.points is not None or seq.has("points"):
         found.append(_clicked(seq, node))
     if node.marker_mm is not None:
         found.append(_marker(seq, node, node.marker_mm, problem))
-    return tuple(found)
+    if maps is not None:
+        if problem.masks is None:
+            raise HoldprepError(
+                "align.depth_maps needs masks of the hands and the object in frames in which they touch: check stage=segment"
+            )
+        frames, lens = problem.masks.frame.tolist(), colmap_files.lens_of(seq)
+        depth, notes = read_depth_maps(maps, seq.frame_names(), frames, seq.image_size(), lens)
+        problem = replace(problem, masks=replace(problem.masks, depth=depth))
+    return replace(problem, marks=tuple(found)), notes
 
 
 def _clicked(seq: Sequence, node: MeasuredObject) -> Marks:
