@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from holdprep.align.order import surface_depths
 from holdprep.align.problem import Marks, Problem
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate
@@ -19,6 +18,8 @@ MIN_PARALLAX_DEG = 5.0  # between the rays of a point that is triangulated; from
 RULER_M = 0.0005  # standard error of a measured distance
 SURFACE_STD = 0.01  # standard error of the observed surface along its normal, as a fraction of the object's diameter
 MOST_AWAY = 0.5  # largest distance of a point from the observed object, in its diameters
+BESIDE = 0.12  # largest distance of a ray from the surface beside which it passes, in diameters; it adds to the error in depth
+STEPS, BISECTIONS = 96, 20  # along a ray
 ROUNDS = 15  # of Gauss-Newton's method
 INDEPENDENT = 8  # frames that a long clip counts as: errors of the object's poses change slowly
 
@@ -133,11 +134,10 @@ def _reprojection(K: np.ndarray, T_cam_obj: np.ndarray, at: np.ndarray, px: np.n
 def _on_surface(surface: Surface, K: np.ndarray, T_cam_obj: np.ndarray, px: np.ndarray, stderr_px: float, where: str) -> Point:
     """Mean of the points where rays of nearly the same direction meet the observed surface."""
     centre, direction = rays_obj(K, T_cam_obj, px)
-    front, _ = surface_depths(surface, K, T_cam_obj[:, :3, :3], T_cam_obj[:, :3, 3], px)
-    if not np.isfinite(front).all():
+    at = _met(surface, centre, direction)
+    beside = surface.distance(at).clip(0)
+    if not (beside < BESIDE * surface.diameter).all():
         raise HoldprepError(f"{where} is beside the object's surface: click on the object, or click the point in a second frame")
-    ahead = np.einsum("mb,mb->m", T_cam_obj[:, 2, :3], direction)  # depth per distance along the ray
-    at = _at_zero(surface, centre, direction, front / ahead)
     if not surface.observed(at).all():
         raise HoldprepError(
             f"{where} is where the object's surface was not observed: click the point in a second frame, after some rotation"
@@ -148,17 +148,23 @@ def _on_surface(surface: Surface, K: np.ndarray, T_cam_obj: np.ndarray, px: np.n
     facing = np.minimum(facing, -0.1)  # a grazing ray: its point is uncertain, not infinitely far away
     pixel = stderr_px * np.linalg.norm(at - centre, axis=1) / K[0, 0]
     slide = np.eye(3) - direction[:, :, None] * normal[:, None] / facing[:, None, None]
-    along = direction * (SURFACE_STD * surface.diameter / facing)[:, None]
+    along = direction * (SURFACE_STD * surface.diameter / -facing + beside)[:, None]
     covariance = pixel[:, None, None] ** 2 * slide @ np.swapaxes(slide, 1, 2) / len(px) + along[:, :, None] * along[:, None]
     mean = at.mean(axis=0)
     return Point(mean, covariance.mean(axis=0), np.linalg.norm(_reprojection(K, T_cam_obj, mean, px)[0], axis=1))
 
 
-def _at_zero(surface: Surface, centre: np.ndarray, direction: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """(M, 3) where rays enter the surface, by bisection between a distance (M,) inside and one outside of it."""
-    outside = inside - 0.1 * surface.diameter
-    for _ in range(20):
-        middle = (inside + outside) / 2
-        is_in = surface.distance(centre + middle[:, None] * direction) < 0
-        inside, outside = np.where(is_in, middle, inside), np.where(is_in, outside, middle)
-    return np.asarray(centre + inside[:, None] * direction)
+def _met(surface: Surface, centre: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(M, 3) where rays enter the surface, or, beside it, where they are nearest to it: a cloud seldom reaches an object's edges."""
+    middle = np.einsum("ma,ma->m", surface.points.mean(axis=0) - centre, direction)
+    along = middle[:, None] + surface.diameter * np.linspace(-0.75, 0.75, STEPS)
+    distance = surface.distance(centre[:, None] + along[..., None] * direction[:, None])
+    rows, is_in = np.arange(len(along)), distance < 0
+    first = np.where(is_in.any(axis=1), is_in.argmax(axis=1), distance.argmin(axis=1))
+    inside, outside = along[rows, first], along[rows, np.maximum(first - 1, 0)]
+    for _ in range(BISECTIONS):
+        half = (inside + outside) / 2
+        deeper = surface.distance(centre + half[:, None] * direction) < 0
+        inside, outside = np.where(deeper, half, inside), np.where(deeper, outside, half)
+    found = np.where(is_in.any(axis=1), inside, along[rows, first])
+    return np.asarray(centre + found[:, None] * direction)

@@ -101,6 +101,19 @@ def test_a_click_beside_the_object_is_refused(scene):
         scale_by_marks(replace(marks, px=marks.px * [[1.0], [0.0]]), *scene)
 
 
+@pytest.mark.parametrize("away_m", [0.001, 0.01])
+def test_a_click_just_beside_the_cloud_counts(scene, away_m):
+    """A cloud does not reach the edges: a ray that passes it at `away_m` is taken where it is nearest."""
+    problem, surface = scene
+    T = problem.T_cam_obj.numpy()[30]
+    camera = -T[:3, :3].T @ T[:3, 3]
+    beside = np.array([-camera[1], camera[0], 0.0]) / np.linalg.norm(camera[:2]) * (BAR_RADIUS_M + away_m)
+    points = (beside - np.array([0, 0, 0.05]), beside + np.array([0, 0, 0.05]))
+    found = scale_by_marks(replace(clicked(problem, (30,), points_m=points), distance_m=np.array([0.1])), problem, surface)
+    assert abs(np.log(found.scale / UNIT_M)) < 2 * found.stderr_ratio
+    assert found.scale == pytest.approx(UNIT_M, rel=0.05)
+
+
 def test_a_click_where_no_picture_shows_the_surface_needs_a_second_frame(scene):
     """The cloud lacks the bar's half at z > 0, which the convex hull closes."""
     problem, _ = scene

@@ -17,6 +17,7 @@ from tests.benchmarks.few_clicks import FEW, measure_few_clicks
 from tests.benchmarks.hands import measure_frames, measure_registration, measure_schedule
 from tests.benchmarks.kinds import measure_kinds
 from tests.benchmarks.measure import Row, measure_case
+from tests.benchmarks.measured_sizes import measure_measured
 from tests.benchmarks.other_hands import CASE, measure_other_hands
 from tests.benchmarks.perturbed import measure_perturbed
 from tests.benchmarks.trackers import TRACKERS
@@ -53,6 +54,7 @@ def main() -> None:
         "--calibration", type=int, metavar="JOBS", help="scale with hands that the model cannot represent, in JOBS processes"
     )
     parser.add_argument("--perturbed", type=int, metavar="JOBS", help="the demo's object poses with perturbed settings, in JOBS processes")
+    parser.add_argument("--measured", type=int, metavar="N", help="scale by measured sizes, on N such sequences")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the clips' sequences there, and use what is up to date there")
     arguments = parser.parse_args()
     rows = list(measure(arguments))
@@ -69,6 +71,9 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     elif arguments.perturbed:
         with tempfile.TemporaryDirectory() as scratch:
             yield from measure_perturbed(arguments.root or Path(scratch), arguments.perturbed)
+    elif arguments.measured:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield from measure_measured(arguments.root or Path(scratch), arguments.measured)
     elif arguments.kinds:
         yield from measure_kinds()
     elif arguments.few_clicks is not None:

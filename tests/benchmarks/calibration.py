@@ -4,7 +4,7 @@ As a command, `python -m tests.benchmarks --calibration`. Every sequence has its
 three times: from exact keypoints, from the default tracker with the hand's true length, and from the default tracker alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product, repeat
@@ -18,9 +18,10 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import USUAL_FOCAL, project
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.targets import lengths_m
-from holdprep.quality.truth import load_truth
+from holdprep.quality.truth import GroundTruth, load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.create import write_rendered
+from holdprep.synth.film import Shot
 from holdprep.synth.motion import Grasp
 from holdprep.synth.scene import Filming, make_scene
 from tests.benchmarks.measure import Row, row, worst
@@ -63,13 +64,16 @@ def samples(rounds: int = 5, seed: int = 500) -> list[Sample]:
     return found
 
 
-def prepare(sample: Sample, root: Path) -> Sequence:
-    """The sequence with its masks and object poses, and exact keypoints beside it; raises HoldprepError where SfM refuses it."""
+def prepare(sample: Sample, root: Path, painted: Callable[[GroundTruth, int, Shot], Shot] | None = None) -> Sequence:
+    """The sequence with its masks and object poses, and exact keypoints beside it; raises HoldprepError where SfM refuses it.
+
+    `painted` changes the shot of each frame.
+    """
     seq, hand = Sequence(root, sample.name), other_hands()[sample.hand]
     truth, shots = make_scene(
         sample.object, sample.grasp, ("right",), FRAMES, filming=sample.filming, seed=sample.seed, hands={"right": hand}
     )
-    write_rendered(seq, truth, shots)
+    write_rendered(seq, truth, shots if painted is None else (painted(truth, t, shot) for t, shot in enumerate(shots)))
     joints_m = truth.hands["right"].joints_m
     assert joints_m is not None
     exact_keypoints(root, sample).parent.mkdir(exist_ok=True)
@@ -127,9 +131,13 @@ def aligned(sample: Sample, seq: Sequence, overrides: tuple[str, ...]) -> dict[s
     given = (f"seq={sample.name}", *GIVEN, *overrides)
     for stage in ("hand_pose", "register", "align"):
         found = run(root, root / "out" / sample.name, f"stage={stage}", "force=true", *given)
-    metrics = found["align.ho"]["metrics"]
-    judged = run(root, root / "out" / sample.name, "stage=evaluate", *given)["evaluate"]["metrics"]
-    errors = {name: worst(judged, name) for name in FIGURES if any(key.rpartition(".")[2] == name for key in judged)}
+    return judged(root, sample, given, found["align.ho"]["metrics"])
+
+
+def judged(root: Path, sample: Sample, given: tuple[str, ...], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Errors of an alignment with these metrics, the stated interval of the size, and whether the true size is in it."""
+    known = run(root, root / "out" / sample.name, "stage=evaluate", *given)["evaluate"]["metrics"]
+    errors = {name: worst(known, name) for name in FIGURES if any(key.rpartition(".")[2] == name for key in known)}
     true_scale = metrics["object.scale"] / (1 + errors["size_error_pct"] / 100)
     inside = metrics["object.scale_low"] <= true_scale <= metrics["object.scale_high"]
     return errors | {"size_interval_pct": metrics["object.size_interval_pct"], "size_in_interval_pct": 100.0 * inside}
