@@ -184,8 +184,8 @@ def _align_object(
             problem, _align_hands(_with_longer_hands(problem, initial, scale / found.scale), options.weights, options.refine, run)
         )
         notes += [*by_object.notes, f"the object's measured size changes the hands' length by {100 * (scale / found.scale - 1):+.1f} %"]
-        disagreeing = figures["scale.disagreeing"] + by_object.figures["disagreeing"]
-        figures |= {f"scale.{k}": v for k, v in by_object.figures.items()} | {"scale.disagreeing": disagreeing}
+        # "all" remains what the hand leaves open: the interval is that of what was measured
+        figures |= {f"scale.{k}": v for k, v in by_object.figures.items() if not k.startswith("all.")}
     result = _alignment("o", "lm", problem, hands, scale, scale * stderr, history)
     figures |= interval.figures(scale, surface.diameter)
     notes.append(interval.note(scale, surface.diameter))

@@ -15,8 +15,10 @@ SOURCES = {
     "rigid_grasp": "static grasp",
     "contact": "contact",
     "depth_order": "depth order on rays",
+    "depth_maps": "depth maps",
     "all": "all of these",
 }
+MEASURED = {"size": "its measured size", "points": "clicked points", "marker": "printed marker"}  # of the object; they replace the hand
 
 
 def size_sources(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -29,11 +31,12 @@ def size_sources(metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
         return {}
     diameter_mm, scale, low_mm, high_mm = np.array(found, float).tolist()
     rows = {}
-    for source, name in SOURCES.items():
+    for source, name in (SOURCES | MEASURED).items():
         low, high = (metrics.get(f"scale.{source}.{side}") for side in ("low", "high"))
         if low is not None and high is not None:
             rows[name] = (low * diameter_mm / scale, high * diameter_mm / scale)
-    return {**rows, "with the hand's own errors": (low_mm, high_mm)} if rows else {}
+    last = "what was measured" if set(MEASURED.values()) & set(rows) else "with the hand's own errors"
+    return {**rows, last: (low_mm, high_mm)} if rows else {}
 
 
 def size_chart(metrics: Mapping[str, Any]) -> Markup | None:

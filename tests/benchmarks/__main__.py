@@ -22,6 +22,9 @@ from tests.benchmarks.other_hands import CASE, measure_other_hands
 from tests.benchmarks.perturbed import measure_perturbed
 from tests.benchmarks.trackers import TRACKERS
 
+# measurements of rendered sequences in a folder, with a number: of processes, or of sequences
+ROOTED = {"calibration": measure_calibration, "perturbed": measure_perturbed, "measured": measure_measured}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
@@ -65,15 +68,10 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     """What was requested alone; else registration, then the cases."""
-    if arguments.calibration:
+    rooted = next((name for name in ROOTED if getattr(arguments, name)), None)
+    if rooted is not None:
         with tempfile.TemporaryDirectory() as scratch:
-            yield from measure_calibration(arguments.root or Path(scratch), arguments.calibration)
-    elif arguments.perturbed:
-        with tempfile.TemporaryDirectory() as scratch:
-            yield from measure_perturbed(arguments.root or Path(scratch), arguments.perturbed)
-    elif arguments.measured:
-        with tempfile.TemporaryDirectory() as scratch:
-            yield from measure_measured(arguments.root or Path(scratch), arguments.measured)
+            yield from ROOTED[rooted](arguments.root or Path(scratch), getattr(arguments, rooted))
     elif arguments.kinds:
         yield from measure_kinds()
     elif arguments.few_clicks is not None:

@@ -33,6 +33,7 @@ from holdprep.segmenters import foreign as masks
 from holdprep.segmenters import prompts
 from holdprep.sequence import Sequence, image_files, read_image
 from holdprep.sequence import colmap as colmap_files
+from holdprep.sequence.depthmaps import read_depth_maps
 from tests.fuzz.valid import MODELS, NAMES, SIZE, K, Reader, T, mesh, npy, npz, picture, pixels, posed, torch_file
 from tests.kinds import films
 
@@ -52,6 +53,8 @@ def settings_files() -> Iterator[Reader]:
 
     points = b'distance_mm: 85.6\nimage_size: [%d, %d]\nframes:\n  "%s": {a: [1, 2], b: [3.5, 4]}\n' % (*SIZE, NAMES[0].encode())
     yield Reader("points_yaml", {"points.yaml": points}, lambda d: read_points(d / "points.yaml", NAMES, SIZE))
+    maps = {"0000.png": picture("png", np.full((24, 32), 900, np.uint16)), "0001.npy": npy(np.full((24, 32), 0.5, np.float32))}
+    yield Reader("depth_maps", maps, lambda d: read_depth_maps(d, ["0000", "0001"], [0, 1], (32, 24)))
     yield Reader("prompts_yaml", {"prompts.yaml": clicks, "m.png": mask}, read_clicks)
     model = (
         b"MODEL:\n  IMAGE_SIZE: 256\n  BACKBONE: {TYPE: vit, DEPTH: 2}\n  MANO_HEAD:\n    TYPE: transformer_decoder\n"

@@ -28,6 +28,14 @@ def test_intervals_are_in_millimetres_and_the_result_is_the_last():
     assert rows["with the hand's own errors"] == (110.0, 160.0)
 
 
+def test_what_was_measured_of_the_object_is_the_result():
+    rows = size_sources(
+        METRICS | {"scale.points.low": 0.275, "scale.points.high": 0.285, "scale.depth_maps.low": 0.2, "scale.depth_maps.high": 0.3}
+    )
+    assert list(rows) == ["contact", "depth order on rays", "depth maps", "all of these", "clicked points", "what was measured"]
+    assert rows["clicked points"] == pytest.approx((137.5, 142.5))
+
+
 def test_a_bar_has_the_length_of_its_interval_and_a_wide_one_ends_at_the_chart():
     bars = [(float(a), float(b)) for a, b in re.findall(r'class="range c\d" x1="([\d.]+)" x2="([\d.]+)"', str(size_chart(METRICS)))]
     (line,) = re.findall(r'class="cursor" x1="([\d.]+)"', str(size_chart(METRICS)))
