@@ -17,7 +17,15 @@ from tests.running import run
 from tests.synthetic import SyntheticSequence, make_sequence, truth_of, write_truth
 
 # the hand is registered 8 % too large, and so is the object without a measured size
-TOLD = ("seq=box", "segmenter=truth", "hand=truth", "hand.size_error_pct=8", "object_pose=truth", "on_fail=warn", "align.scale=rigid_grasp")
+GIVEN = (
+    "seq=box",
+    "segmenter=truth",
+    "hand=truth",
+    "hand.size_error_pct=8",
+    "object_pose=truth",
+    "on_fail=warn",
+    "align.scale=rigid_grasp",
+)
 DISTORTION, MARKER_MM, WHITE = 0.08, 30.0, 40
 
 
@@ -30,7 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyntheticSequenc
     save_truth(root / "box" / "ground_truth" / "truth.npz", replace(truth_of(seq), distortion=DISTORTION))
     draw_markers(seq, root / "box" / "images")
     for stage in ("segment", "hand_pose", "object_pose", "register", "align mode=h"):
-        run(root, root / "out", *f"stage={stage}".split(), *TOLD)
+        run(root, root / "out", *f"stage={stage}".split(), *GIVEN)
     return seq, root
 
 
@@ -74,9 +82,9 @@ def click(seq: SyntheticSequence, root: Path, frames: tuple[int, ...], distance_
     (root / "box" / "points.yaml").write_text(yaml.safe_dump({"distance_mm": distance_mm or true_mm, "frames": clicks}))
 
 
-def aligned(root: Path, *told: str) -> dict:
+def aligned(root: Path, *overrides: str) -> dict:
     """The record of mode o."""
-    return run(root, root / "out", "stage=align", "mode=o", *TOLD, *told)["align.o"]
+    return run(root, root / "out", "stage=align", "mode=o", *GIVEN, *overrides)["align.o"]
 
 
 def true_scale(seq: SyntheticSequence, root: Path) -> float:
