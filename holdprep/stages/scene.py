@@ -11,6 +11,7 @@ from holdprep.align.state import load_state
 from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
 from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+from holdprep.geometry.isosurface import zero_level
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
 from holdprep.hand.hold_params import params_from_dict, read_fits
@@ -20,7 +21,6 @@ from holdprep.pipeline import Context, records
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model
-from holdprep.viewers.isosurface import zero_level
 from holdprep.viewers.scene import HandTrack, ObjectTrack, ResultTrack, Scene, SurfaceMesh
 
 STAGES = ("create", "segment", "hand_pose", "object_pose", "register", "align.h", "align.o", "align.ho", "build")

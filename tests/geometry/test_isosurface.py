@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from holdprep.viewers.isosurface import zero_level
+from holdprep.geometry.isosurface import zero_level
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (0.013, -0.02, 0.007)])
