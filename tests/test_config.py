@@ -71,7 +71,10 @@ def test_a_known_camera_is_told_once(hand: str):
         ("hand=medipipe", ["hand=medipipe", "'mediapipe'"]),
         (
             "object_pose=aliked",
-            ["object_pose=aliked", "allowed: auto, import, sift, sift_xfeat, superpoint_lightglue, superpoint_superglue, truth, xfeat"],
+            [
+                "object_pose=aliked",
+                "allowed: auto, import, sift, sift_xfeat, silhouettes, superpoint_lightglue, superpoint_superglue, truth, xfeat",
+            ],
         ),
         ("seq=a/b", ["seq=a/b", "letters, digits"]),
         ("build.shift=orgin", ["'origin'", "origin | fixed | paper"]),

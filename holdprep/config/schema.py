@@ -19,6 +19,7 @@ from holdprep.hand.trackers.truth_option import TruthHand
 from holdprep.node import Node, Positive, Weight
 from holdprep.object.import_option import ImportObjectPose
 from holdprep.object.sfm_option import AutoObjectPose, SiftObjectPose, SiftXFeatObjectPose, SuperPointObjectPose, XFeatObjectPose
+from holdprep.object.silhouettes_option import SilhouettesObjectPose
 from holdprep.object.truth_option import TruthObjectPose
 from holdprep.segmenters.classical_option import ClassicalSegmenter
 from holdprep.segmenters.import_option import ImportSegmenter
@@ -71,7 +72,9 @@ class VideoSource(Node):
 
 class SyntheticSource(Node):
     name: Literal["synthetic"]
-    object: Literal["can", "box", "mug", "bottle", "can_plain", "box_repeat", "can_symmetric"] = Field(description="the held object")
+    object: Literal["can", "box", "mug", "bottle", "case", "can_plain", "box_plain", "case_plain", "box_repeat", "can_symmetric"] = Field(
+        description="the held object"
+    )
     grasp: Literal["rigid", "in_hand", "regrasp"] = Field(
         description="static in the hand, rotated in the fingers, or with a change of grip"
     )
@@ -364,7 +367,14 @@ class Config(Node):
     object: MeasuredObject
     registration: Annotated[LmRegistration | AdamRegistration | DirectRegistration, Field(discriminator="method")]
     object_pose: Annotated[
-        SiftObjectPose | XFeatObjectPose | SiftXFeatObjectPose | AutoObjectPose | SuperPointObjectPose | ImportObjectPose | TruthObjectPose,
+        SiftObjectPose
+        | XFeatObjectPose
+        | SiftXFeatObjectPose
+        | AutoObjectPose
+        | SuperPointObjectPose
+        | SilhouettesObjectPose
+        | ImportObjectPose
+        | TruthObjectPose,
         Field(discriminator="name"),
     ]
     align: Annotated[LmAlign | HoldAlign, Field(discriminator="method")]

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from holdprep.backend import Backend, BackendOption, Task
 
 if TYPE_CHECKING:
+    from holdprep.hand.model import HandModel, Side
     from holdprep.object.reconstruction import ObjectReconstruction
     from holdprep.quality.gates import Gate
 
 
 @dataclass(frozen=True)
 class PoseTask(Task):
-    """A sequence whose object is to be reconstructed; `judge` gives a reconstruction's quality gates, `note` writes a line to the log."""
+    """A sequence whose object is to be reconstructed; `judge` gives a reconstruction's quality gates, `note` writes a line to the log.
+
+    `hand_model` gives the hand model of each side.
+    """
 
     judge: "Callable[[ObjectReconstruction], Sequence[Gate]]"
     note: Callable[[str], None]
+    hand_model: "Callable[[Side], HandModel]"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,27 @@ class PoseUncertainty:
         return np.degrees(np.sqrt(np.trace(self.pose_covariance[:, :3, :3], axis1=1, axis2=2)))
 
 
+@dataclass(frozen=True)
+class SilhouetteEvidence:
+    """What poses from silhouettes rest on, without structure from motion.
+
+    `iou` (T,) of the predicted and the object's mask in frames that were held out of the shape, else NaN; `departure_deg` (T,) angle of
+    the object's rotation from that of a static grasp, NaN where unknown; `finger_motion_mm` of the fingertips in the palm; `free_axes_obj`
+    (N, 3) axes, rotations about which the silhouettes do not determine: they are the hand's.
+    """
+
+    iou: np.ndarray
+    departure_deg: np.ndarray
+    finger_motion_mm: float
+    free_axes_obj: np.ndarray
+
+    @property
+    def departure_pct90_deg(self) -> float:
+        """The 90th percentile over frames of `departure_deg`, NaN without any."""
+        known = self.departure_deg[np.isfinite(self.departure_deg)]
+        return float(np.percentile(known, 90)) if len(known) else float("nan")
+
+
 def frame_weights(registered: np.ndarray, pose_covariance: np.ndarray | None) -> np.ndarray:
     """(T,) weights of the poses: 0 where not registered, less than 1 where the rotation's variance is above its median."""
     if pose_covariance is None:
@@ -99,7 +120,7 @@ class ObjectReconstruction:
     focal_px: float
     T_cam_obj: np.ndarray  # (T, 4, 4), object frame to OpenCV camera, every frame filled
     registered: np.ndarray  # (T,) bool: pose estimated from the image, by SfM or PnP
-    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'interpolated', 'held'
+    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'silhouettes', 'hand', 'interpolated', 'held'
     inliers: np.ndarray  # (T,) number of observations
     points_obj: np.ndarray  # (N, 3)
     colors: np.ndarray  # (N, 3) uint8 RGB
@@ -116,6 +137,7 @@ class ObjectReconstruction:
     models: list[ModelSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     uncertainty: PoseUncertainty | None = None  # None: unknown
+    silhouettes: SilhouetteEvidence | None = None  # None: poses of another kind
 
     @property
     def trimmed_points_obj(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """object_pose=sift, xfeat, sift_xfeat, superpoint_superglue, superpoint_lightglue and auto: structure from motion on the object's features."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from holdprep.backend import External, Values
 from holdprep.node import Positive
 from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
+from holdprep.object.silhouettes_option import SilhouettesObjectPose, files_of_hands
 
 if TYPE_CHECKING:
     from holdprep.object.features import FeatureSource
@@ -133,6 +135,7 @@ class SuperPointObjectPose(SfmObjectPose):
         return SuperPoint(matcher, self.weights, self.max_features, device)
 
 
+HELD_OUT_EVERY = 5  # of the attempt with silhouettes, as in conf/object_pose/silhouettes.yaml
 Change = Literal["features", "upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
 Features = Literal["sift", "xfeat", "sift_xfeat"]
 _NODES: dict[str, type[SiftObjectPose] | type[XFeatObjectPose] | type[SiftXFeatObjectPose]] = {
@@ -143,17 +146,20 @@ _NODES: dict[str, type[SiftObjectPose] | type[XFeatObjectPose] | type[SiftXFeatO
 
 
 class AutoObjectPose(SiftFeatures):
-    """Reconstructions with several settings and kinds of features in turn, until one passes the gates."""
+    """Reconstructions with several settings and kinds of features in turn, until one passes the gates; at last from silhouettes."""
 
     name: Literal["auto"]
     features_first: Features = Field(description="features of the first attempt; `features` in an attempt changes them")
     attempts: tuple[dict[Change, float | Features], ...] = Field(
         description="what to change, in turn, when the settings as given fail the gates"
     )
+    silhouettes: bool = Field(
+        description="when all attempts fail the gates, poses from silhouettes and the hand's motion are tried as well"
+    )
 
     def variants(self) -> list[tuple[str, SfmObjectPose]]:
         """Every attempt's description and settings, those given first; raises ValidationError where a change is not allowed."""
-        own = self.model_dump(exclude={"name", "attempts", "features_first"}) | {"threads": self.threads}
+        own = self.model_dump(exclude={"name", "attempts", "features_first", "silhouettes"}) | {"threads": self.threads}
         unchanged: dict[Change, float | Features] = {}
         return [
             (
@@ -176,30 +182,46 @@ class AutoObjectPose(SiftFeatures):
         self.variants()
         return self
 
+    def files(self, seq: "Sequence") -> External:
+        return files_of_hands(seq) if self.silhouettes else {}
+
+    def _attempts(self, task: PoseTask) -> "list[tuple[str, Callable[[], ObjectReconstruction]]]":
+        """Every attempt's description and call; each of structure from motion leaves COLMAP's files in a folder of its own."""
+        folder = task.seq.work_dir("object_pose")
+        found: list[tuple[str, Callable[[], ObjectReconstruction]]] = [
+            (description, partial(settings.reconstruct, task, folder / f"attempt_{i}"))
+            for i, (description, settings) in enumerate(self.variants(), start=1)
+        ]
+        if self.silhouettes:
+            last = SilhouettesObjectPose(name="silhouettes", focal_px=self.focal_px, held_out_every=HELD_OUT_EVERY, max_gap=self.max_gap)
+            found.append(("silhouettes", partial(last.reconstruct, task)))
+        return found
+
     def find_poses(self, task: PoseTask) -> SourcedPoses:
         """The first attempt that fails no gate, else the one that fails fewest; and what was tried, in words.
 
-        Each attempt leaves COLMAP's files in a folder of its own. Raises HoldprepError when none gives any poses.
+        Raises HoldprepError when none gives any poses.
         """
         from holdprep.errors import HoldprepError
         from holdprep.quality.gates import overall
 
         ranked: list[tuple[tuple[int, int, float], ObjectReconstruction]] = []
-        variants, tried = self.variants(), []
-        for i, (description, settings) in enumerate(variants, start=1):
+        attempts, tried, outcomes = self._attempts(task), [], []
+        for i, (description, reconstruct) in enumerate(attempts, start=1):
             try:
-                found = settings.reconstruct(task, task.seq.work_dir("object_pose") / f"attempt_{i}")
+                found = reconstruct()
             except HoldprepError as error:
                 failed, outcome = 1, str(error)
+                outcomes.append(outcome)
             else:
                 gates = task.judge(found)
                 failed, warned = (sum(gate.status == status for gate in gates) for status in ("fail", "warn"))
                 ranked.append(((failed, warned, -float(found.registered.mean())), found))
                 outcome = next((gate.line() for gate in gates if gate.status == "fail"), f"{overall(gates)}, kept")
             tried.append(description)
-            task.note(f"attempt {i} of {len(variants)} ({description}): {outcome}")
+            task.note(f"attempt {i} of {len(attempts)} ({description}): {outcome}")
             if not failed:
                 break
         if not ranked:
-            raise HoldprepError(f"{outcome} (tried: {'; '.join(tried)})")
+            raise HoldprepError(f"{outcomes[len(self.attempts)]} (tried: {'; '.join(tried)})")
         return SourcedPoses(min(ranked, key=lambda entry: entry[0])[1], "; ".join(tried))

@@ -51,6 +51,20 @@ class Masks(Images):
         return self._straight(read_image(path, cv2.IMREAD_GRAYSCALE), cv2.INTER_NEAREST) > 0
 
 
+class Union(Seq[np.ndarray]):
+    """The union of sequences of masks (H, W) bool of the same frames, read when requested; without any, masks like `empty` (H, W)."""
+
+    def __init__(self, parts: list[Masks], frames: int, empty: np.ndarray) -> None:
+        self._parts, self._frames, self._empty = parts, frames, empty
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, index: Any) -> Any:
+        at = range(self._frames)[index]
+        return np.any([part[at] for part in self._parts], axis=0) if self._parts else self._empty
+
+
 def image_files(folder: Path, suffixes: Seq[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The pictures of a folder, numbers in their names in numeric order; hidden files are passed over."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from holdprep.quality.bounds import show
 from holdprep.quality.gates import Gate, judge
 from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import colmap as colmap_files
+from holdprep.stages.common import hand_model
 from holdprep.viz.overlay import draw_axes, draw_points
 
 LENS_MATTERS_PX = 1.0  # at the corner
@@ -46,7 +48,7 @@ def run(ctx: Context) -> Result:
     def gates(found: ObjectReconstruction) -> list[Gate]:
         return judge(ctx.stage, _metrics(ctx, found, _on_masks(ctx, found)), ctx.cfg.gates)
 
-    sourced = cfg.find_poses(PoseTask(ctx.seq, ctx.cfg.device, ctx.cfg.seed, gates, ctx.note))
+    sourced = cfg.find_poses(PoseTask(ctx.seq, ctx.cfg.device, ctx.cfg.seed, gates, ctx.note, partial(hand_model, ctx.cfg)))
     found = sourced.reconstruction
     tried: Metrics = {} if sourced.tried is None else {"tried": sourced.tried}
     result = _result(ctx, found, tried)
@@ -160,6 +162,7 @@ def _plausibility(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) ->
 
 def _metrics(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metrics:
     return {
+        **_silhouettes(found),
         "registered_pct": 100 * float(found.registered.mean()),
         "resectioned_frames": found.origin.count("resectioned"),
         "interpolated_frames": found.origin.count("interpolated"),
@@ -178,6 +181,38 @@ def _metrics(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metr
         "models": len(found.models),
         **_plausibility(ctx, found, cloud),
     }
+
+
+def _silhouettes(found: ObjectReconstruction) -> Metrics:
+    """Metrics of poses from silhouettes; none of other poses."""
+    evidence = found.silhouettes
+    if evidence is None:
+        return {}
+    return {
+        "from_silhouettes": True,
+        "silhouette_iou": plausibility.median_or_nan(evidence.iou),
+        "hand_frames": found.origin.count("hand"),
+        "grasp_departure_deg": evidence.departure_pct90_deg,
+        "finger_motion_mm": evidence.finger_motion_mm,
+        "free_axes": len(evidence.free_axes_obj),
+    }
+
+
+def _silhouette_notes(found: ObjectReconstruction) -> list[str]:
+    """Lines that say what poses from silhouettes rest on; none of other poses."""
+    evidence = found.silhouettes
+    if evidence is None:
+        return []
+    lines = [
+        "poses and shape are from silhouettes and the hand's motion, not from structure from motion: "
+        f"{found.origin.count('silhouettes')} frames from silhouettes, {found.origin.count('hand')} from the hand alone"
+    ]
+    for x, y, z in evidence.free_axes_obj:
+        lines.append(
+            f"silhouettes do not determine rotations about the axis ({x:.2f}, {y:.2f}, {z:.2f}) through the object's centre: the object is "
+            "symmetric or hidden there, and its rotation about this axis is the hand's"
+        )
+    return lines
 
 
 def _uncertainties(ctx: Context, found: ObjectReconstruction) -> Metrics:
@@ -203,7 +238,7 @@ def _result(ctx: Context, found: ObjectReconstruction, tried: Metrics) -> Result
         f"{show(found.reprojection_px)} px, focal length {found.focal_px:.0f} px"
     )
     cloud = _on_masks(ctx, found)
-    notes = [note, *_lost(found, cloud.outside_pct), *_mappings(found)]
+    notes = [note, *_silhouette_notes(found), *_lost(found, cloud.outside_pct), *_mappings(found)]
     return Result(_metrics(ctx, found, cloud) | tried, _curves(found, cloud.outside_pct), notes)
 
 
@@ -215,6 +250,8 @@ def _curves(found: ObjectReconstruction, outside_pct: np.ndarray) -> dict[str, l
         "registered": found.registered.astype(float).tolist(),
         "cloud_outside_pct": outside.tolist(),
     }
+    if found.silhouettes is not None:
+        curves |= {"silhouette_iou": found.silhouettes.iou.tolist(), "grasp_departure_deg": found.silhouettes.departure_deg.tolist()}
     if found.uncertainty is not None:
         curves["rotation_stderr_deg"] = found.uncertainty.rotation_stderr_deg().tolist()
     return curves

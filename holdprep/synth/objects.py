@@ -12,6 +12,7 @@ from holdprep.errors import HoldprepError
 
 Distance = Callable[[Tensor], Tensor]
 SIDES = 72  # segments around a solid of revolution
+CASE_RADIUS_M, CASE_STEPS = 0.011, 24
 SHARP_DEG = 35.0  # sharper profile corners are edges, without shared normals
 
 
@@ -101,13 +102,39 @@ def _box() -> Shape:
     return np.concatenate(vertices), np.array(faces), np.concatenate(uv), distance, 0.04
 
 
-SHAPES: dict[str, Callable[[], Shape]] = {"can": _can, "box": _box, "mug": _mug, "bottle": _bottle}
+def _case() -> Shape:
+    """A box of 60 x 46 x 28 mm with round edges, as the case of earbuds: the points at CASE_RADIUS_M from a smaller box."""
+    inner = np.array([30, 23, 14]) / 1000 - CASE_RADIUS_M
+    polar = (np.arange(CASE_STEPS) + 0.5) * np.pi / CASE_STEPS
+    angle = (np.arange(2 * CASE_STEPS + 1) + 0.5) * np.pi / CASE_STEPS  # the last column repeats the first, with its own uv
+    around = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], axis=1)
+    normals = np.sin(polar)[:, None, None] * around + np.cos(polar)[:, None, None] * np.array([0.0, 1.0, 0.0])
+    grid = inner * np.sign(normals) + CASE_RADIUS_M * normals
+    ends = (inner + CASE_RADIUS_M) * np.array([[0, 1, 0], [0, -1, 0]])
+    n = len(angle)
+    faces = [f for a in range((CASE_STEPS - 1) * n) if (a + 1) % n for f in ([a, a + 1, a + n], [a + 1, a + n + 1, a + n])]
+    top, bottom, last = CASE_STEPS * n, CASE_STEPS * n + 1, (CASE_STEPS - 1) * n
+    faces += [[top, a + 1, a] for a in range(n - 1)] + [[bottom, last + a, last + a + 1] for a in range(n - 1)]
+    uv = np.stack(np.broadcast_arrays(angle / angle[-1], polar[:, None] / np.pi), axis=-1).reshape(-1, 2)
+
+    def distance(points: Tensor) -> Tensor:
+        beyond = points.abs() - torch.as_tensor(inner).to(points)
+        outside = (beyond.clamp_min(0).square().sum(dim=-1) + 1e-20).sqrt()
+        return outside + beyond.amax(dim=-1).clamp_max(0) - CASE_RADIUS_M
+
+    return np.concatenate([grid.reshape(-1, 3), ends]), np.array(faces), np.concatenate([uv, [[0.5, 0], [0.5, 1]]]), distance, 0.028
+
+
+SHAPES: dict[str, Callable[[], Shape]] = {"can": _can, "box": _box, "mug": _mug, "bottle": _bottle, "case": _case}
 OBJECTS = {
     "can": ("can", "label"),
     "box": ("box", "label"),
     "mug": ("mug", "label"),
     "bottle": ("bottle", "label"),
+    "case": ("case", "label"),
     "can_plain": ("can", "plain"),
+    "box_plain": ("box", "plain"),
+    "case_plain": ("case", "plain"),
     "box_repeat": ("box", "repeat"),
     "can_symmetric": ("can", "bands"),
 }

@@ -48,6 +48,10 @@ CASES = (
     Case("can_symmetric", {"object": "can_symmetric", "grasp": "rigid", "seed": 12}, SFM),
     Case("mug_in_hand_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "xfeat", **NOISY}),
     Case("mug_in_hand_sift_xfeat", {"object": "mug", "grasp": "in_hand", "seed": 7}, {"object_pose": "sift_xfeat", **NOISY}),
+    *(
+        Case(f"{thing}_silhouettes", {"object": thing, "grasp": "rigid", "seed": 20 + k}, {"object_pose": "silhouettes", **NOISY})
+        for k, thing in enumerate(("can_plain", "box_plain", "case_plain"))
+    ),
     Case("mug_25_deg", {"object": "mug", "grasp": "rigid", "degrees": 25, "seed": 18}, SFM),
     *(
         Case(f"mug_{corner}", {"object": "mug", "grasp": "rigid", "degrees": 25, "frames": 48, "place": place, "seed": 19}, SFM)

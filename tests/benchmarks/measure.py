@@ -18,7 +18,10 @@ JUDGED: dict[str, tuple[str, ...]] = {
     "object_pose": ("registered_pct", "rotation_error_deg_median", "rotation_error_deg_p95", "focal_error_pct"),
     "align": ("mpjpe_mm", "mrrpe_mm", "scale_error_pct", "size_error_pct", "contact_gap_mm", "penetration_depth_mm", "fscore_5mm_pct"),
 }
-BEST_IS_HIGH = ("mask_iou", "contour_f", "fscore_5mm_pct", "registered_pct")
+# what a stage says of itself, and another name for it in the table
+OWN = {"register": "error_mm", "object_pose": "silhouette_iou"}
+TITLES = {"error_mm": "vertex_error_mm"}
+BEST_IS_HIGH = ("mask_iou", "silhouette_iou", "contour_f", "fscore_5mm_pct", "registered_pct")
 UNITS = {
     "mm": "mm",
     "px": "px",
@@ -59,8 +62,9 @@ def measure_case(case: Case, root: Path) -> Iterator[Row]:
             if case.key_frames:
                 write_clicks(root / case.name, case.key_frames)
             yield row(case.name, stage, "frames_per_s", next(iter(outcomes.values()))["metrics"]["frames"] / seconds)
-        if stage == "register":
-            yield row(case.name, stage, "vertex_error_mm", worst(outcomes["register"]["metrics"], "error_mm"))
+        own = OWN.get(stage, "")
+        if any(name.rpartition(".")[2] == own for name in outcomes.get(stage, {}).get("metrics", {})):
+            yield row(case.name, stage, TITLES.get(own, own), worst(outcomes[stage]["metrics"], own))
         if stage in JUDGED:
             found = run(root, root / "out", "stage=evaluate", *told)["evaluate"]["metrics"]
             for metric in JUDGED[stage]:

@@ -14,7 +14,7 @@ from tests.running import run
 from tests.synthetic import make_sequence, write_truth
 
 LOST_PCT = {2.0: None, 3.0: 70.0, 4.0: 50.0, 1.5: 0.0}  # frames without a pose, by upsample; None: no poses at all
-OVERRIDES = ("seq=box", "source=synthetic", "segmenter=truth", "object_pose=auto")
+OVERRIDES = ("seq=box", "source=synthetic", "segmenter=truth", "object_pose=auto", "object_pose.silhouettes=false")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def closed(name: str) -> trimesh.Trimesh:
 def test_meshes_are_closed_outward_and_have_a_print(name: str):
     obj, mesh = make_object(name), closed(name)
     assert mesh.is_watertight
-    assert mesh.volume > 1e-4
+    assert mesh.volume > 5e-5
     assert obj.uv.shape == (len(obj.vertices_m), 2)
     assert obj.uv.min() >= 0
     assert obj.uv.max() <= 1
@@ -36,6 +36,7 @@ def test_meshes_are_closed_outward_and_have_a_print(name: str):
         ("can", (66, 115, 66), np.pi * 3.3**2 * 11.5),
         ("box", (60, 90, 40), 216),
         ("bottle", (65, 200, 65), None),
+        ("case", (60, 46, 28), None),
         ("mug", (109.5, 95, 80), None),
     ],
 )
@@ -54,7 +55,7 @@ def test_signed_distance_is_that_of_the_mesh(name: str):
     expected = Surface.of(np.asarray(mesh.vertices), np.asarray(mesh.faces)).signed_distance(points)
     np.testing.assert_allclose(found[found > 0], expected[found > 0], atol=5e-4)
     assert (np.sign(found) == np.sign(expected))[np.abs(found) > 5e-4].all()
-    assert (found < 0).sum() > 15
+    assert (found < 0).sum() > 3
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -1,0 +1,85 @@
+"""object_pose=silhouettes: poses and shape from silhouettes and the hand's motion, for objects without texture."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from holdprep.backend import External
+from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from holdprep.hand.model import Side
+    from holdprep.hand.trackers.tracks import VertexTrack
+    from holdprep.object.reconstruction import ObjectReconstruction
+    from holdprep.sequence import Sequence
+
+HANDS: "tuple[Side, ...]" = ("right", "left")
+CONTACT_PX = 3  # largest distance of masks that touch
+
+
+def files_of_hands(seq: "Sequence") -> External:
+    """The hand tracker's result and the hands' masks, which poses from silhouettes read."""
+    masks: External = {f"masks of {side}": seq.path(f"masks_{side}") for side in HANDS}
+    return masks | {"hands": seq.path("v3d"), "keypoints": seq.path("j2d")}
+
+
+class SilhouettesObjectPose(ObjectPoseNode):
+    """Poses and a visual hull from the object's masks, near the motion of the hand that holds it; needs stage hand_pose."""
+
+    name: Literal["silhouettes"]
+    focal_px: float | None = Field(
+        gt=0,
+        description="focal length in pixels of images/ if known (then fixed); null = estimated, from the pictures' EXIF if that has one",
+    )
+    held_out_every: int = Field(
+        ge=2, description="one frame in so many is held out of the shape, to measure whether it predicts silhouettes"
+    )
+    max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
+
+    @property
+    def undistort(self) -> bool:
+        """False: no lens is estimated."""
+        return False
+
+    def files(self, seq: "Sequence") -> External:
+        return files_of_hands(seq)
+
+    def find_poses(self, task: PoseTask) -> SourcedPoses:
+        return SourcedPoses(self.reconstruct(task))
+
+    def reconstruct(self, task: PoseTask) -> "ObjectReconstruction":
+        """The reconstruction. Raises HoldprepError without a hand, or where it hides too much of the object."""
+        import numpy as np
+
+        from holdprep.errors import HoldprepError
+        from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+        from holdprep.hand.trackers import trackfile
+        from holdprep.object import palm_motion, silhouettes
+        from holdprep.sequence.images import Union
+
+        seq, size = task.seq, task.seq.image_size()
+        if not seq.has("v3d"):
+            raise HoldprepError("object poses from silhouettes follow the hand: run stage=hand_pose first")
+        focal_px = self.focal_px or seq.read_frames().get("focal_px") or USUAL_FOCAL * max(size)
+        K = pinhole_K(focal_px, *size)
+        track = trackfile.read(seq.path("v3d").parent, seq.frame_names())
+        side = self._holding_side(seq, track)
+        masks = seq.masks("object")
+        hands = Union([seq.masks(side) for side in HANDS if seq.has(f"masks_{side}")], len(masks), np.zeros(size[::-1], bool))
+        palm = palm_motion.of_track(track, side, task.hand_model(side), K)
+        options = silhouettes.SilhouetteOptions(self.held_out_every, self.max_gap, progress=True)
+        return silhouettes.reconstruct(seq.frame_names(), masks, hands, palm, K, options)
+
+    def _holding_side(self, seq: "Sequence", track: "VertexTrack") -> "Side":
+        """The hand that is found, and touches the object, in most frames."""
+        from holdprep.quality.metrics import touching_frames
+
+        def seen(side: "Side") -> int:
+            found: np.ndarray = track.found(side)
+            if seq.has(f"masks_{side}") and len(track.vertices_m) > 1:
+                found = found & touching_frames(seq.masks(side), seq.masks("object"), CONTACT_PX)
+            return int(found.sum())
+
+        return max(track.vertices_m, key=seen)
