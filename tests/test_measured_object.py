@@ -155,3 +155,13 @@ def test_depth_maps_join_the_estimators(prepared):
     with pytest.raises(HoldprepError, match=rf"maps lacks depth maps of 1 of 16 frames \(first: {seq.names[3]}\)"):
         aligned(root, "align.scale=auto")
     assert "scale.depth_maps.scale" not in aligned(root, "align.depth_maps=null", "align.scale=auto")["metrics"]
+
+
+def test_a_method_with_its_own_scale_says_that_measured_sizes_are_not_used(
+    prepared: tuple[SyntheticSequence, Path], caplog: pytest.LogCaptureFixture
+):
+    _, root = prepared
+    few = ("align=hold", "align.max_iterations=2", "object.diameter_mm=120")
+    for mode in ("h", "o"):
+        run(root, root / "out", "stage=align", f"mode={mode}", *GIVEN[:-1], *few)
+    assert any("the object's measured sizes are not used" in record.getMessage() for record in caplog.records)

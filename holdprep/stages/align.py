@@ -41,6 +41,8 @@ def run(ctx: Context, mode: Mode) -> Result:
     problem, cloud = load_problem(seq, models, with_outlines=mode != "o" or (scales and is_measured(seq, cfg.object)))
     if scales:
         problem, notes = with_measured(problem, seq, cfg.object, cfg.align.maps)
+    elif mode == "o" and is_measured(seq, cfg.object):
+        ctx.warn(f"align={cfg.align.method} finds the scale by its own objective: the object's measured sizes are not used (align=lm does)")
     before = BEFORE[mode]
     initial = None if before is None else load_state(seq.path(f"ckpt_{before}"), models)
     found = align(mode, problem, options_of(cfg), initial, ctx.training())
