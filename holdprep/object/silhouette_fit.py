@@ -222,7 +222,7 @@ class SilhouetteProblem:
         size, now = lines.residual.shape, self.at
         n_obj = lines.normals @ now.R
         found = now.shape.at(n_obj.flatten(0, 1))
-        px_per_m = (lines.scale / now.t[:, 2:].clamp_min(NEAREST_M))[..., None]
+        px_per_m = (lines.scale / _depth_m(now.R, now.t, now.shape))[..., None]
         moment = torch.linalg.cross(found.point.view(*size, 3), n_obj)
         return torch.cat([moment, lines.normals], dim=-1) * px_per_m, found.jacobian.view(*size, -1) * px_per_m
 
@@ -234,7 +234,12 @@ class SilhouetteProblem:
 def _distance_px(R: Tensor, t: Tensor, shape: SupportShape, normals: Tensor, scale: Tensor) -> Tensor:
     """(T, Q) distance of the shape's support lines from those of planes with normals (T, Q, 3) in the camera frame."""
     value = shape.value((normals @ R).flatten(0, 1)).view(scale.shape)
-    return (value + (normals @ t[..., None])[..., 0]) * scale / t[:, 2:].clamp_min(NEAREST_M)
+    return (value + (normals @ t[..., None])[..., 0]) * scale / _depth_m(R, t, shape)
+
+
+def _depth_m(R: Tensor, t: Tensor, shape: SupportShape) -> Tensor:
+    """(T, 1) depth of the shape's centre. With that of the frame's origin, a shape in the camera's centre would touch every plane."""
+    return (R @ shape.centre + t)[:, 2:].clamp_min(NEAREST_M)
 
 
 def _bend(R: Tensor, t: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ NUM_BASE = 11  # log sizes 3, exponents 2, rotation 3, centre 3
 NUM_CENTRES = 128  # of the deviation's kernels, evenly spread over the sphere
 KERNEL_RAD = 0.35  # correlation length of the deviation
 EXPONENT_MEAN, EXPONENT_SD = -1.0, 1.5  # of the exponents' unknowns: between a box and a cylinder
+CENTRE_SD_M = 0.03  # of the centre about its predicted place in the hand: little rotation does not separate size and distance
+OBLONG_SD = 0.7  # of the logarithms of the half axes about their mean: little rotation does not show the extent along the line of sight
 _ROUND = 1e-3  # of a unit normal: edges and corners are rounded off by this, so that derivatives exist
 _JITTER = 1e-6
 
@@ -103,14 +105,17 @@ class SupportShape:
     def prior(self, deviation_share: float) -> tuple[float, Tensor, Tensor]:
         """Half the squared departure from the prior in standard deviations, its matrix and gradient.
 
-        The deviation is a Gaussian process with a standard deviation of `deviation_share` of the mean half axis.
+        The half axes are alike, and the centre is near the frame's origin. The deviation is a Gaussian process with a standard deviation of
+        `deviation_share` of the mean half axis.
         """
         matrix = torch.zeros(self.size, self.size, dtype=torch.float64)
+        matrix[:3, :3] = (torch.eye(3) - 1 / 3) / OBLONG_SD**2
         matrix[3:5, 3:5] = torch.eye(2) / EXPONENT_SD**2
+        matrix[8:11, 8:11] = torch.eye(3) / CENTRE_SD_M**2
         if len(self.deviation):
             covariance = _kernels(_centres()) + _JITTER * torch.eye(NUM_CENTRES)
             matrix[NUM_BASE:, NUM_BASE:] = covariance / (deviation_share * self.mean_size_m) ** 2
-        departure = torch.cat([torch.zeros(3), self.exponents - EXPONENT_MEAN, torch.zeros(6), self.deviation])
+        departure = torch.cat([self.log_size, self.exponents - EXPONENT_MEAN, torch.zeros(3), self.centre, self.deviation])
         gradient = matrix @ departure
         return 0.5 * float(departure @ gradient), matrix, gradient
 

@@ -43,8 +43,17 @@ class Held:
         return silhouettes.reconstruct(names, self.masks, self.hands, self.palm, K, silhouettes.SilhouetteOptions())
 
 
-def held(thing: str, frames: int = 30, *, drift_deg: float = 9.0, noise_m: float = 0.004, turned_deg: float = 0.0, seed: int = 0) -> Held:
-    """A synthetic object that a fist holds from below, turned by 150 degrees; the object turns in the fingers by `turned_deg` of them.
+def held(
+    thing: str,
+    frames: int = 30,
+    *,
+    degrees: float = 150.0,
+    drift_deg: float = 9.0,
+    noise_m: float = 0.004,
+    turned_deg: float = 0.0,
+    seed: int = 0,
+) -> Held:
+    """A synthetic object that a fist holds from below, turned by `degrees`; the object turns in the fingers by `turned_deg` of them.
 
     The hand's errors: a slow drift of its rotation by `drift_deg` (RMS), as trackers have, and independent noise of the joints.
     """
@@ -52,7 +61,7 @@ def held(thing: str, frames: int = 30, *, drift_deg: float = 9.0, noise_m: float
     obj = make_object(thing)
     fist = trimesh.creation.icosphere(subdivisions=2, radius=FIST_RADIUS_M)
     lowest = float(obj.vertices_m[:, 1].max())
-    T_cam_obj = turning_poses(frames, 0.4)
+    T_cam_obj = turning_poses(frames, 0.4, degrees)
     own = Rotation.from_rotvec(np.radians(turned_deg) * np.linspace(-0.5, 0.5, frames)[:, None] * [0, 1, 0]).as_matrix()
     drift = gaussian_filter1d(rng.standard_normal((frames, 3)), 8, axis=0, mode="wrap")
     drift *= np.radians(drift_deg) / np.sqrt(np.square(drift).sum(axis=1).mean())

@@ -65,6 +65,15 @@ def test_a_can_has_one_axis_about_which_only_the_hand_gives_its_rotation() -> No
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 4
 
 
+@pytest.mark.parametrize("degrees", [10, 40])
+def test_little_rotation_does_not_move_the_object_into_the_camera(degrees: float) -> None:
+    scene = held("can_plain", frames=24, degrees=degrees)
+    found = scene.reconstruct()
+    assert median_iou(found) > 0.97
+    centre = found.T_cam_obj[:, :3, :3] @ np.median(found.points_obj, axis=0) + found.T_cam_obj[:, :3, 3]
+    assert centre[:, 2] == pytest.approx(scene.T_cam_obj[:, 2, 3], rel=0.2)  # the hand's errors
+
+
 def test_a_box_that_is_turned_in_the_fingers_trips_a_gate() -> None:
     found = held("box_plain", frames=24, turned_deg=100).reconstruct()
     assert found.silhouettes is not None
