@@ -148,11 +148,14 @@ def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: 
 
 
 def _labelled(image: np.ndarray, text: str) -> np.ndarray:
-    """The image with a line of text in the upper left corner."""
+    """The image with a line of text in the upper left corner, white with a black outline."""
     out = image.copy()
     size = max(0.5, max(image.shape[:2]) / 1280)
-    for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(out, text, (6, round(36 * size)), cv2.FONT_HERSHEY_SIMPLEX, size, color, round(2 * size * width), cv2.LINE_AA)
+    at, thickness, outline_px = np.array([6, round(36 * size)]), max(1, round(2 * size)), max(1, round(2 * size))
+    around = [np.array([x, y]) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
+    # the outline is the text moved: a thicker text is a bold one in OpenCV 5, whose letters are wider
+    for offset, color in (*((outline_px * each, (0, 0, 0)) for each in around), (np.zeros(2, int), (255, 255, 255))):
+        cv2.putText(out, text, _pixel(at + offset), cv2.FONT_HERSHEY_SIMPLEX, size, color, thickness, cv2.LINE_AA)
     return out
 
 

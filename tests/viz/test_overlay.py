@@ -74,3 +74,12 @@ def test_what_was_not_measured_is_pale_and_the_picture_says_so():
     assert (hand[180, 20] == seen[180, 20]).all()
     assert not seen[:40].any()
     assert 0 < hand[:40].any(axis=2).sum() < both[:40].any(axis=2).sum()  # the line of text, which is longer for both
+
+
+def test_the_outline_of_a_label_is_around_its_letters():
+    grey = np.full((60, 640, 3), 120, np.uint8)
+    labelled = overlay.contact_sheet([grey], ["right hand infilled, object's pose not measured"], columns=1, width=640)
+    level = labelled.mean(axis=2)
+    ends = [np.flatnonzero(shown.any(axis=0))[[0, -1]] for shown in (level < 60, level > 200)]
+    assert np.abs(ends[0] - ends[1]).max() <= 4
+    assert ends[1][1] - ends[1][0] > 200
