@@ -15,6 +15,7 @@ from holdprep.align.problem import Problem, contact_frames
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate, resampled_counts
 from holdprep.geometry.cameras import project
+from holdprep.geometry.noise import NORMAL_MAD
 from holdprep.geometry.rigid import apply
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState
 from holdprep.hand.model import Side
@@ -31,7 +32,6 @@ INDEPENDENT = 8  # frames that a clip counts as: errors change slowly
 MAX_SPREAD = 0.15  # standard deviation between frames, by the median absolute deviation
 SLOPES = (0.4, 2.0)  # of log values over log depth on the object: 1 is a depth map, -1 an inverse one, 0 noise
 CLIP = 0.3  # of log values about a frame's median
-NORMAL_MAD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def depth_maps(ratios: Mapping[Side, DepthRatios], around: float, seed: int = 0)
     counts = resampled_counts([len(r.frame) for r in known], seed)[:, order].cumsum(axis=1)
     medians = logs[order][(counts >= 0.5 * counts[:, -1:]).argmax(axis=1)]
     centre = float(np.median(logs))
-    spread = NORMAL_MAD * float(np.median(np.abs(logs - centre)))
+    spread = float(np.median(np.abs(logs - centre))) / NORMAL_MAD
     sampling = max(float(np.std(medians[1:])), spread / np.sqrt(min(count, INDEPENDENT)))
     slope = float(np.average([r.slope for r in known], weights=[len(r.frame) for r in known]))
     rejection = ""

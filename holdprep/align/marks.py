@@ -7,12 +7,13 @@ object's surface.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from holdprep.align.problem import Marks, Problem
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import project
+from holdprep.geometry.cameras import project, projection_jacobian, rays
 
 MIN_PARALLAX_DEG = 5.0  # between the rays of a point that is triangulated; from less, its depth is uncertain
 RULER_M = 0.0005  # standard error of a measured distance
@@ -87,7 +88,7 @@ def _located(marks: Marks, number: int, problem: Problem, surface: Surface) -> P
 def rays_obj(K: np.ndarray, T_cam_obj: np.ndarray, px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Camera centres (M, 3) and directions (M, 3) of unit length of the rays of pixels (M, 2) in the object's frame, from poses (M, 4, 4)."""
     R, t = T_cam_obj[:, :3, :3], T_cam_obj[:, :3, 3]
-    ray = np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
+    ray = rays(px, K)
     direction = np.einsum("mba,mb->ma", R, ray)
     return -np.einsum("mba,mb->ma", R, t), direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
@@ -127,8 +128,7 @@ def _reprojection(K: np.ndarray, T_cam_obj: np.ndarray, at: np.ndarray, px: np.n
     """Residuals (M, 2) px of a point (3,), and their derivatives (M, 2, 3)."""
     seen = T_cam_obj[:, :3, :3] @ at + T_cam_obj[:, :3, 3]
     projected = project(seen[:, None], K)[:, 0]
-    offset = K[None, :2] - projected[:, :, None] * K[None, 2:]
-    return projected - px, np.einsum("mrc,mca->mra", offset / seen[:, 2:, None], T_cam_obj[:, :3, :3])
+    return projected - px, projection_jacobian(torch.as_tensor(seen), torch.as_tensor(K)).numpy() @ T_cam_obj[:, :3, :3]
 
 
 def _on_surface(surface: Surface, K: np.ndarray, T_cam_obj: np.ndarray, px: np.ndarray, stderr_px: float, where: str) -> Point:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate, parabola_maximum, resampled_counts
-from holdprep.geometry.cameras import project
+from holdprep.geometry.cameras import project, rays
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import Side
 
@@ -167,13 +167,13 @@ def depth_order_along_rays(
     R, t = T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3]
     front, back = surface_depths(surface, K, R, t, seen_px)
     met = np.isfinite(front)
-    ray = np.concatenate([seen_px[met], np.ones((met.sum(), 1))], axis=1) @ np.linalg.inv(K).T
+    ray = rays(seen_px[met], K)
     face = np.where(in_front[met], front[met], back[met])[:, None]
     face_obj = np.einsum("mba,mb->ma", R[met], ray * face - t[met])
     observed = surface.observed(face_obj)
     met[met] = observed
-    rays = (frame[met], vertex[met], hand_m[met], front[met], back[met], in_front[met])
-    return DepthOrder(*rays, face_obj[observed], depth_ratio)
+    known = (frame[met], vertex[met], hand_m[met], front[met], back[met], in_front[met])
+    return DepthOrder(*known, face_obj[observed], depth_ratio)
 
 
 def surface_depths(
@@ -186,7 +186,7 @@ def surface_depths(
     centroid = R_cam_obj @ surface.points.mean(axis=0) + t_cam_obj_sfm
     radius = np.linalg.norm(surface.points - surface.points.mean(axis=0), axis=1).max()
     depth = np.broadcast_to(centroid[..., 2, None] + np.linspace(-radius, radius, STEPS), (len(px), STEPS))
-    ray = np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
+    ray = rays(px, K)
     inside = surface.distance((ray[:, None] * depth[..., None] - t_cam_obj_sfm[..., None, :]) @ R_cam_obj) < 0
     hit = inside.any(axis=1)
     first, last = inside.argmax(axis=1), STEPS - 1 - inside[:, ::-1].argmax(axis=1)

@@ -18,9 +18,19 @@ def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
     return np.array([[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1]], dtype=np.float64)
 
 
+def usual_camera(image_size: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
+    """K (3, 3) for images of `image_size` (width, height), with the focal length if known, else that of a typical phone."""
+    return pinhole_K(focal_px or USUAL_FOCAL * max(image_size), *image_size)
+
+
 def corners_px(width: int, height: int) -> np.ndarray:
     """(4, 2) centres of the corner pixels of an image."""
     return np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], dtype=np.float64)
+
+
+def rays(px: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(M, 3) points of depth 1 in the camera frame that are seen at pixels (M, 2)."""
+    return np.concatenate([px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
 
 
 def project(points_cam: Points, K: Points) -> Points:

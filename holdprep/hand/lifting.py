@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K, project
+from holdprep.geometry.cameras import project
 from holdprep.hand import lbs
 from holdprep.hand.model import HandModel, ManoParams, Side
 from holdprep.hand.registration import Options, register
@@ -61,8 +61,3 @@ def lift_tracks(
         keypoints_m={s: t.j3d_m for s, t in tracks.items()},
         keypoints_sigma_m={s: t.j3d_sigma_m for s, t in tracks.items() if t.j3d_sigma_m is not None},
     )
-
-
-def usual_camera(image_size: tuple[int, int], focal_px: float | None) -> np.ndarray:
-    """K (3, 3) for images of `image_size` (width, height), with the focal length if known, else that of a typical phone."""
-    return pinhole_K(focal_px or USUAL_FOCAL * max(image_size), *image_size)

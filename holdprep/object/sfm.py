@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
-from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+from holdprep.geometry.cameras import usual_camera
 from holdprep.object import colmap, diagnosis, trajectory
 from holdprep.object.child import Children
 from holdprep.object.features import FeatureSource
@@ -94,7 +94,7 @@ def _reconstruct(
             "3 are needed: check the object's masks"
         )
     h, w = images[0].shape[:2]
-    K = pinhole_K(options.focal_px or options.focal_guess_px or USUAL_FOCAL * max(h, w), w, h)
+    K = usual_camera((w, h), options.focal_px or options.focal_guess_px)
     K[:2, 2] = K[:2, 2] if options.principal_px is None else options.principal_px
     crop = colmap.Crop.around((masks[t] for t in usable), options.upsample, options.principal_px)
     usable_names = [names[t] for t in usable]

@@ -135,7 +135,6 @@ class SuperPointObjectPose(SfmObjectPose):
         return SuperPoint(matcher, self.weights, self.max_features, device)
 
 
-HELD_OUT_EVERY = 5  # of the attempt with silhouettes, as in conf/object_pose/silhouettes.yaml
 Change = Literal["features", "upsample", "erode_px", "max_features", "peak_threshold", "num_pairs"]
 Features = Literal["sift", "xfeat", "sift_xfeat"]
 _NODES: dict[str, type[SiftObjectPose] | type[XFeatObjectPose] | type[SiftXFeatObjectPose]] = {
@@ -187,13 +186,18 @@ class AutoObjectPose(SiftFeatures):
 
     def _attempts(self, task: PoseTask) -> "list[tuple[str, Callable[[], ObjectReconstruction]]]":
         """Every attempt's description and call; each of structure from motion leaves COLMAP's files in a folder of its own."""
+        from holdprep.object.silhouettes import SilhouetteOptions
+
         folder = task.seq.work_dir("object_pose")
         found: list[tuple[str, Callable[[], ObjectReconstruction]]] = [
             (description, partial(settings.reconstruct, task, folder / f"attempt_{i}"))
             for i, (description, settings) in enumerate(self.variants(), start=1)
         ]
         if self.silhouettes:
-            last = SilhouettesObjectPose(name="silhouettes", focal_px=self.focal_px, held_out_every=HELD_OUT_EVERY, max_gap=self.max_gap)
+            usual = SilhouetteOptions()
+            last = SilhouettesObjectPose(
+                name="silhouettes", focal_px=self.focal_px, held_out_every=usual.held_out_every, max_gap=self.max_gap
+            )
             found.append(("silhouettes", partial(last.reconstruct, task)))
         return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from holdprep.geometry.cameras import rays
 from holdprep.geometry.rigid import from_rt, interpolate_linear, interpolate_rotations, invert
 from holdprep.object.silhouette_fit import Noise, SilhouetteProblem, minimise
 from holdprep.object.support_lines import DIRECTIONS, SupportLines
@@ -43,9 +44,9 @@ def place_in_hand(lines: SupportLines, T_cam_palm: np.ndarray, K: np.ndarray) ->
     known = np.isfinite(lines.object_px).all(axis=1)
     px, T = lines.object_px[known], T_cam_palm[known]
     centre_px = 2 * px @ DIRECTIONS / len(DIRECTIONS)
-    rays = np.concatenate([centre_px, np.ones((len(px), 1))], axis=1) @ np.linalg.inv(K).T
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    across = np.eye(3) - rays[:, :, None] * rays[:, None]
+    ray = rays(centre_px, K)
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    across = np.eye(3) - ray[:, :, None] * ray[:, None]
     R, t = T[:, :3, :3], T[:, :3, 3]
     matrix = np.swapaxes(R, 1, 2) @ across
     centre = np.linalg.solve((matrix @ R).mean(axis=0) + PALM_PULL * np.eye(3), -(matrix @ t[..., None])[..., 0].mean(axis=0))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from holdprep.sequence import Sequence
 
 HANDS: "tuple[Side, ...]" = ("right", "left")
-CONTACT_PX = 3  # largest distance of masks that touch
 
 
 def files_of_hands(seq: "Sequence") -> External:
@@ -51,26 +50,20 @@ class SilhouettesObjectPose(ObjectPoseNode):
 
     def reconstruct(self, task: PoseTask) -> "ObjectReconstruction":
         """The reconstruction. Raises HoldprepError without a hand, or where it hides too much of the object."""
-        import numpy as np
-
         from holdprep.errors import HoldprepError
-        from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+        from holdprep.geometry.cameras import usual_camera
         from holdprep.hand.trackers import trackfile
         from holdprep.object import palm_motion, silhouettes
-        from holdprep.sequence.images import Union
 
-        seq, size = task.seq, task.seq.image_size()
+        seq = task.seq
         if not seq.has("v3d"):
             raise HoldprepError("object poses from silhouettes follow the hand: run stage=hand_pose first")
-        focal_px = self.focal_px or seq.read_frames().get("focal_px") or USUAL_FOCAL * max(size)
-        K = pinhole_K(focal_px, *size)
+        K = usual_camera(seq.image_size(), self.focal_px or seq.read_frames().get("focal_px"))
         track = trackfile.read(seq.path("v3d").parent, seq.frame_names())
         side = self._holding_side(seq, track)
-        masks = seq.masks("object")
-        hands = Union([seq.masks(side) for side in HANDS if seq.has(f"masks_{side}")], len(masks), np.zeros(size[::-1], bool))
         palm = palm_motion.of_track(track, side, task.hand_model(side), K)
         options = silhouettes.SilhouetteOptions(self.held_out_every, self.max_gap, progress=True)
-        return silhouettes.reconstruct(seq.frame_names(), masks, hands, palm, K, options)
+        return silhouettes.reconstruct(seq.frame_names(), seq.masks("object"), seq.hand_pixels(), palm, K, options)
 
     def _holding_side(self, seq: "Sequence", track: "VertexTrack") -> "Side":
         """The hand that is found, and touches the object, in most frames."""
@@ -79,7 +72,7 @@ class SilhouettesObjectPose(ObjectPoseNode):
         def seen(side: "Side") -> int:
             found: np.ndarray = track.found(side)
             if seq.has(f"masks_{side}") and len(track.vertices_m) > 1:
-                found = found & touching_frames(seq.masks(side), seq.masks("object"), CONTACT_PX)
+                found = found & touching_frames(seq.masks(side), seq.masks("object"))
             return int(found.sum())
 
         return max(track.vertices_m, key=seen)

@@ -10,6 +10,7 @@ from scipy.ndimage import median_filter
 JUMP_FACTOR = 1.5  # largest ratio of a mask's area and the running median; beyond it, a part is missing or the mask leaks
 CONTOUR_SHARE = 0.008  # of the image's diagonal: DAVIS' tolerance
 JUMP_WINDOW = 9  # frames of the running median, which detects errors of up to four frames in a row
+CONTACT_PX = 3  # largest distance of masks that touch
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def overlap_metrics(hand: Iterable[np.ndarray], obj: Iterable[np.ndarray], dilat
     return {"overlap_pct": float(max(overlaps)), "touching_pct": 100 * float(np.mean(touches))}
 
 
-def touching_frames(mask_a: Iterable[np.ndarray], mask_b: Iterable[np.ndarray], dilate_px: int) -> np.ndarray:
+def touching_frames(mask_a: Iterable[np.ndarray], mask_b: Iterable[np.ndarray], dilate_px: int = CONTACT_PX) -> np.ndarray:
     """(T,) bool: frames in which a pixel of one mask lies within `dilate_px` pixels of the other; masks are (T, H, W) bool."""
     return np.array([_touch(a, b, dilate_px) for a, b in zip(mask_a, mask_b, strict=True)], bool)
 

@@ -16,7 +16,7 @@ from holdprep.errors import HoldprepError, MissingArtefact
 from holdprep.io.atomic import atomic_dir, atomic_path, write_bytes_atomic
 from holdprep.io.bounded import read_json
 from holdprep.io.matching import same_number
-from holdprep.sequence.images import Images, Masks, encode, image_files, write_image
+from holdprep.sequence.images import Images, Masks, Union, encode, image_files, write_image
 from holdprep.sequence.layout import ENTITIES
 from holdprep.sequence.paths import SequencePaths
 
@@ -90,6 +90,12 @@ class Sequence(SequencePaths):
         if missing:
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
         return Masks([by_name[n] for n in self.frame_names()], lens=lens)
+
+    def hand_pixels(self) -> Union:
+        """The pixels of all hands together, one mask a frame of images/, read when requested; empty masks without hands."""
+        width, height = self.image_size()
+        hands = [self.masks(e) for e in self.entities() if e != "object"]
+        return Union(hands, len(self.frame_names()), np.zeros((height, width), bool))
 
     def label_images(self, lens: "Lens | None" = None) -> "Images":
         """The merged label images of processed/masks (0, 50 object, 150 right, 250 left); with `lens` as a pinhole camera saw them."""

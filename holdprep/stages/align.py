@@ -30,7 +30,6 @@ from holdprep.viz.overlay import draw_scene
 ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
 OVERLAYS = 4  # pictures for loggers that show them
-CONTACT_PX = 3  # largest distance of masks that touch
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
 
 
@@ -115,7 +114,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
         weight = weight * track.confidence.get(side, np.ones((len(names), 21)))
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
-            touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks, CONTACT_PX))
+            touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks))
         seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
         outlines = hand_outlines(seq, side, model, lens) if with_outlines else None
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching, outlines)

@@ -137,10 +137,9 @@ class _OnMasks:
 def _on_masks(ctx: Context, found: ObjectReconstruction) -> _OnMasks:
     """The cloud compared with the masks, which are read for it."""
     seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
-    known, hands = found.T_cam_obj[found.registered], [seq.masks(e) for e in seq.entities() if e != "object"]
-    masks = [seq.masks("object")[t] for t in at]
-    hidden = [np.any([hand[t] for hand in hands], axis=0) if hands else np.zeros_like(mask) for t, mask in zip(at, masks, strict=True)]
-    points = apply(known, found.trimmed_points_obj)
+    of_object, of_hands = seq.masks("object"), seq.hand_pixels()
+    masks, hidden = [of_object[t] for t in at], [of_hands[t] for t in at]
+    points = apply(found.T_cam_obj[found.registered], found.trimmed_points_obj)
     if len(found.distortion):
         points = distort(points, float(found.distortion[0]))
     px = project(points, found.K)

@@ -10,7 +10,7 @@ from holdprep.align.problem import MODES, Alignment, Mode
 from holdprep.align.state import load_state
 from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
-from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+from holdprep.geometry.cameras import usual_camera
 from holdprep.geometry.isosurface import zero_level
 from holdprep.geometry.rigid import from_rt
 from holdprep.hand import lbs
@@ -96,8 +96,7 @@ class _Results:
         """The measured camera, or that of a phone."""
         if self.cloud is not None:
             return self.cloud["intrinsic"]
-        width, height = self.seq.image_size()
-        return pinhole_K(USUAL_FOCAL * max(width, height), width, height)
+        return usual_camera(self.seq.image_size())
 
     def _make_surface(self, cloud: Mapping[str, np.ndarray]) -> None:
         """The object's surface in SfM's frame and unit, where its cloud has a volume."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from holdprep.geometry.cameras import USUAL_FOCAL, pinhole_K
+from holdprep.geometry.cameras import usual_camera
 from holdprep.hand import lbs
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side, load_hand_model
 from holdprep.quality.truth import GroundTruth, HandTruth
@@ -44,7 +44,7 @@ class Filming:
     @property
     def camera(self) -> film.Camera:
         """What it is filmed with."""
-        K = pinhole_K(self.focal_px or USUAL_FOCAL * max(self.size), *self.size)
+        K = usual_camera(self.size, self.focal_px)
         return film.Camera(K, self.size, self.distortion, self.shake_deg, self.blur, self.noise)
 
 

@@ -70,7 +70,8 @@ class ImportHand(Tracker):
         return (wilor if self.format == "wilor" else hawor).read(folder, names, size, models)
 
     def _read_keypoints(self, task: HandTask, path: Path, size: tuple[int, int]) -> "VertexTrack":
-        from holdprep.hand.lifting import lift_tracks, usual_camera
+        from holdprep.geometry.cameras import usual_camera
+        from holdprep.hand.lifting import lift_tracks
         from holdprep.hand.trackers import datasets, keypoints
 
         names = task.seq.frame_names()

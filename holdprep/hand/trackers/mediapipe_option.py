@@ -31,7 +31,8 @@ class MediapipeHand(Tracker):
         return True
 
     def track(self, task: HandTask) -> TrackedHands:
-        from holdprep.hand.lifting import lift_tracks, usual_camera
+        from holdprep.geometry.cameras import usual_camera
+        from holdprep.hand.lifting import lift_tracks
         from holdprep.hand.trackers.boxes import keypoint_tracks
         from holdprep.hand.trackers.mediapipe import Settings
 

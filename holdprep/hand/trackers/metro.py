@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.cameras import rays
 from holdprep.hand import lbs
 from holdprep.hand.frames import scatter_to_frames
 from holdprep.hand.joints import MANO21_TIP_VERTICES, OPENPOSE_FROM_MANO21, to_mano21
@@ -191,7 +192,7 @@ def solve_translation(points_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray) -
     """
     if not (np.isfinite(points_m).all() and np.isfinite(j2d_px).all()):
         return np.full(3, np.nan)
-    uv = (np.concatenate([j2d_px, np.ones((len(j2d_px), 1))], axis=1) @ np.linalg.inv(K).T)[:, :2]
+    uv = rays(j2d_px, K)[:, :2]
     A = np.concatenate([np.tile(np.eye(2), (len(uv), 1)), -uv.reshape(-1, 1)], axis=1)
     b = (uv * points_m[:, 2:] - points_m[:, :2]).ravel()
     depth = np.ones(len(uv))
