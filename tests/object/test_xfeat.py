@@ -66,7 +66,8 @@ def test_mutual_neighbours_are_those_of_the_definition() -> None:
     assert mutual_neighbours(a[:0], b, 0.5).shape == (0, 2)
 
 
-@pytest.mark.parametrize("source", [XFeat(600), SiftXFeat(Sift(600), XFeat(600))], ids=["xfeat", "sift_xfeat"])
+# SIFT: fewer than 512 per frame. COLMAP searches more than that with an approximate index, which once, in hundreds of runs, lost a match.
+@pytest.mark.parametrize("source", [XFeat(600), SiftXFeat(Sift(500), XFeat(600))], ids=["xfeat", "sift_xfeat"])
 def test_matches_are_the_same_surface_points_on_any_number_of_threads(
     source: XFeat | SiftXFeat, box: tuple[Path, Crop, np.ndarray], tmp_path: Path
 ) -> None:
