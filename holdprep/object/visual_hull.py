@@ -3,25 +3,23 @@
 The pixels of hands are unknown: they exclude nothing. What is hidden by a hand in every frame is closed by the convex shape.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
-from scipy.ndimage import map_coordinates
 
 from holdprep.geometry.cameras import project
 from holdprep.geometry.isosurface import zero_level
 from holdprep.geometry.raster import covered
 from holdprep.geometry.rigid import apply
+from holdprep.geometry.silhouettes import beyond
 from holdprep.object.support_shape import SupportShape, sphere_points
 
 CELLS = 56  # along the longest side
 MARGIN_CELLS = 3
 DIRECTIONS = 600  # tangent planes that bound the convex shape
 WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
-EDGE_PX = 0.5  # from the centre of an outermost pixel to the silhouette's edge
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,9 @@ def visual_hull(shape: SupportShape, seen: Iterable[tuple[np.ndarray, np.ndarray
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     field = shape.distance(grid, directions)
     near = np.flatnonzero(field < 2 * step)
-    beyond = np.stack(list(_beyond_m(grid[near], seen, T_cam_obj, K)))
-    allowed = round(WRONG_SHARE * len(beyond))
-    excluded = np.partition(beyond, len(beyond) - 1 - allowed, axis=0)[len(beyond) - 1 - allowed]
+    outside_m = np.stack([beyond(grid[near], mask | hand, T, K) for (mask, hand), T in zip(seen, T_cam_obj, strict=True)])
+    allowed = round(WRONG_SHARE * len(outside_m))
+    excluded = np.partition(outside_m, len(outside_m) - 1 - allowed, axis=0)[len(outside_m) - 1 - allowed]
     field[near] = np.maximum(field[near], excluded)
     vertices, faces = zero_level(field.reshape([len(a) for a in axes]), np.array([a[0] for a in axes]), step)
     return Hull(vertices, faces)
@@ -65,21 +63,3 @@ def silhouette_iou(predicted: np.ndarray, mask: np.ndarray, hand: np.ndarray) ->
     """Intersection over union of a silhouette and a mask (H, W) bool, outside of the hands' pixels; NaN where both are empty there."""
     union = (predicted | mask) & ~hand
     return float((predicted & mask & ~hand).sum() / union.sum()) if union.any() else float("nan")
-
-
-def _beyond_m(
-    points: np.ndarray, seen: Iterable[tuple[np.ndarray, np.ndarray]], T_cam_obj: np.ndarray, K: np.ndarray
-) -> Iterator[np.ndarray]:
-    """(N,) float32 per frame: how far points (N, 3) are outside of the silhouette (m), negative inside; -inf outside of the image."""
-    for (mask, hand), T in zip(seen, T_cam_obj, strict=True):
-        cam = apply(T, points)
-        px = project(cam, K)
-        signed_px = map_coordinates(_signed_px(mask | hand), px.T[::-1], order=1, mode="constant", cval=-np.inf)
-        yield (signed_px * cam[:, 2] / K[0, 0]).astype(np.float32)
-
-
-def _signed_px(region: np.ndarray) -> np.ndarray:
-    """(H, W) signed distance in px to the edge of a region (H, W) bool, negative inside."""
-    outside = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    inside = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(np.where(region, EDGE_PX - inside, outside - EDGE_PX))

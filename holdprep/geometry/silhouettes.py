@@ -1,0 +1,28 @@
+"""Signed distances from the edge of a silhouette: of pixels, and of points in space."""
+
+import cv2
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from holdprep.geometry.cameras import project
+from holdprep.geometry.rigid import apply
+
+EDGE_PX = 0.5  # from the centre of an outermost pixel to the silhouette's edge
+
+
+def signed_px(region: np.ndarray) -> np.ndarray:
+    """(H, W) float32 distance in px of every pixel to the edge of a region (H, W) bool, negative inside."""
+    outside = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(np.where(region, EDGE_PX - inside, outside - EDGE_PX))
+
+
+def beyond(points: np.ndarray, region: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(N,) float32: how far points (N, 3) of an object at a pose (4, 4) are outside of the cone of a silhouette (H, W) bool.
+
+    In the points' unit, negative inside; -inf outside of the image.
+    """
+    cam = apply(T_cam_obj, points)
+    px = project(cam, K)
+    away_px = map_coordinates(signed_px(region), px.T[::-1], order=1, mode="constant", cval=-np.inf)
+    return np.asarray(away_px * cam[:, 2] / K[0, 0]).astype(np.float32)
