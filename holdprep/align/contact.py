@@ -33,7 +33,8 @@ def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, s
         at = np.flatnonzero(track.touching)
         at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), MAX_FRAMES)).round().astype(int))] if len(at) else at
         if len(at):
-            misfit = touch_misfit(tip_distances_m(track, at, surface, around * np.exp(log_scales)))
+            is_known = _at_tips(track, at, surface, around)[1]
+            misfit = touch_misfit(tip_distances_m(track, at, surface, around * np.exp(log_scales)), is_known[:, None])
             curves.append(np.log(_blurred(misfit, track.depth_ratio[at]) + 1e-300) * _relative(track.weight[at])[:, None])
             lengths.append(len(at))
     if not curves:
@@ -58,13 +59,15 @@ def tip_distances_m(track: HandTrack, frames: np.ndarray, surface: Surface, scal
     return scales[:, None] * surface.distance(local).min(axis=-1)
 
 
-def touch_misfit(distance_m: np.ndarray) -> np.ndarray:
+def touch_misfit(distance_m: np.ndarray, is_known: np.ndarray) -> np.ndarray:
     """(...) half the sum of squared distances, in standard deviations and each bounded, for tips (..., 5).
 
-    Summed are the absolute distances of the three nearest tips to the surface and the depths of all tips that are inside it.
+    Summed are the absolute distances of the three nearest tips next to a known surface, and the depths of all tips that are inside: a
+    guess of the surface bounds fingers from inside only.
     """
     sigmas = np.clip(distance_m / SIGMA_TOUCH_M, -MAX_SIGMAS, MAX_SIGMAS)
-    missing = np.sort(np.abs(sigmas), axis=-1)[..., :TOUCHING_TIPS]
+    missing = np.sort(np.where(is_known, np.abs(sigmas), np.inf), axis=-1)[..., :TOUCHING_TIPS]
+    missing = np.where(np.isfinite(missing), missing, 0.0)
     return 0.5 * np.square(missing).sum(axis=-1) + 0.5 * np.square(np.minimum(sigmas, 0)).sum(axis=-1)
 
 
@@ -83,15 +86,20 @@ def _relative(weight: np.ndarray) -> np.ndarray:
 
 
 def touching_tips(track: HandTrack, frames: np.ndarray, surface: Surface, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of the three tips nearest to the surface in `frames` (F,): distances (F, 3) m, and whether the surface was observed there."""
+    """Of the three tips nearest to the surface in `frames` (F,): distances (F, 3) m, and whether the surface is known there."""
+    distance_m, is_known = _at_tips(track, frames, surface, scale)
+    nearest = np.argsort(np.abs(distance_m), axis=1)[:, :TOUCHING_TIPS]
+    return np.abs(np.take_along_axis(distance_m, nearest, axis=1)), np.take_along_axis(is_known, nearest, axis=1)
+
+
+def _at_tips(track: HandTrack, frames: np.ndarray, surface: Surface, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distances (F, 5) m of each fingertip's deepest point to the surface, and whether the surface is known there."""
     tips = track.tips_m[frames] / scale - track.t_cam_obj_sfm[frames][:, None, None]
     local = np.einsum("fba,fivb->fiva", track.R_cam_obj[frames], tips)
     distance = surface.distance(local)
     deepest = distance.argmin(axis=-1)[..., None]
-    distance, local = np.take_along_axis(distance, deepest, -1)[..., 0], np.take_along_axis(local, deepest[..., None], 2)[:, :, 0]
-    nearest = np.argsort(np.abs(distance), axis=1)[:, :TOUCHING_TIPS]
-    chosen = np.take_along_axis(local, nearest[..., None], axis=1)
-    return scale * np.abs(np.take_along_axis(distance, nearest, axis=1)), surface.observed(chosen)
+    at = np.take_along_axis(local, deepest[..., None], 2)[:, :, 0]
+    return scale * np.take_along_axis(distance, deepest, -1)[..., 0], surface.known(at)
 
 
 def _gap_m(tracks: Mapping[Side, HandTrack], surface: Surface, scale: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from holdprep.align.problem import Marks, Problem
-from holdprep.align.surface import Surface
+from holdprep.align.surface import Kind, Surface
 from holdprep.align.tracks import ScaleEstimate
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import project, projection_jacobian, rays
@@ -138,7 +138,7 @@ def _on_surface(surface: Surface, K: np.ndarray, T_cam_obj: np.ndarray, px: np.n
     beside = surface.distance(at).clip(0)
     if not (beside < BESIDE * surface.diameter).all():
         raise HoldprepError(f"{where} is beside the object's surface: click on the object, or click the point in a second frame")
-    if not surface.observed(at).all():
+    if (surface.kind(at) != Kind.OBSERVED).any():
         raise HoldprepError(
             f"{where} is where the object's surface was not observed: click the point in a second frame, after some rotation"
         )

@@ -49,13 +49,15 @@ class Tracks:
 class EntityMasks:
     """Masks of the visible part of each entity in some frames: `frame` (F,), `hands` and `obj` (F, H, W) bool.
 
-    `depth` (F, H, W) are depth maps of these frames, of any gain, 0 where unknown; None without maps.
+    `all_hands` (F, H, W) bool are the pixels of every hand in the picture, or None: those of `hands`. `depth` (F, H, W) are depth maps of
+    these frames, of any gain, 0 where unknown; None without maps.
     """
 
     frame: np.ndarray
     hands: Mapping[Side, np.ndarray]
     obj: np.ndarray
     depth: np.ndarray | None = None
+    all_hands: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM, with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated, `notes` lines
-    for the user.
+    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated, `rim` the fields
+    of the surface's `Rim`, empty without, `notes` lines for the user.
     """
 
     mode: Mode
@@ -192,6 +194,7 @@ class Alignment:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
+    rim: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

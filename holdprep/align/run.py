@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -14,8 +13,9 @@ from holdprep.align import hold, metrics
 from holdprep.align.depth_maps import depth_ratios
 from holdprep.align.grasp import static_grasps
 from holdprep.align.modules import HoldAdam, HoldStart, SecondOrder
+from holdprep.align.object_surface import object_surface
 from holdprep.align.objective import Objective
-from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, outward, prepare
+from holdprep.align.problem import BEFORE, MODES, Alignment, Mode, Problem, Refine, Weights, object_points_sfm, prepare
 from holdprep.align.scale import Choice, Views, combine, estimate_scale
 from holdprep.align.scene import Scene, Setup, anchors_of
 from holdprep.align.size import MeasuredSizes, SizeInterval, resized
@@ -71,7 +71,7 @@ def align(
     method, weights, refine = options.method, options.weights, options.refine
     ready = prepare(problem, weights)
     _check_initial(mode, ready, initial)
-    surface = None if mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
+    surface = None if mode == "h" else object_surface(ready)
 
     def run(module: Optimisation, iterations: int) -> None:
         training.fit(module, options.max_iterations or iterations, "cpu" if isinstance(module, SecondOrder) else None)
@@ -89,7 +89,8 @@ def align(
     found, curves = _metrics(ready, surface, result)
     if method == "lm" and not np.isfinite(result.obj_scale_stderr):
         found.pop("object.scale_stderr_pct", None)  # unknown after HOLD's mode o
-    return replace(result, metrics=found | result.metrics, curves={name: curve.tolist() for name, curve in curves.items()})
+    listed = {name: curve.tolist() for name, curve in curves.items()}
+    return replace(result, metrics=found | result.metrics, curves=listed, rim={} if surface is None else surface.rim.tensors())
 
 
 def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
@@ -102,18 +103,11 @@ def evaluated(problem: Problem, alignment: Alignment) -> Alignment:
             f"the alignment has {have}, the sequence {problem.num_frames} frames, hands {'+'.join(problem.hands)}: align again"
         )
     alignment = replace(alignment, K=problem.K) if bool(alignment.K.isnan().any()) else alignment  # HOLD's states have no camera
-    surface = None if alignment.mode == "h" else _surface(ready.points_obj.numpy().tobytes(), outward(ready).numpy().tobytes())
+    surface = None if alignment.mode == "h" else object_surface(ready)
     found, curves = _metrics(ready, surface, alignment)
     unknown = {"iterations"} | ({"object.scale_stderr_pct"} if not np.isfinite(alignment.obj_scale_stderr) else set())
     figures = {name: value for name, value in found.items() if name not in unknown}
     return replace(alignment, metrics=figures, curves={name: curve.tolist() for name, curve in curves.items()})
-
-
-@lru_cache(maxsize=1)
-def _surface(points: bytes, away: bytes) -> Surface:
-    """The object's surface; cached, since mode ho uses that of mode o."""
-    cloud, directions = (np.frombuffer(values).reshape(-1, 3) for values in (points, away))
-    return Surface.of(cloud, directions)
 
 
 def _check_initial(mode: Mode, problem: Problem, initial: Alignment | None) -> None:
@@ -189,6 +183,8 @@ def _align_object(
     result = _alignment("o", "lm", problem, hands, scale, scale * stderr, history)
     figures |= interval.figures(scale, surface.diameter)
     notes.append(interval.note(scale, surface.diameter))
+    if surface.added:
+        notes.append(f"the silhouettes show more of the object than its cloud: {surface.added} points of their edges complete its surface")
     return replace(result, metrics=figures, notes=notes, measured=initial.measured)
 
 

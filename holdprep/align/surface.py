@@ -1,16 +1,19 @@
-"""The object's surface from its sparse cloud: a signed distance, tabulated on a grid.
+"""The object's surface from its sparse cloud and its silhouettes: a signed distance, tabulated on a grid.
 
-Near points it is the distance to the tangent planes of the nearest points; parts that no camera saw are closed by the cloud's convex
-hull. On rendered sequences with real SfM its error is at most 0.5 mm where fingers touch.
+Near points it is the distance to the tangent planes of the nearest points; parts that no camera saw are closed by the convex hull. Where
+silhouettes show that the object is larger than its cloud, points of their edges (`rim`) complete it. On rendered sequences with real SfM the
+error is at most 0.5 mm where fingers touch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
 
+from holdprep.align.rim import Rim
 from holdprep.errors import HoldprepError
 
 CELLS = 34  # along the longest side
@@ -22,15 +25,25 @@ MAX_CURVED = 0.08  # share of a neighbourhood's variance across its plane
 MAX_ISOLATION = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
 ALIKE_DEG = 5.0  # between normals of hull facets that are merged
-OBSERVED = 0.08  # of the diameter: largest distance along the surface from a point of the cloud
+OBSERVED = 0.08  # of the diameter: largest distance along the surface from a point of the cloud, or of the rim
+BEYOND = 0.02  # of the diameter: a point of the rim that is farther outside of the closed cloud shows that it is too small
 AT_ONCE = 2**18  # distances to facets in memory at a time
+
+
+class Kind(IntEnum):
+    """What is known of a part of the surface: nothing (closed by the convex hull), its silhouette, or points of the cloud."""
+
+    INVENTED = 0
+    BOUNDED = 1
+    OBSERVED = 2
 
 
 @dataclass(frozen=True)
 class Surface:
     """Signed distance to the surface in the cloud's frame and unit, negative inside: `values` (X, Y, Z) at origin + step (i, j, k).
 
-    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without outliers, `diameter` its largest pairwise distance.
+    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without outliers, and the points of the rim that complete it;
+    `diameter` is their largest pairwise distance. `cloud` (C, 3) are those of the cloud alone, `rim` are all points of the silhouettes' edges.
     """
 
     origin: np.ndarray
@@ -39,6 +52,8 @@ class Surface:
     slopes: np.ndarray
     points: np.ndarray
     diameter: float
+    cloud: np.ndarray
+    rim: Rim
 
     @staticmethod
     def of(points: np.ndarray, outward: np.ndarray) -> "Surface":
@@ -64,7 +79,25 @@ class Surface:
         along = np.einsum("gka,gka->gk", grid[near, None] - kept[nearest], normals[nearest])
         values[near] = np.maximum(values[near], np.median(along, axis=1))
         table = values.reshape([len(a) for a in axes])
-        return Surface(low, step, table, np.stack(np.gradient(table, step)), kept, float(pdist(kept[hull.vertices]).max()))
+        diameter = float(pdist(kept[hull.vertices]).max())
+        return Surface(low, step, table, np.stack(np.gradient(table, step)), kept, diameter, kept, Rim.empty())
+
+    def completed(self, points: np.ndarray, outward: np.ndarray, rim: Rim) -> "Surface":
+        """The surface of the same points and of those of the rim that are outside of this one, away from its points, by more than their error."""
+        if not len(rim.points):
+            return self
+        least = np.maximum(BEYOND * self.diameter, 0.5 * rim.stretch)
+        away = cKDTree(self.points).query(rim.points)[0]
+        new = (away > OBSERVED * self.diameter) & (self.distance(rim.points) > least)
+        whole = self
+        if new.any():
+            whole = Surface.of(np.concatenate([points, rim.points[new]]), np.concatenate([outward, rim.normals[new]]))
+        return replace(whole, cloud=self.points, rim=rim)
+
+    @property
+    def added(self) -> int:
+        """The number of the rim's points that complete the cloud."""
+        return max(len(self.points) - len(self.cloud), 0)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(...) signed distances of points (..., 3); outside the grid, the distance to the grid is added."""
@@ -74,14 +107,23 @@ class Surface:
         found = map_coordinates(self.values, inside, order=1) + self.step * np.sqrt(x * x + y * y + z * z)
         return np.asarray(found).reshape(points.shape[:-1])
 
-    def observed(self, points: np.ndarray) -> np.ndarray:
-        """(...) bool: whether the surface next to points (..., 3) was observed, that is, lies near points of the cloud.
+    def kind(self, points: np.ndarray) -> np.ndarray:
+        """(...) values of `Kind`: what is known of the surface next to points (..., 3).
 
-        Elsewhere it is the guess of the convex hull.
+        It is observed near points of the cloud, bounded near points of the rim.
         """
-        away = cKDTree(self.points).query(points.reshape(-1, 3))[0].reshape(points.shape[:-1])
-        along_surface = np.sqrt(np.maximum(np.square(away) - np.square(self.distance(points)), 0.0))
-        return np.asarray(along_surface < OBSERVED * self.diameter)
+        flat = points.reshape(-1, 3)
+        off = np.square(self.distance(flat))
+        found = np.full(len(flat), Kind.INVENTED, np.int8)
+        for known, kind in ((self.rim.points, Kind.BOUNDED), (self.cloud, Kind.OBSERVED)):
+            if len(known):
+                along = np.sqrt(np.maximum(np.square(cKDTree(known).query(flat)[0]) - off, 0.0))
+                found[along < OBSERVED * self.diameter] = kind
+        return found.reshape(points.shape[:-1])
+
+    def known(self, points: np.ndarray) -> np.ndarray:
+        """(...) bool: whether the surface next to points (..., 3) is observed or bounded. Elsewhere it is the guess of the convex hull."""
+        return np.asarray(self.kind(points) > Kind.INVENTED)
 
     def gradient(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) derivative of the distance with respect to the point; its norm is about 1."""

@@ -135,7 +135,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
 
 
 def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
-    """The masks of some frames in which hand and object touch; None without masks of the object and every hand."""
+    """The masks of some frames in which hand and object touch; None without masks of the object and every hand of the problem."""
     if not all(seq.has(f"masks_{entity}") for entity in (*problem.hands, "object")):
         return None
     touching = torch.stack([contact_frames(problem, side) for side in problem.hands]).any(dim=0).numpy()
@@ -145,7 +145,11 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
         return None
     lens = colmap_files.lens_of(seq)
     some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity, lens=lens))}
-    return EntityMasks(at, {side: some[side] for side in problem.hands}, some["object"])
+    hands = {side: some[side] for side in problem.hands}
+    if set(seq.entities()) <= {"object", *hands}:
+        return EntityMasks(at, hands, some["object"])
+    all_hands = seq.hand_pixels(lens=lens)
+    return EntityMasks(at, hands, some["object"], all_hands=np.stack([all_hands[t] for t in at]))
 
 
 def _with_quality(found: Alignment, problem: Problem) -> Alignment:

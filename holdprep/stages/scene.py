@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from holdprep.align.problem import MODES, Alignment, Mode
+from holdprep.align.rim import Rim
 from holdprep.align.state import load_state
 from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
@@ -80,10 +81,6 @@ class _Results:
     def __init__(self, ctx: Context, models: Mapping[Side, HandModel], curves: Curves, frames: int) -> None:
         self.ctx, self.seq, self.models, self.curves, self.frames = ctx, ctx.seq, models, curves, frames
         self.cloud = colmap_files.read_colmap(ctx.seq) if ctx.seq.has("colmap") else None
-        self.surface: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-        self.signed: Surface | None = None
-        if self.cloud is not None:
-            self._make_surface(self.cloud)
 
     def read(self, name: str) -> ResultTrack | None:
         """The result of this name."""
@@ -97,16 +94,6 @@ class _Results:
         if self.cloud is not None:
             return self.cloud["intrinsic"]
         return usual_camera(self.seq.image_size())
-
-    def _make_surface(self, cloud: Mapping[str, np.ndarray]) -> None:
-        """The object's surface in SfM's frame and unit, where its cloud has a volume."""
-        points = colmap_files.points_sfm(cloud)
-        try:
-            self.signed = Surface.of(points, points - np.median(points, axis=0))
-        except HoldprepError:
-            return  # the cloud is shown alone; object_pose's gates say what is wrong with it
-        vertices, faces = zero_level(self.signed.values, self.signed.origin, self.signed.step)
-        self.surface = vertices, faces, self.signed.observed(vertices)
 
     def _curve(self, name: str) -> np.ndarray | None:
         return self.curves.get(name)
@@ -148,31 +135,28 @@ class _Results:
         slerp, hands = self._slerp(), []
         for side, params in state.hands.items():
             hands.append(self._hand(side, params, slerp, self._curve(f"align/{mode}/{side}.reprojection_px")))
-        obj = None if mode == "h" else self._object(state, mode)
-        if obj is not None and self.signed is not None:
-            hands = [self._with_distance(hand, state.obj_scale, obj.T_cam_obj) for hand in hands]
+        if mode == "h":
+            return ResultTrack(mode, K, hands, None, "px")
+        points = colmap_files.points_sfm(self.cloud)
+        surface = _surface(points, Rim.from_tensors(state.rim))
+        obj = self._object(state, mode, points, surface)
+        if surface is not None:
+            hands = [_with_distance(hand, surface, state.obj_scale, obj.T_cam_obj) for hand in hands]
         return ResultTrack(mode, K, hands, obj, "px")
 
-    def _object(self, state: Alignment, mode: Mode) -> ObjectTrack:
+    def _object(self, state: Alignment, mode: Mode, points: np.ndarray, surface: Surface | None) -> ObjectTrack:
+        """The aligned object with its cloud (N, 3) in the unit of SfM."""
         assert self.cloud is not None
-        cloud, scale = self.cloud, state.obj_scale
-        points = colmap_files.points_sfm(cloud)
-        surface = None
-        if self.surface is not None:
-            vertices, faces, observed = self.surface
-            surface = SurfaceMesh((scale * vertices).astype(np.float32), faces, observed)
+        cloud, scale, mesh = self.cloud, state.obj_scale, None
+        if surface is not None:
+            vertices, faces = zero_level(surface.values, surface.origin, surface.step)
+            mesh = SurfaceMesh((scale * vertices).astype(np.float32), faces, surface.known(vertices))
         T = from_rt(state.R_cam_obj.numpy(), state.transl_cam_obj_m.numpy())
         inliers = self._curve("object_pose/inliers")
         confidence = None if inliers is None else np.clip(inliers / max(float(np.nanmedian(inliers)), 1.0), 0, 1)
         is_registered = np.asarray(cloud.get("registered", np.ones(self.frames))) > 0
         error = self._curve(f"align/{mode}/object.reprojection_px")
-        return ObjectTrack(T, (scale * points).astype(np.float32), is_registered, surface, error, confidence)
-
-    def _with_distance(self, hand: HandTrack, scale: float, T_cam_obj: np.ndarray) -> HandTrack:
-        """The hand with its vertices' distances to the surface."""
-        assert self.signed is not None
-        local = (hand.vertices_m - T_cam_obj[:, None, :3, 3]) @ T_cam_obj[:, :3, :3] / scale
-        return replace(hand, distance_m=(scale * self.signed.distance(local)).astype(np.float32))
+        return ObjectTrack(T, (scale * points).astype(np.float32), is_registered, mesh, error, confidence)
 
     def _truth(self) -> ResultTrack | None:
         if not self.seq.has("truth"):
@@ -193,3 +177,18 @@ class _Results:
             surface = SurfaceMesh(vertices, faces, np.ones(len(vertices), bool))
             obj = ObjectTrack(T, vertices, (at >= 0) & np.isfinite(T).all(axis=(1, 2)), surface)
         return ResultTrack("truth", truth.K, hands, obj)
+
+
+def _surface(points: np.ndarray, rim: Rim) -> Surface | None:
+    """The surface of a cloud (N, 3), completed by the silhouettes; None where the cloud has no volume."""
+    away = points - np.median(points, axis=0)
+    try:
+        return Surface.of(points, away).completed(points, away, rim)
+    except HoldprepError:
+        return None  # the cloud is shown alone; object_pose's gates say what is wrong with it
+
+
+def _with_distance(hand: HandTrack, surface: Surface, scale: float, T_cam_obj: np.ndarray) -> HandTrack:
+    """The hand with its vertices' distances to the surface."""
+    local = (hand.vertices_m - T_cam_obj[:, None, :3, 3]) @ T_cam_obj[:, :3, :3] / scale
+    return replace(hand, distance_m=(scale * surface.distance(local)).astype(np.float32))

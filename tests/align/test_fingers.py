@@ -87,6 +87,17 @@ def test_corrections_that_change_from_frame_to_frame_cost_and_constant_ones_do_n
     assert term.residuals(view.moved(step, nothing)).total() == pytest.approx(2 * 0.02**2 / 12, rel=0.02)
 
 
+def test_a_guess_of_the_surface_attracts_no_finger():
+    objective = objective_of(("right",), FREE, frames=12)
+    term, view, at = of_term(objective, "contact")
+    surface = view.setup.surface
+    guessed = replace(surface, cloud=surface.cloud + 10 * surface.diameter)
+    found = term.residuals(replace(view, setup=replace(view.setup, surface=guessed)))
+    outside = at.value > 0
+    assert bool(outside.any()) and bool((~outside).any()) and bool((at.weight > 0).all())
+    assert torch.equal(found.weight, torch.where(outside, 0.0, at.weight))
+
+
 def test_a_joint_beyond_its_limit_is_counted_with_its_excess():
     objective = objective_of(("right",), FREE, frames=12)
     term, view, _ = of_term(objective, "limits")

@@ -144,12 +144,19 @@ def test_contact_outside_its_range_is_rejected():
 
 
 def test_touch_misfit_against_values_computed_by_hand():
-    sigma = 0.003
-    assert touch_misfit(np.array([0.0, 0, 0, 0.05, 0.05])) == 0.0
-    assert touch_misfit(np.array([sigma, 0, 0, 1.0, 1.0])) == pytest.approx(0.5)
-    assert touch_misfit(np.array([-sigma, 0, 0, 1.0, 1.0])) == pytest.approx(1.0)
-    assert touch_misfit(np.array([-sigma, -sigma, -sigma, -sigma, 1.0])) == pytest.approx(1.5 + 2.0)
-    assert touch_misfit(np.array([1.0, 1.0, 1.0, 1.0, 1.0])) == pytest.approx(3 * 8.0)
+    sigma, known = 0.003, np.ones(5, bool)
+    assert touch_misfit(np.array([0.0, 0, 0, 0.05, 0.05]), known) == 0.0
+    assert touch_misfit(np.array([sigma, 0, 0, 1.0, 1.0]), known) == pytest.approx(0.5)
+    assert touch_misfit(np.array([-sigma, 0, 0, 1.0, 1.0]), known) == pytest.approx(1.0)
+    assert touch_misfit(np.array([-sigma, -sigma, -sigma, -sigma, 1.0]), known) == pytest.approx(1.5 + 2.0)
+    assert touch_misfit(np.array([1.0, 1.0, 1.0, 1.0, 1.0]), known) == pytest.approx(3 * 8.0)
+
+
+def test_tips_next_to_a_guessed_surface_are_missed_from_inside_only():
+    sigma, one = 0.003, np.array([True, True, False, False, False])
+    assert touch_misfit(np.array([0.0, 0, 1.0, 1.0, 1.0]), one) == 0.0
+    assert touch_misfit(np.array([sigma, 0, -sigma, 1.0, 1.0]), one) == pytest.approx(0.5 + 0.5)
+    assert touch_misfit(np.array([1.0, -sigma, 0.0, 0.0, 0.0]), ~one) == pytest.approx(0.5)
 
 
 def test_parabola_maximum_is_exact_for_parabolas():

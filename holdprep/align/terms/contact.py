@@ -33,9 +33,12 @@ class Contact(HandTerm):
         best = distance.unflatten(1, (5, PATCH_SIZE)).min(dim=2)
         nearest = best.values.topk(TOUCHING_TIPS, dim=1, largest=False)
         chosen = nearest.indices * PATCH_SIZE + best.indices.gather(1, nearest.indices)
-        slopes = torch.from_numpy(surface.gradient(local.gather(1, chosen[..., None].expand(-1, -1, 3)).numpy())) @ R.mT
+        at = local.gather(1, chosen[..., None].expand(-1, -1, 3)).numpy()
+        slopes = torch.from_numpy(surface.gradient(at)) @ R.mT
         touching = view.setup.touching[view.side]
-        weight = touching[..., None] / (TOUCHING_TIPS * touching.sum().clamp_min(1))
+        # a guess of the surface attracts no finger, but the object's inside is known where the guess is convex
+        sought = torch.from_numpy(surface.known(at)) | (nearest.values < 0)
+        weight = sought[..., None] * touching[..., None] / (TOUCHING_TIPS * touching.sum().clamp_min(1))
         extra = {"slopes": slopes, "points": chosen + NUM_JOINTS}
         return Residuals(nearest.values[..., None], weight, SmoothNorm(EPSILON_M), extra)
 

@@ -1,4 +1,4 @@
-"""Skin inside the object's observed surface."""
+"""Skin inside the object's known surface."""
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Penetration(HandTerm):
         deepest = distance.topk(DEEPEST, dim=1, largest=False)
         at = local.gather(1, deepest.indices[..., None].expand(-1, -1, 3)).numpy()
         inside = (deepest.values < 0) & (view.problem.obj_weight > 0)[:, None]
-        inside[inside.clone()] &= torch.from_numpy(surface.observed(at[inside.numpy()]))
+        inside[inside.clone()] &= torch.from_numpy(surface.known(at[inside.numpy()]))
         slopes = torch.from_numpy(surface.gradient(at)) @ R.mT
         extra = {"slopes": slopes, "points": NUM_JOINTS + STEP * deepest.indices}
         return Residuals(deepest.values.clamp_max(0)[..., None], inside[..., None].double() / len(at), extra=extra)

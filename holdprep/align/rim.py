@@ -1,0 +1,153 @@
+"""Points of the object on the edges of its silhouettes, at depths that the silhouettes of other frames determine.
+
+The ray of an outline's pixel touches the object somewhere on the stretch that no other silhouette excludes, that is, in the visual hull
+(Laurentini 1994). A short stretch locates the touched point; the normal of the outline is that of the surface there. Pixels of hands are
+unknown: they exclude nothing, and outlines beside them are not the object's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from holdprep.geometry.cameras import rays
+from holdprep.geometry.rigid import apply, invert
+from holdprep.geometry.silhouettes import EDGE_PX, beyond, signed_px
+
+PER_FRAME = 30  # pixels of an outline
+STEPS = 48  # along a ray
+REACH = 1.0  # of the diameter: half the length of the ray that is searched
+TOLERANCE = 0.01  # of the silhouette's size: errors of masks and poses
+BESIDE = 0.03  # of the silhouette's size: an outline this near to a hand or the image's border may not be the object's
+WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
+LONGEST = 0.2  # of the diameter: the longest stretch that locates a point
+SLOPE_PX = 3  # on both sides of a pixel, for the outline's normal
+NEAR = 0.05  # of the diameter: other points that show the same part of the surface
+MIN_OTHERS = 3  # frames that show the same part, at least: a mask that is wrong in one frame adds nothing
+
+
+@dataclass(frozen=True)
+class Rim:
+    """Points (N, 3) of the surface with unit `normals` (N, 3), in the cloud's frame and unit; each is known to half of its `stretch` (N,)."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    stretch: np.ndarray
+
+    @staticmethod
+    def empty() -> "Rim":
+        """No points."""
+        return Rim(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0))
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> "Rim":
+        """The inverse of `tensors`; empty without any."""
+        return Rim(**{name: tensor.numpy() for name, tensor in tensors.items()}) if tensors else Rim.empty()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields as tensors, by name."""
+        return {name: torch.from_numpy(values) for name, values in vars(self).items()}
+
+    def at(self, rows: np.ndarray) -> "Rim":
+        """The points `rows`, indices or a mask over N."""
+        return Rim(self.points[rows], self.normals[rows], self.stretch[rows])
+
+
+def rim_points(masks: tuple[np.ndarray, np.ndarray], K: np.ndarray, T_cam_obj: np.ndarray, centre: np.ndarray, diameter: float) -> Rim:
+    """The located points of F frames' outlines, from masks of the object and of all hands (F, H, W) bool and poses (F, 4, 4).
+
+    `centre` (3,) and `diameter` are those of the cloud, whose unit and frame are used; the object may be larger.
+    """
+    obj, hands = masks
+    if not obj.any():
+        return Rim.empty()
+    centre_depth = apply(T_cam_obj, np.broadcast_to(centre, (len(obj), 1, 3)))[:, 0, 2]
+    diameter = max(diameter, float(np.median([_extent_px(mask) for mask in obj] * centre_depth / K[0, 0])))
+    size_px = float(np.sqrt(np.median(np.count_nonzero(obj, axis=(1, 2)))))
+    edges = [_edge(mask, hand, max(3, round(BESIDE * size_px))) for mask, hand in zip(obj, hands, strict=True)]
+    count = [len(px) for px, _ in edges]
+    if not sum(count):
+        return Rim.empty()
+    points = np.concatenate([_along_rays(px, K, T, centre, diameter) for (px, _), T in zip(edges, T_cam_obj, strict=True)])
+    normals = np.concatenate([_plane_normals(px, n, K, T) for (px, n), T in zip(edges, T_cam_obj, strict=True)])
+    flat = points.reshape(-1, 3)
+    outside = np.stack([beyond(flat, mask | hand, T, K) for mask, hand, T in zip(obj, hands, T_cam_obj, strict=True)])
+    rank = len(outside) - 1 - round(WRONG_SHARE * len(outside))
+    excluded = np.maximum(np.partition(outside, rank, axis=0)[rank], -diameter).reshape(points.shape[:2])
+    first, last = _stretch(excluded - TOLERANCE * size_px * np.repeat(centre_depth, count)[:, None] / K[0, 0])
+    step = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
+    middle = points[:, 0] + (points[:, 1] - points[:, 0]) * (0.5 * (first + last))[:, None]
+    short = (last - first) * step < LONGEST * diameter
+    rim = Rim(middle, normals, (last - first) * step).at(short)
+    return rim.at(_seen_by_others(rim.points, np.repeat(np.arange(len(obj)), count)[short], NEAR * diameter))
+
+
+def _seen_by_others(points: np.ndarray, frame: np.ndarray, radius: float) -> np.ndarray:
+    """(N,) bool: whether within `radius` of points (N, 3) there are points of at least MIN_OTHERS other frames."""
+    near = cKDTree(points).query_ball_point(points, radius) if len(points) else []
+    return np.array([len(set(frame[others]) - {own}) >= MIN_OTHERS for others, own in zip(near, frame, strict=True)], bool)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """(C, 2) pixels of the longest outline of a mask (H, W), C = 0 without."""
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return max(found, key=len)[:, 0] if found else np.zeros((0, 2), int)
+
+
+def _extent_px(mask: np.ndarray) -> float:
+    """Diameter of the circle around the longest outline of a mask (H, W), 0 without."""
+    outline = _outline(mask)
+    return 2 * float(cv2.minEnclosingCircle(outline)[1]) if len(outline) else 0.0
+
+
+def _edge(mask: np.ndarray, hand: np.ndarray, margin_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most PER_FRAME points (M, 2) px on the outline of a mask (H, W), with outward unit normals (M, 2) in the image."""
+    at = _outline(mask)
+    if not len(at):
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    height, width = mask.shape
+    near = cv2.dilate(hand.astype(np.uint8), np.ones((2 * margin_px + 1,) * 2, np.uint8)) > 0
+    inside = (at >= margin_px).all(axis=1) & (at < (width - margin_px, height - margin_px)).all(axis=1)
+    at = at[inside & ~near[at[:, 1], at[:, 0]]]
+    at = at[:: max(1, -(-len(at) // PER_FRAME))]
+    away, (x, y) = signed_px(mask), at.T
+    slope = np.stack([away[y, x + SLOPE_PX] - away[y, x - SLOPE_PX], away[y + SLOPE_PX, x] - away[y - SLOPE_PX, x]], axis=1)
+    length = np.linalg.norm(slope, axis=1)
+    at, normal = at[length > SLOPE_PX], slope[length > SLOPE_PX] / length[length > SLOPE_PX, None]
+    return at + EDGE_PX * normal, normal
+
+
+def _along_rays(px: np.ndarray, K: np.ndarray, T_cam_obj: np.ndarray, centre: np.ndarray, diameter: float) -> np.ndarray:
+    """(M, STEPS, 3) points of the object's frame on the rays of pixels (M, 2), evenly spaced in depth about the centre's."""
+    depth = apply(T_cam_obj, centre[None])[0, 2] + REACH * diameter * np.linspace(-1, 1, STEPS)
+    return apply(invert(T_cam_obj), (rays(px, K)[:, None] * depth[None, :, None]).reshape(-1, 3)).reshape(len(px), STEPS, 3)
+
+
+def _plane_normals(px: np.ndarray, normal: np.ndarray, K: np.ndarray, T_cam_obj: np.ndarray) -> np.ndarray:
+    """(M, 3) normals, in the object's frame, of the planes through the camera's centre and the tangents of an outline."""
+    line = np.concatenate([normal, -(normal * px).sum(axis=1, keepdims=True)], axis=1)
+    planes = line @ K @ T_cam_obj[:3, :3]
+    return np.asarray(planes / np.linalg.norm(planes, axis=1, keepdims=True))
+
+
+def _stretch(excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last position (M,), in steps, at which values (M, STEPS) along rays are negative, interpolated linearly.
+
+    The longest possible stretch where they are nowhere negative, positive in between, or negative at an end of the ray.
+    """
+    steps = excluded.shape[1]
+    free = excluded < 0
+    first, last = free.argmax(axis=1), steps - 1 - free[:, ::-1].argmax(axis=1)
+    whole = (free.sum(axis=1) == last - first + 1) & (first > 0) & (last < steps - 1)
+    rows = np.arange(len(excluded))
+
+    def crossing(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+        a, b = excluded[rows, inner], excluded[rows, np.clip(outer, 0, steps - 1)]
+        return np.asarray(np.where(b > 0, a / np.minimum(a - b, -1e-12), 0.0))
+
+    start = np.where(whole, first - crossing(first, first - 1), 0.0)
+    return start, np.where(whole, last + crossing(last, last + 1), steps - 1.0)
