@@ -14,7 +14,8 @@ from holdprep.segmenters.knowledge import Clip
 from holdprep.segmenters.prompts import EntityPrompt
 from holdprep.segmenters.skeleton import arm_area
 
-CORE_PX, SETTLED = 13, 0.99  # width of the uncertain edge of a prompt's outline; share of one label above which a pixel is not classified
+DRAWN_CORE_PX, CUT_CORE_PX = 13, 5  # width of the uncertain edge of a drawn outline, and of a cut, which lies on the image's edges
+SETTLED = 0.99  # share of one label above which a pixel is not classified
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ def _refine_edges(
 
     Between two skin labels the image has no edge: there the drawn line is kept.
     """
+    edge_px = DRAWN_CORE_PX if any(p.polygons for p in prompts.values()) else CUT_CORE_PX
     region, drawn, clicked, lab = region_of(labels, 25), labels, np.zeros(clip.shape, bool), clip.lab(t)
     for _ in range(2):
         near = cv2.GaussianBlur(one_hot(labels, label_set.count), (0, 0), 5)
         core = np.zeros(labels.shape, bool)
         for k in range(label_set.count):
-            core |= _without_edge(labels == k)
+            core |= _without_edge(labels == k, edge_px)
         ys, xs = np.mgrid[region[0].start : region[0].stop : SAMPLE_STEP, region[1].start : region[1].stop : SAMPLE_STEP]
         sure = Samples.of(lab, one_hot(labels, label_set.count), None, region).where(core[ys, xs].ravel())
         probability = classify(sure, lab, region, 12, near.max(axis=-1) < SETTLED) * near[region]
@@ -99,12 +101,15 @@ def _refine_edges(
     return labels
 
 
-def _without_edge(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) without its uncertain edge; thin parts are eroded by one pixel only."""
-    core = cv2.erode(mask.astype(np.uint8), np.ones((CORE_PX, CORE_PX), np.uint8), borderValue=1) > 0
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    thin = mask & ~np.isin(parts, np.unique(parts[core]))
-    return core | (cv2.erode(thin.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1) > 0)
+def _without_edge(mask: np.ndarray, edge_px: int) -> np.ndarray:
+    """A mask (H, W) without its uncertain edge of the odd width `edge_px`; narrower parts, as handles are, are eroded by one pixel only."""
+    whole, kernel = mask.astype(np.uint8), np.ones((edge_px, edge_px), np.uint8)
+    core = cv2.erode(whole, kernel, borderValue=1)
+    beside = mask & (cv2.dilate(core, kernel) == 0)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(beside.astype(np.uint8), connectivity=4)
+    narrow = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= edge_px**2) + 1  # smaller ones are corners
+    thin = cv2.erode(whole, np.ones((3, 3), np.uint8), borderValue=1)
+    return (core > 0) | ((thin > 0) & np.isin(parts, narrow))
 
 
 def _check(marks: Marks, shape: tuple[int, int], t: int) -> None:

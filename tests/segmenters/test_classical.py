@@ -61,6 +61,20 @@ def test_boxes_and_clicks_outline_too(seq):
     assert iou(found[0], mask) > 0.6
 
 
+@pytest.mark.parametrize("color", [(60, 60, 200), (60, 180, 60)])
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_a_thin_handle_stays(color, is_drawn):
+    image = np.full((160, 200, 3), (130, 130, 125), np.uint8)
+    body, handle = np.s_[40:110, 40:100], np.s_[72:78, 100:160]
+    image[body], image[handle] = (60, 60, 200), color
+    image = np.clip(cv2.GaussianBlur(image, (0, 0), 0.8) + np.random.default_rng(0).normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    truth = np.zeros((160, 200), bool)
+    truth[body] = truth[handle] = True
+    clicked = EntityPrompt(box=(40.0, 40.0, 160.0, 110.0), positive=np.array([[70.0, 75.0], [135.0, 75.0]]))
+    found = propagate([image], {0: {"object": outline(truth) if is_drawn else clicked}})["object"][0]
+    assert found[handle].mean() > 0.95 and iou(found, truth) > 0.98
+
+
 def test_prompts_outside_the_picture_are_refused(seq):
     far = EntityPrompt(polygons=(np.array([[900.0, 900], [950, 900], [950, 950]]),))
     with pytest.raises(HoldprepError, match="outline nothing"):
