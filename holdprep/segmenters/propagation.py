@@ -13,6 +13,8 @@ from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.wrist import Wrist
 
 NEW_LABEL = 0.03  # probability of a label without neighbours
+OWN_WEIGHT, LEAST = 0.5, 1e-3  # weight of a frame's own evidence in the last decision; least propagated probability there
+MARGIN_PX, THICK_PX = 36, 5  # the last decision's area beyond the entities; width of the narrowest part that it changes
 
 
 def propagate_all(
@@ -46,13 +48,36 @@ def _propagate_between(
             else:
                 share = 1 - abs(t - start) / (b - a)
                 probability = share * here.whole(clip.shape) + (1 - share) * waiting.pop(t).whole(clip.shape)
-            labels[t] = clean_labels(probability.argmax(axis=-1).astype(np.uint8), label_set)
+            labels[t] = decided(probability, clip, t, label_set, knowledge)
             bar.update()
 
     ways = [(start, order) for start, order in ((a, inner), (b, inner[::-1])) if start is not None]
     with ThreadPoolExecutor(len(ways)) as pool:  # OpenCV and SciPy release Python's lock
         list(pool.map(follow, *zip(*ways, strict=True)))
     return labels
+
+
+def decided(probability: np.ndarray, clip: Clip, t: int, label_set: LabelSet, knowledge: Knowledge | None) -> np.ndarray:
+    """Labels (H, W) uint8 of frame `t` from propagated probabilities (H, W, L), with skin decided again by the frame's own evidence.
+
+    Propagation grows certain, and a gap that opens between fingers, or an arm that comes behind a hand, keeps the label of the frames before.
+    Only skin gains or loses here: the object's other sides have colours that no key frame shows, so the object stays, and object and
+    background have the same evidence. Edges stay too: parts narrower than THICK_PX are not changed.
+    """
+    labels = clean_labels(probability.argmax(axis=-1).astype(np.uint8), label_set)
+    if knowledge is None or not label_set.hands:
+        return labels
+    region = region_of(labels, MARGIN_PX)
+    evidence, others = knowledge.evidence(t, region), [k for k in range(label_set.count) if k not in label_set.skin]
+    evidence[..., others] = evidence[..., others].max(axis=-1, keepdims=True)
+    both = np.log(np.maximum(probability[region], LEAST)) + OWN_WEIGHT * evidence
+    both = np.exp(both - both.max(axis=-1, keepdims=True))
+    again = smooth_in_edges(both / both.sum(axis=-1, keepdims=True), clip.bgr[t][region]).argmax(axis=-1)
+    before, kernel = labels[region], np.ones((THICK_PX, THICK_PX), np.uint8)
+    changed = (again != before) & ~np.isin(before, others[1:])
+    changed &= cv2.dilate(cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN, kernel), kernel) > 0
+    before[changed] = again[changed]
+    return clean_labels(labels, label_set)
 
 
 def labels_at(clip: Clip, source: int, labels: np.ndarray, t: int, label_set: LabelSet) -> np.ndarray:
