@@ -5,7 +5,8 @@ Between two key frames labels are propagated forward from one and backward from 
 probabilities are those of its nearest neighbours in (position, colour) among the previous frame's labelled pixels, moved by optical flow
 and smoothed along image edges (Min et al. 2014, fast global smoother). A first pass at half the size detects the background; the second
 uses in addition the background's plate, where the camera is static or only rotates, and parts of key frames where a finger may be missing;
-clicked key frames are cut again with the plate. Each label's colours and the hand's tracked keypoints are evidence in both passes. The bare
+clicked key frames are cut again with the plate. In the end each frame's own evidence decides again about areas of skin, and holes in the
+object that show neither the plate nor a hand are filled. Each label's colours and the hand's tracked keypoints are evidence in both passes. The bare
 arm has its own label; its border with the hand is a line that moves with the skin around it.
 """
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.segmenters import ENTITIES
-from holdprep.segmenters.classifier import LabelSet, without_sleeves
+from holdprep.segmenters.classifier import LabelSet, without_holes, without_sleeves
 from holdprep.segmenters.clicked import Cues
 from holdprep.segmenters.keyframes import KeyFrame, key_frame_labels
 from holdprep.segmenters.knowledge import Clip, Knowledge
@@ -99,7 +100,9 @@ def _label_frames(
             knowledge.learn(keys)
         knowledge.find_arms()
         with_unknown = {t: np.where(knowledge.missing_fingers(t, key), label_set.unknown, key) for t, key in keys.items()}
-        return _without_sleeves(propagate_all(clip, with_unknown, label_set, knowledge, bar), keys, label_set)
+        propagated = propagate_all(clip, with_unknown, label_set, knowledge, bar)
+        filled = [without_holes(frame, label_set, partial(knowledge.neither_background_nor_hand, t)) for t, frame in enumerate(propagated)]
+        return _without_sleeves(filled, keys, label_set)
 
 
 def _without_sleeves(labels: Sequence[np.ndarray], keys: Mapping[int, np.ndarray], label_set: LabelSet) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """The classical segmenter's classifier: label probabilities of pixels from labelled ones of similar position and colour."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +11,7 @@ SIGMA_PX, SIGMA_LAB = 9.0, 7.0  # kernel widths of position and colour
 SAMPLE_STEP = 2  # every second pixel in both directions is used and classified
 NEIGHBOURS = 8
 MAX_HOLE = 0.04  # of the object's area: smaller holes in its mask are filled
+UNLIKE = 0.7  # of a hole: a share that shows neither background nor hand, from which a hole of any size is filled
 TOUCHING_PX = 4  # distance from a hand at which a part of the object touches it
 SMOOTH_LAMBDA, SMOOTH_SIGMA = 80.0, 6.0
 
@@ -158,12 +160,42 @@ def without_sleeves(labels: np.ndarray, label_set: LabelSet) -> np.ndarray:
 def _fill_holes(labels: np.ndarray, k: int, empty: tuple[int, int]) -> None:
     """Give small parts of the labels `empty` that label `k` encloses to it, in place: a rigid object seldom shows the room through it."""
     total = np.count_nonzero(labels == k)
-    _, index, stats, _ = cv2.connectedComponentsWithStats(np.isin(labels, empty).astype(np.uint8), connectivity=4)
-    for part in np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] < MAX_HOLE * total) + 1:
+    for hole in _holes(labels, k, empty):
+        if hole.sum() < MAX_HOLE * total:
+            labels[hole] = k
+
+
+def _holes(labels: np.ndarray, k: int, empty: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The parts (H, W) bool of the labels `empty` that have no other neighbour than label `k`."""
+    number, index = cv2.connectedComponents(np.isin(labels, empty).astype(np.uint8), connectivity=4)
+    for part in range(1, number):
         hole = index == part
         ring = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~hole
         if (labels[ring] == k).all():
-            labels[hole] = k
+            yield hole
+
+
+def _at_border(part: np.ndarray) -> bool:
+    return bool(part[[0, -1]].any() or part[:, [0, -1]].any())
+
+
+def without_holes(labels: np.ndarray, label_set: LabelSet, unlike: Callable[[], np.ndarray | None]) -> np.ndarray:
+    """Labels with those holes in the object filled that show neither the background nor a hand.
+
+    `unlike` returns the pixels (H, W) bool that do not, None where that is unknown. Colours of a side of the object that no key frame shows
+    make such holes, of any size.
+    """
+    if "object" not in label_set.entities:
+        return labels
+    k = label_set.entities.index("object") + 1
+    holes = [hole for hole in _holes(labels, k, (0, label_set.arm)) if not _at_border(hole)]
+    if not holes or (neither := unlike()) is None:
+        return labels
+    out = labels.copy()
+    for hole in holes:
+        if neither[hole].mean() > UNLIKE:
+            out[hole] = k
+    return out
 
 
 def one_hot(labels: np.ndarray, count: int) -> np.ndarray:

@@ -17,6 +17,7 @@ HISTOGRAM_BINS = 24
 COLOR_WEIGHT, MAX_LOG_RATIO = 1.0, 8.0  # weight of colour, and bound of its log-ratio
 MAYBE_SKIN, SURELY_SKIN = 1.0, 2.0  # log-likelihood ratios of the hand's and other labels' colours
 BESIDE_PX, MIN_CLEAR = 50, 0.3  # maximal distance of a missing finger from an entity; minimal share of a pixel's views without skin
+AWAY = -3.0  # log-evidence of keypoints for a hand, below which there is none
 IQR_TO_STD = 0.74  # of a normal distribution
 MAX_STD = 8.0  # of a plate's pixel in Lab units: above, what was seen there is not one background
 STATIC_MEDIAN_PX, STATIC_P95_PX = 0.15, 0.5  # background motion per frame below which the camera is static
@@ -138,6 +139,19 @@ class Knowledge:
         whole = slice(0, height), slice(0, width)
         found = self._like_plate(t, self._clip.lab(t), whole)
         return None if isinstance(found, float) else found
+
+    def neither_background_nor_hand(self, t: int) -> np.ndarray | None:
+        """Pixels (H, W) bool of a frame that differ from the plate and are away from the keypoints of all hands; None without a plate.
+
+        A hand without keypoints may be anywhere.
+        """
+        like = self.like_background(t)
+        if like is None:
+            return None
+        unlike = like < 0
+        for joints_px in self._joints_px.values():
+            unlike &= hand_evidence(joints_px[t], unlike.shape)[0] < AWAY
+        return unlike
 
     @staticmethod
     def _bins(lab: np.ndarray) -> np.ndarray:
