@@ -1,6 +1,6 @@
 """Scale from depth order: a hand that occludes the object is in front of it, a hand that the object occludes is behind it.
 
-Along a pixel's ray, SfM gives the depths of the object's front and back up to the scale. Every such pixel whose surface is known
+Along a pixel's ray, SfM gives the depths of the object's front and back up to the scale. Every such pixel whose surface was observed
 therefore bounds the scale from one side. A thumb in front of the object and fingers behind it bound the scale from both sides.
 """
 
@@ -13,7 +13,7 @@ import torch
 from scipy.special import log_ndtr
 from torch import Tensor
 
-from holdprep.align.surface import Surface
+from holdprep.align.surface import Kind, Surface
 from holdprep.align.tracks import ScaleEstimate, parabola_maximum, resampled_counts
 from holdprep.geometry.cameras import project, rays
 from holdprep.hand.lbs import NUM_JOINTS
@@ -156,7 +156,7 @@ def depth_order_along_rays(
 
     Pixels nearer to a mask's contour than `margin_px` are not used.
 
-    Rays are left out where the surface in question, the front of an object behind the hand, else its back, is a guess.
+    Rays are left out where the surface in question, the front of an object behind the hand, else its back, was not observed.
     """
     found = []
     for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
@@ -170,10 +170,10 @@ def depth_order_along_rays(
     ray = rays(seen_px[met], K)
     face = np.where(in_front[met], front[met], back[met])[:, None]
     face_obj = np.einsum("mba,mb->ma", R[met], ray * face - t[met])
-    known = surface.known(face_obj)
-    met[met] = known
+    observed = surface.kind(face_obj) == Kind.OBSERVED  # at the edges of silhouettes a small displacement of the hand reverses the order
+    met[met] = observed
     on_rays = (frame[met], vertex[met], hand_m[met], front[met], back[met], in_front[met])
-    return DepthOrder(*on_rays, face_obj[known], depth_ratio)
+    return DepthOrder(*on_rays, face_obj[observed], depth_ratio)
 
 
 def surface_depths(
