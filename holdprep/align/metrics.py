@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from holdprep.align.contact import touching_tips
-from holdprep.align.order import EVIDENCE, POSE_ERROR, DepthOrder, contradicted, depth_order_along_rays
+from holdprep.align.order import POSE_ERROR, DepthOrder, contradicted, depth_order_along_rays
 from holdprep.align.problem import OBSERVED, Problem, contact_frames, object_points_sfm
 from holdprep.align.residuals import reprojection
 from holdprep.align.surface import Surface
@@ -173,13 +173,13 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
 def order_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: float, surface: Surface) -> dict[str, float]:
     """`<side>.contradicted_pct`: share of the pixels with visible depth order in which the alignment has the other order.
 
-    Left out where there are no masks, or fewer such pixels than the evidence of one frame (EVIDENCE): one finger could decide it.
+    Left out where there are no masks, or where such pixels are no evidence (`DepthOrder.is_evidence`).
     """
     orders = {side: depth_order_rays(problem, side, state, surface) for side, state in hands.items()}
     return {
         f"{side}.contradicted_pct": 100 * float(contradicted(order, scale).mean())
         for side, order in orders.items()
-        if order is not None and len(order.frame) >= EVIDENCE
+        if order is not None and order.is_evidence
     }
 
 

@@ -57,6 +57,14 @@ class DepthOrder:
     depth_ratio: np.ndarray
     clip_frame: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
+    @property
+    def is_evidence(self) -> bool:
+        """Whether its rays are as many as EVIDENCE, in FRAMES frames or half of the given ones.
+
+        Where fewer frames have any, these are the pixels by which the hand is displaced in the image, and say nothing of its depth.
+        """
+        return len(self.frame) >= EVIDENCE and len(np.unique(self.frame)) >= min(FRAMES, len(self.depth_ratio) / 2)
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -91,6 +99,10 @@ class Faces:
 
 def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0) -> ScaleEstimate:
     """The scale that fewest rays contradict, searched about `around`; rejected where rays bound it from one side only, or not at all."""
+    few = {len(np.unique(order.frame)) for order in orders.values() if len(order.frame)}
+    orders = {side: order for side, order in orders.items() if order.is_evidence}
+    if few and not orders:
+        return ScaleEstimate("depth_order", around, float("inf"), f"only {max(few)} frames show which of hand and object is in front")
     sided = [side for side in (True, False) if any((o.hand_in_front == side).any() for o in orders.values())]
     if len(sided) < 2:
         one = "the hand is never seen in front of the object" if sided == [False] else "the object never occludes the hand"

@@ -54,7 +54,7 @@ def combine(estimates: Mapping[str, ScaleEstimate], orders: Mapping[Side, DepthO
     side only. A single estimate is used as it is, without its bias. Where all are rejected, the first one is used nevertheless.
     Raises HoldprepError where that is not a positive, finite scale.
     """
-    rays = {} if len(estimates) == 1 else {side: order for side, order in (orders or {}).items() if len(order.frame)}
+    rays = {} if len(estimates) == 1 else {side: order for side, order in (orders or {}).items() if order.is_evidence}
     compared = [e for e in estimates.values() if not (rays and e.name == "depth_order")]
     accepted = sorted((e for e in compared if not e.rejection), key=lambda e: e.stderr_ratio)
     if not accepted:

@@ -69,6 +69,23 @@ def test_rays_of_one_side_alone_are_rejected(in_front, reason):
     assert "no pixel" in depth_order({}, around=UNIT_M).rejection
 
 
+def test_rays_of_few_frames_are_no_evidence():
+    order = rays()
+    some = order.frame < 5
+
+    def of(rows, frames):
+        fields = ("frame", "vertex", "hand_m", "front_sfm", "back_sfm", "hand_in_front", "face_obj")
+        return replace(order, depth_ratio=order.depth_ratio[:frames], **{name: getattr(order, name)[rows] for name in fields})
+
+    assert order.is_evidence and of(some, 10).is_evidence
+    assert not of(some, 40).is_evidence and not of(order.frame < 0, 40).is_evidence
+    assert not of((order.frame < 10) & (np.arange(len(order.frame)) % 20 == 0), 10).is_evidence  # ten rays
+    assert "only 5 frames" in depth_order({"right": of(some, 40)}, around=UNIT_M).rejection
+    centroid = {"centroid": ScaleEstimate("centroid", 1.1 * UNIT_M, 0.1), "contact": ScaleEstimate("contact", 1.1 * UNIT_M, 0.1)}
+    alone, with_few, with_all = (combine(centroid, orders)[0].scale for orders in ({}, {"right": of(some, 40)}, {"right": order}))
+    assert with_few == alone and with_all == pytest.approx(UNIT_M, rel=0.03)
+
+
 @pytest.mark.parametrize("in_front", [True, False])
 def test_rays_of_one_side_exclude_scales_on_the_other(in_front):
     """A hand seen in front bounds the scale from below, a hidden one from above; it is 20 mm, 4 % of its depth, from the object."""
