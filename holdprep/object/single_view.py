@@ -13,6 +13,7 @@ OUTLIER_COST = 4.5  # half the squared residual at 3 standard deviations: trunca
 MIN_SIGMA_PX = 0.2  # lower bound of the estimated keypoint noise
 _ROTATION_SIGMA_DEG = 10.0  # standard deviation of the rotation between neighbouring frames from its prediction
 _MAX_ROTATION_COST = 20.0  # truncation of the rotation cost: beyond it only the images decide
+_MAX_REFINED = 400  # points, evenly spaced, that a pose is refined over: bundle adjustment refines it over all
 _PLANE_ITERATIONS = 5  # of the reweighted plane fit, enough to converge
 
 
@@ -81,8 +82,9 @@ def flip_pose(T_cam_obj: np.ndarray, plane: Plane) -> np.ndarray:
 
 
 def refine_pose(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
-    """Robust non-linear refinement of a pose (4, 4), first with a wide loss, then with a narrow one."""
-    pose = pycolmap.Rigid3d(T_cam_obj[:3])
+    """Robust non-linear refinement of a pose (4, 4) over at most 400 of the points, first with a wide loss, then with a narrow one."""
+    pose, every = pycolmap.Rigid3d(T_cam_obj[:3]), -(-len(px) // _MAX_REFINED)
+    px, xyz = px[::every], xyz[::every]
     for scale_px in (10.0, 1.0):
         options = pycolmap.AbsolutePoseRefinementOptions()
         options.loss_function_scale, options.gradient_tolerance = scale_px, 1e-8
