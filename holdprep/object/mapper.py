@@ -22,6 +22,8 @@ from holdprep.object.workspace import Workspace
 _INITIAL_ANGLES_DEG = (16.0, INITIAL_ANGLE_DEG)  # triangulation angle of the initial pair, the preferred one first
 _INITIAL_SEPARATION = 0.06  # share of the frames between initial pairs: pairs closer in time tend to fail alike
 _GROWTH = 1.2  # global bundle adjustment each time the model has grown by this factor
+# Relative decrease of the cost at which an adjustment ends. With none, as in COLMAP, mapping takes a third longer and is as accurate.
+_GLOBAL_TOLERANCE, _LOCAL_TOLERANCE = 1e-5, 1e-4
 _MIN_TRIANGULATION_DEG = 3.0  # the depth of points with smaller angles is unconstrained
 _MAX_TRIALS = 3  # of registering a frame
 _SUFFICIENT_SHARE = 0.3  # of the keyframes; a smaller model had a bad initial pair
@@ -69,6 +71,7 @@ class _Mapping:
         options.mapper.abs_pose_min_num_inliers = MIN_MATCHES
         options.min_focal_length_ratio, options.max_focal_length_ratio = FOCAL_RATIOS
         options.ba_global_max_refinements = 2
+        options.ba_global_function_tolerance, options.ba_local_function_tolerance = _GLOBAL_TOLERANCE, _LOCAL_TOLERANCE
         options.mapper.filter_min_tri_angle = options.triangulation.min_angle = _MIN_TRIANGULATION_DEG
         self.refine_focal, self.focal_prior = workspace.refine_focal, float(workspace.K[0, 0]) * workspace.crop.upsample
         self.mapper_options = options.get_mapper()
