@@ -5,6 +5,7 @@ silhouette, which is not fixed on the surface of a rotating round body. Without 
 error was 0.4 %, over patches below 0.1 %.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,11 +15,13 @@ import pycolmap
 
 from holdprep.geometry.cameras import corners_px
 from holdprep.object import covariance, focal
-from holdprep.object.colmap import Crop, Features, Model, color_points, open_database, read_mask, read_model
+from holdprep.object.colmap import Crop, Features, Model, color_points, open_database, read_keypoints, read_mask, read_model
 from holdprep.object.patch_tracking import PatchObservations, track_patches
 from holdprep.object.single_view import to_matrix
 from holdprep.object.workspace import Workspace
 
+SILHOUETTE_FILE = "silhouette.npz"  # of the work folder
+_KEY = "frame "  # and the frame's name: an array's name in this file
 # Width of the band along the mask border in which observations are dropped, relative to the square root of the mask area.
 _SILHOUETTE_BAND = 0.04
 _MIN_INTERIOR_FEATURES = 30  # a frame with fewer inside the band keeps all its features
@@ -27,6 +30,7 @@ _MIN_TRIANGULATION_DEG = 1.5
 _WIDE_LOSS_PX = 1.0  # scale of the Cauchy loss in pixels of the enlarged crop
 _NARROW_LOSS_PX = 0.15  # the same in pixels of the full image
 _MAX_DIRECT_FRAMES = 150  # above, the iterative solver takes a third of the time and reaches the same cost
+_FINAL_REFINEMENTS = 5  # of the points under the final poses
 _FUNCTION_TOLERANCE = 1e-6  # relative; 1e-7 changes the focal length by less than 0.001 %
 # A radial distortion is accepted if it lowers the cost by so many squared standard deviations (one is expected by chance, but the errors
 # of a point are correlated between frames: without distortion a blurred box gained 10; with k = -0.1 a box gained 70, a real camera 700),
@@ -53,17 +57,24 @@ class Adjustment:
 
 def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
     """Triangulate all points again under given poses (frame name -> T_cam_obj), then bundle-adjust with the wide loss."""
-    reconstruction = _triangulate(workspace, model, poses)
+    reconstruction = _triangulate(workspace, model, poses, refinements=1)
     prior = float(workspace.K[0, 0]) * workspace.crop.upsample
     _adjust(reconstruction, _WIDE_LOSS_PX, prior, refine_focal=workspace.refine_focal)
-    return _filter_and_store(workspace, model.number, reconstruction)
+    _filter(reconstruction)
+    return read_model(reconstruction, workspace.crop, model.number, workspace.folder)
 
 
 def refine_over_patches(workspace: Workspace, model: Model, features: Features) -> tuple[Model, Adjustment]:
     """Final poses, focal length and distortion from tracked patches, and the feature cloud triangulated under them; and their uncertainty."""
     observations = track_patches(workspace, model, features)
     refined, adjustment = adjust_to_patches(model, observations, workspace)
-    return _filter_and_store(workspace, model.number, _triangulate(workspace, refined, refined.poses)), adjustment
+    reconstruction = _triangulate(workspace, refined, refined.poses, refinements=_FINAL_REFINEMENTS)
+    _filter(reconstruction)
+    color_points(reconstruction, workspace.folder, workspace.crop)
+    output = workspace.folder / "sparse_rebuilt"
+    output.mkdir(exist_ok=True)
+    reconstruction.write(output)
+    return read_model(reconstruction, workspace.crop, model.number, output), adjustment
 
 
 def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations], workspace: Workspace) -> tuple[Model, Adjustment]:
@@ -158,8 +169,11 @@ def _bundle_adjust(
     return float(summary.ceres_summary.final_cost)  # type: ignore[attr-defined]
 
 
-def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray]) -> pycolmap.Reconstruction:
-    """Triangulate the database's matches under given poses and the model's camera, without silhouette observations."""
+def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray], refinements: int) -> pycolmap.Reconstruction:
+    """Triangulate the database's matches under given poses and the model's camera, without silhouette observations.
+
+    Points are adjusted, with the poses fixed, up to `refinements` times.
+    """
     folder, crop = workspace.folder, workspace.crop
     with open_database(folder) as database:
         (camera,) = database.read_all_cameras()
@@ -172,43 +186,52 @@ def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndar
         if name in poses:
             posed = pycolmap.Image(name=image.name, camera_id=camera.camera_id, image_id=image.image_id)
             reconstruction.add_image_with_trivial_frame(posed, pycolmap.Rigid3d(poses[name][:3]))
-    output = folder / "sparse_rebuilt"
-    output.mkdir(exist_ok=True)
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed = 1, model.number
+    options.ba_global_max_refinements, options.ba_global_function_tolerance = refinements, _FUNCTION_TOLERANCE
+    options.extract_colors = False  # this reads every picture
     database_path, image_path = folder / "database.db", folder / "images"
-    triangulated = pycolmap.triangulate_points(reconstruction, database_path, image_path, output, options=options)
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        triangulated = pycolmap.triangulate_points(reconstruction, database_path, image_path, output, options=options)
     _drop_silhouette_observations(workspace, triangulated)
     return triangulated
 
 
-def _filter_and_store(workspace: Workspace, number: int, reconstruction: pycolmap.Reconstruction) -> Model:
-    """Drop outliers and points with tiny triangulation angles, color the rest and write it to sparse_rebuilt."""
+def _filter(reconstruction: pycolmap.Reconstruction) -> None:
+    """Drop outliers and points with tiny triangulation angles."""
     pycolmap.ObservationManager(reconstruction).filter_all_points3D(_MAX_ERROR_PX, _MIN_TRIANGULATION_DEG)
     reconstruction.update_point_3d_errors()
-    color_points(reconstruction, workspace.folder, workspace.crop)
-    reconstruction.write(workspace.folder / "sparse_rebuilt")
-    return read_model(reconstruction, workspace.crop, number, workspace.folder / "sparse_rebuilt")
 
 
 def _drop_silhouette_observations(workspace: Workspace, reconstruction: pycolmap.Reconstruction) -> None:
     """Delete observations near the border of each mask, which may be the silhouette of the object or of a hand."""
+    in_band = _silhouette_keypoints(workspace)
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
-        mask = read_mask(workspace.folder, image.name.removesuffix(".png"))
-        depth_px = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-        band_px = _SILHOUETTE_BAND * np.sqrt(np.count_nonzero(mask))
-        observed = np.array([i for i, point in enumerate(image.points2D) if point.has_point3D()], int)
-        px = np.array([image.points2D[i].xy for i in observed]).reshape(-1, 2)
-        x, y = _window_pixels(workspace.crop, px, mask.shape)
-        in_band = observed[depth_px[y, x] < band_px].tolist()
-        if len(observed) - len(in_band) >= _MIN_INTERIOR_FEATURES:
-            for i in in_band:
+        observed = np.array(image.get_observation_point2D_idxs(), int)
+        dropped = observed[in_band[image.name.removesuffix(".png")][observed]].tolist()
+        if len(observed) - len(dropped) >= _MIN_INTERIOR_FEATURES:
+            for i in dropped:
                 # deleting an earlier observation may have deleted the whole point
-                if image.points2D[i].has_point3D():
+                if image.point2D(i).has_point3D():
                     reconstruction.delete_observation(image_id, i)
 
 
-def _window_pixels(crop: Crop, colmap_px: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(2, M) whole x and y in the enlarged window of `shape` (H, W), of COLMAP's pixels (M, 2)."""
-    return np.round(crop.to_window(crop.from_colmap(colmap_px))).astype(int).clip(0, np.array(shape[::-1]) - 1).T
+def _silhouette_keypoints(workspace: Workspace) -> dict[str, np.ndarray]:
+    """Frame name -> (K,) bool, keypoints near the border of the mask; found once a run and kept in the work folder."""
+    stored = workspace.folder / SILHOUETTE_FILE
+    if not stored.exists():
+        found = {}
+        for name, px in read_keypoints(workspace.folder, workspace.crop).items():
+            mask = read_mask(workspace.folder, name)
+            depth_px = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+            x, y = _window_pixels(workspace.crop, px, mask.shape)
+            found[_KEY + name] = depth_px[y, x] < _SILHOUETTE_BAND * np.sqrt(np.count_nonzero(mask))
+        np.savez(stored, **found)
+    with np.load(stored, allow_pickle=False) as arrays:
+        return {key.removeprefix(_KEY): arrays[key] for key in arrays.files}
+
+
+def _window_pixels(crop: Crop, px: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(2, M) whole x and y in the enlarged window of `shape` (H, W), of pixels (M, 2) of the full image."""
+    return np.round(crop.to_window(px)).astype(int).clip(0, np.array(shape[::-1]) - 1).T

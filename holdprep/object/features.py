@@ -18,7 +18,7 @@ class FeatureSource(Protocol):
         """Detect features on the masks and write frames, the initial camera `K` (3, 3) and keypoints to the database."""
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
-        """Frame name -> descriptors (M, D) float32, for image retrieval."""
+        """Frame name -> descriptors (M, D), for image retrieval."""
 
     def match(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 _NUM_WORDS = 32
+_SAMPLE = 20000  # descriptors, from which the words are found
 Frame = TypeVar("Frame")
 
 
@@ -40,8 +41,10 @@ def select_pairs(
 
 def _vlad(per_frame: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """(T, D) global image descriptors of unit length: residuals to k-means words, power-normalised."""
-    stacked = np.concatenate(per_frame).astype(np.float32)
-    sample = stacked[np.random.default_rng(seed).permutation(len(stacked))[:20000]]
+    last = np.cumsum([len(found) for found in per_frame])
+    chosen = np.random.default_rng(seed).permutation(last[-1])[:_SAMPLE]
+    frame = np.searchsorted(last, chosen, side="right")  # in which a descriptor is counted from the end
+    sample = np.stack([per_frame[t][i - last[t]] for t, i in zip(frame, chosen, strict=True)]).astype(np.float32)
     cv2.setRNGSeed(seed)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1.0)
     labels = np.zeros((len(sample), 1), np.int32)

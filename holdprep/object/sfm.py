@@ -22,6 +22,7 @@ from tqdm import tqdm
 from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import usual_camera
 from holdprep.object import colmap, diagnosis, trajectory
+from holdprep.object.bundle_adjustment import SILHOUETTE_FILE
 from holdprep.object.child import Children
 from holdprep.object.features import FeatureSource
 from holdprep.object.global_mapper import map_frames
@@ -105,7 +106,7 @@ def _reconstruct(
         Children(work_dir / "colmap.log", options.num_threads, bar.set_postfix_str) as children,
     ):
         eroded = (_erode(masks[t], options.erode_px) for t in usable)
-        colmap.write_crops(work_dir, crop, (images[t] for t in usable), eroded, usable_names)
+        colmap.write_crops(work_dir, crop, (images[t] for t in usable), eroded, usable_names, options.num_threads)
         features, keys = _extract_and_match(children, workspace, options, bar)
         workspace = replace(workspace, keys=keys)
         models, runs = _map_until_agreement(children, workspace, options, bar)
@@ -140,7 +141,7 @@ def _clear(work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     for path in [*(work_dir / sub for sub in ("images", "masks", "features", "sift")), *work_dir.glob("sparse_*")]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in work_dir.glob("database.db*"):  # including SQLite's journals
+    for path in (*work_dir.glob("database.db*"), *work_dir.glob(SILHOUETTE_FILE)):  # including SQLite's journals
         path.unlink()
 
 
