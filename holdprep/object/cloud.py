@@ -9,10 +9,15 @@ def trim(points: np.ndarray) -> np.ndarray:
     return distance <= 1.5 * np.percentile(distance, 80)
 
 
+def centre(points: np.ndarray) -> np.ndarray:
+    """(3,) centre of the bounding box of points (N, 3)."""
+    return np.asarray((points.min(axis=0) + points.max(axis=0)) / 2)
+
+
 def normalization_matrix(points: np.ndarray) -> np.ndarray:
     """(4, 4) to the canonical frame: the bounding box of points (N, 3) centred, the farthest point at unit distance."""
-    centre = (points.min(axis=0) + points.max(axis=0)) / 2
-    scale = 1.0 / np.linalg.norm(points - centre, axis=1).max()
+    middle = centre(points)
+    scale = 1.0 / np.linalg.norm(points - middle, axis=1).max()
     matrix = np.diag([scale, scale, scale, 1.0])
-    matrix[:3, 3] = -scale * centre
+    matrix[:3, 3] = -scale * middle
     return matrix

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from holdprep.backend import Backend, BackendOption, Task
+from holdprep.backend import Backend, BackendOption, External, Task
 
 if TYPE_CHECKING:
     from holdprep.hand.model import HandModel, Side
     from holdprep.object.reconstruction import ObjectReconstruction
     from holdprep.quality.gates import Gate
+    from holdprep.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class ObjectPoseSource(BackendOption, Protocol):
     def is_imported(self) -> bool:
         """True if another tool found the poses: advice names that tool."""
 
+    def files_for_lost_frames(self, seq: "Sequence") -> External:
+        """Files that are read, in addition to `files`, only where frames have no measured pose."""
+
     def find_poses(self, task: PoseTask) -> SourcedPoses:
         """The object's poses, cloud and camera. Raises HoldprepError where there are none."""
 
@@ -54,6 +58,9 @@ class ObjectPoseNode(Backend):
     @property
     def is_imported(self) -> bool:
         return False
+
+    def files_for_lost_frames(self, seq: "Sequence") -> External:
+        return {}
 
     def find_poses(self, task: PoseTask) -> SourcedPoses:
         raise NotImplementedError

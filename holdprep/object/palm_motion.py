@@ -31,12 +31,17 @@ _TEMPLATE_ROUNDS = 4
 class PalmMotion:
     """Poses of the palm, `T_cam_palm` (T, 4, 4) m in every frame, and in which the hand was `found` (T,) bool; interpolated elsewhere.
 
-    `finger_motion_mm`: see `finger_motion_mm`.
+    `tips_palm_m` (T, 5, 3) are the fingertips in the palm, smoothed over time, NaN where the hand was not found.
     """
 
     T_cam_palm: np.ndarray
     found: np.ndarray
-    finger_motion_mm: float
+    tips_palm_m: np.ndarray
+
+    @property
+    def finger_motion_mm(self) -> float:
+        """How far the fingertips move in the palm, see `moved_mm`."""
+        return moved_mm(self.tips_palm_m[self.found])
 
 
 def palm_motion(joints_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray, smooth_frames: float = SMOOTH_FRAMES) -> PalmMotion:
@@ -56,11 +61,11 @@ def palm_motion(joints_m: np.ndarray, j2d_px: np.ndarray, K: np.ndarray, smooth_
     T_found = _poses(relative[:, list(PALM)] + wrist[:, None])
     frames = np.flatnonzero(found)
     R_found = _smoothed(Rotation.from_matrix(T_found[:, :3, :3]), frames, smooth_frames)
-    moved_mm = finger_motion_mm(apply(invert(T_found), relative + wrist[:, None]), frames, smooth_frames)
-    R, t = (np.zeros((len(found), *shape)) for shape in ((3, 3), (3,)))
-    R[found], t[found] = R_found, T_found[:, :3, 3]
+    joints_palm_m = apply(invert(T_found), relative + wrist[:, None])
+    R, t, tips = np.zeros((len(found), 3, 3)), np.zeros((len(found), 3)), np.full((len(found), 5, 3), np.nan)
+    R[found], t[found], tips[found] = R_found, T_found[:, :3, 3], _smoothed_points(joints_palm_m[:, TIPS], frames, smooth_frames)
     t = gaussian_filter1d(interpolate_linear(t, found), smooth_frames, axis=0, mode="nearest")
-    return PalmMotion(from_rt(interpolate_rotations(R, found), t), found, moved_mm)
+    return PalmMotion(from_rt(interpolate_rotations(R, found), t), found, tips)
 
 
 def of_track(track: VertexTrack, side: Side, model: HandModel, K: np.ndarray) -> PalmMotion:
@@ -70,16 +75,16 @@ def of_track(track: VertexTrack, side: Side, model: HandModel, K: np.ndarray) ->
     return palm_motion(mesh_joints(model, track.vertices_m[side]) @ to_camera, j2d_px, K)
 
 
-def finger_motion_mm(joints_palm_m: np.ndarray, frames: np.ndarray, smooth_frames: float = SMOOTH_FRAMES) -> float:
-    """How far the fingertips move in the palm's frame: RMS over tips of the distance from their median place, 90th percentile over frames.
-
-    `joints_palm_m` (F, 21, 3) of `frames` (F,); noise that is independent from frame to frame is smoothed.
-    """
-    tips = joints_palm_m[:, TIPS].reshape(len(frames), -1)
-    share = _shares(frames, smooth_frames)
-    smoothed = share @ tips / share.sum(axis=1, keepdims=True)
-    distance = (smoothed - np.median(smoothed, axis=0)).reshape(len(frames), -1, 3)
+def moved_mm(tips_palm_m: np.ndarray) -> float:
+    """How far fingertips (F, 5, 3) move in the palm: RMS over tips of the distance from their median place, 90th percentile over frames."""
+    distance = tips_palm_m - np.median(tips_palm_m, axis=0)
     return 1e3 * float(np.percentile(np.sqrt(np.square(distance).sum(axis=2).mean(axis=1)), MOVED_PERCENTILE))
+
+
+def _smoothed_points(points: np.ndarray, frames: np.ndarray, smooth_frames: float) -> np.ndarray:
+    """Points (F, N, 3) of `frames` (F,), smoothed over time: their noise is independent from frame to frame."""
+    share = _shares(frames, smooth_frames)
+    return (share @ points.reshape(len(frames), -1) / share.sum(axis=1, keepdims=True)).reshape(points.shape)
 
 
 def _poses(palm_m: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ class ObjectReconstruction:
     focal_px: float
     T_cam_obj: np.ndarray  # (T, 4, 4), object frame to OpenCV camera, every frame filled
     registered: np.ndarray  # (T,) bool: pose estimated from the image, by SfM or PnP
-    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'silhouettes', 'hand', 'interpolated', 'held'
+    origin: list[str]  # (T,) of 'sfm', 'resectioned', 'silhouettes', 'hand' (not measured), 'interpolated', 'held'
     inliers: np.ndarray  # (T,) number of observations
     points_obj: np.ndarray  # (N, 3)
     colors: np.ndarray  # (N, 3) uint8 RGB
@@ -159,8 +159,7 @@ def assemble(raw: RawReconstruction, max_gap: int = MAX_GAP) -> ObjectReconstruc
     kept = cloud.trim(points)
     if not kept.any():
         raise HoldprepError(f"its {len(points)} points have no extent that is a number: their coordinates are too large")
-    centre = (points[kept].min(axis=0) + points[kept].max(axis=0)) / 2
-    T_cam_obj, filled = trajectory.fill_gaps(raw.T_cam_obj, raw.registered, centre, max_gap)
+    T_cam_obj, filled = trajectory.fill_gaps(raw.T_cam_obj, raw.registered, cloud.centre(points[kept]), max_gap)
     filtered = replace(
         raw,
         T_cam_obj=T_cam_obj,
@@ -169,6 +168,18 @@ def assemble(raw: RawReconstruction, max_gap: int = MAX_GAP) -> ObjectReconstruc
         colors=None if raw.colors is None else raw.colors[used],
     )
     return _with_statistics(filtered, kept, [how or "sfm" for how in filled])
+
+
+def with_held_warning(found: ObjectReconstruction) -> ObjectReconstruction:
+    """The reconstruction, with a warning where frames hold the nearest known pose."""
+    held = [name for name, how in zip(found.names, found.origin, strict=True) if how == "held"]
+    if not held:
+        return found
+    line = (
+        f"{len(held)} of {len(found.names)} frames (first: {held[0]}) hold the nearest known pose, the gap is too long to "
+        "interpolate: cut the clip there, or add frames"
+    )
+    return replace(found, warnings=[*found.warnings, line])
 
 
 def restore(

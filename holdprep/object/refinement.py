@@ -215,12 +215,6 @@ def _warnings(found: ObjectReconstruction, contested: np.ndarray, workspace: Wor
             f"{num_corrected} of {total} frames were re-estimated by PnP, 10 % is usual: the point cloud may be distorted "
             "there, check the overlay, or try another seed (seed=1)"
         )
-    held = [name for name, how in zip(names, found.origin, strict=True) if how == "held"]
-    if held:
-        warnings.append(
-            f"{len(held)} of {total} frames (first: {held[0]}) hold the nearest known pose, the gap is too long to "
-            "interpolate: cut the clip there, or add frames"
-        )
     if contested.any():
         first = names[int(contested.argmax())]
         warnings.append(

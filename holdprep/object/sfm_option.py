@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 
 from holdprep.backend import External, Values
 from holdprep.node import Positive
+from holdprep.object.holding_hand import files_of_hands, holding_hand
 from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
-from holdprep.object.silhouettes_option import SilhouettesObjectPose, files_of_hands
+from holdprep.object.silhouettes_option import SilhouettesObjectPose
 
 if TYPE_CHECKING:
     from holdprep.object.features import FeatureSource
@@ -34,6 +35,9 @@ class SfmObjectPose(ObjectPoseNode):
     max_features: int = Field(ge=100, description="features per frame at most")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")
     max_gap: int = Field(ge=0, description="object poses are interpolated across gaps of at most this many frames, held across longer ones")
+    follow_hand: bool = Field(
+        description="where the grasp is static, frames without a pose follow the hand across longer gaps instead of being held; needs stage hand_pose"
+    )
     undistort: bool = Field(
         description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
     )
@@ -43,6 +47,9 @@ class SfmObjectPose(ObjectPoseNode):
     @property
     def uses_seed(self) -> bool:
         return True
+
+    def files_for_lost_frames(self, seq: "Sequence") -> External:
+        return files_of_hands(seq) if self.follow_hand else {}
 
     def features(self, device: str) -> "FeatureSource":
         """The source of features with these settings."""
@@ -54,6 +61,7 @@ class SfmObjectPose(ObjectPoseNode):
     def reconstruct(self, task: PoseTask, work_dir: Path) -> "ObjectReconstruction":
         """Structure from motion with these settings; COLMAP's files are kept in `work_dir`."""
         from holdprep.object import sfm
+        from holdprep.object.reconstruction import with_held_warning
         from holdprep.object.sfm_options import SfmOptions
 
         options = SfmOptions(
@@ -70,7 +78,22 @@ class SfmObjectPose(ObjectPoseNode):
             num_threads=self.threads,
             progress=True,
         )
-        return sfm.reconstruct(task.seq.images(), task.seq.masks("object"), task.seq.frame_names(), work_dir, options)
+        found = sfm.reconstruct(task.seq.images(), task.seq.masks("object"), task.seq.frame_names(), work_dir, options)
+        if self.follow_hand and "held" in found.origin and task.seq.has("v3d"):
+            found = self._carried(task, found)
+        return with_held_warning(found)
+
+    def _carried(self, task: PoseTask, found: "ObjectReconstruction") -> "ObjectReconstruction":
+        """The reconstruction with those frames that it lost, and the hand carries; as it is where the hand is found in too few frames."""
+        from holdprep.errors import HoldprepError
+        from holdprep.object.carried import carried_by_hand
+
+        try:
+            hand = holding_hand(task, found.K)
+        except HoldprepError as error:
+            task.note(f"frames without a pose do not follow the hand: {error}")
+            return found
+        return carried_by_hand(found, hand.palm, hand.touches, self.max_gap)
 
 
 class SiftFeatures(SfmObjectPose):

@@ -5,23 +5,12 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from holdprep.backend import External
+from holdprep.object.holding_hand import files_of_hands, holding_hand
 from holdprep.object.option import ObjectPoseNode, PoseTask, SourcedPoses
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from holdprep.hand.model import Side
-    from holdprep.hand.trackers.tracks import VertexTrack
     from holdprep.object.reconstruction import ObjectReconstruction
     from holdprep.sequence import Sequence
-
-HANDS: "tuple[Side, ...]" = ("right", "left")
-
-
-def files_of_hands(seq: "Sequence") -> External:
-    """The hand tracker's result and the hands' masks, which poses from silhouettes read."""
-    masks: External = {f"masks of {side}": seq.path(f"masks_{side}") for side in HANDS}
-    return masks | {"hands": seq.path("v3d"), "keypoints": seq.path("j2d")}
 
 
 class SilhouettesObjectPose(ObjectPoseNode):
@@ -52,27 +41,12 @@ class SilhouettesObjectPose(ObjectPoseNode):
         """The reconstruction. Raises HoldprepError without a hand, or where it hides too much of the object."""
         from holdprep.errors import HoldprepError
         from holdprep.geometry.cameras import usual_camera
-        from holdprep.hand.trackers import trackfile
-        from holdprep.object import palm_motion, silhouettes
+        from holdprep.object import silhouettes
 
         seq = task.seq
         if not seq.has("v3d"):
             raise HoldprepError("object poses from silhouettes follow the hand: run stage=hand_pose first")
         K = usual_camera(seq.image_size(), self.focal_px or seq.read_frames().get("focal_px"))
-        track = trackfile.read(seq.path("v3d").parent, seq.frame_names())
-        side = self._holding_side(seq, track)
-        palm = palm_motion.of_track(track, side, task.hand_model(side), K)
+        palm = holding_hand(task, K).palm
         options = silhouettes.SilhouetteOptions(self.held_out_every, self.max_gap, progress=True)
         return silhouettes.reconstruct(seq.frame_names(), seq.masks("object"), seq.hand_pixels(), palm, K, options)
-
-    def _holding_side(self, seq: "Sequence", track: "VertexTrack") -> "Side":
-        """The hand that is found, and touches the object, in most frames."""
-        from holdprep.quality.metrics import touching_frames
-
-        def seen(side: "Side") -> int:
-            found: np.ndarray = track.found(side)
-            if seq.has(f"masks_{side}") and len(track.vertices_m) > 1:
-                found = found & touching_frames(seq.masks(side), seq.masks("object"))
-            return int(found.sum())
-
-        return max(track.vertices_m, key=seen)

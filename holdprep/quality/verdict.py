@@ -20,6 +20,7 @@ FRAMES: dict[str, tuple[str, str]] = {
     "interpolated_frames": ("registered", "zero"),
     "held_frames": ("registered", "zero"),
     "held_pct": ("registered", "zero"),
+    "carried_frames": ("registered", "zero"),
     "frames_with_mask_pct": ("area_px", "zero"),
     "area_jumps": ("area_px", "jump"),
     "reclick_frames": ("reclick", "positive"),

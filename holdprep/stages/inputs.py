@@ -8,6 +8,7 @@ from pathlib import Path
 from holdprep.backend import NAMED, BackendOption, External, Values
 from holdprep.config.schema import Config
 from holdprep.hand import STANDIN_FILE
+from holdprep.pipeline import records
 from holdprep.pipeline.records import DONE, HASHES
 from holdprep.sequence import RECORDS, Sequence
 
@@ -83,8 +84,11 @@ def register_settings(cfg: Config) -> Values:
 
 
 def object_pose_files(cfg: Config, seq: Sequence) -> External:
-    """Files that the source of poses reads: ground truth, another tool's result, weights of networks."""
-    return cfg.object_pose.files(seq)
+    """Files that the source of poses reads: ground truth, another tool's result, weights of networks; the hand's where frames lack a pose."""
+    record = records.read(seq, "object_pose")
+    metrics = {} if record is None else record["metrics"]
+    is_complete = metrics.get("held_frames") == 0 and not metrics.get("carried_frames")
+    return cfg.object_pose.files(seq) | ({} if is_complete else cfg.object_pose.files_for_lost_frames(seq))
 
 
 def object_pose_settings(cfg: Config) -> Values:

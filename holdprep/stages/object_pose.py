@@ -166,6 +166,7 @@ def _metrics(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metr
         "resectioned_frames": found.origin.count("resectioned"),
         "interpolated_frames": found.origin.count("interpolated"),
         "held_frames": found.origin.count("held"),
+        **({} if found.silhouettes is not None else {"carried_frames": found.origin.count("hand")}),
         "held_pct": 100 * found.origin.count("held") / len(found.origin),
         **(
             {"reprojection_px": found.reprojection_px, "track_length": float(found.track_length.mean())}
