@@ -313,7 +313,7 @@ def read_features(folder: Path, crop: Crop) -> Features:
         matches: dict[str, dict[str, np.ndarray]] = {name: {} for name in names.values()}
         for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
             a, b = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-            found = np.asarray(geometry.inlier_matches, int).reshape(-1, 2)
+            found = np.asarray(geometry.inlier_matches, np.int32).reshape(-1, 2)
             if len(found):
                 matches[a][b], matches[b][a] = found, found[:, ::-1]
     return Features(keypoints, matches)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from holdprep.hand.model import HandModel, Side
     from holdprep.object.reconstruction import ObjectReconstruction
     from holdprep.quality.gates import Gate
-    from holdprep.sequence import Sequence
+    from holdprep.sequence import Sequence as SequenceFolder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ObjectPoseSource(BackendOption, Protocol):
     def is_imported(self) -> bool:
         """True if another tool found the poses: advice names that tool."""
 
-    def files_for_lost_frames(self, seq: "Sequence") -> External:
+    def files_for_lost_frames(self, seq: "SequenceFolder") -> External:
         """Files that are read, in addition to `files`, only where frames have no measured pose."""
 
     def find_poses(self, task: PoseTask) -> SourcedPoses:
@@ -59,7 +59,7 @@ class ObjectPoseNode(Backend):
     def is_imported(self) -> bool:
         return False
 
-    def files_for_lost_frames(self, seq: "Sequence") -> External:
+    def files_for_lost_frames(self, seq: "SequenceFolder") -> External:
         return {}
 
     def find_poses(self, task: PoseTask) -> SourcedPoses:
