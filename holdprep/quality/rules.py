@@ -282,7 +282,7 @@ RULES: tuple[Rule, ...] = (
         "object_pose", "held_pct", "%", "at most", 10, 20,
         "too many frames would be trained with a wrong pose: cut the clip there (create.start/create.end); see the warnings",
     ),
-    # rendered: off by 4 deg (median) where a held pose is off by 18; the object may move in the hand unseen
+    # rendered gaps: off by 4 and 8 deg (median) where held poses are off by 12 and 24; the object may move in the hand unseen
     Rule(
         "object_pose", "carried_frames", "frames", "at most", 0, None,
         "the poses of these frames are not measured, they follow the hand: check the overlay there, film slower, or cut the clip there",
