@@ -9,9 +9,7 @@ These are computed elsewhere (superpoint.py) and written to the database here.
 import fcntl
 import math
 import sqlite3
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -22,6 +20,7 @@ import numpy as np
 import pycolmap
 
 from holdprep.geometry.rigid import from_rt
+from holdprep.threads import in_order
 
 _MIN_TRIALS = 30  # of RANSAC on a pair's matches
 
@@ -161,18 +160,13 @@ def write_crops(
     for sub in ("images", "masks"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
 
-    def write(image: np.ndarray, mask: np.ndarray, name: str) -> None:
+    def write(frame: tuple[np.ndarray, np.ndarray, str]) -> None:
+        image, mask, name = frame
         cv2.imwrite(str(folder / "images" / f"{name}.png"), crop.cut(image, cv2.INTER_CUBIC))
         cv2.imwrite(str(folder / "masks" / f"{name}.png.png"), crop.cut(mask.astype(np.uint8) * 255, cv2.INTER_NEAREST))
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        pending: deque[Future[None]] = deque()
-        for image, mask, name in zip(images, masks, names, strict=True):
-            if len(pending) > num_threads:  # so that few frames are held at once
-                pending.popleft().result()
-            pending.append(pool.submit(write, image, mask, name))
-        for each in pending:
-            each.result()
+    for _ in in_order(write, zip(images, masks, names, strict=True), num_threads, ahead=num_threads):
+        pass
 
 
 def read_crop(folder: Path, name: str, flags: int = cv2.IMREAD_GRAYSCALE) -> np.ndarray:

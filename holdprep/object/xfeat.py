@@ -4,7 +4,6 @@ On a real cube enlarged twice they gave 2.5 to 2.8 times as many correct matches
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from holdprep.object import colmap, stored_features, xfeat_network
 from holdprep.object.colmap import Crop
+from holdprep.threads import in_order
 
 _MIN_COSINE = 0.82  # between matching descriptors, as published
 _MARGIN_PX = 32  # around the mask, of the enlarged window
-_AT_ONCE = 256  # frames or pairs whose results are held
+_AHEAD = 256  # frames or pairs whose results are held
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -85,9 +85,7 @@ def around(mask: np.ndarray) -> tuple[slice, slice]:
 def _in_threads(function: Callable[[A], R], items: Sequence[A], num_threads: int) -> Iterator[R]:
     """`function` of every item, in order. torch itself uses one thread: its number would change the rounding."""
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(num_threads) as pool:
-        for i in range(0, len(items), _AT_ONCE):
-            yield from pool.map(function, items[i : i + _AT_ONCE])
+    yield from in_order(function, items, num_threads, _AHEAD)
 
 
 @torch.inference_mode()

@@ -1,8 +1,6 @@
 """Boxes of a hand in each frame, and the crops that are the input of a network."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from holdprep.errors import HoldprepError
 from holdprep.hand.model import Side
+from holdprep.threads import in_order
 
 MIN_BOX_PX = 8  # smaller hands are not used
 MIN_PART = 0.02  # of the area of a mask's largest part: smaller parts are ignored
@@ -172,15 +171,9 @@ def batches(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, feed: F
 def _cut_ahead(images: Sequence[np.ndarray], todo: Sequence[Job], cut: Cut, threads: int, ahead: int) -> Iterator[np.ndarray]:
     """All crops in order; up to `ahead` frames are read before they are requested. A frame is read once for both its hands."""
 
-    def of_frame(frame: int, group: list[Job]) -> list[np.ndarray]:
-        image = images[frame]
+    def of_frame(group: list[Job]) -> list[np.ndarray]:
+        image = images[group[0].frame]
         return [cut(image, job.box_px, job.side == "left") for job in group]
 
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[list[np.ndarray]]] = deque()
-        for frame, group in groupby(todo, key=lambda job: job.frame):
-            pending.append(pool.submit(of_frame, frame, list(group)))
-            if len(pending) > ahead:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+    for crops in in_order(of_frame, (list(group) for _, group in groupby(todo, key=lambda job: job.frame)), threads, ahead):
+        yield from crops
