@@ -16,14 +16,13 @@ from torch import Tensor
 
 from holdprep.geometry.cameras import rays
 from holdprep.geometry.rigid import apply, invert
-from holdprep.geometry.silhouettes import EDGE_PX, beyond, signed_px
+from holdprep.geometry.silhouettes import EDGE_PX, outside_hull, signed_px
 
 PER_FRAME = 30  # pixels of an outline
 STEPS = 48  # along a ray
 REACH = 1.0  # of the diameter: half the length of the ray that is searched
 TOLERANCE = 0.01  # of the silhouette's size: errors of masks and poses
 BESIDE = 0.03  # of the silhouette's size: an outline this near to a hand or the image's border may not be the object's
-WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
 LONGEST = 0.2  # of the diameter: the longest stretch that locates a point
 SLOPE_PX = 3  # on both sides of a pixel, for the outline's normal
 NEAR = 0.05  # of the diameter: other points that show the same part of the surface
@@ -74,10 +73,8 @@ def rim_points(masks: tuple[np.ndarray, np.ndarray], K: np.ndarray, T_cam_obj: n
         return Rim.empty()
     points = np.concatenate([_along_rays(px, K, T, centre, diameter) for (px, _), T in zip(edges, T_cam_obj, strict=True)])
     normals = np.concatenate([_plane_normals(px, n, K, T) for (px, n), T in zip(edges, T_cam_obj, strict=True)])
-    flat = points.reshape(-1, 3)
-    outside = np.stack([beyond(flat, mask | hand, T, K) for mask, hand, T in zip(obj, hands, T_cam_obj, strict=True)])
-    rank = len(outside) - 1 - round(WRONG_SHARE * len(outside))
-    excluded = np.maximum(np.partition(outside, rank, axis=0)[rank], -diameter).reshape(points.shape[:2])
+    outside = outside_hull(points.reshape(-1, 3), (mask | hand for mask, hand in zip(obj, hands, strict=True)), T_cam_obj, K)
+    excluded = np.maximum(outside, -diameter).reshape(points.shape[:2])
     first, last = _stretch(excluded - TOLERANCE * size_px * np.repeat(centre_depth, count)[:, None] / K[0, 0])
     step = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
     middle = points[:, 0] + (points[:, 1] - points[:, 0]) * (0.5 * (first + last))[:, None]

@@ -1,5 +1,7 @@
 """Signed distances from the edge of a silhouette: of pixels, and of points in space."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
@@ -8,6 +10,7 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.rigid import apply
 
 EDGE_PX = 0.5  # from the centre of an outermost pixel to the silhouette's edge
+WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
 
 
 def signed_px(region: np.ndarray) -> np.ndarray:
@@ -26,3 +29,13 @@ def beyond(points: np.ndarray, region: np.ndarray, T_cam_obj: np.ndarray, K: np.
     px = project(cam, K)
     away_px = map_coordinates(signed_px(region), px.T[::-1], order=1, mode="constant", cval=-np.inf)
     return np.asarray(away_px * cam[:, 2] / K[0, 0]).astype(np.float32)
+
+
+def outside_hull(points: np.ndarray, regions: Iterable[np.ndarray], T_cam_obj: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(N,) float32: how far points (N, 3) are outside of the visual hull of silhouettes (H, W) of F frames with poses (F, 4, 4), see `beyond`.
+
+    It is positive where more than WRONG_SHARE of the frames exclude a point.
+    """
+    outside = np.stack([beyond(points, region, T, K) for region, T in zip(regions, T_cam_obj, strict=True)])
+    rank = len(outside) - 1 - round(WRONG_SHARE * len(outside))
+    return np.asarray(np.partition(outside, rank, axis=0)[rank])

@@ -13,13 +13,12 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.isosurface import zero_level
 from holdprep.geometry.raster import covered
 from holdprep.geometry.rigid import apply
-from holdprep.geometry.silhouettes import beyond
+from holdprep.geometry.silhouettes import outside_hull
 from holdprep.object.support_shape import SupportShape, sphere_points
 
 CELLS = 56  # along the longest side
 MARGIN_CELLS = 3
 DIRECTIONS = 600  # tangent planes that bound the convex shape
-WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Hull:
 def visual_hull(shape: SupportShape, seen: Iterable[tuple[np.ndarray, np.ndarray]], T_cam_obj: np.ndarray, K: np.ndarray) -> Hull:
     """The part of the convex `shape` inside of silhouettes: `seen` masks of object and hands (H, W) bool, in F frames with poses (F, 4, 4).
 
-    A point is outside if more than WRONG_SHARE of the frames exclude it.
+    A point is outside if enough frames exclude it (`outside_hull`).
     """
     directions = sphere_points(DIRECTIONS)
     reach = shape.value(torch.as_tensor(np.concatenate([np.eye(3), -np.eye(3)]))).numpy()
@@ -51,10 +50,7 @@ def visual_hull(shape: SupportShape, seen: Iterable[tuple[np.ndarray, np.ndarray
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     field = shape.distance(grid, directions)
     near = np.flatnonzero(field < 2 * step)
-    outside_m = np.stack([beyond(grid[near], mask | hand, T, K) for (mask, hand), T in zip(seen, T_cam_obj, strict=True)])
-    allowed = round(WRONG_SHARE * len(outside_m))
-    excluded = np.partition(outside_m, len(outside_m) - 1 - allowed, axis=0)[len(outside_m) - 1 - allowed]
-    field[near] = np.maximum(field[near], excluded)
+    field[near] = np.maximum(field[near], outside_hull(grid[near], (mask | hand for mask, hand in seen), T_cam_obj, K))
     vertices, faces = zero_level(field.reshape([len(a) for a in axes]), np.array([a[0] for a in axes]), step)
     return Hull(vertices, faces)
 
