@@ -83,7 +83,7 @@ def flip_pose(T_cam_obj: np.ndarray, plane: Plane) -> np.ndarray:
 
 def refine_pose(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
     """Robust non-linear refinement of a pose (4, 4) over at most 400 of the points, first with a wide loss, then with a narrow one."""
-    pose, every = pycolmap.Rigid3d(T_cam_obj[:3]), -(-len(px) // _MAX_REFINED)
+    pose, every = pycolmap.Rigid3d(T_cam_obj[:3]), max(1, -(-len(px) // _MAX_REFINED))
     px, xyz = px[::every], xyz[::every]
     for scale_px in (10.0, 1.0):
         options = pycolmap.AbsolutePoseRefinementOptions()

@@ -85,10 +85,13 @@ def register_settings(cfg: Config) -> Values:
 
 def object_pose_files(cfg: Config, seq: Sequence) -> External:
     """Files that the source of poses reads: ground truth, another tool's result, weights of networks; the hand's where frames lack a pose."""
+    files, for_lost = cfg.object_pose.files(seq), cfg.object_pose.files_for_lost_frames(seq)
+    if not for_lost:
+        return files
     record = records.read(seq, "object_pose")
     metrics = {} if record is None else record["metrics"]
     is_complete = metrics.get("held_frames") == 0 and not metrics.get("carried_frames")
-    return cfg.object_pose.files(seq) | ({} if is_complete else cfg.object_pose.files_for_lost_frames(seq))
+    return files if is_complete else files | for_lost
 
 
 def object_pose_settings(cfg: Config) -> Values:
