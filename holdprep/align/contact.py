@@ -33,8 +33,8 @@ def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, s
         at = np.flatnonzero(track.touching)
         at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), MAX_FRAMES)).round().astype(int))] if len(at) else at
         if len(at):
-            is_known = _at_tips(track, at, surface, around)[1]
-            misfit = touch_misfit(tip_distances_m(track, at, surface, around * np.exp(log_scales)), is_known[:, None])
+            is_known = surface.known(deepest_points(track, at, surface, np.array([around]))[1])
+            misfit = touch_misfit(deepest_points(track, at, surface, around * np.exp(log_scales))[0], is_known)
             curves.append(np.log(_blurred(misfit, track.depth_ratio[at]) + 1e-300) * _relative(track.weight[at])[:, None])
             lengths.append(len(at))
     if not curves:
@@ -52,11 +52,17 @@ def contact(tracks: Mapping[Side, HandTrack], surface: Surface, around: float, s
     return ScaleEstimate("contact", scale, stderr, rejection, {"touch_mm": 1e3 * gap_m})
 
 
-def tip_distances_m(track: HandTrack, frames: np.ndarray, surface: Surface, scales: np.ndarray) -> np.ndarray:
-    """(F, S, 5) m, signed distance of each fingertip's deepest point to the surface, in `frames` under `scales` (S,)."""
+def deepest_points(track: HandTrack, frames: np.ndarray, surface: Surface, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each fingertip's deepest point in `frames` under `scales` (S,): signed distances (F, S, 5) m to the surface, and points (F, S, 5, 3).
+
+    Points are in the cloud's frame and unit.
+    """
     tips = track.tips_m[frames][:, None] / scales[:, None, None, None] - track.t_cam_obj_sfm[frames][:, None, None, None]
     local = np.einsum("fba,fsivb->fsiva", track.R_cam_obj[frames], tips)
-    return scales[:, None] * surface.distance(local).min(axis=-1)
+    distance = surface.distance(local)
+    deepest = distance.argmin(axis=-1)[..., None]
+    points = np.take_along_axis(local, deepest[..., None], axis=-2)[..., 0, :]
+    return scales[:, None] * np.take_along_axis(distance, deepest, axis=-1)[..., 0], points
 
 
 def touch_misfit(distance_m: np.ndarray, is_known: np.ndarray) -> np.ndarray:
@@ -87,19 +93,10 @@ def _relative(weight: np.ndarray) -> np.ndarray:
 
 def touching_tips(track: HandTrack, frames: np.ndarray, surface: Surface, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Of the three tips nearest to the surface in `frames` (F,): distances (F, 3) m, and whether the surface is known there."""
-    distance_m, is_known = _at_tips(track, frames, surface, scale)
+    distance_m, points = (of_scales[:, 0] for of_scales in deepest_points(track, frames, surface, np.array([scale])))
     nearest = np.argsort(np.abs(distance_m), axis=1)[:, :TOUCHING_TIPS]
-    return np.abs(np.take_along_axis(distance_m, nearest, axis=1)), np.take_along_axis(is_known, nearest, axis=1)
-
-
-def _at_tips(track: HandTrack, frames: np.ndarray, surface: Surface, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distances (F, 5) m of each fingertip's deepest point to the surface, and whether the surface is known there."""
-    tips = track.tips_m[frames] / scale - track.t_cam_obj_sfm[frames][:, None, None]
-    local = np.einsum("fba,fivb->fiva", track.R_cam_obj[frames], tips)
-    distance = surface.distance(local)
-    deepest = distance.argmin(axis=-1)[..., None]
-    at = np.take_along_axis(local, deepest[..., None], 2)[:, :, 0]
-    return scale * np.take_along_axis(distance, deepest, -1)[..., 0], surface.known(at)
+    chosen = np.take_along_axis(points, nearest[..., None], axis=1)
+    return np.abs(np.take_along_axis(distance_m, nearest, axis=1)), surface.known(chosen)
 
 
 def _gap_m(tracks: Mapping[Side, HandTrack], surface: Surface, scale: float) -> float:

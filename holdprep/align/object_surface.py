@@ -18,29 +18,20 @@ def object_surface(problem: Problem) -> Surface:
     """
     arrays = (problem.points_obj, problem.T_cam_obj, problem.obj_weight, problem.K, outward(problem))
     points, T_cam_obj, weight, K, away = (array.numpy() for array in arrays)
-    digest = blake2b()
-    for array in (points, T_cam_obj, weight, K, away, *_silhouettes(problem.masks)):
+    masks, digest = problem.masks, blake2b()
+    seen = () if masks is None else (masks.frame, masks.obj, masks.hand_pixels)
+    for array in (points, T_cam_obj, weight, K, away, *seen):
         digest.update(np.ascontiguousarray(array).data)
     key = digest.digest()
     if key not in _last:
         _last.clear()
         plain = Surface.of(points, away)
-        _last[key] = plain.completed(points, away, _rim(problem.masks, K, T_cam_obj, weight > 0, plain))
+        rim = Rim.empty() if masks is None else _rim(masks, K, T_cam_obj, weight > 0, plain)
+        _last[key] = plain.completed(points, away, rim)
     return _last[key]
 
 
-def _rim(masks: EntityMasks | None, K: np.ndarray, T_cam_obj: np.ndarray, is_posed: np.ndarray, surface: Surface) -> Rim:
-    if masks is None:
-        return Rim.empty()
+def _rim(masks: EntityMasks, K: np.ndarray, T_cam_obj: np.ndarray, is_posed: np.ndarray, surface: Surface) -> Rim:
     rows = np.flatnonzero(is_posed[masks.frame] & masks.obj.any(axis=(1, 2)))
-    obj, hands = (pixels[rows] for pixels in _silhouettes(masks))
     centre = 0.5 * (surface.points.min(axis=0) + surface.points.max(axis=0))
-    return rim_points((obj, hands), K, T_cam_obj[masks.frame[rows]], centre, surface.diameter)
-
-
-def _silhouettes(masks: EntityMasks | None) -> tuple[np.ndarray, ...]:
-    """Masks (F, H, W) of the object and of all hands; none without masks."""
-    if masks is None:
-        return ()
-    hands = masks.all_hands if masks.all_hands is not None else np.any(list(masks.hands.values()), axis=0)
-    return masks.obj, hands
+    return rim_points((masks.obj[rows], masks.hand_pixels[rows]), K, T_cam_obj[masks.frame[rows]], centre, surface.diameter)

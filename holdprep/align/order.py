@@ -99,14 +99,13 @@ class Faces:
 
 def depth_order(orders: Mapping[Side, DepthOrder], around: float, seed: int = 0) -> ScaleEstimate:
     """The scale that fewest rays contradict, searched about `around`; rejected where rays bound it from one side only, or not at all."""
-    few = {len(np.unique(order.frame)) for order in orders.values() if len(order.frame)}
+    frames = max((len(np.unique(order.frame)) for order in orders.values()), default=0)
     orders = {side: order for side, order in orders.items() if order.is_evidence}
-    if few and not orders:
-        return ScaleEstimate("depth_order", around, float("inf"), f"only {max(few)} frames show which of hand and object is in front")
     sided = [side for side in (True, False) if any((o.hand_in_front == side).any() for o in orders.values())]
     if len(sided) < 2:
         one = "the hand is never seen in front of the object" if sided == [False] else "the object never occludes the hand"
-        return ScaleEstimate("depth_order", around, float("inf"), one if sided else "no pixel shows which of hand and object is in front")
+        none = f"only {frames} frames show" if frames else "no pixel shows"
+        return ScaleEstimate("depth_order", around, float("inf"), one if sided else f"{none} which of hand and object is in front")
     log_scales = np.arange(RANGE[0], RANGE[1] + STEP / 2, STEP)
     curves = [_frame_curves(o, np.log(around) + log_scales) for o in orders.values()]
     totals = resampled_counts([len(c) for c in curves], seed) @ np.concatenate(curves)

@@ -59,6 +59,11 @@ class EntityMasks:
     depth: np.ndarray | None = None
     all_hands: np.ndarray | None = None
 
+    @property
+    def hand_pixels(self) -> np.ndarray:
+        """(F, H, W) bool pixels of all hands."""
+        return np.any(list(self.hands.values()), axis=0) if self.all_hands is None else self.all_hands
+
 
 @dataclass(frozen=True)
 class Marks:

@@ -7,6 +7,7 @@ error is at most 0.5 mm where fingers touch.
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import map_coordinates
@@ -26,7 +27,9 @@ MAX_ISOLATION = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
 ALIKE_DEG = 5.0  # between normals of hull facets that are merged
 OBSERVED = 0.08  # of the diameter: largest distance along the surface from a point of the cloud, or of the rim
-BEYOND = 0.02  # of the diameter: a point of the rim that is farther outside of the closed cloud shows that it is too small
+BEYOND = (
+    0.02  # of the diameter: points of the silhouettes' edges by more than this outside of the cloud's surface show that it is too small
+)
 AT_ONCE = 2**18  # distances to facets in memory at a time
 
 
@@ -115,11 +118,16 @@ class Surface:
         flat = points.reshape(-1, 3)
         off = np.square(self.distance(flat))
         found = np.full(len(flat), Kind.INVENTED, np.int8)
-        for known, kind in ((self.rim.points, Kind.BOUNDED), (self.cloud, Kind.OBSERVED)):
-            if len(known):
-                along = np.sqrt(np.maximum(np.square(cKDTree(known).query(flat)[0]) - off, 0.0))
-                found[along < OBSERVED * self.diameter] = kind
+        for kind, tree in self._known_points.items():
+            along = np.sqrt(np.maximum(np.square(tree.query(flat)[0]) - off, 0.0))
+            found[along < OBSERVED * self.diameter] = kind
         return found.reshape(points.shape[:-1])
+
+    @cached_property
+    def _known_points(self) -> dict[Kind, cKDTree]:
+        """The points by kind, what is known best last."""
+        points = {Kind.BOUNDED: self.rim.points, Kind.OBSERVED: self.cloud}
+        return {kind: cKDTree(known) for kind, known in points.items() if len(known)}
 
     def known(self, points: np.ndarray) -> np.ndarray:
         """(...) bool: whether the surface next to points (..., 3) is observed or bounded. Elsewhere it is the guess of the convex hull."""

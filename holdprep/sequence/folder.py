@@ -91,13 +91,10 @@ class Sequence(SequencePaths):
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
         return Masks([by_name[n] for n in self.frame_names()], lens=lens)
 
-    def hand_pixels(self, lens: "Lens | None" = None) -> Union:
-        """The pixels of all hands together, one mask a frame of images/, read when requested; empty masks without hands.
-
-        With `lens` as a pinhole camera saw them.
-        """
+    def hand_pixels(self) -> Union:
+        """The pixels of all hands together, one mask a frame of images/, read when requested; empty masks without hands."""
         width, height = self.image_size()
-        hands = [self.masks(e, lens=lens) for e in self.entities() if e != "object"]
+        hands = [self.masks(e) for e in self.entities() if e != "object"]
         return Union(hands, len(self.frame_names()), np.zeros((height, width), bool))
 
     def label_images(self, lens: "Lens | None" = None) -> "Images":

@@ -27,7 +27,7 @@ from holdprep.stages.common import hand_model, hand_outlines, hand_quality, read
 from holdprep.stages.measured import is_measured, with_measured
 from holdprep.viz.overlay import draw_scene
 
-ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order
+ORDER_FRAMES = 60  # evenly spaced, whose masks are used for the depth order and the object's silhouettes
 ALIGNED_QUALITY = ("mask_iou", "outline_explained_pct", "jitter_px", "frame_noise_px", "beyond_limits_pct", "self_penetration_mm")
 OVERLAYS = 4  # pictures for loggers that show them
 Meshes = dict[Side, tuple[np.ndarray, np.ndarray]]  # vertices (T, 778, 3) and joints (T, 21, 3), metres in the camera frame
@@ -144,12 +144,10 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     if len(at) == 0:
         return None
     lens = colmap_files.lens_of(seq)
-    some = {entity: np.stack([masks[t] for t in at]) for entity in (*problem.hands, "object") if (masks := seq.masks(entity, lens=lens))}
-    hands = {side: some[side] for side in problem.hands}
-    if set(seq.entities()) <= {"object", *hands}:
-        return EntityMasks(at, hands, some["object"])
-    all_hands = seq.hand_pixels(lens=lens)
-    return EntityMasks(at, hands, some["object"], all_hands=np.stack([all_hands[t] for t in at]))
+    some = {entity: np.stack([masks[t] for t in at]) for entity in seq.entities() if (masks := seq.masks(entity, lens=lens))}
+    obj = some.pop("object")
+    all_hands = np.any(list(some.values()), axis=0) if len(some) > len(problem.hands) else None
+    return EntityMasks(at, {side: some[side] for side in problem.hands}, obj, all_hands=all_hands)
 
 
 def _with_quality(found: Alignment, problem: Problem) -> Alignment:
