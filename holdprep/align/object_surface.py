@@ -1,11 +1,11 @@
-"""The object's surface in a problem: its cloud, completed by the silhouettes of the frames with masks."""
+"""The object's surface in a problem: its cloud, completed and carved by the silhouettes of the frames with masks."""
 
 from hashlib import blake2b
 
 import numpy as np
 
 from holdprep.align.problem import EntityMasks, Problem, outward
-from holdprep.align.rim import Rim, rim_points
+from holdprep.align.rim import Silhouettes, rim_points
 from holdprep.align.surface import Surface
 
 _last: dict[bytes, Surface] = {}
@@ -26,12 +26,16 @@ def object_surface(problem: Problem) -> Surface:
     if key not in _last:
         _last.clear()
         plain = Surface.of(points, away)
-        rim = Rim.empty() if masks is None else _rim(masks, K, T_cam_obj, weight > 0, plain)
-        _last[key] = plain.completed(points, away, rim)
+        _last[key] = plain if masks is None else _by_silhouettes(plain, points, away, _silhouettes(masks, K, T_cam_obj, weight > 0, plain))
     return _last[key]
 
 
-def _rim(masks: EntityMasks, K: np.ndarray, T_cam_obj: np.ndarray, is_posed: np.ndarray, surface: Surface) -> Rim:
+def _silhouettes(masks: EntityMasks, K: np.ndarray, T_cam_obj: np.ndarray, is_posed: np.ndarray, surface: Surface) -> Silhouettes:
     rows = np.flatnonzero(is_posed[masks.frame] & masks.obj.any(axis=(1, 2)))
-    centre = 0.5 * (surface.points.min(axis=0) + surface.points.max(axis=0))
-    return rim_points((masks.obj[rows], masks.hand_pixels[rows]), K, T_cam_obj[masks.frame[rows]], centre, surface.diameter)
+    return Silhouettes(masks.obj[rows], masks.hand_pixels[rows], T_cam_obj[masks.frame[rows]], K, surface.points)
+
+
+def _by_silhouettes(plain: Surface, points: np.ndarray, away: np.ndarray, seen: Silhouettes) -> Surface:
+    if not len(seen.obj):
+        return plain
+    return plain.completed(points, away, rim_points(seen, plain.diameter)).carved(seen.outside)

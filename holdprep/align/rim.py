@@ -2,11 +2,12 @@
 
 The ray of an outline's pixel touches the object somewhere on the stretch that no other silhouette excludes, that is, in the visual hull
 (Laurentini 1994). A short stretch locates the touched point; the normal of the outline is that of the surface there. Pixels of hands are
-unknown: they exclude nothing, and outlines beside them are not the object's.
+unknown: they exclude nothing, and outlines beside them are not the object's. The edges of holes, as within a handle, are outlines too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from holdprep.geometry.cameras import rays
 from holdprep.geometry.rigid import apply, invert
-from holdprep.geometry.silhouettes import EDGE_PX, outside_hull, signed_px
+from holdprep.geometry.silhouettes import EDGE_PX, outside_hull, possible_pixels, signed_px
 
-PER_FRAME = 30  # pixels of an outline
+PER_FRAME = 30  # pixels of the outlines
 STEPS = 48  # along a ray
 REACH = 1.0  # of the diameter: half the length of the ray that is searched
 TOLERANCE = 0.01  # of the silhouette's size: errors of masks and poses
@@ -56,31 +57,54 @@ class Rim:
         return Rim(self.points[rows], self.normals[rows], self.stretch[rows])
 
 
-def rim_points(masks: tuple[np.ndarray, np.ndarray], K: np.ndarray, T_cam_obj: np.ndarray, centre: np.ndarray, diameter: float) -> Rim:
-    """The located points of F frames' outlines, from masks of the object and of all hands (F, H, W) bool and poses (F, 4, 4).
+@dataclass(frozen=True)
+class Silhouettes:
+    """Masks of the object and of all hands (F, H, W) bool, in frames with poses (F, 4, 4) under one camera `K`.
 
-    `centre` (3,) and `diameter` are those of the cloud, whose unit and frame are used; the object may be larger.
+    `points` (N, 3) are some of the object's, in the frame and unit of the poses: they show where masks are wrong.
     """
-    obj, hands = masks
-    if not obj.any():
+
+    obj: np.ndarray
+    hands: np.ndarray
+    T_cam_obj: np.ndarray
+    K: np.ndarray
+    points: np.ndarray
+
+    @cached_property
+    def size_px(self) -> float:
+        """Square root of the median area of the object's masks."""
+        return float(np.sqrt(np.median(np.count_nonzero(self.obj, axis=(1, 2)))))
+
+    @cached_property
+    def _regions(self) -> list[np.ndarray]:
+        seen = zip(self.obj, self.hands, self.T_cam_obj, strict=True)
+        return [possible_pixels(obj | hand, self.points, T, self.K, TOLERANCE * self.size_px) for obj, hand, T in seen]
+
+    def outside(self, points: np.ndarray) -> np.ndarray:
+        """(M,) how far points (M, 3) are outside of the visual hull, by more than the masks' errors; negative inside."""
+        return outside_hull(points, self._regions, self.T_cam_obj, self.K, TOLERANCE * self.size_px)
+
+
+def rim_points(seen: Silhouettes, diameter: float) -> Rim:
+    """The located points of the object's outlines; `diameter` is that of the known points, the object may be larger."""
+    if not seen.obj.any():
         return Rim.empty()
-    centre_depth = apply(T_cam_obj, np.broadcast_to(centre, (len(obj), 1, 3)))[:, 0, 2]
-    diameter = max(diameter, float(np.median([_extent_px(mask) for mask in obj] * centre_depth / K[0, 0])))
-    size_px = float(np.sqrt(np.median(np.count_nonzero(obj, axis=(1, 2)))))
-    edges = [_edge(mask, hand, max(3, round(BESIDE * size_px))) for mask, hand in zip(obj, hands, strict=True)]
+    K, T_cam_obj, centre = seen.K, seen.T_cam_obj, 0.5 * (seen.points.min(axis=0) + seen.points.max(axis=0))
+    centre_depth = apply(T_cam_obj, np.broadcast_to(centre, (len(T_cam_obj), 1, 3)))[:, 0, 2]
+    diameter = max(diameter, float(np.median([_extent_px(mask) for mask in seen.obj] * centre_depth / K[0, 0])))
+    margin_px = max(3, round(BESIDE * seen.size_px))
+    edges = [_edge(mask, hand, margin_px) for mask, hand in zip(seen.obj, seen.hands, strict=True)]
     count = [len(px) for px, _ in edges]
     if not sum(count):
         return Rim.empty()
     points = np.concatenate([_along_rays(px, K, T, centre, diameter) for (px, _), T in zip(edges, T_cam_obj, strict=True)])
     normals = np.concatenate([_plane_normals(px, n, K, T) for (px, n), T in zip(edges, T_cam_obj, strict=True)])
-    outside = outside_hull(points.reshape(-1, 3), (mask | hand for mask, hand in zip(obj, hands, strict=True)), T_cam_obj, K)
-    excluded = np.maximum(outside, -diameter).reshape(points.shape[:2])
-    first, last = _stretch(excluded - TOLERANCE * size_px * np.repeat(centre_depth, count)[:, None] / K[0, 0])
+    first, last = _stretch(np.maximum(seen.outside(points.reshape(-1, 3)), -diameter).reshape(points.shape[:2]))
     step = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
     middle = points[:, 0] + (points[:, 1] - points[:, 0]) * (0.5 * (first + last))[:, None]
     short = (last - first) * step < LONGEST * diameter
     rim = Rim(middle, normals, (last - first) * step).at(short)
-    return rim.at(_seen_by_others(rim.points, np.repeat(np.arange(len(obj)), count)[short], NEAR * diameter))
+    return rim.at(_seen_by_others(rim.points, np.repeat(np.arange(len(count)), count)[short], NEAR * diameter))
 
 
 def _seen_by_others(points: np.ndarray, frame: np.ndarray, radius: float) -> np.ndarray:
@@ -89,23 +113,28 @@ def _seen_by_others(points: np.ndarray, frame: np.ndarray, radius: float) -> np.
     return np.array([len(set(frame[others]) - {own}) >= MIN_OTHERS for others, own in zip(near, frame, strict=True)], bool)
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """(C, 2) pixels of the longest outline of a mask (H, W), C = 0 without."""
-    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return max(found, key=len)[:, 0] if found else np.zeros((0, 2), int)
+def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """The longest outline of a mask (H, W) and those of the holes in it: pixels (C, 2) each; none of an empty mask."""
+    found, relations = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not found:
+        return []
+    around = np.asarray(relations)[0, :, 3]
+    longest = max(np.flatnonzero(around < 0), key=lambda k: len(found[k]))
+    return [found[k][:, 0] for k in (longest, *np.flatnonzero(around == longest))]
 
 
 def _extent_px(mask: np.ndarray) -> float:
     """Diameter of the circle around the longest outline of a mask (H, W), 0 without."""
-    outline = _outline(mask)
-    return 2 * float(cv2.minEnclosingCircle(outline)[1]) if len(outline) else 0.0
+    outlines = _outlines(mask)
+    return 2 * float(cv2.minEnclosingCircle(outlines[0])[1]) if outlines else 0.0
 
 
 def _edge(mask: np.ndarray, hand: np.ndarray, margin_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most PER_FRAME points (M, 2) px on the outline of a mask (H, W), with outward unit normals (M, 2) in the image."""
-    at = _outline(mask)
-    if not len(at):
+    """At most PER_FRAME points (M, 2) px on the outlines of a mask (H, W), with outward unit normals (M, 2) in the image."""
+    outlines = _outlines(mask)
+    if not outlines:
         return np.zeros((0, 2)), np.zeros((0, 2))
+    at = np.concatenate(outlines)
     height, width = mask.shape
     near = cv2.dilate(hand.astype(np.uint8), np.ones((2 * margin_px + 1,) * 2, np.uint8)) > 0
     inside = (at >= margin_px).all(axis=1) & (at < (width - margin_px, height - margin_px)).all(axis=1)

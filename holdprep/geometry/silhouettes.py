@@ -20,22 +20,39 @@ def signed_px(region: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(region, EDGE_PX - inside, outside - EDGE_PX))
 
 
-def beyond(points: np.ndarray, region: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(N,) float32: how far points (N, 3) of an object at a pose (4, 4) are outside of the cone of a silhouette (H, W) bool.
+def possible_pixels(region: np.ndarray, points: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """(H, W) bool pixels that may show an object: its silhouette (H, W), and discs about some of its points (N, 3).
+
+    The points that project, at a pose (4, 4), outside of the silhouette by more than `tolerance_px` show that it is wrong there; their discs
+    reach to its edge.
+    """
+    px = np.round(project(apply(T_cam_obj, points), K)).astype(int)
+    px = px[(px >= 0).all(axis=1) & (px < region.shape[::-1]).all(axis=1)]
+    away_px = signed_px(region)
+    pixels = region.astype(np.uint8)
+    for x, y in px[away_px[px[:, 1], px[:, 0]] > tolerance_px].tolist():
+        cv2.circle(pixels, (x, y), int(np.ceil(away_px[y, x])), 1, cv2.FILLED)
+    return pixels > 0
+
+
+def beyond(points: np.ndarray, region: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0) -> np.ndarray:
+    """(N,) float32: how far points (N, 3) of an object at a pose (4, 4) are outside of the cone of a silhouette (H, W) grown by `tolerance_px`.
 
     In the points' unit, negative inside; -inf outside of the image.
     """
     cam = apply(T_cam_obj, points)
     px = project(cam, K)
     away_px = map_coordinates(signed_px(region), px.T[::-1], order=1, mode="constant", cval=-np.inf)
-    return np.asarray(away_px * cam[:, 2] / K[0, 0]).astype(np.float32)
+    return np.asarray((away_px - tolerance_px) * cam[:, 2] / K[0, 0]).astype(np.float32)
 
 
-def outside_hull(points: np.ndarray, regions: Iterable[np.ndarray], T_cam_obj: np.ndarray, K: np.ndarray) -> np.ndarray:
+def outside_hull(
+    points: np.ndarray, regions: Iterable[np.ndarray], T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0
+) -> np.ndarray:
     """(N,) float32: how far points (N, 3) are outside of the visual hull of silhouettes (H, W) of F frames with poses (F, 4, 4), see `beyond`.
 
-    It is positive where more than WRONG_SHARE of the frames exclude a point.
+    It is positive where more than WRONG_SHARE of the frames exclude a point, by more than `tolerance_px`.
     """
-    outside = np.stack([beyond(points, region, T, K) for region, T in zip(regions, T_cam_obj, strict=True)])
+    outside = np.stack([beyond(points, region, T, K, tolerance_px) for region, T in zip(regions, T_cam_obj, strict=True)])
     rank = len(outside) - 1 - round(WRONG_SHARE * len(outside))
     return np.asarray(np.partition(outside, rank, axis=0)[rank])

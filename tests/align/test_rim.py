@@ -9,7 +9,7 @@ import trimesh
 
 from holdprep.align.object_surface import object_surface
 from holdprep.align.problem import EntityMasks, Problem
-from holdprep.align.rim import Rim, rim_points
+from holdprep.align.rim import Rim, Silhouettes, rim_points
 from holdprep.align.surface import Kind, Surface
 from holdprep.geometry.cameras import pinhole_K, project
 from holdprep.geometry.raster import covered
@@ -32,9 +32,12 @@ class Scene:
     hand: np.ndarray
     mesh: trimesh.Trimesh
 
-    def rim(self, hand=None, obj=None) -> Rim:
-        seen = self.obj if obj is None else obj, self.hand if hand is None else hand
-        return rim_points(seen, K, self.T_cam_obj, np.zeros(3), 2 * RADII_M.max())
+    def silhouettes(self, hand=None, obj=None, points=None) -> Silhouettes:
+        obj, hand = self.obj if obj is None else obj, self.hand if hand is None else hand
+        return Silhouettes(obj, hand, self.T_cam_obj, K, cloud(lambda z: z < -0.015) if points is None else points)
+
+    def rim(self, **changed) -> Rim:
+        return rim_points(self.silhouettes(**changed), 2 * RADII_M.max())
 
 
 def scene(degrees: float = 140.0, hand_from_m: float | None = None, hand_frames: int = FRAMES) -> Scene:
@@ -144,3 +147,48 @@ def test_tensors_and_back() -> None:
     again = Rim.from_tensors(rim.tensors())
     assert all((getattr(again, name) == values).all() for name, values in vars(rim).items())
     assert len(Rim.from_tensors({}).points) == 0
+
+
+def ring_scene() -> tuple[Scene, np.ndarray]:
+    """A ring that tilts about its plane, and points of its outer half."""
+    mesh = trimesh.creation.torus(0.04, 0.008, major_sections=60, minor_sections=24)
+    T = from_rt(rotations_about_y(FRAMES, 160.0, tilt=0.9).numpy(), np.tile([0.0, 0.0, 0.4], (FRAMES, 1)))
+    obj = np.stack([covered(project(apply(pose, mesh.vertices), K), mesh.faces, SIZE) for pose in T])
+    points = trimesh.sample.sample_surface(mesh, 1500, seed=1)[0]
+    return Scene(T, obj, np.zeros_like(obj), mesh), points[np.linalg.norm(points[:, :2], axis=1) > 0.041]
+
+
+def carved(true: Scene, points: np.ndarray, obj: np.ndarray | None = None) -> Surface:
+    plain = Surface.of(points, points)
+    seen = true.silhouettes(points=plain.points, obj=obj)
+    return plain.completed(points, points, rim_points(seen, plain.diameter)).carved(seen.outside)
+
+
+def test_the_hole_of_a_ring_is_carved_and_its_edge_is_bounded() -> None:
+    true, points = ring_scene()
+    angle = np.linspace(0, 2 * np.pi, 40)
+    around = np.stack([np.cos(angle), np.sin(angle), np.zeros(40)], axis=1)
+    surface, plain = carved(true, points), Surface.of(points, points)
+    assert (plain.distance(0.02 * around) < 0).all() and (surface.distance(0.02 * around) > 0.004).all()
+    assert np.abs(surface.distance(0.032 * around)).max() < 0.003 and surface.known(0.032 * around).mean() > 0.9
+    assert (surface.distance(0.04 * around) < -0.004).all(), "the ring itself remains"
+    slope = surface.gradient(0.028 * around)
+    assert (np.einsum("na,na->n", slope, -around) > 0.5).all(), "the surface faces the hole"
+
+
+@pytest.mark.parametrize("damage", ["hole", "third"])
+def test_wrong_masks_carve_nothing_where_points_were_observed(damage) -> None:
+    true, points = scene(), cloud(lambda z: z < 1)
+    wrong = true.obj.copy()
+    for mask, pose in zip(wrong[:20], true.T_cam_obj, strict=False):
+        rows = np.flatnonzero(mask.any(axis=1))
+        if damage == "third":
+            mask[: rows.min() + np.ptp(rows) // 3] = False
+        else:
+            centre = np.round(project(apply(pose, np.array([[0.0, 0.0, -0.02]])), K)[0]).astype(int)
+            mask[centre[1] - 8 : centre[1] + 9, centre[0] - 8 : centre[0] + 9] = False
+    plain, surface = Surface.of(points, points), carved(true, points, wrong)
+    inside = 0.9 * points
+    assert (plain.distance(inside) < 0).all() and (surface.distance(inside) < 0).mean() > 0.999
+    blind = plain.carved(true.silhouettes(obj=wrong, points=points[:1]).outside)
+    assert (blind.distance(inside) > 0).mean() > 0.01, "without points these masks carve"
