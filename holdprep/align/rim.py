@@ -119,8 +119,8 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
     if not found:
         return []
     around = np.asarray(relations)[0, :, 3]
-    longest = max(np.flatnonzero(around < 0), key=lambda k: len(found[k]))
-    return [found[k][:, 0] for k in (longest, *np.flatnonzero(around == longest))]
+    longest = max(np.flatnonzero(around < 0), key=lambda k: len(found[int(k)]))
+    return [np.asarray(found[k])[:, 0] for k in (int(longest), *np.flatnonzero(around == longest).tolist())]
 
 
 def _extent_px(mask: np.ndarray) -> float:
