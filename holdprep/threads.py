@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+THREADS = 2  # for pictures: OpenCV releases Python's lock
 A = TypeVar("A")
 R = TypeVar("R")
 

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import median_filter
 
+from holdprep.threads import THREADS, in_order
+
 JUMP_FACTOR = 1.5  # largest ratio of a mask's area and the running median; beyond it, a part is missing or the mask leaks
 CONTOUR_SHARE = 0.008  # of the image's diagonal: DAVIS' tolerance
 JUMP_WINDOW = 9  # frames of the running median, which detects errors of up to four frames in a row
@@ -101,16 +103,24 @@ def overlap_metrics(hand: Iterable[np.ndarray], obj: Iterable[np.ndarray], dilat
     return {"overlap_pct": float(max(overlaps)), "touching_pct": 100 * float(np.mean(touches))}
 
 
-def touching_frames(mask_a: Iterable[np.ndarray], mask_b: Iterable[np.ndarray], dilate_px: int = CONTACT_PX) -> np.ndarray:
+def touching_frames(
+    mask_a: Sequence[np.ndarray] | np.ndarray, mask_b: Sequence[np.ndarray] | np.ndarray, dilate_px: int = CONTACT_PX
+) -> np.ndarray:
     """(T,) bool: frames in which a pixel of one mask lies within `dilate_px` pixels of the other; masks are (T, H, W) bool."""
-    return np.array([_touch(a, b, dilate_px) for a, b in zip(mask_a, mask_b, strict=True)], bool)
+    return np.array(
+        list(in_order(lambda t: _touch(mask_a[t], mask_b[t], dilate_px), range(max(len(mask_a), len(mask_b))), THREADS, THREADS)), bool
+    )
 
 
 def _touch(a: np.ndarray, b: np.ndarray, dilate_px: int) -> bool:
     if not (a.any() and b.any()):
         return False
+    x, y, width, height = cv2.boundingRect(a.astype(np.uint8))
+    near = slice(max(y - dilate_px, 0), y + height + dilate_px), slice(max(x - dilate_px, 0), x + width + dilate_px)
+    if not b[near].any():
+        return False
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate_px + 1, 2 * dilate_px + 1))
-    return bool((cv2.dilate(a.astype(np.uint8), kernel) & b).any())
+    return bool((cv2.dilate(a[near].astype(np.uint8), kernel) & b[near]).any())
 
 
 def contour_f(mask: np.ndarray, true: np.ndarray) -> float:

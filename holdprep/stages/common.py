@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from holdprep.pipeline import Context
 from holdprep.quality.hand_plausibility import frame_noise_px, jitter_px, plausibility
 from holdprep.sequence import ENTITIES, Sequence
 from holdprep.sequence import colmap as colmap_files
+from holdprep.threads import THREADS, in_order
 
 log = logging.getLogger("holdprep")
 JITTER_STEP = 10  # jitter is measured on every tenth vertex
-THREADS = 2
 
 
 def hand_model(cfg: Config, side: Side) -> HandModel:
@@ -50,8 +49,7 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
         mask = own[t]
         return MaskEdge.of(mask, np.any([np.zeros_like(mask), *(other[t] for other in hiding)], axis=0))
 
-    with ThreadPoolExecutor(THREADS) as workers:  # OpenCV releases Python's lock
-        return Outlines(list(workers.map(edge, range(len(own)))), model.faces.numpy())
+    return Outlines(list(in_order(edge, range(len(own)), THREADS, len(own))), model.faces.numpy())
 
 
 def hand_quality(
