@@ -8,11 +8,12 @@ from holdprep.align.problem import EntityMasks, Problem, outward
 from holdprep.align.rim import Silhouettes, rim_points
 from holdprep.align.surface import Surface
 
-_last: dict[bytes, Surface] = {}
+KEPT = 64  # surfaces: as many as problems of a search over weights
+_kept: dict[bytes, Surface] = {}
 
 
 def object_surface(problem: Problem) -> Surface:
-    """The surface; that of the last problem is kept, since mode ho uses that of mode o.
+    """The surface; the last ones are kept, since mode ho uses that of mode o, and the trials of a search those of all its sequences.
 
     Raises HoldprepError where the cloud has no volume.
     """
@@ -23,11 +24,12 @@ def object_surface(problem: Problem) -> Surface:
     for array in (points, T_cam_obj, weight, K, away, *seen):
         digest.update(np.ascontiguousarray(array).data)
     key = digest.digest()
-    if key not in _last:
-        _last.clear()
+    if key not in _kept:
+        if len(_kept) == KEPT:
+            del _kept[next(iter(_kept))]
         plain = Surface.of(points, away)
-        _last[key] = plain if masks is None else _by_silhouettes(plain, points, away, _silhouettes(masks, K, T_cam_obj, weight > 0, plain))
-    return _last[key]
+        _kept[key] = plain if masks is None else _by_silhouettes(plain, points, away, _silhouettes(masks, K, T_cam_obj, weight > 0, plain))
+    return _kept[key]
 
 
 def _silhouettes(masks: EntityMasks, K: np.ndarray, T_cam_obj: np.ndarray, is_posed: np.ndarray, surface: Surface) -> Silhouettes:

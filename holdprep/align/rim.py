@@ -76,13 +76,14 @@ class Silhouettes:
         return float(np.sqrt(np.median(np.count_nonzero(self.obj, axis=(1, 2)))))
 
     @cached_property
-    def _regions(self) -> list[np.ndarray]:
+    def _away_px(self) -> list[np.ndarray]:
+        """Signed distance (H, W) of every pixel to the edge of the pixels that may show the object, by frame."""
         seen = zip(self.obj, self.hands, self.T_cam_obj, strict=True)
-        return [possible_pixels(obj | hand, self.points, T, self.K, TOLERANCE * self.size_px) for obj, hand, T in seen]
+        return [signed_px(possible_pixels(obj | hand, self.points, T, self.K, TOLERANCE * self.size_px)) for obj, hand, T in seen]
 
     def outside(self, points: np.ndarray) -> np.ndarray:
         """(M,) how far points (M, 3) are outside of the visual hull, by more than the masks' errors; negative inside."""
-        return outside_hull(points, self._regions, self.T_cam_obj, self.K, TOLERANCE * self.size_px)
+        return outside_hull(points, self._away_px, self.T_cam_obj, self.K, TOLERANCE * self.size_px)
 
 
 def rim_points(seen: Silhouettes, diameter: float) -> Rim:

@@ -35,24 +35,25 @@ def possible_pixels(region: np.ndarray, points: np.ndarray, T_cam_obj: np.ndarra
     return pixels > 0
 
 
-def beyond(points: np.ndarray, region: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0) -> np.ndarray:
-    """(N,) float32: how far points (N, 3) of an object at a pose (4, 4) are outside of the cone of a silhouette (H, W) grown by `tolerance_px`.
+def beyond(points: np.ndarray, away_px: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0) -> np.ndarray:
+    """(N,) float32: how far points (N, 3) of an object at a pose (4, 4) are outside of the cone of a silhouette grown by `tolerance_px`.
 
-    In the points' unit, negative inside; -inf outside of the image.
+    `away_px` (H, W) are the distances of `signed_px`. In the points' unit, negative inside; -inf outside of the image.
     """
     cam = apply(T_cam_obj, points)
     px = project(cam, K)
-    away_px = map_coordinates(signed_px(region), px.T[::-1], order=1, mode="constant", cval=-np.inf)
-    return np.asarray((away_px - tolerance_px) * cam[:, 2] / K[0, 0]).astype(np.float32)
+    found_px = map_coordinates(away_px, px.T[::-1], order=1, mode="constant", cval=-np.inf)
+    return np.asarray((found_px - tolerance_px) * cam[:, 2] / K[0, 0]).astype(np.float32)
 
 
 def outside_hull(
-    points: np.ndarray, regions: Iterable[np.ndarray], T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0
+    points: np.ndarray, away_px: Iterable[np.ndarray], T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0
 ) -> np.ndarray:
-    """(N,) float32: how far points (N, 3) are outside of the visual hull of silhouettes (H, W) of F frames with poses (F, 4, 4), see `beyond`.
+    """(N,) float32: how far points (N, 3) are outside of the visual hull of the silhouettes of F frames with poses (F, 4, 4), see `beyond`.
 
-    It is positive where more than WRONG_SHARE of the frames exclude a point, by more than `tolerance_px`.
+    `away_px` (H, W) are each silhouette's distances of `signed_px`. The result is positive where more than WRONG_SHARE of the frames exclude
+    a point, by more than `tolerance_px`.
     """
-    outside = np.stack([beyond(points, region, T, K, tolerance_px) for region, T in zip(regions, T_cam_obj, strict=True)])
+    outside = np.stack([beyond(points, away, T, K, tolerance_px) for away, T in zip(away_px, T_cam_obj, strict=True)])
     rank = len(outside) - 1 - round(WRONG_SHARE * len(outside))
     return np.asarray(np.partition(outside, rank, axis=0)[rank])

@@ -13,7 +13,7 @@ from holdprep.geometry.cameras import project
 from holdprep.geometry.isosurface import zero_level
 from holdprep.geometry.raster import covered
 from holdprep.geometry.rigid import apply
-from holdprep.geometry.silhouettes import outside_hull
+from holdprep.geometry.silhouettes import outside_hull, signed_px
 from holdprep.object.support_shape import SupportShape, sphere_points
 
 CELLS = 56  # along the longest side
@@ -50,7 +50,7 @@ def visual_hull(shape: SupportShape, seen: Iterable[tuple[np.ndarray, np.ndarray
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     field = shape.distance(grid, directions)
     near = np.flatnonzero(field < 2 * step)
-    field[near] = np.maximum(field[near], outside_hull(grid[near], (mask | hand for mask, hand in seen), T_cam_obj, K))
+    field[near] = np.maximum(field[near], outside_hull(grid[near], (signed_px(mask | hand) for mask, hand in seen), T_cam_obj, K))
     vertices, faces = zero_level(field.reshape([len(a) for a in axes]), np.array([a[0] for a in axes]), step)
     return Hull(vertices, faces)
 
