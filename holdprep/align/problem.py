@@ -183,8 +183,8 @@ class Alignment:
 
     `R_cam_obj` (T, 3, 3), `transl_cam_obj_m` (T, 3): x_cam_m = R (obj_scale * x_sfm) + transl. `obj_scale` is metres per unit of
     SfM, with its standard error (NaN before mode o). `losses` holds the terms of every iteration, `metrics` flat numbers for
-    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated, `rim` the fields
-    of the surface's `Rim`, empty without, `notes` lines for the user.
+    gates and report, `curves` (T,) values by frame, NaN where unknown, `measured` the priors' weights that mode h estimated, `surface` the
+    object's `Surface` as tensors, empty in mode h, `notes` lines for the user.
     """
 
     mode: Mode
@@ -199,7 +199,7 @@ class Alignment:
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
-    rim: dict[str, Tensor] = field(default_factory=dict)
+    surface: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -5,15 +5,12 @@ The ray of an outline's pixel touches the object somewhere on the stretch that n
 unknown: they exclude nothing, and outlines beside them are not the object's. The edges of holes, as within a handle, are outlines too.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
-from torch import Tensor
 
 from holdprep.geometry.cameras import rays
 from holdprep.geometry.rigid import apply, invert
@@ -42,15 +39,6 @@ class Rim:
     def empty() -> "Rim":
         """No points."""
         return Rim(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0))
-
-    @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor]) -> "Rim":
-        """The inverse of `tensors`; empty without any."""
-        return Rim(**{name: tensor.numpy() for name, tensor in tensors.items()}) if tensors else Rim.empty()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The fields as tensors, by name."""
-        return {name: torch.from_numpy(values) for name, values in vars(self).items()}
 
     def at(self, rows: np.ndarray) -> "Rim":
         """The points `rows`, indices or a mask over N."""

@@ -90,7 +90,7 @@ def align(
     if method == "lm" and not np.isfinite(result.obj_scale_stderr):
         found.pop("object.scale_stderr_pct", None)  # unknown after HOLD's mode o
     listed = {name: curve.tolist() for name, curve in curves.items()}
-    return replace(result, metrics=found | result.metrics, curves=listed, rim={} if surface is None else surface.rim.tensors())
+    return replace(result, metrics=found | result.metrics, curves=listed, surface={} if surface is None else surface.tensors())
 
 
 def evaluated(problem: Problem, alignment: Alignment) -> Alignment:

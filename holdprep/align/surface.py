@@ -6,15 +6,18 @@ as the hole of a handle. On rendered sequences with real SfM the
 error is at most 0.5 mm where fingers touch.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 from scipy.spatial.distance import pdist
+from torch import Tensor
 
 from holdprep.align.rim import Rim
 from holdprep.errors import HoldprepError
@@ -47,14 +50,13 @@ class Kind(IntEnum):
 class Surface:
     """Signed distance to the surface in the cloud's frame and unit, negative inside: `values` (X, Y, Z) at origin + step (i, j, k).
 
-    `slopes` (3, X, Y, Z) are its derivatives. `points` (N, 3) is the cloud without outliers, and the points of the rim that complete it;
+    `points` (N, 3) is the cloud without outliers, and the points of the rim that complete it;
     `diameter` is their largest pairwise distance. `cloud` (C, 3) are those of the cloud alone, `rim` are all points of the silhouettes' edges.
     """
 
     origin: np.ndarray
     step: float
     values: np.ndarray
-    slopes: np.ndarray
     points: np.ndarray
     diameter: float
     cloud: np.ndarray
@@ -85,7 +87,22 @@ class Surface:
         values[near] = np.maximum(values[near], np.median(along, axis=1))
         table = values.reshape([len(a) for a in axes])
         diameter = float(pdist(kept[hull.vertices]).max())
-        return Surface(low, step, table, np.stack(np.gradient(table, step)), kept, diameter, kept, Rim.empty())
+        return Surface(low, step, table, kept, diameter, kept, Rim.empty())
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> "Surface":
+        """The inverse of `tensors`; raises KeyError where one is missing."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        rim = Rim(*(arrays[f"rim_{item.name}"] for item in fields(Rim)))
+        values = arrays["values"].astype(float)
+        return Surface(arrays["origin"], float(arrays["step"]), values, arrays["points"], float(arrays["diameter"]), arrays["cloud"], rim)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors, by name; the distances in float32."""
+        own: dict[str, Any] = {"origin": self.origin, "step": self.step, "values": self.values.astype(np.float32)}
+        own |= {"points": self.points, "diameter": self.diameter, "cloud": self.cloud}
+        own |= {f"rim_{name}": values for name, values in vars(self.rim).items()}
+        return {name: torch.as_tensor(np.asarray(value)) for name, value in own.items()}
 
     def completed(self, points: np.ndarray, outward: np.ndarray, rim: Rim) -> "Surface":
         """The surface of the same points and of those of the rim that are outside of this one, away from its points, by more than their error."""
@@ -105,7 +122,7 @@ class Surface:
         values = self.values.copy()
         at = tuple(cells.T)
         values[at] = np.maximum(values[at], outside(self.origin + self.step * cells))
-        return replace(self, values=values, slopes=np.stack(np.gradient(values, self.step)))
+        return replace(self, values=values)
 
     @property
     def added(self) -> int:
@@ -134,6 +151,11 @@ class Surface:
         return found.reshape(points.shape[:-1])
 
     @cached_property
+    def _slopes(self) -> list[np.ndarray]:
+        """Derivatives (X, Y, Z) of the values along the three axes."""
+        return list(np.gradient(self.values, self.step))
+
+    @cached_property
     def _known_points(self) -> dict[Kind, cKDTree]:
         """The points by kind, what is known best last."""
         points = {Kind.BOUNDED: self.rim.points, Kind.OBSERVED: self.cloud}
@@ -146,7 +168,7 @@ class Surface:
     def gradient(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) derivative of the distance with respect to the point; its norm is about 1."""
         cells = ((points - self.origin) / self.step).reshape(-1, 3).T
-        return np.stack([map_coordinates(s, cells, order=1, mode="nearest") for s in self.slopes], axis=-1).reshape(points.shape)
+        return np.stack([map_coordinates(s, cells, order=1, mode="nearest") for s in self._slopes], axis=-1).reshape(points.shape)
 
 
 def _hull_distance(hull: ConvexHull, grid: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from holdprep.align.problem import MODES, Alignment, Mode
-from holdprep.align.rim import Rim
 from holdprep.align.state import load_state
 from holdprep.align.surface import Surface
 from holdprep.errors import HoldprepError, UnsafeFile
@@ -138,7 +137,7 @@ class _Results:
         if mode == "h":
             return ResultTrack(mode, K, hands, None, "px")
         points = colmap_files.points_sfm(self.cloud)
-        surface = _surface(points, Rim.from_tensors(state.rim))
+        surface = Surface.from_tensors(state.surface) if state.surface else _surface(points)
         obj = self._object(state, mode, points, surface)
         if surface is not None:
             hands = [_with_distance(hand, surface, state.obj_scale, obj.T_cam_obj) for hand in hands]
@@ -179,11 +178,10 @@ class _Results:
         return ResultTrack("truth", truth.K, hands, obj)
 
 
-def _surface(points: np.ndarray, rim: Rim) -> Surface | None:
-    """The surface of a cloud (N, 3), completed by the silhouettes; None where the cloud has no volume."""
-    away = points - np.median(points, axis=0)
+def _surface(points: np.ndarray) -> Surface | None:
+    """The surface of a cloud (N, 3), for states that hold none (HOLD's own); None where the cloud has no volume."""
     try:
-        return Surface.of(points, away).completed(points, away, rim)
+        return Surface.of(points, points - np.median(points, axis=0))
     except HoldprepError:
         return None  # the cloud is shown alone; object_pose's gates say what is wrong with it
 

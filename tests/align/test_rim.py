@@ -142,11 +142,13 @@ def test_the_surface_of_a_problem_is_completed_from_its_masks_and_all_hands() ->
     assert len(object_surface(replace(problem, masks=None)).rim.points) == 0
 
 
-def test_tensors_and_back() -> None:
-    rim = scene().rim()
-    again = Rim.from_tensors(rim.tensors())
-    assert all((getattr(again, name) == values).all() for name, values in vars(rim).items())
-    assert len(Rim.from_tensors({}).points) == 0
+def test_a_surface_as_tensors_and_back() -> None:
+    true, points = ring_scene()
+    surface = carved(true, points)
+    again, near = Surface.from_tensors(surface.tensors()), 1.05 * points
+    assert np.abs(again.distance(near) - surface.distance(near)).max() < 1e-6 and (again.kind(near) == surface.kind(near)).all()
+    assert np.abs(again.gradient(near) - surface.gradient(near)).max() < 1e-4 and again.diameter == surface.diameter
+    assert len(again.rim.points) > 100 and again.added == surface.added
 
 
 def ring_scene() -> tuple[Scene, np.ndarray]:

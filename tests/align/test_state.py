@@ -21,7 +21,7 @@ def test_state_round_trip(tmp_path):
     back = load_state(tmp_path / "last.ckpt")
     assert (back.mode, back.obj_scale, back.metrics, back.notes, back.losses) == (o.mode, o.obj_scale, o.metrics, o.notes, o.losses)
     assert torch.equal(back.hands["left"].hand_pose, o.hands["left"].hand_pose)
-    assert o.rim["points"].shape == (0, 3) and not h.rim and all(torch.equal(back.rim[name], o.rim[name]) for name in o.rim)
+    assert not h.surface and all(torch.equal(back.surface[name], o.surface[name]) for name in o.surface)
     again = align("ho", problem, initial=back, refine=STILL)
     assert again.obj_scale == align("ho", problem, initial=o, refine=STILL).obj_scale
 
