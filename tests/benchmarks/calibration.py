@@ -18,6 +18,7 @@ from holdprep.errors import HoldprepError
 from holdprep.geometry.cameras import USUAL_FOCAL, project
 from holdprep.hand.model import load_hand_model
 from holdprep.hand.targets import lengths_m
+from holdprep.quality.gates import judge
 from holdprep.quality.truth import GroundTruth, load_truth
 from holdprep.sequence import Sequence
 from holdprep.stages.create import write_rendered
@@ -126,12 +127,16 @@ def refused(case: str) -> Row:
 
 
 def aligned(sample: Sample, seq: Sequence, overrides: tuple[str, ...]) -> dict[str, float]:
-    """Errors after the hand's stages and the alignment, the stated interval of the size, and whether the true size is in it."""
-    root = seq.data_root
+    """Errors after the hand's stages and the alignment, the stated interval of the size, and whether the true size is in it.
+
+    `failed_gates` is the number of gates that refuse the result.
+    """
+    root, stages = seq.data_root, {}
     given = (f"seq={sample.name}", *GIVEN, *overrides)
     for stage in ("hand_pose", "register", "align"):
-        found = run(root, root / "out" / sample.name, f"stage={stage}", "force=true", *given)
-    return judged(root, sample, given, found["align.ho"]["metrics"])
+        stages |= run(root, root / "out" / sample.name, f"stage={stage}", "force=true", *given)
+    failed = sum(gate.status == "fail" for name, found in stages.items() for gate in judge(name, found["metrics"]))
+    return judged(root, sample, given, stages["align.ho"]["metrics"]) | {"failed_gates": float(failed)}
 
 
 def judged(root: Path, sample: Sample, given: tuple[str, ...], metrics: Mapping[str, float]) -> dict[str, float]:
@@ -144,15 +149,24 @@ def judged(root: Path, sample: Sample, given: tuple[str, ...], metrics: Mapping[
 
 
 def measure_calibration(root: Path, jobs: int) -> Iterator[Row]:
-    """All samples in `jobs` processes, and of each hand input: medians, the worst size error, and the share of intervals that hold."""
+    """All samples in `jobs` processes, and the summary of each hand input."""
     root.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         rows = [own for found in pool.map(measure_sample, samples(), repeat(root)) for own in found]
     yield from rows
     for kind in HAND_INPUTS:
         of_kind = [r for r in rows if str(r["case"]).endswith(f"_{kind}")]
-        values = {name: np.abs([float(r["value"]) for r in of_kind if r["metric"] == name]) for name in {str(r["metric"]) for r in of_kind}}
+        passed = {r["case"] for r in of_kind if r["metric"] == "failed_gates" and r["value"] == 0}
+        yield from summary(f"all_{kind}", of_kind)
+        yield from summary(f"passed_{kind}", [r for r in of_kind if r["case"] in passed])
+
+
+def summary(case: str, rows: list[Row]) -> Iterator[Row]:
+    """Number of sequences, medians, the worst size error, and the share of intervals that hold."""
+    values = {name: np.abs([float(r["value"]) for r in rows if r["metric"] == name]) for name in {str(r["metric"]) for r in rows}}
+    yield row(case, "align", "sequences", len({r["case"] for r in rows}))
+    if "size_error_pct" in values:
         for name in ("size_error_pct", "mrrpe_mm", "size_interval_pct"):
-            yield row(f"all_{kind}", "align", f"median_{name}", np.median(values[name]))
-        yield row(f"all_{kind}", "align", "worst_size_error_pct", values["size_error_pct"].max())
-        yield row(f"all_{kind}", "align", "size_in_interval_pct", values["size_in_interval_pct"].mean())
+            yield row(case, "align", f"median_{name}", np.median(values[name]))
+        yield row(case, "align", "worst_size_error_pct", values["size_error_pct"].max())
+        yield row(case, "align", "size_in_interval_pct", values["size_in_interval_pct"].mean())

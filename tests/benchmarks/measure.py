@@ -37,6 +37,8 @@ UNITS = {
     "min": "",
     "beta": "",
     "largest": "sigma",
+    "gates": "",
+    "sequences": "",
 }
 
 
