@@ -25,9 +25,10 @@ class UnsafeFile(HoldprepError):
     """A data file names code that a plain array file has no reason to name; it was not loaded."""
 
 
-def short(name: object) -> str:
-    """A name that a file holds, as a message shows it: on one line, and not longer than `WIDEST`."""
-    return " ".join(str(name).split())[:WIDEST]
+def short(given: object, longest: int = WIDEST) -> str:
+    """What a file or a command line holds, as a message shows it: on one line, cut after `longest` characters."""
+    text = " ".join(str(given).split())
+    return text if len(text) <= longest else f"{text[:longest]} ..."
 
 
 def listed(names: Iterable[object]) -> str:

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from holdprep.config import searchpath
 from holdprep.config.schema import Config
-from holdprep.errors import ConfigError
+from holdprep.errors import ConfigError, short
 from holdprep.node import Node
 from holdprep.quality.gates import check_thresholds
 
@@ -71,7 +71,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except (HydraException, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read the command line: {_short(error)}") from None
+        raise ConfigError(f"cannot read the command line: {short(error, SHOWN)}") from None
     known = searchpath.options([conf_dir, *searchpath.added(parsed)])
     chosen = _chosen(parsed, conf_dir)
     known_fields = dict(fields(chosen))
@@ -89,7 +89,7 @@ def check_overrides(overrides: list[str], conf_dir: Path) -> None:
         else:
             elsewhere = _elsewhere(key, chosen, known)
             near = elsewhere or f"{_nearest(key, [*known_fields, *known])}; `python launch.py --help` lists all keys"
-            raise ConfigError(f"unknown key '{_short(key)}'{near}")
+            raise ConfigError(f"unknown key '{short(key, SHOWN)}'{near}")
 
 
 def fields(chosen: Mapping[str, set[str]] | None = None) -> Iterator[tuple[str, FieldInfo]]:
@@ -176,7 +176,9 @@ def _check_options(group: str, values: Iterable[Any], options: list[str]) -> Non
         names = value if isinstance(value, list) else [value]
         for name in names:
             if str(name) not in options:
-                raise ConfigError(f"{group}={_short(name)}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}")
+                raise ConfigError(
+                    f"{group}={short(name, SHOWN)}: no such option{_nearest(str(name), options)}; allowed: {', '.join(options)}"
+                )
 
 
 def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
@@ -189,7 +191,7 @@ def _check_values(key: str, values: Iterable[Any], field: FieldInfo) -> None:
             adapter.validate_python(plain)
         except ValidationError:
             raise ConfigError(
-                f"{key}={_short(plain)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}"
+                f"{key}={short(plain, SHOWN)}: not allowed{_nearest(str(plain), _literals(field))}; allowed: {allowed(field)}"
             ) from None
 
 
@@ -198,16 +200,11 @@ def _explain(error: Any) -> str:
     field, names = _locate(loc)
     key = ".".join(p for i, p in enumerate(loc) if i == 0 or not _is_tag(loc, i))
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{_short(key)}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
+        return f"unknown key '{short(key, SHOWN)}'{_nearest(key, [n for n, _ in _fields(Config, None)])}"
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     allowing = allowed(field) if field else ", ".join(names)
-    return f"{key}={_short(error.get('input'))}: not allowed; allowed: {allowing}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+    return f"{key}={short(error.get('input'), SHOWN)}: not allowed; allowed: {allowing}"
 
 
 def _is_tag(loc: list[str], index: int) -> bool:
