@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from holdprep.object import colmap
+from holdprep.object import sift
 from holdprep.object.colmap import Crop
 
 
@@ -39,10 +39,10 @@ class Sift:
     peak_threshold: float = 0.0045
 
     def extract(self, folder: Path, crop: Crop, K: np.ndarray, num_threads: int) -> None:
-        colmap.extract_sift(folder, crop, K, self.max_features, self.peak_threshold, num_threads)
+        sift.extract_sift(folder, crop, K, self.max_features, self.peak_threshold, num_threads)
 
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
-        return colmap.sift_descriptors(folder)
+        return sift.sift_descriptors(folder)
 
     def match(
         self,
@@ -52,4 +52,4 @@ class Sift:
         seed: int,
         num_threads: int,
     ) -> None:
-        colmap.match_sift(folder, pairs, max_error_px, seed, num_threads)
+        sift.match_sift(folder, pairs, max_error_px, seed, num_threads)
