@@ -28,6 +28,9 @@ _MARGIN_PX = 32  # of the enlarged crop, around the mask: what most descriptors 
 _STEP_PX = 8  # pixels of the coarsest octave: windows begin at multiples, so that all octaves have the samples they have on the whole crop
 
 
+_GREY_OF_BGR = np.array([[0.0722, 0.7152, 0.2126]])  # COLMAP's
+
+
 def extract_sift(
     folder: Path,
     crop: Crop,
@@ -80,12 +83,12 @@ def _write_windows(folder: Path, windows: Path, names: Sequence[str], num_thread
     def write(frame: tuple[str, tuple[int, int]]) -> None:
         name, (x, y) = frame
         for kind, whole, border in (
-            (f"images/{name}.png", read_crop(folder, name, cv2.IMREAD_COLOR), cv2.BORDER_REPLICATE),
+            (f"images/{name}.png", cv2.transform(read_crop(folder, name, cv2.IMREAD_COLOR), _GREY_OF_BGR), cv2.BORDER_REPLICATE),
             (f"masks/{name}.png.png", read_mask(folder, name), cv2.BORDER_CONSTANT),
         ):
             part = whole[y : y + height, x : x + width]
             filled = cv2.copyMakeBorder(part, 0, height - part.shape[0], 0, width - part.shape[1], border)
-            cv2.imwrite(str(windows / kind), filled)
+            cv2.imwrite(str(windows / kind), filled, (cv2.IMWRITE_PNG_COMPRESSION, 0))
 
     for _ in in_order(write, zip(names, start.tolist(), strict=True), num_threads, ahead=num_threads):
         pass
