@@ -34,6 +34,9 @@ class SiftXFeat:
         both = {name: np.concatenate([crop.to_window(sift_px[name]), px]) for name, px in found.items()}
         colmap.write_keypoints(folder, crop, K, both)
 
+    def thin(self, folder: Path) -> None:
+        """Keeps all: their number is small."""
+
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return self.xfeat.descriptors(folder)
 

@@ -5,8 +5,9 @@ background, so each frame's picture is cut to a window around its mask; all wind
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ from holdprep.object.colmap import (
     verification_options,
 )
 from holdprep.threads import in_order
+
+A = TypeVar("A")
 
 _MARGIN_PX = 32  # of the enlarged crop, around the mask: what most descriptors at its border reach
 _STEP_PX = 8  # pixels of the coarsest octave: windows begin at multiples, so that all octaves have the samples they have on the whole crop
@@ -121,3 +124,52 @@ def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
     """Read SIFT descriptors: frame name -> (M, 128) uint8."""
     with open_database(folder) as database:
         return {image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data for image in database.read_all_images()}
+
+
+def keep_best(folder: Path, most: int) -> None:
+    """Keep at most `most` features of each frame in the database: those with the most verified matches, of equally many random ones.
+
+    Matches between kept features are kept.
+    """
+    with open_database(folder) as database:
+        keypoints = {image.image_id: np.asarray(database.read_keypoints(image.image_id)) for image in database.read_all_images()}
+        if max(map(len, keypoints.values()), default=0) <= most:
+            return
+        descriptors = {image: database.read_descriptors(image) for image in keypoints}
+        matches, geometries = _by_images(database.read_all_matches()), _by_images(database.read_two_view_geometries())
+        kept = _most_matched({image: len(found) for image, found in keypoints.items()}, geometries, most)
+        for clear in (database.clear_two_view_geometries, database.clear_matches, database.clear_keypoints, database.clear_descriptors):
+            clear()
+        for image, at in kept.items():
+            descriptors[image].data = descriptors[image].data[at]
+            database.write_keypoints(image, keypoints[image][at])
+            database.write_descriptors(image, descriptors[image])
+        for (a, b), found in matches.items():
+            database.write_matches(a, b, _renumbered(found, kept[a], kept[b]))
+        for (a, b), geometry in geometries.items():
+            geometry.inlier_matches = _renumbered(geometry.inlier_matches, kept[a], kept[b])
+            database.write_two_view_geometry(a, b, geometry)
+
+
+def _by_images(found: tuple[Sequence[int], Sequence[A]]) -> dict[tuple[int, int], A]:
+    """What the database has of each pair, by the two image ids."""
+    return {pycolmap.pair_id_to_image_pair(pair): each for pair, each in zip(*found, strict=True)}
+
+
+def _most_matched(
+    count: Mapping[int, int], geometries: Mapping[tuple[int, int], pycolmap.TwoViewGeometry], most: int
+) -> dict[int, np.ndarray]:
+    """Image id -> indices of those of its `count` features that have the most verified matches, ascending."""
+    votes = {image: np.zeros(size, int) for image, size in count.items()}
+    for pair, geometry in geometries.items():
+        for image, own in zip(pair, np.asarray(geometry.inlier_matches, int).reshape(-1, 2).T, strict=True):
+            votes[image][own] += 1  # a feature has one match in another frame
+    rng = np.random.default_rng(0)
+    return {image: np.sort(np.lexsort([rng.permutation(len(each)), -each])[:most]) for image, each in sorted(votes.items())}
+
+
+def _renumbered(matches: np.ndarray, kept: np.ndarray, kept_other: np.ndarray) -> np.ndarray:
+    """Matches (M, 2) between the kept features of two frames, as indices into these."""
+    matches = np.asarray(matches, np.uint32).reshape(-1, 2)
+    both = matches[np.isin(matches[:, 0], kept) & np.isin(matches[:, 1], kept_other)]
+    return np.stack([np.searchsorted(kept, both[:, 0]), np.searchsorted(kept_other, both[:, 1])], axis=1).astype(np.uint32)

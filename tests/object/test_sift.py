@@ -1,6 +1,7 @@
-"""COLMAP's SIFT in windows around the masks."""
+"""COLMAP's SIFT in windows around the masks, and the features that are kept."""
 
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 
 from holdprep.geometry.cameras import pinhole_K
 from holdprep.object import colmap, sift
-from holdprep.object.colmap import Crop
+from holdprep.object.colmap import Crop, Features
 from tests.synthetic import box_sequence
 
 WIDTH, HEIGHT = 640, 480
@@ -69,3 +70,46 @@ def test_a_frame_with_an_empty_mask_has_no_features(scene: tuple[Path, Crop], tm
     sift.extract_sift(tmp_path, crop, CAMERA, 10_000, 0.0045, 1)
     found = colmap.read_keypoints(tmp_path, crop)
     assert [len(found[name]) > 0 for name in NAMES] == [True, False, True]
+
+
+@pytest.fixture
+def matched(scene: tuple[Path, Crop], tmp_path: Path) -> Path:
+    """The scene's database with all pairs matched."""
+    colmap.copy_database(scene[0], tmp_path / "database.db")
+    sift.match_sift(tmp_path, list(combinations(NAMES, 2)), 4.0, 0, 1)
+    return tmp_path
+
+
+def indices_of(
+    after: Features, described_after: dict[str, np.ndarray], before: Features, described: dict[str, np.ndarray], name: str
+) -> list[int]:
+    """Where the features of a frame were before; several may have one place, and differ in their descriptors."""
+    return [
+        int(np.flatnonzero((before.keypoints_px[name] == px).all(axis=1) & (described[name] == descriptor).all(axis=1))[0])
+        for px, descriptor in zip(after.keypoints_px[name], described_after[name], strict=True)
+    ]
+
+
+def test_the_features_that_are_kept_have_the_most_matches_and_these_stay(scene: tuple[Path, Crop], matched: Path) -> None:
+    crop, most = scene[1], 80
+    before, described = colmap.read_features(matched, crop), sift.sift_descriptors(matched)
+    sift.keep_best(matched, most)
+    after, described_after = colmap.read_features(matched, crop), sift.sift_descriptors(matched)
+    at = {name: indices_of(after, described_after, before, described, name) for name in NAMES}
+    for name in NAMES:
+        votes = sum(np.bincount(found[:, 0], minlength=len(described[name])) for found in before.matches[name].values())
+        assert len(at[name]) == most and np.diff(at[name]).min() > 0
+        assert sorted(votes[at[name]]) == sorted(votes)[-most:]
+    for a, b in combinations(NAMES, 2):
+        of_kept = {(i, j) for i, j in before.matches[a][b].tolist() if i in at[a] and j in at[b]}
+        assert {(at[a][i], at[b][j]) for i, j in after.matches[a][b]} == of_kept and len(of_kept) > 10
+    raw, count = colmap.read_matches(matched)
+    assert set(count.values()) == {most} and all(found.max() < most for found in raw.values())
+
+
+def test_few_features_are_all_kept(scene: tuple[Path, Crop], matched: Path) -> None:
+    before = colmap.read_features(matched, scene[1])
+    sift.keep_best(matched, 5000)
+    after = colmap.read_features(matched, scene[1])
+    assert all((before.keypoints_px[name] == after.keypoints_px[name]).all() for name in NAMES)
+    assert all((before.matches[a][b] == after.matches[a][b]).all() for a, b in combinations(NAMES, 2))
