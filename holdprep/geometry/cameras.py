@@ -1,16 +1,20 @@
-"""Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at integers."""
+"""Pinhole cameras in the OpenCV frame: x right, y down, z forward; pixel centres at integers.
 
-from typing import TypeVar
+torch is imported where a function uses it, as in rigid.py.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEAREST_M = 1e-3
 # focal length / longer side of the picture of a camera that nobody has measured: phones' main cameras in film mode, and webcams, have 0.8 to 1
 USUAL_FOCAL = 0.95
-Points = TypeVar("Points", np.ndarray, Tensor)
+Points = TypeVar("Points", np.ndarray, "Tensor")
 
 
 def pinhole_K(focal_px: float, width: int, height: int) -> np.ndarray:
@@ -42,7 +46,7 @@ def project(points_cam: Points, K: Points) -> Points:
     return uvw[..., :2] / uvw[..., 2:]
 
 
-def project_ahead(points_cam_m: Tensor, K: Tensor) -> Tensor:
+def project_ahead(points_cam_m: "Tensor", K: "Tensor") -> "Tensor":
     """Pixels (..., 2) of points (..., 3) m.
 
     Depths below 1 mm are set to 1 mm, so that an optimiser can return points to the front of the camera.
@@ -51,8 +55,10 @@ def project_ahead(points_cam_m: Tensor, K: Tensor) -> Tensor:
     return uv @ K[:2, :2].T + K[:2, 2]
 
 
-def projection_jacobian(points_cam_m: Tensor, K: Tensor) -> Tensor:
+def projection_jacobian(points_cam_m: "Tensor", K: "Tensor") -> "Tensor":
     """Derivative (..., 2, 3) of `project_ahead` by the points."""
+    import torch
+
     z = points_cam_m[..., 2].clamp_min(NEAREST_M)
     in_front = points_cam_m[..., 2] > NEAREST_M
     uv = points_cam_m[..., :2] / z[..., None]
@@ -98,11 +104,13 @@ def llff_poses(T_cam_world: np.ndarray, K: np.ndarray, image_size: tuple[int, in
     return np.stack([down, right, -forward, centre, hwf], axis=2)
 
 
-def linear_translation(points_m: Tensor, K: Tensor, target_px: Tensor, weight: Tensor) -> Tensor:
+def linear_translation(points_m: "Tensor", K: "Tensor", target_px: "Tensor", weight: "Tensor") -> "Tensor":
     """Translation (T, 3) by least squares of the pinhole equations, x + X = u (z + Z), for points of known size.
 
     `points_m` (T, J, 3) without translation, `weight` (T, J); frames without weight are NaN.
     """
+    import torch
+
     u = (target_px - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
     rows = torch.zeros(*u.shape, 3, dtype=u.dtype)
     rows[..., 0, 0] = rows[..., 1, 1] = 1.0

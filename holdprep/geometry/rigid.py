@@ -1,10 +1,15 @@
-"""Rigid transforms as (..., 4, 4) matrices; `T_a_b` takes points of frame b to frame a."""
+"""Rigid transforms as (..., 4, 4) matrices; `T_a_b` takes points of frame b to frame a.
+
+torch is imported where a function uses it: it takes 250 MB and two seconds, and the child processes of COLMAP need numpy alone.
+"""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-import roma
-import torch
 from scipy.spatial.transform import Rotation, Slerp
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def from_rt(R: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -31,8 +36,10 @@ def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> np.ndarray:
     return np.degrees(Rotation.from_matrix(R.reshape(-1, 3, 3)).magnitude()).reshape(R.shape[:-2])
 
 
-def skew(v: Tensor) -> Tensor:
+def skew(v: "Tensor") -> "Tensor":
     """(..., 3, 3) cross product matrices of v (..., 3)."""
+    import torch
+
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
@@ -57,6 +64,8 @@ def interpolate_linear(x: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(np.arange(len(x)), at, x[at, d]) for d in range(x.shape[1])], axis=1)
 
 
-def departure(rotations: Tensor, reference: Tensor) -> Tensor:
+def departure(rotations: "Tensor", reference: "Tensor") -> "Tensor":
     """Rotation vectors (..., 3) rad from `reference` (..., 3, 3) to `rotations`, about the axes of the frame into which these rotate."""
+    import roma
+
     return roma.rotmat_to_rotvec(rotations @ reference.transpose(-1, -2))

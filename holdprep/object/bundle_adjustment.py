@@ -55,11 +55,22 @@ class Adjustment:
     observed_radius: float  # in focal lengths
 
 
-def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray]) -> Model:
-    """Triangulate all points again under given poses (frame name -> T_cam_obj), then bundle-adjust with the wide loss."""
+@dataclass(frozen=True)
+class _Solver:
+    """Scale of the Cauchy loss (px), and relative decrease of the cost at which an adjustment ends."""
+
+    loss_px: float
+    tolerance: float = _FUNCTION_TOLERANCE
+
+
+def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray], tolerance: float = _FUNCTION_TOLERANCE) -> Model:
+    """Triangulate all points again under given poses (frame name -> T_cam_obj), then bundle-adjust with the wide loss.
+
+    The adjustment ends where its cost decreases by less than `tolerance`, relative.
+    """
     reconstruction = _triangulate(workspace, model, poses, refinements=1)
     prior = float(workspace.K[0, 0]) * workspace.crop.upsample
-    _adjust(reconstruction, _WIDE_LOSS_PX, prior, refine_focal=workspace.refine_focal)
+    _adjust(reconstruction, _Solver(_WIDE_LOSS_PX, tolerance), prior, refine_focal=workspace.refine_focal)
     _filter(reconstruction)
     return read_model(reconstruction, workspace.crop, model.number, workspace.folder)
 
@@ -84,12 +95,12 @@ def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations
     """
     fitted, names = _from_observations(model, observations, workspace.principal_px)
     refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
-    cost, is_held = _adjust(fitted, _NARROW_LOSS_PX, prior, refine_focal=refine_focal)
+    cost, is_held = _adjust(fitted, _Solver(_NARROW_LOSS_PX), prior, refine_focal=refine_focal)
     seen, is_free = focal.observed(fitted), refine_focal and not is_held
     found = None
     if is_free and _coverage(seen, workspace) > _MIN_COVERAGE:
         distorted = pycolmap.Reconstruction(fitted)
-        gain = 1 - _bundle_adjust(distorted, _NARROW_LOSS_PX, refine_focal=True, refine_distortion=True) / cost
+        gain = 1 - _bundle_adjust(distorted, _Solver(_NARROW_LOSS_PX), refine_focal=True, refine_distortion=True) / cost
         seen_distorted = focal.observed(distorted)
         with_lens = covariance.estimate(seen_distorted, refine_focal=True, refine_k=True)
         is_large = gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN
@@ -119,13 +130,13 @@ def _coverage(seen: covariance.Observed, workspace: Workspace) -> float:
     return observed_radius(seen) * seen.focal_px / float(np.linalg.norm(corners - workspace.principal_px, axis=1).max())
 
 
-def _adjust(reconstruction: pycolmap.Reconstruction, loss_px: float, prior: float, *, refine_focal: bool) -> tuple[float, bool]:
+def _adjust(reconstruction: pycolmap.Reconstruction, solver: _Solver, prior: float, *, refine_focal: bool) -> tuple[float, bool]:
     """Adjust with a free focal length where it is refined and determined, else with the prior one; the cost, and whether it is held."""
     hold = focal.FocalHold(prior, refine_focal)
     hold.update(reconstruction)
-    cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+    cost = _bundle_adjust(reconstruction, solver, refine_focal=hold.is_free)
     if hold.update(reconstruction):
-        cost = _bundle_adjust(reconstruction, loss_px, refine_focal=hold.is_free)
+        cost = _bundle_adjust(reconstruction, solver, refine_focal=hold.is_free)
     return cost, refine_focal and not hold.is_free
 
 
@@ -151,15 +162,15 @@ def _from_observations(
 
 
 def _bundle_adjust(
-    reconstruction: pycolmap.Reconstruction, loss_px: float, *, refine_focal: bool, refine_distortion: bool = False
+    reconstruction: pycolmap.Reconstruction, solver: _Solver, *, refine_focal: bool, refine_distortion: bool = False
 ) -> float:
     """Adjust the whole reconstruction in place under a Cauchy loss; returns the final cost."""
     options = pycolmap.BundleAdjustmentOptions()
     options.refine_focal_length, options.refine_extra_params = refine_focal, refine_distortion
     options.refine_principal_point = False
     options.print_summary = False
-    options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, loss_px
-    options.ceres.solver_options.num_threads, options.ceres.solver_options.function_tolerance = 1, _FUNCTION_TOLERANCE
+    options.ceres.loss_function_type, options.ceres.loss_function_scale = pycolmap.LossFunctionType.CAUCHY, solver.loss_px
+    options.ceres.solver_options.num_threads, options.ceres.solver_options.function_tolerance = 1, solver.tolerance
     options.ceres.max_num_images_direct_sparse_cpu_solver = _MAX_DIRECT_FRAMES
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in reconstruction.reg_image_ids():

@@ -179,89 +179,38 @@ def read_mask(folder: Path, name: str) -> np.ndarray:
     return np.asarray(cv2.imread(str(folder / "masks" / f"{name}.png.png"), cv2.IMREAD_GRAYSCALE))
 
 
-def extract_sift(
-    folder: Path,
-    crop: Crop,
-    K: np.ndarray,
-    max_features: int,
-    peak_threshold: float,
-    num_threads: int,
-) -> None:
-    """Extract COLMAP's SIFT from every crop into `folder`/database.db, with the frames and their camera."""
-    options = pycolmap.FeatureExtractionOptions()
-    options.type = pycolmap.FeatureExtractorType.SIFT
-    options.use_gpu = False
-    options.num_threads = num_threads
-    options.sift.max_num_features = max_features
-    options.sift.peak_threshold = peak_threshold
-    options.sift.first_octave = 0  # the crop is already enlarged
-    # imported first in a fixed order: threads finish in any order
-    _import_images(folder, sorted(path.name for path in (folder / "images").glob("*.png")), crop, K)
-    pycolmap.extract_features(
-        folder / "database.db",
-        folder / "images",
-        camera_mode=pycolmap.CameraMode.SINGLE,
-        reader_options=_reader_options(folder, crop, K),
-        extraction_options=options,
-    )
-    with open_database(folder) as database:
-        _set_canvas_size(database, crop)
-        for image in database.read_all_images():
-            keypoints = np.asarray(database.read_keypoints(image.image_id))  # (K, 4 or 6) with scale and orientation
-            if len(keypoints):
-                keypoints[:, :2] = crop.to_colmap(crop.from_window(keypoints[:, :2].astype(float) - 0.5))
-                database.update_keypoints(image.image_id, keypoints)
-
-
-def _import_images(folder: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:
-    """Add the frames and their shared camera to the database, numbered in the given order."""
+def import_images(folder: Path, pictures: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:
+    """Add `files` of the folder `pictures`, all of one size, and their shared camera to the database, numbered in the given order."""
     with open_database(folder):  # creates it if missing
         pass
-    options = _reader_options(folder, crop, K)
-    pycolmap.import_images(folder / "database.db", folder / "images", pycolmap.CameraMode.SINGLE, list(files), options)
+    options = camera_options(crop, K)
+    pycolmap.import_images(folder / "database.db", pictures, pycolmap.CameraMode.SINGLE, list(files), options)
 
 
 def write_keypoints(folder: Path, crop: Crop, K: np.ndarray, keypoints_px: Mapping[str, np.ndarray]) -> None:
     """Write frames, camera and keypoints (K, 2), in pixels of the enlarged window counted from 0, to the database."""
-    _import_images(folder, [f"{name}.png" for name in keypoints_px], crop, K)
+    import_images(folder, folder / "images", [f"{name}.png" for name in keypoints_px], crop, K)
     with open_database(folder) as database:
-        _set_canvas_size(database, crop)
+        set_canvas_size(database, crop)
         for image in database.read_all_images():
             px = crop.to_colmap(crop.from_window(keypoints_px[image.name.removesuffix(".png")]))
             database.write_keypoints(image.image_id, px.astype(np.float32))
 
 
-def _set_canvas_size(database: pycolmap.Database, crop: Crop) -> None:
-    """Set the camera's size to the canvas: COLMAP's reader sets that of the window."""
+def set_canvas_size(database: pycolmap.Database, crop: Crop) -> None:
+    """Set the camera's size to the canvas: COLMAP's reader sets that of the pictures."""
     (camera,) = database.read_all_cameras()
     camera.width, camera.height = crop.canvas_size
     database.update_camera(camera)
 
 
-def _reader_options(folder: Path, crop: Crop, K: np.ndarray) -> pycolmap.ImageReaderOptions:
+def camera_options(crop: Crop, K: np.ndarray) -> pycolmap.ImageReaderOptions:
     """Options for one shared camera, initialised from `K` (3, 3) of the full image."""
     cx, cy = crop.to_colmap(K[:2, 2])
     options = pycolmap.ImageReaderOptions()
-    options.mask_path = folder / "masks"
     options.camera_model = "SIMPLE_RADIAL"
     options.camera_params = f"{float(K[0, 0]) * crop.upsample!r},{float(cx)!r},{float(cy)!r},0.0"
     return options
-
-
-def match_sift(
-    folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int, *, verify: bool = True
-) -> None:
-    """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
-    listing = folder / "pairs.txt"
-    listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
-    pairing = pycolmap.ImportedPairingOptions()
-    pairing.match_list_path = listing
-    options = pycolmap.FeatureMatchingOptions()
-    options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
-    options.use_gpu = False
-    options.num_threads = num_threads
-    options.skip_geometric_verification = not verify
-    pycolmap.match_image_pairs(folder / "database.db", options, pairing, _verification_options(max_error_px, seed))
 
 
 def write_matches(
@@ -278,11 +227,11 @@ def write_matches(
             database.write_matches(ids[a], ids[b], found.astype(np.uint32))
     verifier = pycolmap.GeometricVerifierOptions()
     verifier.num_threads = num_threads
-    options = _verification_options(max_error_px, seed)
+    options = verification_options(max_error_px, seed)
     pycolmap.geometric_verification(folder / "database.db", verifier, two_view_geometry_options=options)
 
 
-def _verification_options(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
+def verification_options(max_error_px: float, seed: int) -> pycolmap.TwoViewGeometryOptions:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.max_error = max_error_px
     verification.ransac.random_seed = seed
@@ -325,12 +274,6 @@ def read_matches(folder: Path) -> tuple[dict[tuple[str, str], np.ndarray], dict[
         indices = np.asarray(each, int).reshape(-1, 2)
         matches[a, b], matches[b, a] = indices, indices[:, ::-1]
     return matches, count
-
-
-def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:
-    """Read SIFT descriptors: frame name -> (M, 128) uint8."""
-    with open_database(folder) as database:
-        return {image.name.removesuffix(".png"): database.read_descriptors(image.image_id).data for image in database.read_all_images()}
 
 
 def color_points(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop
 from holdprep.object.features import Sift
+from holdprep.object.sift import match_sift
 from holdprep.object.xfeat import XFeat
 
 
@@ -33,6 +34,9 @@ class SiftXFeat:
         both = {name: np.concatenate([crop.to_window(sift_px[name]), px]) for name, px in found.items()}
         colmap.write_keypoints(folder, crop, K, both)
 
+    def thin(self, folder: Path) -> None:
+        """Keeps all: their number is small."""
+
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return self.xfeat.descriptors(folder)
 
@@ -44,7 +48,7 @@ class SiftXFeat:
         seed: int,
         num_threads: int,
     ) -> None:
-        colmap.match_sift(_sift_folder(folder), pairs, max_error_px, seed, num_threads, verify=False)
+        match_sift(_sift_folder(folder), pairs, max_error_px, seed, num_threads, verify=False)
         colmap.write_matches(folder, self._joined(folder, pairs, num_threads), max_error_px, seed, num_threads)
 
     def _joined(self, folder: Path, pairs: Sequence[tuple[str, str]], num_threads: int) -> Iterator[tuple[str, str, np.ndarray]]:

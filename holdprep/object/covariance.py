@@ -14,6 +14,7 @@ from scipy import sparse
 from holdprep.geometry.rigid import apply
 
 _MAX_FRAMES = 400  # longer videos are estimated in several parts, each of evenly spaced frames, which bounds the memory
+_POINTS_AT_ONCE = 1000  # whose influence on all parameters is held: for 300 frames and 8000 points it would be 120 MB
 _DAMPING = 1e-9  # relative, of a point's information: points at infinity
 
 
@@ -82,14 +83,22 @@ def _estimate(seen: Observed, refine_focal: bool, refine_k: bool) -> Uncertainty
     Y = (A.T @ B) @ _inverse_blocks(weight[..., None] * J_point, seen.point, points)
     used = np.concatenate([np.repeat(is_seen, 6), np.ones(len(camera), bool)])
     S = (A.T @ A - Y @ (B.T @ A)).toarray()[np.ix_(used, used)]
-    of_points = sparse.csr_matrix((residual, (rows, of_point)), shape=(len(rows), points))
-    scores = (A.T @ of_points - Y @ (B.T @ of_points)).toarray()[used]
-    influence = np.zeros((len(used), points))
-    influence[used] = _inverse_without_gauge(S, _gauge(seen, centre, radius, len(camera))[used]) @ scores
+    inverse = np.zeros((len(used), np.count_nonzero(used)))
+    inverse[used] = _inverse_without_gauge(S, _gauge(seen, centre, radius, len(camera))[used])
+    of_points = sparse.csc_matrix((residual, (rows, of_point)), shape=(len(rows), points))
+    pose, variance = np.zeros((frames, 6, 6)), np.zeros(len(camera))
+    for part in (slice(i, i + _POINTS_AT_ONCE) for i in range(0, points, _POINTS_AT_ONCE)):
+        influence = inverse @ (A.T @ of_points[:, part] - Y @ (B.T @ of_points[:, part])).toarray()[used]
+        of_pose = influence[: 6 * frames].reshape(frames, 6, -1)
+        pose += of_pose @ of_pose.swapaxes(1, 2)
+        variance += (influence[6 * frames :] ** 2).sum(axis=1)
     free = len(rows) - np.count_nonzero(used) - 3 * points + 7
-    influence *= np.sqrt(len(rows) / free) if free > 0 else np.nan
+    factor = len(rows) / free if free > 0 else np.nan
     at = apply(seen.T_cam_obj, np.broadcast_to(centre, (frames, 1, 3)))[:, 0] - seen.T_cam_obj[:, :3, 3]
-    return _uncertainty(influence, is_seen, camera, (at, radius))
+    errors = np.full(2, np.nan)
+    errors[camera] = np.sqrt(factor * variance)
+    poses = np.where(is_seen[:, None, None], _about_origin(factor * pose, at, radius), np.nan)
+    return Uncertainty(poses, float(errors[0]), float(errors[1]))
 
 
 def _linearize(seen: Observed, centre: np.ndarray, radius: float) -> tuple[np.ndarray, ...]:
@@ -150,16 +159,8 @@ def _inverse_without_gauge(S: np.ndarray, gauge: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def _uncertainty(influence: np.ndarray, is_seen: np.ndarray, camera: list[int], pivot: tuple[np.ndarray, float]) -> Uncertainty:
-    """From the influence (6 T + C, N) of each point on each parameter; rotations are about the pivot, (T, 3) from the object's origin.
-
-    The second part of `pivot` is the unit of the shifts.
-    """
-    frames, (at, unit) = len(is_seen), pivot
-    to_origin = np.tile(np.eye(6), (frames, 1, 1)) * np.repeat([1.0, unit], 3)
+def _about_origin(covariance: np.ndarray, at: np.ndarray, unit: float) -> np.ndarray:
+    """Covariances (T, 6, 6) of rotations about the object's origin, from those about a pivot `at` (T, 3) from it, with shifts in `unit`."""
+    to_origin = np.tile(np.eye(6), (len(at), 1, 1)) * np.repeat([1.0, unit], 3)
     to_origin[:, 3:, :3] = -np.cross(np.eye(3)[None], at[:, None]).swapaxes(1, 2)
-    of_pose = to_origin @ influence[: 6 * frames].reshape(frames, 6, -1)
-    poses = np.where(is_seen[:, None, None], of_pose @ of_pose.swapaxes(1, 2), np.nan)
-    errors = np.full(2, np.nan)
-    errors[camera] = np.linalg.norm(influence[6 * frames :], axis=1)
-    return Uncertainty(poses, float(errors[0]), float(errors[1]))
+    return np.asarray(to_origin @ covariance @ to_origin.swapaxes(1, 2))

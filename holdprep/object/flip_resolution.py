@@ -35,6 +35,9 @@ _MAX_COST_RATIO = 3.0
 _SAMPLE_FRAMES = 12  # of a range, evenly spaced, on which the cost ratio is estimated
 _MAX_CANDIDATES = 4  # ranges per round that are flipped and bundle-adjusted
 _MAX_ROUNDS = 3  # one range is flipped per round
+_TRIAL_TOLERANCE = (
+    1e-4  # relative decrease of the cost at which a trial's adjustment ends; with 1e-6 the same costs, to 1 %, take twice as long
+)
 TRIAL_FRAMES = 100  # evenly spaced; the comparison of longer videos uses no more
 
 
@@ -60,7 +63,7 @@ def resolve_flips(workspace: Workspace, model: Model, features: Features, trial_
         if not ranges:
             break
         hypotheses = [model.poses, *(model.poses | flip_range(each, model, features, principal_px) for each in ranges)]
-        models = [retriangulate(workspace, model, {name: poses[name] for name in trial}) for poses in hypotheses]
+        models = [retriangulate(workspace, model, {name: poses[name] for name in trial}, _TRIAL_TOLERANCE) for poses in hypotheses]
         scores = score_models(trial, models, features, principal_px)
         best = scores.best
         if best == 0 or not lowers_cost(scores.cost[[0, best]], [name in ranges[best - 1].names for name in trial]):

@@ -1,9 +1,12 @@
 """Plausibility metrics that reveal a wrong reconstruction: point cloud against masks, field of view."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+from holdprep.quality.metrics import bounds_of_longest_gap
 
 MASK_LOST_PCT = 10.0  # of the cloud outside of a frame's mask: above, the mask lacks a part of the object
 
@@ -39,6 +42,12 @@ def median_or_nan(values: np.ndarray) -> float:
     """Median of the finite values; NaN without any."""
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else float("nan")
+
+
+def gap_filled_by(registered: np.ndarray, origin: Sequence[str]) -> str | None:
+    """How most poses of the longest gap in `registered` (T,) were filled in, by the frames' `origin` (T,); None without a gap."""
+    start, stop = bounds_of_longest_gap(registered)
+    return Counter(origin[start:stop]).most_common(1)[0][0] if stop > start else None
 
 
 def mask_covered_pct(px: np.ndarray, masks: Sequence[np.ndarray]) -> float:

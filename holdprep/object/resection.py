@@ -3,7 +3,6 @@
 Frames that the model lacks are estimated from their neighbours, by matches and by points tracked with optical flow.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,15 +100,19 @@ def _correspondences(
     features: Features,
     point_of_keypoint: dict[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (M,) of a frame and the model points (M,) that most of their matches belong to."""
-    votes: dict[int, Counter[int]] = {}
+    """Keypoints (M,) of a frame and the model points (M,) that most of their matches belong to; of equally many, the first."""
+    own, of_own = [np.zeros(0, int)], [np.zeros(0, int)]
     for other, pairs in features.matches[name].items():
         if other in point_of_keypoint:
             points = point_of_keypoint[other][pairs[:, 1]]
-            for own, point in zip(pairs[points >= 0, 0].tolist(), points[points >= 0].tolist(), strict=True):
-                votes.setdefault(own, Counter())[point] += 1
-    keypoints = sorted(votes)
-    return np.array(keypoints, int), np.array([votes[k].most_common(1)[0][0] for k in keypoints], int)
+            own.append(pairs[points >= 0, 0])
+            of_own.append(points[points >= 0])
+    points = np.concatenate(of_own)
+    num_points = int(points.max(initial=0)) + 1
+    votes, first, count = np.unique(np.concatenate(own) * num_points + points, return_index=True, return_counts=True)
+    best = np.lexsort([first, -count, votes // num_points])
+    keypoints, at = np.unique(votes[best] // num_points, return_index=True)
+    return keypoints, votes[best][at] % num_points
 
 
 def _track_by_optical_flow(

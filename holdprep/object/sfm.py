@@ -36,6 +36,7 @@ from holdprep.object.workspace import Workspace
 
 _MIN_MASK_PX = 400  # smaller objects have no useful features
 _NEIGHBOURS = 6  # temporal neighbours that every frame is matched with, mapped or not
+_NEAREST = 3  # of them, whose matches choose the features that are kept
 _ADDITIONAL_MAPPINGS = 2  # run at a time while the first ones disagree
 _MIN_LARGEST_MODEL = 0.3  # share of the keyframes; if no model reaches it, further mappings do not help
 _MIN_AGREEMENT = 0.98  # share of frames at which two mappings agree; the rest is left to model selection
@@ -157,8 +158,11 @@ def _extract_and_match(
     children.call(source.extract, folder, crop, workspace.K, num_threads)
     diagnosis.require_features(names, children.call(colmap.read_features, folder, crop))
     bar.update()
-    neighbours = temporal_neighbours(names, _NEIGHBOURS)
-    children.call(source.match, folder, neighbours, max_error_px, seed, num_threads)
+    nearest, neighbours = temporal_neighbours(names, _NEAREST), temporal_neighbours(names, _NEIGHBOURS)
+    children.call(source.match, folder, nearest, max_error_px, seed, num_threads)
+    children.call(source.thin, folder)
+    if others := sorted(set(neighbours) - set(nearest)):
+        children.call(source.match, folder, others, max_error_px, seed, num_threads)
     keys = select_keyframes(names, children.call(colmap.read_features, folder, crop), options.num_keyframes)
     pairs = children.call(_select_pairs, source, folder, keys, options.num_pairs, options.exhaustive_frames, seed)
     if further := sorted(set(pairs) - set(neighbours)):

@@ -46,6 +46,9 @@ class SuperPoint:
             keypoints_px[path.stem] = px
         colmap.write_keypoints(folder, crop, K, keypoints_px)
 
+    def thin(self, folder: Path) -> None:
+        """Keeps all: their number is small."""
+
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return stored_features.descriptors(folder)
 

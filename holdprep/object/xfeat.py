@@ -47,6 +47,9 @@ class XFeat:
 
         return dict(zip(names, _in_threads(detect, names, num_threads), strict=True))
 
+    def thin(self, folder: Path) -> None:
+        """Keeps all: their number is small."""
+
     def descriptors(self, folder: Path) -> Mapping[str, np.ndarray]:
         return stored_features.descriptors(folder)
 

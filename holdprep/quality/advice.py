@@ -37,7 +37,7 @@ POSES = {
     "focal_stderr_pct": "the pictures hardly determine the focal length: give it to the tool, or rotate the object further",
     "points": "the cloud is too sparse: export the model with all of its points, or run the tool with more features",
     "rotation_jumps": "the object flips between frames: correct these poses in the tool that made them, or leave the frames out there",
-    "longest_gap": "the object's pose in this gap is interpolated: add poses there in the tool that made them, or cut the clip there",
+    "longest_gap": "poses in this gap are interpolated, or repeat the nearest one: add poses there in the tool that made them, or cut the clip there",
     "track_length": "features are not matched over many frames: run the tool with more features and pairs, or film slower and sharper",
     "cloud_outside_pct": "the cloud leaves the masks: check the overlay; correct the masks, or remove the background's points in the tool",
     "mask_covered_pct": "the cloud is smaller or flatter than the object: rotate it further, or run the tool with more features",

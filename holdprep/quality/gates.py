@@ -71,11 +71,11 @@ def judge(stage: str, metrics: Mapping[str, Value], thresholds: Thresholds | Non
     """
     rules = {rule.metric: rule.with_bounds(thresholds or {}) for rule in RULES if rule.stage == stage.split(".")[0]}
     gates = []
-    for metric, value in metrics.items():
+    for metric in metrics:
         parts = metric.split(".")
         rule = next((rules[name] for i in range(len(parts)) if (name := ".".join(parts[i:])) in rules), None)
         if rule is not None:
-            gates.append(_gate(rule, stage, metric, value))
+            gates.append(_gate(rule, stage, metric, metrics))
     return gates
 
 
@@ -89,11 +89,12 @@ def worst_of(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=SEVERITY.__getitem__, default="pass")
 
 
-def _gate(rule: Rule, stage: str, metric: str, value: Value) -> Gate:
+def _gate(rule: Rule, stage: str, metric: str, metrics: Mapping[str, Value]) -> Gate:
+    value = metrics[metric]
     status: Status = "pass"
     if missed(value, rule.direction, rule.fail_at):
         status = "fail"
     elif missed(value, rule.direction, rule.warn_at):
         status = "warn"
-    advice = "" if status == "pass" else rule.advice
+    advice = "" if status == "pass" else rule.advice_on(metrics)
     return Gate(stage, metric, value, rule.unit, status, rule.warn_at, rule.fail_at, rule.direction, advice)

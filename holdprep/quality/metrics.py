@@ -148,8 +148,17 @@ def _contour(mask: np.ndarray) -> np.ndarray:
 
 def longest_gap(is_valid: np.ndarray) -> int:
     """Length of the longest run of frames that are not valid; `is_valid` is (T,) bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[1], np.asarray(is_valid, bool).astype(int), [1]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    start, stop = bounds_of_longest_gap(is_valid)
+    return stop - start
+
+
+def bounds_of_longest_gap(is_valid: np.ndarray) -> tuple[int, int]:
+    """First frame of the longest run that is not valid, the first of equally long ones, and the one after its last; (0, 0) without any."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], np.asarray(is_valid, bool).astype(int), [1]]))).reshape(-1, 2)
+    if not len(edges):
+        return 0, 0
+    start, stop = edges[int((edges[:, 1] - edges[:, 0]).argmax())].tolist()
+    return start, stop
 
 
 def acceleration(points: np.ndarray) -> np.ndarray:

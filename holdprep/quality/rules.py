@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from holdprep.quality.bounds import Bound, Direction
+from holdprep.quality.bounds import Bound, Direction, Value
 
 Thresholds = Mapping[str, tuple[Bound, Bound]]  # (warn_at, fail_at) by stage.metric
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of the table: the bounds of a stage's metric."""
+    """A line of the table: the bounds of a stage's metric.
+
+    Where the cause of a missed bound is another metric's value, `by_cause` has that metric, and the advice by its values.
+    """
 
     stage: str
     metric: str
@@ -19,11 +22,19 @@ class Rule:
     warn_at: Bound
     fail_at: Bound
     advice: str
+    by_cause: tuple[str, Mapping[str, str]] | None = None
 
     @property
     def name(self) -> str:
         """The key of the rule in `Thresholds`."""
         return f"{self.stage}.{self.metric}"
+
+    def advice_on(self, metrics: Mapping[str, Value]) -> str:
+        """The advice that fits a stage's metrics."""
+        if self.by_cause is None:
+            return self.advice
+        metric, advice = self.by_cause
+        return advice.get(str(metrics.get(metric)), self.advice)
 
     def with_bounds(self, thresholds: Thresholds) -> "Rule":
         """The rule with the bounds in `thresholds`, unchanged if it has none there."""
@@ -235,7 +246,12 @@ RULES: tuple[Rule, ...] = (
     # frames: SLERP can infill half a second, but not a rotation of two seconds
     Rule(
         "object_pose", "longest_gap", "frames", "at most", 10, 30,
-        "the object's pose in this gap is interpolated: add masks there, raise object_pose.num_pairs, or cut the clip there",
+        "no pose is measured in this gap: add masks there, raise object_pose.num_pairs, or cut the clip there",
+        ("gap_filled_by", {
+            "interpolated": "poses in this gap are interpolated: add masks there, raise object_pose.num_pairs, or cut the clip there",
+            "held": "frames in this gap repeat the nearest known pose: add masks there, raise object_pose.num_pairs, or cut the clip there",
+            "hand": "poses in this gap are not measured, they follow the hand: check the overlay there, add masks there, or cut the clip there",
+        }),
     ),
     # phones and webcams have 45 to 90 degrees; outside of 20 to 120 SfM has confused depth and focal length
     Rule(

@@ -151,6 +151,7 @@ def _plausibility(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) ->
     outside = cloud.outside_pct
     return {
         "longest_gap": longest_gap(found.registered),
+        **({} if (filled := plausibility.gap_filled_by(found.registered, found.origin)) is None else {"gap_filled_by": filled}),
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, ctx.seq.image_size()),
         "cloud_outside_pct": plausibility.median_or_nan(outside),
         "mask_lost_frames_pct": 100 * float((outside > plausibility.MASK_LOST_PCT).sum()) / max(len(outside), 1),

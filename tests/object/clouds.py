@@ -29,6 +29,9 @@ class KnownFeatures:
         px = {name: crop.to_window(px) for name, px in self.keypoints_px.items()}
         colmap.write_keypoints(folder, crop, K, px)
 
+    def thin(self, _: Path) -> None:
+        """Keeps all."""
+
     def descriptors(self, _: Path) -> dict[str, np.ndarray]:
         return {name: np.zeros((len(px), 2), np.float32) for name, px in self.keypoints_px.items()}
 

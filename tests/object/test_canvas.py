@@ -8,7 +8,7 @@ import pycolmap
 import pytest
 
 from holdprep.geometry.rigid import from_rt
-from holdprep.object import colmap
+from holdprep.object import colmap, sift
 from holdprep.object.colmap import Crop, Model, color_points
 from tests.object.clouds import Cloud, PinholeCamera, cloud, map_cloud, rotation_errors_deg
 
@@ -85,7 +85,7 @@ def test_sift_keypoints_are_in_full_image_pixels(tmp_path: Path) -> None:
     mask = np.hypot(x - 131, y - 85) < 20
     crop = Crop.around([mask], 2.0, (-50.0, -20.0))
     colmap.write_crops(tmp_path, crop, [np.repeat(image[..., None], 3, axis=2)] * 2, [mask] * 2, ["a", "b"])
-    colmap.extract_sift(tmp_path, crop, np.array([[200.0, 0, -50], [0, 200, -20], [0, 0, 1]]), 100, 0.0045, 1)
+    sift.extract_sift(tmp_path, crop, np.array([[200.0, 0, -50], [0, 200, -20], [0, 0, 1]]), 100, 0.0045, 1)
     found = colmap.read_features(tmp_path, crop).keypoints_px["a"]
     assert np.linalg.norm(found - (131.3, 84.6), axis=1).min() < 0.15
     with colmap.open_database(tmp_path) as database:

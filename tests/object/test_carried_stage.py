@@ -67,6 +67,7 @@ def test_lost_frames_follow_the_hand(root: Path, caplog: pytest.LogCaptureFixtur
     lost = LOST.stop - LOST.start
     assert (held["held_frames"], held["carried_frames"]) == (lost, 0)
     assert (metrics["held_frames"], metrics["carried_frames"]) == (0, lost)
+    assert (held["gap_filled_by"], metrics["gap_filled_by"]) == ("held", "hand")
     assert metrics["registered_pct"] == pytest.approx(100 * (1 - lost / FRAMES))
     assert rotation_error_deg(root) < held_deg / 2
     assert any("carried_frames is 14 frames, should be at most 0" in record.getMessage() for record in caplog.records)

@@ -78,3 +78,12 @@ def test_features_and_matches_are_the_same_for_any_number_of_threads(tmp_path: P
     assert found[0] == found[1]
     assert len(found[0]["images"]) == 8 and len(found[0]["two_view_geometries"]) >= 8
     assert np.all(np.diff([row[0] for row in found[0]["images"]]) == 1)
+
+
+def test_child_processes_of_colmap_do_not_load_torch():
+    """It takes 250 MB and two seconds in each of them."""
+    code = "import sys, holdprep.object.sfm; print('torch' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "False\n"

@@ -49,3 +49,11 @@ def test_a_cloud_of_half_the_object_covers_half_its_mask() -> None:
     assert plausibility.mask_covered_pct(whole, [mask]) == pytest.approx(100)
     assert plausibility.mask_covered_pct(whole[:, :2], [mask]) == 0  # two points span nothing
     assert np.isnan(plausibility.mask_covered_pct(whole, [np.zeros_like(mask)]))
+
+
+def test_the_longest_gap_is_named_by_how_most_of_it_was_filled():
+    registered = np.array([c == "s" for c in "ssiissshhhhdssdd"])
+    words = {"s": "sfm", "i": "interpolated", "h": "hand", "d": "held"}
+    assert plausibility.gap_filled_by(registered, [words[c] for c in "ssiissshhhhdssdd"]) == "hand"
+    assert plausibility.gap_filled_by(np.ones(4, bool), ["sfm"] * 4) is None
+    assert plausibility.gap_filled_by(np.array([True, False]), ["sfm", "held"]) == "held"

@@ -147,6 +147,16 @@ def test_the_number_of_threads_does_not_change_the_result(scene: tuple, tmp_path
     assert one.models == three.models and len(one.models) >= 2
 
 
+def test_the_features_that_most_frames_share_are_sufficient(found: ObjectReconstruction, scene: tuple, tmp_path: Path) -> None:
+    images, masks, K, poses, names = scene
+    few, options = slice(0, 10), SfmOptions(source=Sift(max_matched=150), min_mappings=1, max_mappings=1, num_threads=1)
+    assert found.inliers[few].min() > 150
+    thinned = reconstruct(images[few], masks[few], names[few], tmp_path, options)
+    assert thinned.registered.all() and thinned.inliers.min() > 30 and thinned.inliers.max() <= 150
+    assert np.median(rotation_errors_deg(thinned.T_cam_obj[:, :3, :3], poses[few, :3, :3])) < 0.7
+    assert abs(thinned.focal_px / K[0, 0] - 1) < 0.05
+
+
 def test_an_object_without_texture_is_reported_in_one_line(tmp_path: Path) -> None:
     plain = [np.full((64, 64, 3), level, np.uint8) for level in (60, 90, 120, 150, 180, 210)]
     images, masks, _, _ = box_sequence(8, textures=plain)

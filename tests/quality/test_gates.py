@@ -141,3 +141,14 @@ def test_thresholds_go_before_the_table() -> None:
     assert [g.status for g in gates] == ["warn", "pass", "warn"]
     assert gates[0].threshold == "at least 99, fails below 97 %"
     assert judge("object_pose", {"registered_pct": 96}, told)[0].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("filled", "words"),
+    [("held", "repeat the nearest"), ("hand", "follow the hand"), ("interpolated", "interpolated"), ("other", "no pose")],
+)
+def test_the_advice_on_a_gap_of_the_object_says_how_it_was_filled(filled: str, words: str):
+    (gate,) = judge("object_pose", {"longest_gap": 14, "gap_filled_by": filled})
+    assert gate.status == "warn" and words in gate.advice
+    (short,) = judge("object_pose", {"longest_gap": 4, "gap_filled_by": filled})
+    assert short.status == "pass" and short.advice == ""

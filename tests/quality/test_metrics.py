@@ -75,7 +75,10 @@ def test_all_entities_are_named_and_curves_have_one_value_a_frame():
 
 @pytest.mark.parametrize(("valid", "gap"), [("1111", 0), ("0110", 1), ("1000", 3), ("0000", 4), ("10010001", 3), ("", 0)])
 def test_longest_gap(valid: str, gap: int):
-    assert metrics.longest_gap(np.array([c == "1" for c in valid], bool)) == gap
+    is_valid = np.array([c == "1" for c in valid], bool)
+    assert metrics.longest_gap(is_valid) == gap
+    start, stop = metrics.bounds_of_longest_gap(is_valid)
+    assert stop - start == gap and not is_valid[start:stop].any()
 
 
 def test_acceleration_of_a_parabola_is_constant():
