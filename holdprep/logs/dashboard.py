@@ -45,7 +45,7 @@ def summary_metrics() -> dict[str, list[str]]:
     found = {stage: [f"{stage}/{name}" for name in names] for stage, names in METRICS.items()}
     for stage, names in HAND_METRICS.items():
         found[stage] = [*found.get(stage, []), *(f"{stage}/{side}.{name}" for name in names for side in ("right", "left"))]
-    order = ("create", "segment", "hand_pose", "object_pose", "register", "align/o", "align/ho", "build")
+    order = ("create", "segment", "hand_pose", "object_pose", "resegment", "register", "align/o", "align/ho", "build")
     return {stage: found[stage] for stage in order}
 
 
