@@ -17,6 +17,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "create": ("frames", "dark_pct"),
     "segment": ("object.area_median_px", "reclick_frames"),
     "object_pose": ("registered_pct", "reprojection_px", "focal_ratio", "points"),
+    "resegment": ("changed_frames",),
     "align/o": ("object.scale", "object.scale_stderr_pct"),
     "align/ho": ("object.diameter_mm", "contact.gap_mm", "contact.penetration_mm", "object.reprojection_px"),
     "build": ("object_in_rays_pct", "trainable"),

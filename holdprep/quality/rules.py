@@ -275,7 +275,7 @@ RULES: tuple[Rule, ...] = (
     # the larger of what is missing and of what is too much is below 6 % in all frames of real clips where both are
     Rule(
         "resegment", "contradicted_frames", "frames", "at most", 0, None,
-        "the object's pose is wrong in the frames listed, or the mask: check the overlays of object_pose, and click there (segmenter.fix=true)",
+        "the object's pose is wrong in the frames listed, or the mask: check the overlays of object_pose, and correct the mask there",
     ),
     # half of the mask uncovered indicates a single face, or a flattened cloud
     Rule(

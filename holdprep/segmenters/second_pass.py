@@ -13,15 +13,17 @@ import numpy as np
 
 from holdprep.geometry.silhouettes import signed_px
 from holdprep.segmenters.classical import at_work_size, enlarge
-from holdprep.segmenters.classifier import LabelSet, clean_labels, smooth_in_edges
+from holdprep.segmenters.classifier import LabelSet, clean_labels, region_of, smooth_in_edges
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.rigid_shape import NEUTRAL, RigidShape
 from holdprep.segmenters.skeleton import limbs, palm_length_px
+from holdprep.threads import in_order
 
 OWN_WEIGHT = 0.5  # of a frame's own evidence
 FIRST_PX, FIRST_BOUND, FIRST_WEIGHT = 5.0, 3.0, 0.5  # distance from the first mask's edge for an evidence of 1, its bound and weight
 SHAPE_WEIGHT, SHAPE_LEAST, SHAPE_MOST = 3.0, -2.0, 1.0  # of the rigid shape's evidence, in log-units of the share of frames, and its bounds
 SOFT = 0.02  # share of the frames below which shares are equal
+MARGIN_PX, THREADS = 30, 2  # beyond masks and silhouette; frames are independent
 THICK_PX = 5  # width of the narrowest part that changes
 COLOR_EVERY, EDGE_PX = 5, 5  # every fifth frame shows the colours, apart from the masks' edges
 TYPICAL_FRAMES = 40  # at most, of which the typical disagreement of masks and rigid shape is taken
@@ -94,17 +96,19 @@ def recut(first: FirstPass, shape: RigidShape, frames: Sequence[int], work_side:
     knowledge = Knowledge(clip, {t: _inner(labels[t], label_set) for t in range(0, len(labels), COLOR_EVERY)}, label_set, joints_px)
     knowledge.find_background(labels)
     knowledge.find_arms()
-    for t in frames:
+
+    def again(t: int) -> Recut:
         shares = shape.excluded(t)
         found = disagreement(first, t, shares)
         if found.is_contradiction:
-            yield Recut(t, found, None)
-            continue
+            return Recut(t, found, None)
         small = cv2.resize(shares, clip.shape[::-1], interpolation=cv2.INTER_AREA)
         skeleton = {k: _skeleton(px[t], clip.shape) for k, px in joints_px.items()}
         after = _decided(clip, t, labels[t], (label_set, knowledge), small, skeleton)
         before = {entity: np.asarray(masks[t]) for entity, masks in first.masks.items()}
-        yield Recut(t, found, _enlarged(before, labels[t], after, label_set))
+        return Recut(t, found, _enlarged(before, labels[t], after, label_set))
+
+    return in_order(again, frames, THREADS, 2 * THREADS)  # OpenCV and SciPy release Python's lock
 
 
 def _labels(masks: Mapping[str, Sequence[np.ndarray]], t: int, shape: tuple[int, int]) -> np.ndarray:
@@ -151,16 +155,17 @@ def _decided(
 ) -> np.ndarray:
     """Labels (h, w) uint8 of frame `t`, those of the first pass where nothing thick changes."""
     label_set, knowledge = known
-    height, width = clip.shape
-    evidence = OWN_WEIGHT * knowledge.evidence(t, (slice(0, height), slice(0, width))) + _first_evidence(before, label_set)
-    shape = shape_evidence(excluded)
+    region = region_of(np.asarray((before > 0) | (excluded < 0.5)), MARGIN_PX)
+    evidence = OWN_WEIGHT * knowledge.evidence(t, region) + _first_evidence(before[region], label_set)
+    shape = shape_evidence(excluded[region])
     evidence[..., label_set.entities.index("object") + 1] += shape
-    for k in label_set.hands:  # a hand before the object is inside of its silhouette as well
-        evidence[..., k] += np.where(skeleton.get(k, False), np.maximum(shape, 0), 0)
+    for k, inside in skeleton.items():  # a hand before the object is inside of its silhouette as well
+        evidence[..., k] += np.where(inside[region], np.maximum(shape, 0), 0)
     probability = np.exp(evidence - evidence.max(axis=-1, keepdims=True))
     probability /= probability.sum(axis=-1, keepdims=True)
-    best = smooth_in_edges(probability.astype(np.float32), clip.bgr[t]).argmax(axis=-1)
-    after = np.where(best == label_set.arm, 0, best).astype(np.uint8)
+    best = smooth_in_edges(probability.astype(np.float32), clip.bgr[t][region]).argmax(axis=-1)
+    after = before.copy()
+    after[region] = np.where(best == label_set.arm, 0, best)
     kernel = np.ones((THICK_PX, THICK_PX), np.uint8)
     changed = np.not_equal(after, before)
     thick = cv2.dilate(cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN, kernel), kernel) > 0
