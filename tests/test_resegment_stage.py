@@ -140,6 +140,16 @@ def test_masks_changed_by_hand_stay(clip: SyntheticSequence, prepared: Path) -> 
     assert final(prepared, "object")[0][:20, :20].all()
 
 
+def test_new_masks_end_the_second_pass_of_the_old_ones(clip: SyntheticSequence, prepared: Path) -> None:
+    pose(prepared)
+    stage(prepared, "resegment")
+    assert stage(prepared, "segment", "force=true")["status"] == "done"
+    assert not Sequence(prepared / "data", "box").has("again_object")
+    assert (final(prepared, "object") == damaged(clip)["object"]).all()
+    assert stage(prepared, "resegment")["status"] == "done"
+    assert Sequence(prepared / "data", "box").has("again_object")
+
+
 def test_it_runs_once_and_again_after_an_interruption(clip: SyntheticSequence, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pose(prepared)
     with monkeypatch.context() as patch:

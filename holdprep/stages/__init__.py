@@ -56,6 +56,7 @@ SEGMENT = Stage(
     needs=("images",),
     outputs=("masks", "images_object", "masks_object"),
     optional=inputs.segment_outputs,
+    previews=("second_pass", "again", *AGAIN),  # of the masks that are replaced: no later stage may use them
     settings=inputs.segment_settings,
     remembers=("segmenter", "hands", "experiment", "seed"),
     external=inputs.segment_files,
