@@ -50,8 +50,8 @@ def prepared(clip: SyntheticSequence, tmp_path: Path, monkeypatch: pytest.Monkey
     return tmp_path
 
 
-def stage(root: Path, name: str, *told: str) -> dict:
-    return run(root / "data", root / "run", f"stage={name}", "seq=box", "on_fail=warn", *told)[name]
+def stage(root: Path, name: str, *given: str) -> dict:
+    return run(root / "data", root / "run", f"stage={name}", "seq=box", "on_fail=warn", *given)[name]
 
 
 def pose(root: Path) -> None:
