@@ -36,7 +36,7 @@ def test_every_stage_ran_or_kept_what_others_made(prepared):
     _, _, stages = prepared
     status = {name: s["status"] for name, s in stages.items()}
     assert status.pop("create") == status.pop("hand_pose") == "kept"
-    assert set(status) == {"segment", "register", "object_pose", "align.h", "align.o", "align.ho", "build", "report"}
+    assert set(status) == {"segment", "register", "object_pose", "resegment", "align.h", "align.o", "align.ho", "build", "report"}
     assert set(status.values()) == {"done"}
 
 

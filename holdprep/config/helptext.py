@@ -20,7 +20,7 @@ HELP = """holdprep: prepares a phone video of a hand holding an object as a sequ
   python launch.py -m stage=align mode=ho seq=a,b weights.contact=10,100 logger=wandb
   python launch.py -m +sweep=robust_weights seqs=[a,b]               search for weights (pip install 'holdprep[sweep]')
 
-Stages, in order: create, segment, hand_pose, object_pose, register, align (mode=h, o, ho), build, report.
+Stages, in order: create, segment, hand_pose, object_pose, resegment, register, align (mode=h, o, ho), build, report.
 Quality gates stop a run of insufficient quality; on_fail=warn continues. A stage whose inputs have not changed is skipped.
 A setting is kept for the sequence until it is set again; dry=true prints what would run and why.
 

@@ -324,6 +324,7 @@ class Config(Node):
         "hand_pose",
         "register",
         "object_pose",
+        "resegment",
         "align",
         "build",
         "report",

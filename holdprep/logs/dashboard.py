@@ -17,6 +17,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "create": ("frames", "dark_pct"),
     "segment": ("object.area_median_px", "reclick_frames"),
     "object_pose": ("registered_pct", "reprojection_px", "focal_ratio", "points"),
+    "resegment": ("changed_frames",),
     "align/o": ("object.scale", "object.scale_stderr_pct"),
     "align/ho": ("object.diameter_mm", "contact.gap_mm", "contact.penetration_mm", "object.reprojection_px"),
     "build": ("object_in_rays_pct", "trainable"),
@@ -45,7 +46,7 @@ def summary_metrics() -> dict[str, list[str]]:
     found = {stage: [f"{stage}/{name}" for name in names] for stage, names in METRICS.items()}
     for stage, names in HAND_METRICS.items():
         found[stage] = [*found.get(stage, []), *(f"{stage}/{side}.{name}" for name in names for side in ("right", "left"))]
-    order = ("create", "segment", "hand_pose", "object_pose", "register", "align/o", "align/ho", "build")
+    order = ("create", "segment", "hand_pose", "object_pose", "resegment", "register", "align/o", "align/ho", "build")
     return {stage: found[stage] for stage in order}
 
 

@@ -24,6 +24,8 @@ FRAMES: dict[str, tuple[str, str]] = {
     "frames_with_mask_pct": ("area_px", "zero"),
     "area_jumps": ("area_px", "jump"),
     "reclick_frames": ("reclick", "positive"),
+    "contradicted_frames": ("contradicted", "positive"),
+    "much_changed_frames": ("much_changed", "positive"),
     "beyond_limits_pct": ("limit_excess_deg", "positive"),
 }
 GAPS = {"hand_pose": "detected", "register": "is_valid", "object_pose": "registered"}

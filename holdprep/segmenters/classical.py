@@ -68,7 +68,7 @@ def outline(
 ) -> dict[str, np.ndarray]:
     """Disjoint masks (H, W) bool of one BGR image, from `prompts` and `known` masks of entities without a prompt or to be corrected."""
     entities = [e for e in ENTITIES if e in prompts or e in known]
-    clip, scale = _at_work_size([image], work_side)
+    clip, scale = at_work_size([image], work_side)
     prior = np.zeros(clip.shape, np.uint8)
     for entity, mask in known.items():
         small = cv2.resize(mask.astype(np.uint8), clip.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
@@ -89,7 +89,7 @@ def _label_frames(
     track: Tracked | None,
 ) -> list[np.ndarray]:
     """Label images (h, w) uint8 of all frames, at work size."""
-    clip, scale = _at_work_size(images, work_side)
+    clip, scale = at_work_size(images, work_side)
     joints_px = {k: scale * track(images, label_set.entities[k - 1], prompts) for k in label_set.hands} if track else {}
     keys = _label_key_frames(clip, label_set, prompts, scale, lambda t: _cues(joints_px, t))
     with progress(total=2 * len(images), desc="masks", unit="frame") as bar:
@@ -147,7 +147,7 @@ def _are_clicked(prompts: Prompts) -> bool:
     return any(not p.polygons and not p.absent for by in prompts.values() for p in by.values())
 
 
-def _at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, float]:
+def at_work_size(images: Iterable[np.ndarray], work_side: int) -> tuple[Clip, float]:
     """BGR images (H, W, 3) at a longest side of `work_side` pixels or unchanged, and their scale factor."""
     clip, scale = Clip([]), 1.0
     for image in images:

@@ -49,6 +49,9 @@ class Segmenter(BackendOption, Protocol):
     def clicked(self) -> "ClickedSegmenter | None":
         """The node itself if it uses prompts, for which the click page can be opened; else None."""
 
+    def second_pass_side(self) -> int | None:
+        """Longest side in pixels at which stage resegment decides about its masks again; None where it does not."""
+
     def advice(self, entity: str, seq: "Sequence") -> str:
         """Advice at the end of the error message where no frame has a mask of a needed entity."""
 
@@ -64,6 +67,9 @@ class SegmenterNode(Backend):
         raise NotImplementedError
 
     def clicked(self) -> "ClickedSegmenter | None":
+        return None
+
+    def second_pass_side(self) -> int | None:
         return None
 
     def advice(self, entity: str, seq: "Sequence") -> str:

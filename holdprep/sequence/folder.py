@@ -80,7 +80,7 @@ class Sequence(SequencePaths):
         return [e for e in ENTITIES if self.has(f"masks_{e}")]
 
     def masks(self, entity: str, kind: str = "masks", lens: "Lens | None" = None) -> "Masks":
-        """The 0/255 masks of an entity (`kind` truth_masks: the true ones), read when requested, one a frame of images/.
+        """The 0/255 masks of an entity (`kind` truth_masks: the true ones, again: the second pass'), read when requested, one a frame of images/.
 
         With `lens` those of the pictures that a pinhole camera would have taken.
         """
@@ -91,6 +91,10 @@ class Sequence(SequencePaths):
             raise HoldprepError(f"{folder} lacks {len(missing)} masks (first: {missing[0]}); run what makes them with force=true")
         return Masks([by_name[n] for n in self.frame_names()], lens=lens)
 
+    def final_masks(self, entity: str, lens: "Lens | None" = None) -> "Masks":
+        """The masks of an entity after the second pass where there was one, else those of stage segment; see `masks`."""
+        return self.masks(entity, "again" if self.has(f"again_{entity}") else "masks", lens)
+
     def hand_pixels(self) -> Union:
         """The pixels of all hands together, one mask a frame of images/, read when requested; empty masks without hands."""
         width, height = self.image_size()
@@ -98,8 +102,8 @@ class Sequence(SequencePaths):
         return Union(hands, len(self.frame_names()), np.zeros((height, width), bool))
 
     def label_images(self, lens: "Lens | None" = None) -> "Images":
-        """The merged label images of processed/masks (0, 50 object, 150 right, 250 left); with `lens` as a pinhole camera saw them."""
-        folder = self.path("masks")
+        """The merged label images (0, 50 object, 150 right, 250 left) of the final masks; with `lens` as a pinhole camera saw them."""
+        folder = self.path("again" if self.has("again") else "masks")
         by_name = {f.stem: f for f in image_files(folder)}
         missing = [n for n in self.frame_names() if n not in by_name]
         if missing:

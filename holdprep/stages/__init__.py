@@ -9,6 +9,7 @@ from holdprep.sequence import ENTITIES, MODES
 from holdprep.stages import inputs
 
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
+AGAIN = tuple(f"again_{e}" for e in ENTITIES)
 TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
 
 
@@ -29,7 +30,7 @@ def _align_stage(mode: str) -> Stage:
         f"align.{mode}",
         deferred("holdprep.stages.align", "run", mode=mode),
         needs=("fit_slerp", "j2d", "colmap", *before),
-        uses=(*MASKS, "points") if mode == "o" else MASKS,
+        uses=(*MASKS, *AGAIN, "points") if mode == "o" else (*MASKS, *AGAIN),
         outputs=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
         settings=inputs.align_settings,
         remembers=("align", "weights", "object", "experiment", "hand_model", "seed"),
@@ -55,6 +56,7 @@ SEGMENT = Stage(
     needs=("images",),
     outputs=("masks", "images_object", "masks_object"),
     optional=inputs.segment_outputs,
+    previews=("second_pass", "again", *AGAIN),  # of the masks that are replaced: no later stage may use them
     settings=inputs.segment_settings,
     remembers=("segmenter", "hands", "experiment", "seed"),
     external=inputs.segment_files,
@@ -87,11 +89,22 @@ OBJECT_POSE = Stage(
     external=inputs.object_pose_files,
     measure=deferred("holdprep.stages.object_pose", "measure"),
 )
+RESEGMENT = Stage(
+    "resegment",
+    deferred("holdprep.stages.resegment", "run"),
+    needs=("images",),
+    uses=("colmap", "v3d", "j2d", *MASKS),
+    outputs=("second_pass",),
+    optional=lambda cfg: ("again", *AGAIN),
+    settings=inputs.resegment_settings,
+    remembers=("segmenter",),
+    external=inputs.resegment_files,
+)
 REGISTER = Stage(
     "register",
     deferred("holdprep.stages.register", "run"),
     needs=("images", "v3d", "j2d"),
-    uses=("colmap", *MASKS),
+    uses=("colmap", *MASKS, *AGAIN),
     outputs=("fit_init", "fit_slerp"),
     previews=("fit_meshes",),
     settings=inputs.register_settings,
@@ -103,7 +116,7 @@ BUILD = Stage(
     "build",
     deferred("holdprep.stages.build", "run"),
     needs=("images", "masks", "fit_aligned", "colmap"),
-    uses=("fit_slerp",),
+    uses=("fit_slerp", "again"),
     outputs=("build",),
     optional=inputs.build_outputs,
     settings=inputs.build_settings,
@@ -121,7 +134,7 @@ REPORT = Stage(
     external=inputs.report_files,
     reports=True,
 )
-GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
+GRAPH: list[Stage] = [CREATE, SEGMENT, HAND_POSE, OBJECT_POSE, RESEGMENT, REGISTER, *(_align_stage(mode) for mode in MODES), BUILD, REPORT]
 # runs only by name, since few sequences have ground truth
 EVALUATE = Stage("evaluate", deferred("holdprep.stages.evaluate", "run"), needs=("images",), on_request=True)
 VIEW = Stage("view", deferred("holdprep.stages.view", "run"), needs=("images",), on_request=True)  # shows, and makes nothing for others

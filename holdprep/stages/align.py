@@ -98,7 +98,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
     fits = read_fits(seq.path("fit_slerp"))
     track = trackfile.read(seq.path("j2d").parent, names)
     lens = colmap_files.lens_of(seq)
-    object_masks = seq.masks("object", lens=lens) if seq.has("masks_object") else None
+    object_masks = seq.final_masks("object", lens=lens) if seq.has("masks_object") else None
     hands: dict[Side, HandObservation] = {}
     for side, model in models.items():
         if side not in track.j2d_px:
@@ -114,7 +114,7 @@ def load_problem(seq: Sequence, models: dict[Side, HandModel], with_outlines: bo
         weight = weight * track.confidence.get(side, np.ones((len(names), 21)))
         touching = None
         if object_masks is not None and seq.has(f"masks_{side}"):
-            touching = torch.as_tensor(touching_frames(seq.masks(side, lens=lens), object_masks))
+            touching = torch.as_tensor(touching_frames(seq.final_masks(side, lens=lens), object_masks))
         seen_px = track.j2d_px[side] if lens is None else lens.points(track.j2d_px[side])
         outlines = hand_outlines(seq, side, model, lens) if with_outlines else None
         hands[side] = HandObservation(model, params, torch.as_tensor(seen_px), torch.as_tensor(weight), touching, outlines)
@@ -144,7 +144,7 @@ def _order_masks(seq: Sequence, problem: Problem) -> EntityMasks | None:
     if len(at) == 0:
         return None
     lens = colmap_files.lens_of(seq)
-    some = {entity: np.stack([masks[t] for t in at]) for entity in seq.entities() if (masks := seq.masks(entity, lens=lens))}
+    some = {entity: np.stack([masks[t] for t in at]) for entity in seq.entities() if (masks := seq.final_masks(entity, lens=lens))}
     obj = some.pop("object")
     all_hands = np.any(list(some.values()), axis=0) if len(some) > len(problem.hands) else None
     return EntityMasks(at, {side: some[side] for side in problem.hands}, obj, all_hands=all_hands)

@@ -43,7 +43,7 @@ def hand_outlines(seq: Sequence, side: Side, model: HandModel, lens: Lens | None
     """The edges of a hand's masks, with the object and the other hand as possible occluders; None without masks of that hand."""
     if not seq.has(f"masks_{side}"):
         return None
-    own, hiding = seq.masks(side, lens=lens), [seq.masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
+    own, hiding = seq.final_masks(side, lens=lens), [seq.final_masks(e, lens=lens) for e in ENTITIES if e != side and seq.has(f"masks_{e}")]
 
     def edge(t: int) -> MaskEdge | None:
         mask = own[t]

@@ -54,7 +54,7 @@ def _estimate(ctx: Context) -> Estimate:
     """The estimate: the alignment, or without one the results of registration and SfM in their own frames."""
     seq = ctx.seq
     estimate = Estimate(
-        seq.frame_names(), image_size=seq.image_size(), masks={e: list(seq.masks(e)) for e in seq.entities()}, is_metric=False
+        seq.frame_names(), image_size=seq.image_size(), masks={e: list(seq.final_masks(e)) for e in seq.entities()}, is_metric=False
     )
     if seq.has("colmap"):
         cloud = colmap_files.read_colmap(seq)

@@ -57,6 +57,18 @@ def segment_settings(cfg: Config) -> Values:
     return found | _seed(cfg, cfg.segmenter)
 
 
+def resegment_files(cfg: Config, seq: Sequence) -> External:
+    """The prompts, whose frames keep their masks."""
+    node = cfg.segmenter.clicked()
+    return {} if node is None else {"prompts": node.prompts_path(seq)}
+
+
+def resegment_settings(cfg: Config) -> Values:
+    """Whether the segmenter has a second pass, and its size."""
+    side = cfg.segmenter.second_pass_side()
+    return {"segmenter": {"name": cfg.segmenter.name, "second_pass": side is not None, "work_side": side}}
+
+
 def hand_model_files(cfg: Config, seq: Sequence) -> External:
     """MANO's files or the stand-in."""
     return {"hand_model": cfg.hand_model.path or STANDIN_FILE}

@@ -51,7 +51,7 @@ def _clicked(seq: Sequence, node: MeasuredObject) -> Marks:
 def _marker(seq: Sequence, node: MeasuredObject, side_mm: float, problem: Problem) -> Marks:
     """Found in the pictures as they are: undistortion would blur the corners."""
     lens = colmap_files.lens_of(seq)
-    masks = seq.masks("object") if seq.has("masks_object") else None
+    masks = seq.final_masks("object") if seq.has("masks_object") else None
     pictures = tqdm(seq.images(), desc="align: marker", unit="frame", leave=False, disable=None)
     seen = find_markers(pictures, masks, node.marker)
     if lens is not None:

@@ -23,7 +23,7 @@ from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model
 from holdprep.viewers.scene import HandTrack, ObjectTrack, ResultTrack, Scene, SurfaceMesh
 
-STAGES = ("create", "segment", "hand_pose", "object_pose", "register", "align.h", "align.o", "align.ho", "build")
+STAGES = ("create", "segment", "hand_pose", "object_pose", "resegment", "register", "align.h", "align.o", "align.ho", "build")
 Curves = Mapping[str, np.ndarray]
 
 
@@ -33,7 +33,9 @@ def read_scene(ctx: Context) -> Scene:
     names = seq.frame_names()
     curves = read_curves(ctx, len(names))
     lens = _tried(notes, "lens", lambda: colmap_files.lens_of(seq))
-    masks = {e: seq.masks(e, lens=lens) for e in seq.entities() if _tried(notes, f"masks of {e}", lambda e=e: len(seq.masks(e)))}
+    masks = {
+        e: seq.final_masks(e, lens=lens) for e in seq.entities() if _tried(notes, f"masks of {e}", lambda e=e: len(seq.final_masks(e)))
+    }
     models: dict[Side, HandModel] = {side: hand_model(ctx.cfg, side) for side in SIDES}
     reader = _Results(ctx, models, curves, len(names))
     results = []

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from holdprep.backend import Task
-from holdprep.dataset.hold import merge_masks
 from holdprep.errors import HoldprepError
 from holdprep.pipeline import Context, Result
 from holdprep.quality import metrics as quality
@@ -16,6 +15,7 @@ from holdprep.quality import suspects
 from holdprep.segmenters.option import Masks, Segmenter
 from holdprep.segmenters.prompts import EntityPrompt, read_prompts, write_prompts
 from holdprep.sequence import Masks as MasksOnDisk
+from holdprep.stages.mask_files import write_entity, write_masks
 from holdprep.ui.clicks import ClickSession
 from holdprep.ui.server import ClickServer
 
@@ -118,21 +118,12 @@ def _write(ctx: Context, masks: Masks) -> None:
     """Write masks by entity (sam/ for a segmenter's masks), one merged label image per frame, and the object's images."""
     names, outputs = ctx.seq.frame_names(), ctx.cfg.segmenter.outputs()
 
-    def pictures(entity: str) -> Iterator[tuple[str, np.ndarray]]:
-        for name, mask in zip(names, masks[entity], strict=True):
-            yield f"{name}.png", mask.astype(np.uint8) * 255
-
-    def labels() -> Iterator[tuple[str, np.ndarray]]:
-        for i, name in enumerate(names):
-            yield f"{name}.png", merge_masks({e: m[i] for e, m in masks.items()})
-
     def object_only() -> Iterator[tuple[str, np.ndarray]]:
         for name, image, mask in zip(names, ctx.seq.images(), masks["object"], strict=True):
             yield f"{name}.png", np.where(mask[..., None], image, 255).astype(np.uint8)
 
     for entity in masks:
         if f"sam_{entity}" in outputs:
-            ctx.seq.write_images(f"sam_{entity}", pictures(entity))
-        ctx.seq.write_images(f"masks_{entity}", pictures(entity))
-    ctx.seq.write_images("masks", labels())
+            write_entity(ctx.seq, f"sam_{entity}", masks[entity])
+    write_masks(ctx.seq, masks, "masks", "masks")
     ctx.seq.write_images("images_object", object_only())

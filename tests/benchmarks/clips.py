@@ -92,7 +92,7 @@ def unpack(clip: str, root: Path) -> None:
 
 
 def _judge_masks(seq: Sequence, side: Side, outcomes: dict[str, Any]) -> dict[str, float]:
-    names, masks = seq.frame_names(), seq.masks(side)
+    names, masks = seq.frame_names(), seq.final_masks(side)
     return _spread([mask_iou(masks[names.index(name)], hand) for name, hand in _outlines(seq).items()])
 
 
@@ -123,6 +123,7 @@ def _judge_alignment(seq: Sequence, side: Side, outcomes: dict[str, Any]) -> dic
 
 JUDGES: dict[str, Callable[[Sequence, Side, dict[str, Any]], dict[str, float]]] = {
     "segment": _judge_masks,
+    "resegment": _judge_masks,
     "register": _judge_registration,
     "align": _judge_alignment,
 }
@@ -130,7 +131,7 @@ JUDGES: dict[str, Callable[[Sequence, Side, dict[str, Any]], dict[str, float]]] 
 
 def _posed(seq: Sequence, vertices_m: np.ndarray, faces: np.ndarray, K: np.ndarray, is_undistorted: bool) -> list[float]:
     """IoU of a posed hand (T, V, 3) with each outline; a hand in the pinhole camera's picture is drawn as the lens shows it."""
-    names, objects, lens = seq.frame_names(), seq.masks("object"), colmap_files.lens_of(seq) if is_undistorted else None
+    names, objects, lens = seq.frame_names(), seq.final_masks("object"), colmap_files.lens_of(seq) if is_undistorted else None
     found = []
     for name, hand in _outlines(seq).items():
         t = names.index(name)

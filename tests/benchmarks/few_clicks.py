@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from holdprep.errors import HoldprepError
 from holdprep.segmenters.prompts import EntityPrompt, read_prompts
 from holdprep.sequence import Sequence
 from tests.benchmarks.clips import DEMO, RECIPES, unpack
@@ -18,28 +19,43 @@ from tests.benchmarks.measure import Row, row
 from tests.outlines import FOLDER, Outline, mask_iou, outline, read_outlines
 from tests.running import run
 
+SECOND = ("hand_pose", "object_pose", "resegment")
 FEW = ("demo", "cube", "wild6", "wild1", "wild4")
 
 
 def measure_few_clicks(clip: str, root: Path) -> Iterator[Row]:
-    """Mean and smallest IoU of hand and object, and seconds a frame."""
+    """Mean and smallest IoU of hand and object after each pass, and seconds a frame; `refused` where no object poses are found."""
     unpack(clip, root)
     clicks = RECIPES / clip / "few_clicks.yaml"
     shutil.copyfile(clicks, root / clip / "prompts.yaml")
     run(root, root / "out", "stage=create", f"seq={clip}", "on_fail=warn")
     outcomes = run(root, root / "out", "stage=segment", f"seq={clip}", "on_fail=warn")
-    seq, case = Sequence(root, clip), f"{clip}_few_clicks"
+    seq, case, clicked = Sequence(root, clip), f"{clip}_few_clicks", set(read_prompts(clicks))
     yield row(case, "segment", "time_per_frame_s", sum(o["seconds"] for o in outcomes.values()) / len(seq.frame_names()))
-    for entity, ious in judge(seq, set(read_prompts(clicks))).items():
-        yield row(case, "segment", f"{entity}_iou_mean", float(np.mean(ious)))
-        yield row(case, "segment", f"{entity}_iou_min", min(ious))
+    yield from _rows(case, "segment", judge(seq, clicked))
+    for stage in SECOND:
+        try:
+            outcomes = run(root, root / "out", f"stage={stage}", f"seq={clip}", "on_fail=warn")
+        except HoldprepError as error:
+            print(f"{clip}: {error}")
+            yield row(case, stage, "refused", 1.0)
+            return
+    yield row(case, "resegment", "time_per_frame_s", sum(o["seconds"] for o in outcomes.values()) / len(seq.frame_names()))
+    yield row(case, "resegment", "changed_frames", float(outcomes["resegment"]["metrics"]["changed_frames"]))
+    yield from _rows(case, "resegment", judge(seq, clicked))
+
+
+def _rows(case: str, stage: str, found: dict[str, list[float]]) -> Iterator[Row]:
+    for entity, ious in found.items():
+        yield row(case, stage, f"{entity}_iou_mean", float(np.mean(ious)))
+        yield row(case, stage, f"{entity}_iou_min", min(ious))
 
 
 def judge(seq: Sequence, clicked: set[str]) -> dict[str, list[float]]:
-    """IoU of hand and object with every outline on frames that are not `clicked`."""
+    """IoU of the final masks of hand and object with every outline on frames that are not `clicked`."""
     names, size = seq.frame_names(), seq.image_size()
     side = next(e for e in seq.entities() if e != "object")
-    masks = {e: seq.masks(e) for e in (side, "object")}
+    masks = {e: seq.final_masks(e) for e in (side, "object")}
     found: dict[str, list[float]] = {"hand": [], "object": []}
     if (FOLDER / f"{seq.name}_hand.json").is_file():
         found["hand"] += [mask_iou(masks[side][names.index(f)], hand) for f, hand in read_outlines(seq.name, size).items()]
