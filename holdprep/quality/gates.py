@@ -7,7 +7,8 @@ from typing import Literal
 
 from holdprep.errors import ConfigError
 from holdprep.quality.bounds import Bound, Direction, Value, is_missing, missed, show
-from holdprep.quality.rules import RULES, Rule, Thresholds
+from holdprep.quality.rule import Rule, Thresholds
+from holdprep.quality.rules import RULES
 
 Status = Literal["pass", "warn", "fail"]
 

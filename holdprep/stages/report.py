@@ -14,7 +14,7 @@ from holdprep.pipeline.runner import outcomes_so_far
 from holdprep.quality.advice import for_imported
 from holdprep.quality.gates import judge
 from holdprep.quality.report import ReportData, render_report
-from holdprep.quality.rules import Thresholds
+from holdprep.quality.rule import Thresholds
 from holdprep.quality.verdict import StageReport
 from holdprep.sequence.images import encode
 from holdprep.stages.scene import STAGES, read_scene

@@ -7,7 +7,8 @@ import pytest
 from holdprep.object.import_option import ImportObjectPose
 from holdprep.quality.advice import IMPORTED, POSES, for_imported
 from holdprep.quality.gates import judge
-from holdprep.quality.rules import RULES, Rule
+from holdprep.quality.rule import Rule
+from holdprep.quality.rules import RULES
 
 CLICKS = re.compile(r"click|key frame|prompts\.yaml|segmenter\.fix")
 

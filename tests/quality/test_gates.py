@@ -8,7 +8,8 @@ import pytest
 from holdprep.config.validation import fields
 from holdprep.quality.bounds import show
 from holdprep.quality.gates import judge, overall
-from holdprep.quality.rules import RULES, Rule
+from holdprep.quality.rule import Rule
+from holdprep.quality.rules import RULES
 
 
 @pytest.mark.parametrize(
