@@ -117,7 +117,7 @@ def object_metrics(problem: Problem, surface: Surface, scale: float, stderr_rati
     result = {
         "object.scale": scale,
         "object.scale_stderr_pct": 100 * stderr_ratio,
-        "object.diameter_mm": 1e3 * scale * surface.diameter,
+        "object.diameter_mm": 1e3 * scale * surface.across,
         "object.depth_m": scale * float(depth_sfm.median()),
     }
     centroid = problem.T_cam_obj @ torch.cat([problem.points_obj.mean(dim=0), torch.ones(1, dtype=torch.float64)])

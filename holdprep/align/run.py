@@ -181,8 +181,8 @@ def _align_object(
         # "all" remains what the hand leaves open: the interval is that of what was measured
         figures |= {f"scale.{k}": v for k, v in by_object.figures.items() if not k.startswith("all.")}
     result = _alignment("o", "lm", problem, hands, scale, scale * stderr, history)
-    figures |= interval.figures(scale, surface.diameter)
-    notes.append(interval.note(scale, surface.diameter))
+    figures |= interval.figures(scale, surface.across)
+    notes.append(interval.note(scale, surface.across))
     if surface.added:
         notes.append(f"the silhouettes show more of the object than its cloud: {surface.added} points of their edges complete its surface")
     return replace(result, metrics=figures, notes=notes, measured=initial.measured)
@@ -217,7 +217,7 @@ def _align_jointly(problem: Problem, surface: Surface, weights: Weights, refine:
     result = _alignment("ho", "lm", corrected, module.scene.hands, scale, known * scale, module.history)
     figures = _weights_used(module)
     interval = SizeInterval.read(initial.metrics)
-    figures |= {} if interval is None else interval.figures(scale, surface.diameter)
+    figures |= {} if interval is None else interval.figures(scale, surface.across)
     notes = [*initial.notes, f"mode ho moved the scale by {100 * (scale / initial.obj_scale - 1):+.2f} %"]
     if objective.layout.object_free:
         rotation_rad, translation = (d.norm(dim=1).median() for d in trajectory.departure(problem).split(3, dim=1))

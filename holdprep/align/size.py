@@ -18,7 +18,7 @@ from holdprep.hand.lbs import HandPoints
 from holdprep.hand.model import HandModel
 from holdprep.hand.priors import chain_length_m
 
-MEASURED_STD = 0.02  # of a measured size compared with a cloud, which does not reach the object's outermost points
+MEASURED_STD = 0.02  # of a measured size compared with the outermost points, which may lie inside of corners, or beside masks' edges
 HAND_RANGE_MM = (130.0, 240.0)  # from a small child's to a very large adult's wrist to middle fingertip
 STEPS = 5  # of Newton's method; the length is almost linear in the shape
 
@@ -41,12 +41,12 @@ class MeasuredSizes:
         return {estimate.name: estimate for estimate in ([] if by_size is None else [by_size]) + found}
 
     def _by_size(self, surface: Surface) -> ScaleEstimate | None:
-        """The scale by comparing the object's diameter and extents with its cloud."""
+        """The scale by comparing the object's diameter and extents with those of its surface."""
         ratios = []
         if self.diameter_mm is not None:
-            ratios.append(self.diameter_mm / 1e3 / surface.diameter)
+            ratios.append(self.diameter_mm / 1e3 / surface.across)
         if self.size_mm is not None:
-            extents = np.sort(oriented_bounds(surface.points, ordered=False)[1])
+            extents = np.sort(oriented_bounds(surface.outermost, ordered=False)[1])
             ratios += list(np.sort(self.size_mm) / 1e3 / extents)
         if not ratios:
             return None
@@ -87,19 +87,19 @@ class SizeInterval:
             return None
         return SizeInterval(metrics[names[0]], metrics[names[1]])
 
-    def figures(self, scale: float, diameter_sfm: float) -> dict[str, float]:
+    def figures(self, scale: float, across_sfm: float) -> dict[str, float]:
         """The bounds as scales and as diameters (mm), and size_interval_pct: half the width, by the estimate `scale`."""
         return {
             "object.scale_low": self.low,
             "object.scale_high": self.high,
-            "object.diameter_low_mm": 1e3 * self.low * diameter_sfm,
-            "object.diameter_high_mm": 1e3 * self.high * diameter_sfm,
+            "object.diameter_low_mm": 1e3 * self.low * across_sfm,
+            "object.diameter_high_mm": 1e3 * self.high * across_sfm,
             "object.size_interval_pct": 50 * (self.high - self.low) / scale,
         }
 
-    def note(self, scale: float, diameter_sfm: float) -> str:
+    def note(self, scale: float, across_sfm: float) -> str:
         """One line for the user."""
-        low, middle, high = (1e3 * diameter_sfm * s for s in (self.low, scale, self.high))
+        low, middle, high = (1e3 * across_sfm * s for s in (self.low, scale, self.high))
         return f"object: {middle:.0f} mm across, with a probability of 95 % between {low:.0f} and {high:.0f} mm: {self.sources}"
 
 

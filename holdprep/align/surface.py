@@ -129,6 +129,17 @@ class Surface:
         """The number of the rim's points that complete the cloud."""
         return max(len(self.points) - len(self.cloud), 0)
 
+    @cached_property
+    def outermost(self) -> np.ndarray:
+        """(M, 3) corners of the convex hull of the points and of the rim, which reaches edges and corners that have no points."""
+        known = np.concatenate([self.points, self.rim.points])
+        return np.asarray(known[ConvexHull(known).vertices])
+
+    @cached_property
+    def across(self) -> float:
+        """The object's size: the largest distance of two of the outermost points."""
+        return float(pdist(self.outermost).max())
+
     def distance(self, points: np.ndarray) -> np.ndarray:
         """(...) signed distances of points (..., 3); outside the grid, the distance to the grid is added."""
         cells = ((points - self.origin) / self.step).reshape(-1, 3).T

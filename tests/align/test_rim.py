@@ -87,6 +87,7 @@ def test_a_half_cloud_is_completed_where_silhouettes_show_the_rest() -> None:
     assert np.median(np.abs(whole.distance(other))) < 0.004 and np.quantile(np.abs(whole.distance(other)), 0.9) < 0.01
     assert (whole.kind(half) == Kind.OBSERVED).mean() > 0.95 and (whole.kind(other) == Kind.BOUNDED).mean() > 0.5
     assert whole.added > 100 and whole.diameter == pytest.approx(0.12, abs=0.004) and plain.diameter < 0.1
+    assert whole.across == pytest.approx(0.12, abs=0.003) and plain.across == plain.diameter
 
 
 def test_what_a_hand_hides_in_every_frame_remains_a_guess() -> None:
@@ -140,6 +141,14 @@ def test_the_surface_of_a_problem_is_completed_from_its_masks_and_all_hands() ->
     other_hand_unknown = replace(problem, masks=replace(masks, all_hands=np.zeros_like(true.hand)))
     assert (object_surface(other_hand_unknown).points @ ALONG > 0.03).sum() == 0
     assert len(object_surface(replace(problem, masks=None)).rim.points) == 0
+
+
+def test_the_size_reaches_to_edges_without_points() -> None:
+    true, middle = scene(), cloud(lambda z: abs(z) < 0.052)
+    plain = Surface.of(middle, middle)
+    whole = plain.completed(middle, middle, true.rim(points=plain.points))
+    assert plain.across < 0.112
+    assert whole.across == pytest.approx(0.12, abs=0.003) and np.ptp(whole.outermost @ ALONG) == pytest.approx(0.12, abs=0.003)
 
 
 def test_a_surface_as_tensors_and_back() -> None:
