@@ -32,9 +32,8 @@ MAX_ISOLATION = 4.0  # times the median distance to neighbours
 MIN_POINTS = 20
 ALIKE_DEG = 5.0  # between normals of hull facets that are merged
 OBSERVED = 0.08  # of the diameter: largest distance along the surface from a point of the cloud, or of the rim
-BEYOND = (
-    0.02  # of the diameter: points of the silhouettes' edges by more than this outside of the cloud's surface show that it is too small
-)
+# of the diameter: points of the silhouettes' edges by more than this outside of the cloud's surface show that it is too small
+BEYOND = 0.02
 AT_ONCE = 2**18  # distances to facets in memory at a time
 
 

@@ -35,9 +35,8 @@ _MAX_COST_RATIO = 3.0
 _SAMPLE_FRAMES = 12  # of a range, evenly spaced, on which the cost ratio is estimated
 _MAX_CANDIDATES = 4  # ranges per round that are flipped and bundle-adjusted
 _MAX_ROUNDS = 3  # one range is flipped per round
-_TRIAL_TOLERANCE = (
-    1e-4  # relative decrease of the cost at which a trial's adjustment ends; with 1e-6 the same costs, to 1 %, take twice as long
-)
+# relative decrease of the cost at which a trial's adjustment ends; with 1e-6 the same costs, to 1 %, take twice as long
+_TRIAL_TOLERANCE = 1e-4
 TRIAL_FRAMES = 100  # evenly spaced; the comparison of longer videos uses no more
 
 
