@@ -23,6 +23,7 @@ from holdprep.geometry.rigid import from_rt
 from holdprep.threads import in_order
 
 _MIN_TRIALS = 30  # of RANSAC on a pair's matches
+_MARGIN_PX = 32  # around the mask, of the enlarged window: what networks and most descriptors at its border reach
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,16 @@ def read_crop(folder: Path, name: str, flags: int = cv2.IMREAD_GRAYSCALE) -> np.
 def read_mask(folder: Path, name: str) -> np.ndarray:
     """The enlarged crop of a frame's mask, 0 or 255."""
     return np.asarray(cv2.imread(str(folder / "masks" / f"{name}.png.png"), cv2.IMREAD_GRAYSCALE))
+
+
+def around(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a mask (H, W) with what features at its border see around it; a corner of the picture if it is empty."""
+    found = []
+    for axis in (1, 0):
+        at = np.flatnonzero(mask.any(axis=axis))
+        first, last = (int(at[0]), int(at[-1])) if len(at) else (0, 0)
+        found.append(slice(max(first - _MARGIN_PX, 0), last + _MARGIN_PX + 1))
+    return found[0], found[1]
 
 
 def import_images(folder: Path, pictures: Path, files: Sequence[str], crop: Crop, K: np.ndarray) -> None:

@@ -15,6 +15,7 @@ import pycolmap
 
 from holdprep.object.colmap import (
     Crop,
+    around,
     camera_options,
     import_images,
     open_database,
@@ -27,10 +28,7 @@ from holdprep.threads import in_order
 
 A = TypeVar("A")
 
-_MARGIN_PX = 32  # of the enlarged crop, around the mask: what most descriptors at its border reach
 _STEP_PX = 8  # pixels of the coarsest octave: windows begin at multiples, so that all octaves have the samples they have on the whole crop
-
-
 _GREY_OF_BGR = np.array([[0.0722, 0.7152, 0.2126]])  # COLMAP's
 
 
@@ -79,9 +77,9 @@ def _write_windows(folder: Path, windows: Path, names: Sequence[str], num_thread
     """Write each frame's window of crop and mask to `windows`; frame name -> its first pixel (x, y) in the enlarged crop."""
     for sub in ("images", "masks"):
         (windows / sub).mkdir()
-    bounds = np.array(list(in_order(lambda name: _bounds(read_mask(folder, name)), names, num_threads, ahead=num_threads)))
-    start = np.maximum(bounds[:, 0] - _MARGIN_PX, 0) // _STEP_PX * _STEP_PX
-    width, height = (bounds[:, 1] + _MARGIN_PX - start).max(axis=0).tolist()
+    parts = list(in_order(lambda name: around(read_mask(folder, name)), names, num_threads, ahead=num_threads))
+    start = np.array([(columns.start, rows.start) for rows, columns in parts]) // _STEP_PX * _STEP_PX
+    width, height = (np.array([(columns.stop, rows.stop) for rows, columns in parts]) - start).max(axis=0).tolist()
 
     def write(frame: tuple[str, tuple[int, int]]) -> None:
         name, (x, y) = frame
@@ -96,12 +94,6 @@ def _write_windows(folder: Path, windows: Path, names: Sequence[str], num_thread
     for _ in in_order(write, zip(names, start.tolist(), strict=True), num_threads, ahead=num_threads):
         pass
     return dict(zip(names, start, strict=True))
-
-
-def _bounds(mask: np.ndarray) -> np.ndarray:
-    """(2, 2) first and last pixel (x, y) of a mask (H, W), the last exclusive; zeros if it is empty."""
-    x, y, width, height = cv2.boundingRect(mask)
-    return np.array([[x, y], [x + width, y + height]])
 
 
 def match_sift(

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from holdprep.object import colmap, stored_features, xfeat_network
-from holdprep.object.colmap import Crop
+from holdprep.object.colmap import Crop, around
 from holdprep.threads import in_order
 
 _MIN_COSINE = 0.82  # between matching descriptors, as published
-_MARGIN_PX = 32  # around the mask, of the enlarged window
 _AHEAD = 256  # frames or pairs whose results are held
 A = TypeVar("A")
 R = TypeVar("R")
@@ -73,16 +72,6 @@ class XFeat:
 
         for (a, b), matched in zip(pairs, _in_threads(match, pairs, num_threads), strict=True):
             yield a, b, matched
-
-
-def around(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a mask (H, W) with what the network sees around it; a corner of the picture if it is empty."""
-    found = []
-    for axis in (1, 0):
-        at = np.flatnonzero(mask.any(axis=axis))
-        first, last = (int(at[0]), int(at[-1])) if len(at) else (0, 0)
-        found.append(slice(max(first - _MARGIN_PX, 0), last + _MARGIN_PX + 1))
-    return found[0], found[1]
 
 
 def _in_threads(function: Callable[[A], R], items: Sequence[A], num_threads: int) -> Iterator[R]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from holdprep.object import colmap
-from holdprep.object.colmap import Crop
+from holdprep.object.colmap import Crop, around
 from holdprep.object.combined import SiftXFeat
 from holdprep.object.features import Sift
-from holdprep.object.xfeat import XFeat, around, mutual_neighbours
+from holdprep.object.xfeat import XFeat, mutual_neighbours
 from holdprep.object.xfeat_network import load
 from tests.synthetic import box_sequence
 
