@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from holdprep.geometry.cameras import rays
 from holdprep.geometry.rigid import apply, invert
-from holdprep.geometry.silhouettes import EDGE_PX, outside_hull, possible_pixels, signed_px
+from holdprep.geometry.silhouettes import EDGE_PX, outside_hull, signed_possible_px, signed_px
 
 PER_FRAME = 30  # pixels of the outlines
 STEPS = 48  # along a ray
@@ -67,7 +67,7 @@ class Silhouettes:
     def _away_px(self) -> list[np.ndarray]:
         """Signed distance (H, W) of every pixel to the edge of the pixels that may show the object, by frame."""
         seen = zip(self.obj, self.hands, self.T_cam_obj, strict=True)
-        return [signed_px(possible_pixels(obj | hand, self.points, T, self.K, TOLERANCE * self.size_px)) for obj, hand, T in seen]
+        return [signed_possible_px(obj | hand, self.points, T, self.K, TOLERANCE * self.size_px) for obj, hand, T in seen]
 
     def outside(self, points: np.ndarray) -> np.ndarray:
         """(M,) how far points (M, 3) are outside of the visual hull, by more than the masks' errors; negative inside."""

@@ -20,8 +20,8 @@ def signed_px(region: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(region, EDGE_PX - inside, outside - EDGE_PX))
 
 
-def possible_pixels(region: np.ndarray, points: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """(H, W) bool pixels that may show an object: its silhouette (H, W), and discs about some of its points (N, 3).
+def signed_possible_px(region: np.ndarray, points: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """(H, W) float32 `signed_px` of what may show an object: its silhouette (H, W) bool, and discs about some of its points (N, 3).
 
     The points that project, at a pose (4, 4), outside of the silhouette by more than `tolerance_px` show that it is wrong there; their discs
     reach to its edge.
@@ -29,10 +29,13 @@ def possible_pixels(region: np.ndarray, points: np.ndarray, T_cam_obj: np.ndarra
     px = np.round(project(apply(T_cam_obj, points), K)).astype(int)
     px = px[(px >= 0).all(axis=1) & (px < region.shape[::-1]).all(axis=1)]
     away_px = signed_px(region)
+    outside = px[away_px[px[:, 1], px[:, 0]] > tolerance_px].tolist()
+    if not outside:
+        return away_px
     pixels = region.astype(np.uint8)
-    for x, y in px[away_px[px[:, 1], px[:, 0]] > tolerance_px].tolist():
+    for x, y in outside:
         cv2.circle(pixels, (x, y), int(np.ceil(away_px[y, x])), 1, cv2.FILLED)
-    return pixels > 0
+    return signed_px(pixels > 0)
 
 
 def beyond(points: np.ndarray, away_px: np.ndarray, T_cam_obj: np.ndarray, K: np.ndarray, tolerance_px: float = 0.0) -> np.ndarray:
