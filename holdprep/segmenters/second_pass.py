@@ -17,13 +17,13 @@ from holdprep.segmenters.classifier import LabelSet, clean_labels, region_of, sm
 from holdprep.segmenters.knowledge import Clip, Knowledge
 from holdprep.segmenters.rigid_shape import NEUTRAL, RigidShape
 from holdprep.segmenters.skeleton import limbs, palm_length_px
-from holdprep.threads import in_order
+from holdprep.threads import THREADS, in_order
 
 OWN_WEIGHT = 0.5  # of a frame's own evidence
 FIRST_PX, FIRST_BOUND, FIRST_WEIGHT = 5.0, 3.0, 0.5  # distance from the first mask's edge for an evidence of 1, its bound and weight
 SHAPE_WEIGHT, SHAPE_LEAST, SHAPE_MOST = 3.0, -2.0, 1.0  # of the rigid shape's evidence, in log-units of the share of frames, and its bounds
 SOFT = 0.02  # share of the frames below which shares are equal
-MARGIN_PX, THREADS = 30, 2  # beyond masks and silhouette; frames are independent
+MARGIN_PX = 30  # beyond masks and silhouette
 THICK_PX = 5  # width of the narrowest part that changes
 COLOR_EVERY, EDGE_PX = 5, 5  # every fifth frame shows the colours, apart from the masks' edges
 TYPICAL_FRAMES = 40  # at most, of which the typical disagreement of masks and rigid shape is taken
@@ -108,7 +108,7 @@ def recut(first: FirstPass, shape: RigidShape, frames: Sequence[int], work_side:
         before = {entity: np.asarray(masks[t]) for entity, masks in first.masks.items()}
         return Recut(t, found, _enlarged(before, labels[t], after, label_set))
 
-    return in_order(again, frames, THREADS, 2 * THREADS)  # OpenCV and SciPy release Python's lock
+    return in_order(again, frames, THREADS, 2 * THREADS)  # SciPy releases Python's lock, too
 
 
 def _labels(masks: Mapping[str, Sequence[np.ndarray]], t: int, shape: tuple[int, int]) -> np.ndarray:

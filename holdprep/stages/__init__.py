@@ -10,6 +10,7 @@ from holdprep.stages import inputs
 
 MASKS = tuple(f"masks_{e}" for e in ENTITIES)
 AGAIN = tuple(f"again_{e}" for e in ENTITIES)
+FINAL_MASKS = (*MASKS, *AGAIN)  # what `Sequence.final_masks` reads
 TRUTH = ("truth", "truth_depth", *(f"truth_masks_{e}" for e in ENTITIES))
 
 
@@ -30,7 +31,7 @@ def _align_stage(mode: str) -> Stage:
         f"align.{mode}",
         deferred("holdprep.stages.align", "run", mode=mode),
         needs=("fit_slerp", "j2d", "colmap", *before),
-        uses=(*MASKS, *AGAIN, "points") if mode == "o" else (*MASKS, *AGAIN),
+        uses=(*FINAL_MASKS, "points") if mode == "o" else FINAL_MASKS,
         outputs=("ckpt_ho", "fit_aligned") if mode == "ho" else (f"ckpt_{mode}",),
         settings=inputs.align_settings,
         remembers=("align", "weights", "object", "experiment", "hand_model", "seed"),
@@ -104,7 +105,7 @@ REGISTER = Stage(
     "register",
     deferred("holdprep.stages.register", "run"),
     needs=("images", "v3d", "j2d"),
-    uses=("colmap", *MASKS, *AGAIN),
+    uses=("colmap", *FINAL_MASKS),
     outputs=("fit_init", "fit_slerp"),
     previews=("fit_meshes",),
     settings=inputs.register_settings,

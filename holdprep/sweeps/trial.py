@@ -23,7 +23,7 @@ from holdprep.pipeline.runner import Outcome, write_metrics
 from holdprep.quality.evaluation import Estimate, HandEstimate, direction, evaluate
 from holdprep.quality.truth import load_truth
 from holdprep.sequence import Sequence
-from holdprep.stages import AGAIN, MASKS
+from holdprep.stages import FINAL_MASKS
 from holdprep.stages.align import load_problem, options_of
 from holdprep.stages.measured import with_measured
 from holdprep.sweeps.comparison import loss, worst
@@ -51,7 +51,7 @@ def run(cfg: Config, overrides: Sequence_[str], run_dir: Path, report: Report | 
 def inputs(cfg: Config) -> dict[str, Path]:
     """The artefacts that a trial reads, by sequence."""
     seqs = {name: Sequence(cfg.data_root, name) for name in cfg.seqs or []}
-    read = ("images", "colmap", "fit_slerp", "j2d", *MASKS, *AGAIN, "truth")
+    read = ("images", "colmap", "fit_slerp", "j2d", *FINAL_MASKS, "truth")
     return {f"{name}: {artefact}": seq.path(artefact) for name, seq in seqs.items() for artefact in read if seq.has(artefact)}
 
 
