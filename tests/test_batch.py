@@ -1,6 +1,7 @@
 """Batches as users type them: which sequences, what is done is not done again, launchers, and a job that is killed."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from holdprep.errors import ConfigError
 from holdprep.pipeline import records
 from holdprep.sequence import Sequence
 from holdprep.sweeps import batch, done, summary
+from holdprep.sweeps.jobs import Failed, Job, returned
 from tests.synthetic import make_sequence, write_tracker_files
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
@@ -183,6 +186,19 @@ def test_a_killed_job_does_not_stop_the_others_and_the_same_command_completes_th
     text, _ = again.communicate(timeout=240)
     assert again.returncode == 0, text
     assert "1 of 2 sequences were up to date; 1 of 1 jobs succeeded" in text
+
+
+@pytest.mark.parametrize("left", [None, "", "- se"])
+def test_a_job_killed_while_its_folder_was_written_is_in_the_table_with_its_overrides(tmp_path: Path, left: str | None):
+    hydra = {"sweep": {"dir": str(tmp_path), "subdir": "1_b"}, "overrides": {"task": ["seq=b", "weights.contact=10"]}, "job": {}}
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: OmegaConf.create({"hydra": hydra}))
+    killed = Job(1, ["seq=b", "weights.contact=10"], OmegaConf.create(), SimpleNamespace(config_loader=loader), None, {})
+    if left is not None:
+        (tmp_path / "1_b" / ".hydra").mkdir(parents=True)
+        (tmp_path / "1_b" / ".hydra" / "overrides.yaml").write_text(left)
+    assert math.isnan(returned(killed, Failed("its process was killed")).return_value)
+    (row,) = summary.collect(tmp_path)
+    assert (row["seq"], row["weights.contact"], row["status"], row["error"]) == ("b", "10", "failed", "its process was killed")
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "submitit_slurm"])

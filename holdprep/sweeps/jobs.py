@@ -65,10 +65,16 @@ class Job:
 
         return DelayedSubmission(self)
 
-    def folder(self) -> Path:
-        """The job's folder in that of the batch."""
+    def write_failure(self, error: str) -> None:
+        """Keep the reason of the failure in the job's folder for the table of the batch, which also needs the overrides.
+
+        A process that was killed at its start left them out, or an empty file.
+        """
         hydra = self.composed().hydra
-        return Path(str(hydra.sweep.dir)) / str(hydra.sweep.subdir)
+        folder = Path(str(hydra.sweep.dir)) / str(hydra.sweep.subdir)
+        write_failure(folder, error)
+        (folder / ".hydra").mkdir(exist_ok=True)
+        write_bytes_atomic(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task).encode())
 
 
 def _job_id() -> str | None:
@@ -84,11 +90,7 @@ def returned(job: Job, result: float | Failed) -> JobReturn:
     found = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
     found.return_value = value
     if isinstance(result, Failed):
-        folder = job.folder()
-        write_failure(folder, result.error)
-        if not (folder / ".hydra" / "overrides.yaml").is_file():
-            (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(list(job.overrides)), folder / ".hydra" / "overrides.yaml")
+        job.write_failure(result.error)
     return found
 
 
