@@ -19,15 +19,17 @@ from holdprep.object.colmap import Features, open_database
 
 MIN_MATCHES = 12  # between two frames, or of a frame with a model's points; fewer do not constrain a pose
 INITIAL_MATCHES = 50  # minimal number of verified matches of the initial pair of a model
+TEXTURED_MATCHES = 36  # with the frame before or after; an object with texture shares 50 to 400
 FEW_FEATURES = 100  # on the object, median over frames: with fewer, pairs of frames rarely share INITIAL_MATCHES
 INITIAL_ANGLE_DEG = 8.0  # minimal triangulation angle of the initial pair
 FOCAL_RATIOS = (0.1, 10.0)  # focal length / longer image side, outside of which COLMAP drops images
 _MAX_TESTED_PAIRS = 200  # those with most matches, whose triangulation angle is estimated
 
-Cause = Literal["no mask", "few features", "few matches", "no pose fits"]
+Cause = Literal["no mask", "few features", "little texture", "few matches", "no pose fits"]
 _DESCRIPTION: dict[Cause, str] = {
     "no mask": "without a usable mask",
     "few features": f"with fewer than {MIN_MATCHES} features",
+    "little texture": f"with fewer than {FEW_FEATURES} features and {TEXTURED_MATCHES} matches with the frames next to them",
     "few matches": f"with fewer than {MIN_MATCHES} matches with a registered frame",
     "no pose fits": "with matches that are consistent with no pose",
 }
@@ -35,6 +37,8 @@ _REMEDY: dict[Cause, str] = {
     "no mask": "complete the object's masks there, or cut the clip there (create.start/create.end)",
     "few features": "film closer and sharper, raise object_pose.upsample or max_features, or put tape with a pattern on the "
     "object: it has too little texture",
+    "little texture": "the object shows too little texture there, or is blurred: film closer, sharper and slower, put tape with a pattern on it, "
+    "cut the clip to a part with texture (create.start/create.end), or use object_pose=auto, which also tries learned features and silhouettes",
     "few matches": "keep more frames (lower create.stride), raise object_pose.num_pairs, film slower, or cut the clip to one "
     "connected part",
     "no pose fits": "check that the masks contain one rigid object and no background (object_pose.erode_px=3), give the true "
@@ -181,16 +185,22 @@ def require_smooth(num_trusted: int, num_frames: int, min_pct: float) -> None:
 
 def explain_missing_poses(names: Sequence[str], posed: Collection[str], features: Features) -> str:
     """Counts of the causes for frames without a pose, and the remedy for the most frequent one."""
-    causes = Counter(_cause(name, posed, features) for name in names if name not in posed)
+    beside = {name: [*names[max(t - 1, 0) : t], *names[t + 1 : t + 2]] for t, name in enumerate(names)}
+    causes = Counter(_cause(name, posed, features, beside[name]) for name in names if name not in posed)
     counted = ", ".join(f"{causes[cause]} {_DESCRIPTION[cause]}" for cause in _DESCRIPTION if causes[cause])
     return f"{counted}: {_REMEDY[max(_DESCRIPTION, key=lambda cause: causes[cause])]}"
 
 
-def _cause(name: str, posed: Collection[str], features: Features) -> Cause:
-    """The first step at which a frame was lost."""
+def _cause(name: str, posed: Collection[str], features: Features, beside: Sequence[str]) -> Cause:
+    """The first step at which a frame was lost, given the frames `beside` it."""
     if name not in features.keypoints_px:
         return "no mask"
     if len(features.keypoints_px[name]) < MIN_MATCHES:
         return "few features"
-    counts = [len(pairs) for other, pairs in features.matches.get(name, {}).items() if other in posed]
-    return "few matches" if max(counts, default=0) < MIN_MATCHES else "no pose fits"
+    counts = {other: len(pairs) for other, pairs in features.matches.get(name, {}).items()}
+    if max((count for other, count in counts.items() if other in posed), default=0) >= MIN_MATCHES:
+        return "no pose fits"
+    is_plain = (
+        len(features.keypoints_px[name]) < FEW_FEATURES and max((counts.get(other, 0) for other in beside), default=0) < TEXTURED_MATCHES
+    )
+    return "little texture" if is_plain else "few matches"

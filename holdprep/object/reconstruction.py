@@ -10,6 +10,7 @@ from holdprep.geometry.cameras import distort, project
 from holdprep.geometry.lens import Lens
 from holdprep.geometry.rigid import apply
 from holdprep.object import cloud, trajectory
+from holdprep.quality.metrics import bounds_of_longest_gap
 
 _MAX_ERROR_PX = 20.0
 MIN_POINTS = 4
@@ -172,12 +173,13 @@ def assemble(raw: RawReconstruction, max_gap: int = MAX_GAP) -> ObjectReconstruc
 
 def with_held_warning(found: ObjectReconstruction) -> ObjectReconstruction:
     """The reconstruction, with a warning where frames hold the nearest known pose."""
-    held = [name for name, how in zip(found.names, found.origin, strict=True) if how == "held"]
+    held = found.origin.count("held")
     if not held:
         return found
+    start, stop = bounds_of_longest_gap(np.array(found.origin) != "held")
     line = (
-        f"{len(held)} of {len(found.names)} frames (first: {held[0]}) hold the nearest known pose, the gap is too long to "
-        "interpolate: cut the clip there, or add frames"
+        f"{held} of {len(found.names)} frames (longest run: {found.names[start]} to {found.names[stop - 1]}) hold the nearest known pose, "
+        "the gap is too long to interpolate: cut the clip there, or add frames"
     )
     return replace(found, warnings=[*found.warnings, line])
 

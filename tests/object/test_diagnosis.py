@@ -134,6 +134,19 @@ def test_causes_of_missing_poses_are_counted_and_the_most_frequent_decides() -> 
     require_poses(list("ab"), {"a", "b"}, known, 100.0)
 
 
+@pytest.mark.parametrize(
+    ("num_features", "beside", "cause"),
+    [
+        (50, 20, "3 with fewer than 100 features and 36 matches with the frames next to them: the object shows too little texture"),
+        (50, 40, "3 with fewer than 12 matches with a registered frame: keep more frames"),  # textured, but not connected
+        (300, 20, "3 with fewer than 12 matches with a registered frame: keep more frames"),  # moved too far between frames
+    ],
+)
+def test_few_matches_with_the_next_frame_are_little_texture_only_where_features_are_few(num_features: int, beside: int, cause: str) -> None:
+    known = features(dict.fromkeys("abcde", num_features), {("a", "b"): 60, ("c", "d"): beside, ("d", "e"): beside})
+    assert explain_missing_poses(list("abcde"), {"a", "b"}, known).startswith(cause)
+
+
 def test_flips_are_not_attributed_to_missing_texture() -> None:
     with pytest.raises(HoldprepError, match=r"20 of 50 frames \(40 %\) registered without implausible rotations.*symmetric") as error:
         require_smooth(20, 50, 60.0)
