@@ -32,6 +32,7 @@ _NARROW_LOSS_PX = 0.15  # the same in pixels of the full image
 _MAX_DIRECT_FRAMES = 150  # above, the iterative solver takes a third of the time and reaches the same cost
 _FINAL_REFINEMENTS = 5  # of the points under the final poses
 _FUNCTION_TOLERANCE = 1e-6  # relative; 1e-7 changes the focal length by less than 0.001 %
+_WIDE_TOLERANCE = 1e-5  # 1e-6 takes twice as long and changes the focal length by 0.007 %, before patches refine it
 # A radial distortion is accepted if it lowers the cost by so many squared standard deviations (one is expected by chance, but the errors
 # of a point are correlated between frames: without distortion a blurred box gained 10; with k = -0.1 a box gained 70, a real camera 700),
 # if k is so many of its standard errors, which know of this correlation,
@@ -60,10 +61,10 @@ class _Solver:
     """Scale of the Cauchy loss (px), and relative decrease of the cost at which an adjustment ends."""
 
     loss_px: float
-    tolerance: float = _FUNCTION_TOLERANCE
+    tolerance: float
 
 
-def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray], tolerance: float = _FUNCTION_TOLERANCE) -> Model:
+def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray], tolerance: float = _WIDE_TOLERANCE) -> Model:
     """Triangulate all points again under given poses (frame name -> T_cam_obj), then bundle-adjust with the wide loss.
 
     The adjustment ends where its cost decreases by less than `tolerance`, relative.
@@ -95,17 +96,19 @@ def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations
     """
     fitted, names = _from_observations(model, observations, workspace.principal_px)
     refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
-    cost, is_held = _adjust(fitted, _Solver(_NARROW_LOSS_PX), prior, refine_focal=refine_focal)
+    cost, is_held = _adjust(fitted, _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE), prior, refine_focal=refine_focal)
     seen, is_free = focal.observed(fitted), refine_focal and not is_held
     found = None
     if is_free and _coverage(seen, workspace) > _MIN_COVERAGE:
         distorted = pycolmap.Reconstruction(fitted)
-        gain = 1 - _bundle_adjust(distorted, _Solver(_NARROW_LOSS_PX), refine_focal=True, refine_distortion=True) / cost
-        seen_distorted = focal.observed(distorted)
-        with_lens = covariance.estimate(seen_distorted, refine_focal=True, refine_k=True)
-        is_large = gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN
-        if is_large and abs(seen_distorted.k) > _MIN_DISTORTION_SIGMAS * with_lens.k:
-            fitted, seen, found = distorted, seen_distorted, with_lens
+        gain = (
+            1 - _bundle_adjust(distorted, _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE), refine_focal=True, refine_distortion=True) / cost
+        )
+        if gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN:
+            seen_distorted = focal.observed(distorted)
+            with_lens = covariance.estimate(seen_distorted, refine_focal=True, refine_k=True)
+            if abs(seen_distorted.k) > _MIN_DISTORTION_SIGMAS * with_lens.k:
+                fitted, seen, found = distorted, seen_distorted, with_lens
     found = found or covariance.estimate(seen, refine_focal=is_free, refine_k=False)
     poses = {name: to_matrix(fitted.image(i).cam_from_world()) for i, name in names.items()}
     adjustment = Adjustment(

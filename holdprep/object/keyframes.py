@@ -14,12 +14,12 @@ _MIN_MATCH_RATIO = 0.5  # matches with the previous keyframe, relative to those 
 _MIN_MATCHES = 60  # matches with the previous keyframe
 
 
-def select_keyframes(names: Sequence[str], features: Features, target: int = NUM_KEYFRAMES) -> list[str]:
-    """The frames to map, out of `names` in temporal order: all of a short video, about `target` of a longer one.
+def select_keyframes(names: Sequence[str], features: Features, most: int = NUM_KEYFRAMES) -> list[str]:
+    """The frames to map, out of `names` in temporal order: all of up to `most` frames, about half as many of a longer video.
 
     At most three frames are skipped between keyframes, fewer where the image changes so fast that too few matches remain.
     """
-    step = min(-(-len(names) // target), _MAX_STEP)
+    step = 1 if len(names) <= most else min(-(-2 * len(names) // most), _MAX_STEP)
     keys = [0]
     while keys[-1] < len(names) - 1:
         last = keys[-1]

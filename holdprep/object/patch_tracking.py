@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from holdprep.geometry.rigid import apply, invert
 from holdprep.object.colmap import Crop, Features, Model, read_crop, read_mask
 from holdprep.object.workspace import Workspace
+from holdprep.threads import in_order
 
 # Lengths are in pixels of the full image.
 _RADIUS_PX = 6  # half the width of a patch
@@ -66,12 +67,17 @@ def track_patches(workspace: Workspace, model: Model, features: Features) -> dic
     folder, crop = workspace.folder, workspace.crop
     posed, camera = [name for name in workspace.names if name in model.poses], model.camera(workspace.principal_px)
     templates = _extract_templates(workspace, posed, model, features)
-    visible = np.stack([_visible(model, name, templates, camera, read_mask(folder, name), crop) for name in posed])
-    selected = visible & _select_points(visible)
-    found = {
-        name: _align(model, name, np.flatnonzero(points), templates, camera, read_crop(folder, name), crop)
-        for name, points in zip(posed, selected, strict=True)
-    }
+
+    def visible_in(name: str) -> np.ndarray:
+        return _visible(model, name, templates, camera, read_mask(folder, name), crop)
+
+    def align(frame: tuple[str, np.ndarray]) -> PatchObservations:
+        return _align(model, frame[0], np.flatnonzero(frame[1]), templates, camera, read_crop(folder, frame[0]), crop)
+
+    threads = workspace.num_threads
+    visible = np.stack(list(in_order(visible_in, posed, threads, ahead=threads)))
+    frames = zip(posed, visible & _select_points(visible), strict=True)
+    found = dict(zip(posed, in_order(align, frames, threads, ahead=threads), strict=True))
     for name, each in found.items():
         if len(each.points) < _MIN_PATCHES:
             found[name] = _add_keypoints(each, name, model, features)
@@ -109,8 +115,9 @@ def _extract_templates(workspace: Workspace, names: Sequence[str], model: Model,
         np.zeros((total, len(_GRID)), np.float32),
         np.zeros((total, len(_GRID), 2), np.float32),
     )
-    for t, name in enumerate(names):
-        at = np.flatnonzero(frame == t)
+
+    def extract(t: int) -> None:
+        name, at = names[t], np.flatnonzero(frame == t)
         px, image = features.keypoints_px[name][keypoint[at]], read_crop(workspace.folder, name)
         offsets = ([0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5])
         samples = [_sample(image, px[:, None] + _GRID + offset, crop) for offset in offsets]
@@ -122,6 +129,9 @@ def _extract_templates(workspace: Workspace, names: Sequence[str], model: Model,
         templates.value[at] = value / scale
         gradient = np.stack([samples[1] - samples[2], samples[3] - samples[4]], axis=2)
         templates.gradient[at] = gradient / scale[..., None]
+
+    for _ in in_order(extract, range(len(names)), workspace.num_threads, ahead=workspace.num_threads):
+        pass
     return templates
 
 

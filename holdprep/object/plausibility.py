@@ -28,14 +28,17 @@ def cloud_outside_pct(
     points outside indicate a mask that lacks a part of it in some frames, and a wrong cloud or pose in most. Points outside of the image
     are ignored; NaN for frames without a mask or a point.
     """
+    return np.array([outside_pct(*frame, margin_px) for frame in zip(px, masks, occluders, strict=True)])
+
+
+def outside_pct(points_px: np.ndarray, mask: np.ndarray, occluder: np.ndarray, margin_px: int = 3) -> float:
+    """`cloud_outside_pct` of one frame's points (N, 2)."""
+    x, y = _inside(points_px, mask.shape).T
+    if not mask.any() or not len(x):
+        return float("nan")
     kernel = np.ones((2 * margin_px + 1, 2 * margin_px + 1), np.uint8)
-    shares = np.full(len(px), np.nan)
-    for t, (points, mask, occluder) in enumerate(zip(px, masks, occluders, strict=True)):
-        x, y = _inside(points, mask.shape).T
-        if mask.any() and len(x):
-            allowed = cv2.dilate((mask | occluder).astype(np.uint8), kernel) > 0
-            shares[t] = 100 * float(1 - allowed[y, x].mean())
-    return shares
+    allowed = cv2.dilate((mask | occluder).astype(np.uint8), kernel) > 0
+    return 100 * float(1 - allowed[y, x].mean())
 
 
 def median_or_nan(values: np.ndarray) -> float:
@@ -50,21 +53,17 @@ def gap_filled_by(registered: np.ndarray, origin: Sequence[str]) -> str | None:
     return Counter(origin[start:stop]).most_common(1)[0][0] if stop > start else None
 
 
-def mask_covered_pct(px: np.ndarray, masks: Sequence[np.ndarray]) -> float:
-    """Percentage of the masks (H, W) bool inside the convex hull of the projected cloud px (T, N, 2); median over frames.
+def mask_covered_pct(points_px: np.ndarray, mask: np.ndarray) -> float:
+    """Percentage of a frame's mask (H, W) bool inside the convex hull of the projected cloud (N, 2); NaN without a mask.
 
-    A cloud of a single face, or a flattened one, leaves most of the mask uncovered in some views. NaN if no frame has a mask.
+    A cloud of a single face, or a flattened one, leaves most of the mask uncovered in some views.
     """
-    shares = []
-    for points, mask in zip(px, masks, strict=True):
-        pixels = _inside(points, mask.shape)
-        if not mask.any():
-            continue
-        hull = np.zeros(mask.shape, np.uint8)
-        if len(pixels) >= 3:
-            cv2.fillConvexPoly(hull, cv2.convexHull(pixels.astype(np.int32)), 1)
-        shares.append(100 * float(hull[mask].mean()))
-    return float(np.median(shares)) if shares else float("nan")
+    if not mask.any():
+        return float("nan")
+    pixels, hull = _inside(points_px, mask.shape), np.zeros(mask.shape, np.uint8)
+    if len(pixels) >= 3:
+        cv2.fillConvexPoly(hull, cv2.convexHull(pixels.astype(np.int32)), 1)
+    return 100 * float(hull[mask].mean())
 
 
 def _inside(points_px: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,6 +15,7 @@ from holdprep.object.colmap import Features, Model, read_crop
 from holdprep.object.model_selection import viterbi_path
 from holdprep.object.single_view import PoseHypothesis, pose_hypotheses, reprojection_errors_px, rotation_cost, to_matrix
 from holdprep.object.workspace import Workspace
+from holdprep.threads import in_order
 
 _MIN_INLIERS = 12
 _MAX_NEIGHBOUR_GAP = 4  # frames; a pose more frames away is no useful initial guess
@@ -42,10 +43,13 @@ def resect_frames(workspace: Workspace, model: Model, features: Features) -> dic
     names, camera = workspace.names, model.camera(workspace.principal_px)
     known = {t: model.poses[name] for t, name in enumerate(names) if name in model.poses}
     point_of_keypoint = dict(model.point_of_keypoint)
-    candidates: dict[int, list[PoseHypothesis]] = {}
-    for t in sorted(known):
-        keypoints, points = _correspondences(names[t], features, point_of_keypoint)
-        candidates[t] = _pnp_candidates(t, known, features.keypoints_px[names[t]][keypoints], model.points[points], camera)
+
+    def candidates_of(t: int) -> list[PoseHypothesis]:
+        keypoints, points = _correspondences(names[t], features, model.point_of_keypoint)
+        return _pnp_candidates(t, known, features.keypoints_px[names[t]][keypoints], model.points[points], camera)
+
+    mapped, threads = sorted(known), workspace.num_threads
+    candidates = dict(zip(mapped, in_order(candidates_of, mapped, threads, ahead=len(mapped)), strict=True))
     for t in _propagation_order(names, set(known), features):
         keypoints, points = _correspondences(names[t], features, point_of_keypoint)
         px, xyz = features.keypoints_px[names[t]][keypoints], model.points[points]

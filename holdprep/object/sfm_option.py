@@ -30,7 +30,10 @@ class SfmObjectPose(ObjectPoseNode):
     principal_px: tuple[float, float] | None = Field(
         description="principal point in pixels of images/, the first pixel's centre at 0, if known; null = the picture's centre"
     )
-    upsample: Positive = Field(description="factor by which the crop around the object is enlarged before features are found")
+    upsample: Positive = Field(
+        description="factor by which the crop around the object is enlarged before features are found; "
+        "less, down to 1, where the object is larger than 200 px (root of its mask's area)"
+    )
     erode_px: int = Field(ge=0, description="object masks are eroded by this before features are found (pixels)")
     max_features: int = Field(ge=100, description="features per frame at most")
     num_pairs: int = Field(ge=1, description="frames that each frame is matched with, where not all pairs are tried")

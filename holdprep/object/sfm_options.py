@@ -15,14 +15,14 @@ class SfmOptions:
     """
 
     source: FeatureSource = field(default_factory=Sift)  # finds and matches the features
-    upsample: float = 2.0  # magnification of the crop
+    upsample: float = 2.0  # magnification of the crop, less for a large object
     erode_px: int = 2  # by which masks are eroded before features are detected
     focal_px: float | None = None  # known focal length, not refined
     focal_guess_px: float | None = None  # prior focal length, refined
     principal_px: tuple[float, float] | None = None  # never refined; None: the image centre
     num_pairs: int = 40  # frames that each frame is matched with in long videos
     exhaustive_frames: int = 150  # up to this number of frames every pair is matched
-    num_keyframes: int = NUM_KEYFRAMES  # about so many frames of a longer video are mapped, the others registered by PnP
+    num_keyframes: int = NUM_KEYFRAMES  # up to so many all are mapped, of more about half as many; PnP registers the others
     min_registered_pct: float = 60.0  # share of frames with a pose, below which the reconstruction fails
     max_gap: int = MAX_GAP  # frames; longer gaps hold the nearest pose instead of interpolating
     seed: int = 0

@@ -23,6 +23,7 @@ class Workspace:
     names: Sequence[str]  # all T frames in temporal order
     keys: Sequence[str]  # the keyframes: those that are mapped incrementally, in temporal order
     refine_focal: bool
+    num_threads: int = 1  # changes no result
 
     @property
     def principal_px(self) -> tuple[float, float]:

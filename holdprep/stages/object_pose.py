@@ -18,6 +18,7 @@ from holdprep.quality.gates import Gate, judge
 from holdprep.quality.metrics import longest_gap
 from holdprep.sequence import colmap as colmap_files
 from holdprep.stages.common import hand_model
+from holdprep.threads import THREADS, in_order
 from holdprep.viz.overlay import draw_axes, draw_points
 
 LENS_MATTERS_PX = 1.0  # at the corner
@@ -121,29 +122,37 @@ def _overlays(ctx: Context, found: ObjectReconstruction, px: np.ndarray) -> Iter
     T_cam_centre[:, :3, 3] = apply(found.T_cam_obj, np.median(found.trimmed_points_obj, axis=0)[None])[:, 0]
     length = 0.5 * float(np.ptp(found.trimmed_points_obj, axis=0).max())
     colors = found.colors[found.kept_points][:, ::-1]
-    for t, (name, image) in enumerate(zip(found.names, ctx.seq.images(colmap_files.lens_of(ctx.seq)), strict=True)):
-        yield f"{name}.jpg", draw_axes(draw_points(image, px[t], colors), found.K, T_cam_centre[t], length)
+    images = ctx.seq.images(colmap_files.lens_of(ctx.seq))
+
+    def draw(t: int) -> tuple[str, np.ndarray]:
+        return f"{found.names[t]}.jpg", draw_axes(draw_points(images[t], px[t], colors), found.K, T_cam_centre[t], length)
+
+    return in_order(draw, range(len(images)), THREADS, ahead=THREADS)
 
 
 @dataclass(frozen=True)
 class _OnMasks:
-    """The cloud in the R registered frames, `px` (R, N, 2), its percentage (R,) outside of masks and hands, and the object's `masks`."""
+    """Percentages (R,) in the registered frames: of the cloud outside of masks and hands, and of the object's masks inside the cloud."""
 
-    px: np.ndarray
     outside_pct: np.ndarray
-    masks: list[np.ndarray]
+    covered_pct: np.ndarray
 
 
 def _on_masks(ctx: Context, found: ObjectReconstruction) -> _OnMasks:
     """The cloud compared with the masks, which are read for it."""
-    seq, at = ctx.seq, np.flatnonzero(found.registered).tolist()
-    of_object, of_hands = seq.masks("object"), seq.hand_pixels()
-    masks, hidden = [of_object[t] for t in at], [of_hands[t] for t in at]
+    of_object, of_hands = ctx.seq.masks("object"), ctx.seq.hand_pixels()
     points = apply(found.T_cam_obj[found.registered], found.trimmed_points_obj)
     if len(found.distortion):
         points = distort(points, float(found.distortion[0]))
-    px = project(points, found.K)
-    return _OnMasks(px, plausibility.cloud_outside_pct(px, masks, hidden), masks)
+
+    def judge(frame: tuple[int, np.ndarray]) -> tuple[float, float]:
+        t, px = frame
+        mask = of_object[t]
+        return plausibility.outside_pct(px, mask, of_hands[t]), plausibility.mask_covered_pct(px, mask)
+
+    frames = zip(np.flatnonzero(found.registered).tolist(), project(points, found.K), strict=True)
+    shares = np.array(list(in_order(judge, frames, THREADS, ahead=THREADS))).reshape(-1, 2)
+    return _OnMasks(shares[:, 0], shares[:, 1])
 
 
 def _plausibility(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) -> Metrics:
@@ -155,7 +164,7 @@ def _plausibility(ctx: Context, found: ObjectReconstruction, cloud: _OnMasks) ->
         "field_of_view_deg": plausibility.field_of_view_deg(found.focal_px, ctx.seq.image_size()),
         "cloud_outside_pct": plausibility.median_or_nan(outside),
         "mask_lost_frames_pct": 100 * float((outside > plausibility.MASK_LOST_PCT).sum()) / max(len(outside), 1),
-        "mask_covered_pct": plausibility.mask_covered_pct(cloud.px, cloud.masks),
+        "mask_covered_pct": plausibility.median_or_nan(cloud.covered_pct),
         **({} if found.contested is None else {"agreement_pct": 100 * float(1 - found.contested.mean())}),
     }
 

@@ -45,10 +45,10 @@ def test_a_cloud_of_half_the_object_covers_half_its_mask() -> None:
     mask = square(10, 49)  # 41 rows of 40 pixels
     half = np.array([[[10, 10], [29, 10], [10, 50], [29, 50]]], float)
     whole = np.array([[[10, 10], [49, 10], [10, 50], [49, 50]]], float)
-    assert plausibility.mask_covered_pct(half, [mask]) == pytest.approx(50)
-    assert plausibility.mask_covered_pct(whole, [mask]) == pytest.approx(100)
-    assert plausibility.mask_covered_pct(whole[:, :2], [mask]) == 0  # two points span nothing
-    assert np.isnan(plausibility.mask_covered_pct(whole, [np.zeros_like(mask)]))
+    assert plausibility.mask_covered_pct(half[0], mask) == pytest.approx(50)
+    assert plausibility.mask_covered_pct(whole[0], mask) == pytest.approx(100)
+    assert plausibility.mask_covered_pct(whole[0, :2], mask) == 0  # two points span nothing
+    assert np.isnan(plausibility.mask_covered_pct(whole[0], np.zeros_like(mask)))
 
 
 def test_the_longest_gap_is_named_by_how_most_of_it_was_filled():

@@ -16,7 +16,7 @@ from holdprep.geometry.rigid import rotation_angle_deg
 from holdprep.object.child import Children
 from holdprep.object.features import Sift
 from holdprep.object.reconstruction import ObjectReconstruction, reproject
-from holdprep.object.sfm import reconstruct
+from holdprep.object.sfm import magnification, reconstruct
 from holdprep.object.sfm_options import SfmOptions
 from tests.synthetic import box_sequence
 
@@ -172,8 +172,18 @@ def test_unusable_input_is_reported(tmp_path: Path) -> None:
         reconstruct(images, [np.zeros_like(mask) for mask in masks], list("abcd"), tmp_path, options)
     with pytest.raises(HoldprepError, match="unique"):
         reconstruct(images, masks, list("abca"), tmp_path, options)
-    with pytest.raises(HoldprepError, match="frame b"):
+    with pytest.raises(HoldprepError, match=r"frame b: mask .* must have the first frame's size"):
         reconstruct(images, [masks[0], masks[1][:-1], *masks[2:]], list("abcd"), tmp_path, options)
+
+    with pytest.raises(HoldprepError, match=r"frame c: image .* must have the masks' size"):
+        reconstruct([*images[:2], images[2][1:], images[3]], masks, list("abcd"), tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("upsample", "size_px", "expected"), [(2, 100, 2), (2, 200, 2), (2, 300, 4 / 3), (2, 900, 1), (3, 300, 2), (0.5, 900, 0.5), (1, 900, 1)]
+)
+def test_a_large_object_is_enlarged_less_and_none_is_shrunk(upsample: float, size_px: float, expected: float) -> None:
+    assert magnification(upsample, size_px) == pytest.approx(expected)
 
 
 def abort_inside(*_: object) -> NoReturn:
