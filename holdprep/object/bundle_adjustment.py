@@ -96,14 +96,13 @@ def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations
     """
     fitted, names = _from_observations(model, observations, workspace.principal_px)
     refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
-    cost, is_held = _adjust(fitted, _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE), prior, refine_focal=refine_focal)
+    solver = _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE)
+    cost, is_held = _adjust(fitted, solver, prior, refine_focal=refine_focal)
     seen, is_free = focal.observed(fitted), refine_focal and not is_held
     found = None
     if is_free and _coverage(seen, workspace) > _MIN_COVERAGE:
         distorted = pycolmap.Reconstruction(fitted)
-        gain = (
-            1 - _bundle_adjust(distorted, _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE), refine_focal=True, refine_distortion=True) / cost
-        )
+        gain = 1 - _bundle_adjust(distorted, solver, refine_focal=True, refine_distortion=True) / cost
         if gain * 2 * sum(len(each.points) for each in observations.values()) > _MIN_DISTORTION_GAIN:
             seen_distorted = focal.observed(distorted)
             with_lens = covariance.estimate(seen_distorted, refine_focal=True, refine_k=True)

@@ -133,7 +133,7 @@ class _SeenObject:
 
 def _look_through(masks: Sequence[np.ndarray], names: Sequence[str], erode_px: int) -> _SeenObject:
     """What the masks show, each read once. Raises HoldprepError where they differ in size, or fewer than three are large enough."""
-    frames, areas, union = [], [], np.zeros(masks[0].shape, bool)
+    frames, areas, union = [], [], np.zeros(masks[0].shape if len(masks) else (0, 0), bool)
     for t, (mask, name) in enumerate(zip(masks, names, strict=True)):
         if mask.shape != union.shape:
             raise HoldprepError(f"object poses: frame {name}: mask {mask.shape} must have the first frame's size {union.shape}")

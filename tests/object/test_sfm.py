@@ -170,6 +170,8 @@ def test_unusable_input_is_reported(tmp_path: Path) -> None:
     options = SfmOptions()
     with pytest.raises(HoldprepError, match="0 of 4 frames have an object mask"):
         reconstruct(images, [np.zeros_like(mask) for mask in masks], list("abcd"), tmp_path, options)
+    with pytest.raises(HoldprepError, match="0 of 0 frames have an object mask"):
+        reconstruct([], [], [], tmp_path, options)
     with pytest.raises(HoldprepError, match="unique"):
         reconstruct(images, masks, list("abca"), tmp_path, options)
     with pytest.raises(HoldprepError, match=r"frame b: mask .* must have the first frame's size"):
