@@ -45,7 +45,7 @@ class SfmObjectPose(ObjectPoseNode):
         description="undistort pictures, masks and keypoints for what follows where the lens moves a corner by over 1 px"
     )
     min_registered_pct: float = Field(ge=0, le=100, description="fewer registered frames than this is an error (%)")
-    threads: int = Field(exclude=True, ge=1, le=64, description="processes of COLMAP that work at once; changes no result")
+    threads: int = Field(exclude=True, ge=1, le=64, description="processes of COLMAP, or threads, that work at once; changes no result")
 
     @property
     def uses_seed(self) -> bool:
