@@ -39,6 +39,8 @@ UNITS = {
     "largest": "sigma",
     "gates": "",
     "sequences": "",
+    "frames": "",
+    "refused": "",
 }
 
 
