@@ -23,7 +23,7 @@ from holdprep.geometry.rigid import from_rt
 from holdprep.threads import in_order
 
 _MIN_TRIALS = 30  # of RANSAC on a pair's matches
-# Share of a pair's matches that one epipolar geometry explains. Of XFeat's pairs with less, 94 % are wrong on a cube with known poses: on a small
+# Share of a pair's matches that one epipolar geometry explains. Of XFeat's pairs with less, 96 % are wrong on a cube with known poses: on a small
 # object an arbitrary geometry explains half of the matches. SIFT's pairs, wide ones too, have .8 or more.
 _MIN_INLIER_RATIO, _SOUGHT_INLIER_RATIO = 0.7, 0.5  # the second limits the trials
 _MARGIN_PX = 32  # around the mask, of the enlarged window: what networks and most descriptors at its border reach
