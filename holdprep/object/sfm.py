@@ -98,7 +98,9 @@ def _reconstruct(
     K[:2, 2] = K[:2, 2] if options.principal_px is None else options.principal_px
     crop = colmap.Crop.around([seen.union], magnification(options.upsample, seen.size_px), options.principal_px)
     usable = [names[t] for t in seen.frames]
-    workspace = Workspace(work_dir, crop, K, (w, h), names, usable, options.focal_px is None, options.num_threads)
+    workspace = Workspace(
+        work_dir, crop, K, (w, h), names, keys=usable, refine_focal=options.focal_px is None, num_threads=options.num_threads
+    )
     _clear(work_dir)
     with (
         tqdm(total=options.min_mappings + 3, desc="object poses", unit="step", disable=None if options.progress else True) as bar,
@@ -152,9 +154,10 @@ def _look_through(masks: Sequence[np.ndarray], names: Sequence[str], erode_px: i
 def _of_size(images: Sequence[np.ndarray], names: Sequence[str], seen: _SeenObject) -> Iterator[np.ndarray]:
     """The images of the frames that are used; raises HoldprepError where one has not the masks' size."""
     for t in seen.frames:
-        if images[t].shape[:2] != seen.union.shape:
-            raise HoldprepError(f"object poses: frame {names[t]}: image {images[t].shape[:2]} must have the masks' size {seen.union.shape}")
-        yield images[t]
+        image = images[t]
+        if image.shape[:2] != seen.union.shape:
+            raise HoldprepError(f"object poses: frame {names[t]}: image {image.shape[:2]} must have the masks' size {seen.union.shape}")
+        yield image
 
 
 def magnification(upsample: float, size_px: float) -> float:

@@ -176,7 +176,6 @@ def test_unusable_input_is_reported(tmp_path: Path) -> None:
         reconstruct(images, masks, list("abca"), tmp_path, options)
     with pytest.raises(HoldprepError, match=r"frame b: mask .* must have the first frame's size"):
         reconstruct(images, [masks[0], masks[1][:-1], *masks[2:]], list("abcd"), tmp_path, options)
-
     with pytest.raises(HoldprepError, match=r"frame c: image .* must have the masks' size"):
         reconstruct([*images[:2], images[2][1:], images[3]], masks, list("abcd"), tmp_path, options)
 
