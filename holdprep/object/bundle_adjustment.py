@@ -30,8 +30,7 @@ _MIN_TRIANGULATION_DEG = 1.5
 _WIDE_LOSS_PX = 1.0  # scale of the Cauchy loss in pixels of the enlarged crop
 _NARROW_LOSS_PX = 0.15  # the same in pixels of the full image
 _MAX_DIRECT_FRAMES = 150  # above, the iterative solver takes a third of the time and reaches the same cost
-_FINAL_REFINEMENTS = 5  # of the points under the final poses
-_FUNCTION_TOLERANCE = 1e-6  # relative; 1e-7 changes the focal length by less than 0.001 %
+_FUNCTION_TOLERANCE = 3e-6  # relative; 1e-6 takes 1.5 times as long and changes the focal length by 0.0004 %
 _WIDE_TOLERANCE = 1e-5  # 1e-6 takes twice as long and changes the focal length by 0.007 %, before patches refine it
 # A radial distortion is accepted if it lowers the cost by so many squared standard deviations (one is expected by chance, but the errors
 # of a point are correlated between frames: without distortion a blurred box gained 10; with k = -0.1 a box gained 70, a real camera 700),
@@ -69,7 +68,7 @@ def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.nda
 
     The adjustment ends where its cost decreases by less than `tolerance`, relative.
     """
-    reconstruction = _triangulate(workspace, model, poses, refinements=1)
+    reconstruction = _triangulate(workspace, model, poses)
     prior = float(workspace.K[0, 0]) * workspace.crop.upsample
     _adjust(reconstruction, _Solver(_WIDE_LOSS_PX, tolerance), prior, refine_focal=workspace.refine_focal)
     _filter(reconstruction)
@@ -77,12 +76,11 @@ def retriangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.nda
 
 
 def refine_over_patches(workspace: Workspace, model: Model, features: Features) -> tuple[Model, Adjustment]:
-    """Final poses, focal length and distortion from tracked patches, and the feature cloud triangulated under them; and their uncertainty."""
+    """Final poses, focal length and distortion from tracked patches, and the features' points adjusted to them; and their uncertainty."""
     observations = track_patches(workspace, model, features)
     refined, adjustment = adjust_to_patches(model, observations, workspace)
-    reconstruction = _triangulate(workspace, refined, refined.poses, refinements=_FINAL_REFINEMENTS)
-    _filter(reconstruction)
-    color_points(reconstruction, workspace.folder, workspace.crop)
+    reconstruction = adjust_points(workspace, refined)
+    color_points(reconstruction, workspace.folder, workspace.crop, workspace.num_threads)
     output = workspace.folder / "sparse_rebuilt"
     output.mkdir(exist_ok=True)
     reconstruction.write(output)
@@ -94,7 +92,10 @@ def adjust_to_patches(model: Model, observations: Mapping[str, PatchObservations
 
     If the workspace's focal length is not given, it is refined where the observations determine it, and so is the radial distortion.
     """
-    fitted, names = _from_observations(model, observations, workspace.principal_px)
+    camera, names = model.camera(workspace.principal_px), dict(enumerate(observations, start=1))
+    camera.camera_id = 1
+    views = {i: _View(name, model.poses[name], observations[name].px, observations[name].points) for i, name in names.items()}
+    fitted = _reconstruction(camera, views, model.points)
     refine_focal, prior = workspace.refine_focal, float(workspace.K[0, 0])
     solver = _Solver(_NARROW_LOSS_PX, _FUNCTION_TOLERANCE)
     cost, is_held = _adjust(fitted, solver, prior, refine_focal=refine_focal)
@@ -142,32 +143,63 @@ def _adjust(reconstruction: pycolmap.Reconstruction, solver: _Solver, prior: flo
     return cost, refine_focal and not hold.is_free
 
 
-def _from_observations(
-    model: Model, observations: Mapping[str, PatchObservations], principal_px: tuple[float, float]
-) -> tuple[pycolmap.Reconstruction, dict[int, str]]:
-    """COLMAP reconstruction of these observations in pixels of the full image, and image id -> frame name."""
-    reconstruction, camera = pycolmap.Reconstruction(), model.camera(principal_px)
-    camera.camera_id = 1
+def adjust_points(workspace: Workspace, model: Model) -> pycolmap.Reconstruction:
+    """The model's points adjusted to their features under its poses and camera, without outliers, in pixels of the enlarged canvas."""
+    with open_database(workspace.folder) as database:
+        (camera,) = database.read_all_cameras()
+        images = database.read_all_images()
+        px = {image.image_id: np.asarray(database.read_keypoints(image.image_id), float)[:, :2] for image in images}
+    camera.params = _canvas_params(workspace, model, camera)
+    posed = {image.image_id: image.name for image in images if image.name.removesuffix(".png") in model.poses}
+    views = {}
+    for i, file in posed.items():
+        name = file.removesuffix(".png")
+        views[i] = _View(file, model.poses[name], px[i], model.point_of_keypoint[name])
+    reconstruction = _reconstruction(camera, views, model.points)
+    _bundle_adjust(reconstruction, _Solver(_WIDE_LOSS_PX, _FUNCTION_TOLERANCE), refine_focal=False, refine_poses=False)
+    _filter(reconstruction)
+    return reconstruction
+
+
+@dataclass(frozen=True)
+class _View:
+    """A posed picture: file name, pose, observed pixels (K, 2) and the index (K,) of the point that each shows, -1 for none."""
+
+    file: str
+    T_cam_obj: np.ndarray
+    px: np.ndarray
+    point: np.ndarray
+
+
+def _reconstruction(camera: pycolmap.Camera, views: Mapping[int, _View], points: np.ndarray) -> pycolmap.Reconstruction:
+    """COLMAP's reconstruction of views, by image id, and of those of the points (N, 3) that two of them show."""
+    reconstruction = pycolmap.Reconstruction()
     reconstruction.add_camera_with_trivial_rig(camera)
     tracks: dict[int, pycolmap.Track] = {}
-    names = dict(enumerate(observations, start=1))
-    for i, name in names.items():
-        image = pycolmap.Image(name=name, camera_id=1, image_id=i)
-        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(px) for px in observations[name].px])
-        reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(model.poses[name][:3]))
-        for k, point in enumerate(observations[name].points.tolist()):
+    for i, view in views.items():
+        image = pycolmap.Image(name=view.file, camera_id=camera.camera_id, image_id=i)
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(px) for px in view.px])
+        reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(view.T_cam_obj[:3]))
+        seen = np.flatnonzero(view.point >= 0)
+        for k, point in zip(seen.tolist(), view.point[seen].tolist(), strict=True):
             tracks.setdefault(point, pycolmap.Track()).add_element(i, k)
     for point, track in tracks.items():
         if track.length() >= 2:
-            reconstruction.add_point3D(model.points[point], track)
-    return reconstruction, names
+            reconstruction.add_point3D(points[point], track)
+    return reconstruction
 
 
 def _bundle_adjust(
-    reconstruction: pycolmap.Reconstruction, solver: _Solver, *, refine_focal: bool, refine_distortion: bool = False
+    reconstruction: pycolmap.Reconstruction,
+    solver: _Solver,
+    *,
+    refine_focal: bool,
+    refine_distortion: bool = False,
+    refine_poses: bool = True,
 ) -> float:
-    """Adjust the whole reconstruction in place under a Cauchy loss; returns the final cost."""
+    """Adjust all points, and what else is refined, in place under a Cauchy loss; returns the final cost."""
     options = pycolmap.BundleAdjustmentOptions()
+    options.refine_rig_from_world = refine_poses
     options.refine_focal_length, options.refine_extra_params = refine_focal, refine_distortion
     options.refine_principal_point = False
     options.print_summary = False
@@ -182,16 +214,13 @@ def _bundle_adjust(
     return float(summary.ceres_summary.final_cost)  # type: ignore[attr-defined]
 
 
-def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray], refinements: int) -> pycolmap.Reconstruction:
-    """Triangulate the database's matches under given poses and the model's camera, without silhouette observations.
-
-    Points are adjusted, with the poses fixed, up to `refinements` times.
-    """
-    folder, crop = workspace.folder, workspace.crop
+def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndarray]) -> pycolmap.Reconstruction:
+    """Triangulate the database's matches under given poses and the model's camera, without silhouette observations."""
+    folder = workspace.folder
     with open_database(folder) as database:
         (camera,) = database.read_all_cameras()
         images = database.read_all_images()
-    camera.params = [model.focal_px * crop.upsample, *camera.params[1:3], *model.distortion]
+    camera.params = _canvas_params(workspace, model, camera)
     reconstruction = pycolmap.Reconstruction()
     reconstruction.add_camera_with_trivial_rig(camera)
     for image in images:
@@ -201,13 +230,18 @@ def _triangulate(workspace: Workspace, model: Model, poses: Mapping[str, np.ndar
             reconstruction.add_image_with_trivial_frame(posed, pycolmap.Rigid3d(poses[name][:3]))
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed = 1, model.number
-    options.ba_global_max_refinements, options.ba_global_function_tolerance = refinements, _FUNCTION_TOLERANCE
+    options.ba_global_max_refinements, options.ba_global_function_tolerance = 1, _FUNCTION_TOLERANCE
     options.extract_colors = False  # this reads every picture
     database_path, image_path = folder / "database.db", folder / "images"
     with tempfile.TemporaryDirectory(dir=folder) as output:
         triangulated = pycolmap.triangulate_points(reconstruction, database_path, image_path, output, options=options)
     _drop_silhouette_observations(workspace, triangulated)
     return triangulated
+
+
+def _canvas_params(workspace: Workspace, model: Model, stored: pycolmap.Camera) -> list[float]:
+    """The model's camera in pixels of the enlarged canvas, with the principal point of the database's."""
+    return [model.focal_px * workspace.crop.upsample, *stored.params[1:3], *model.distortion]
 
 
 def _filter(reconstruction: pycolmap.Reconstruction) -> None:

@@ -234,7 +234,7 @@ def write_matches(
     seed: int,
     num_threads: int,
 ) -> None:
-    """Write matches (frame, other frame, keypoint indices (M, 2)) to the database and verify them like `match_sift`."""
+    """Write matches (frame, other frame, keypoint indices (M, 2)) to the database and verify them."""
     with open_database(folder) as database:
         ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
         for a, b, found in matches:
@@ -278,38 +278,29 @@ def read_features(folder: Path, crop: Crop) -> Features:
     return Features(keypoints, matches)
 
 
-def read_matches(folder: Path) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, int]]:
-    """Matches before verification, keypoint indices (M, 2) by frame and other frame in both orders; and keypoints per frame."""
-    with open_database(folder) as database:
-        images = {image.image_id: image.name.removesuffix(".png") for image in database.read_all_images()}
-        count = {name: database.num_keypoints_for_image(i) for i, name in images.items()}
-        pairs, found = database.read_all_matches()
-    matches: dict[tuple[str, str], np.ndarray] = {}
-    for pair_id, each in zip(pairs, found, strict=True):
-        a, b = (images[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-        indices = np.asarray(each, int).reshape(-1, 2)
-        matches[a, b], matches[b, a] = indices, indices[:, ::-1]
-    return matches, count
-
-
-def color_points(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop) -> None:
+def color_points(reconstruction: pycolmap.Reconstruction, folder: Path, crop: Crop, num_threads: int = 1) -> None:
     """Set point colors to the mean over observations; COLMAP's own function expects images of the canvas' size."""
-    index_of = {point: i for i, point in enumerate(sorted(reconstruction.points3D))}
-    total, count = np.zeros((len(index_of), 3)), np.zeros(len(index_of))
-    for image_id in reconstruction.reg_image_ids():
-        image = reconstruction.image(image_id)
-        observed = [(index_of[p.point3D_id], p.xy) for p in image.points2D if p.has_point3D()]
-        if observed:
-            index, xy = (np.array(x) for x in zip(*observed, strict=True))
-            at = crop.to_window(crop.from_colmap(xy)).astype(np.float32)
-            rgb = read_crop(folder, image.name.removesuffix(".png"), cv2.IMREAD_COLOR)[..., ::-1].copy()
-            for part in (slice(i, i + 4096) for i in range(0, len(at), 4096)):  # OpenCV accepts at most 32767 rows
-                x, y = at[part, None, 0], at[part, None, 1]
-                sampled = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                np.add.at(total, index[part], sampled[:, 0])
-                np.add.at(count, index[part], 1)
-    for point, i in index_of.items():
-        reconstruction.point3D(point).color = np.round(total[i] / max(count[i], 1)).astype(np.uint8)
+    ids = np.array(sorted(reconstruction.points3D), int)
+    total, count = np.zeros((len(ids), 3)), np.zeros(len(ids), int)
+
+    def colors(image: pycolmap.Image) -> tuple[np.ndarray, np.ndarray]:
+        """Of an image's observed points: their indices (M,), and colors (M, 3) RGB."""
+        observed = [(p.point3D_id, *p.xy) for p in image.points2D if p.has_point3D()]
+        id_xy = np.array(observed, float).reshape(-1, 3)
+        bgr = read_crop(folder, image.name.removesuffix(".png"), cv2.IMREAD_COLOR)
+        at = crop.to_window(crop.from_colmap(id_xy[:, 1:])).astype(np.float32)
+        sampled = np.zeros((len(at), 3))
+        for part in (slice(i, i + 4096) for i in range(0, len(at), 4096)):  # OpenCV accepts at most 32767 rows
+            x, y = at[part, None, 0], at[part, None, 1]
+            sampled[part] = cv2.remap(bgr, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0, ::-1]
+        return np.searchsorted(ids, id_xy[:, 0].astype(int)), sampled
+
+    images = [reconstruction.image(i) for i in reconstruction.reg_image_ids()]
+    for index, rgb in in_order(colors, images, num_threads, ahead=num_threads):
+        np.add.at(total, index, rgb)
+        np.add.at(count, index, 1)
+    for point, rgb in zip(ids.tolist(), np.round(total / np.maximum(count, 1)[:, None]).astype(np.uint8), strict=True):
+        reconstruction.point3D(point).color = rgb
 
 
 def read_model(reconstruction: pycolmap.Reconstruction, crop: Crop, number: int, path: Path) -> Model:

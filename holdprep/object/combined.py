@@ -12,13 +12,13 @@ import numpy as np
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop
 from holdprep.object.features import Sift
-from holdprep.object.sift import match_sift
+from holdprep.object.sift import sift_descriptors, sift_matches
 from holdprep.object.xfeat import XFeat
 
 
 @dataclass(frozen=True)
 class SiftXFeat:
-    """Both kinds of features. SIFT's are found and matched in a database of their own, in `sift/` of the work folder."""
+    """Both kinds of features. SIFT's are found in a database of their own, in `sift/` of the work folder."""
 
     sift: Sift = field(default_factory=Sift)
     xfeat: XFeat = field(default_factory=XFeat)
@@ -48,16 +48,14 @@ class SiftXFeat:
         seed: int,
         num_threads: int,
     ) -> None:
-        match_sift(_sift_folder(folder), pairs, max_error_px, seed, num_threads, verify=False)
         colmap.write_matches(folder, self._joined(folder, pairs, num_threads), max_error_px, seed, num_threads)
 
     def _joined(self, folder: Path, pairs: Sequence[tuple[str, str]], num_threads: int) -> Iterator[tuple[str, str, np.ndarray]]:
         """Frame, other frame and the keypoint indices (M, 2) of both kinds' matches, for each pair."""
-        sift, count = colmap.read_matches(_sift_folder(folder))
-        own = {(a, b): found for a, b, found in self.xfeat.matches(folder, pairs, num_threads)}
-        for a, b in pairs:
-            shifted = own.get((a, b), np.zeros((0, 2), int)) + np.array([count[a], count[b]])
-            yield a, b, np.concatenate([sift.get((a, b), np.zeros((0, 2), int)), shifted])
+        count = {name: len(each) for name, each in sift_descriptors(_sift_folder(folder)).items()}
+        both = zip(sift_matches(_sift_folder(folder), pairs, num_threads), self.xfeat.matches(folder, pairs, num_threads), strict=True)
+        for (a, b, of_sift), (_, _, of_xfeat) in both:
+            yield a, b, np.concatenate([of_sift.astype(int), of_xfeat + np.array([count[a], count[b]])])
 
 
 def _sift_folder(folder: Path) -> Path:

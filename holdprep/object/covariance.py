@@ -79,16 +79,21 @@ def _estimate(seen: Observed, refine_focal: bool, refine_k: bool) -> Uncertainty
     rows, of_point = np.arange(len(residual)), np.repeat(seen.point, 2)
     of_camera = sparse.csr_matrix((weight[..., None] * J_camera)[..., camera].reshape(len(rows), -1))
     A = sparse.hstack([_blocks(weight[..., None] * J_pose, seen.frame, frames), of_camera]).tocsr()
-    B = _blocks(weight[..., None] * J_point, seen.point, points)
-    Y = (A.T @ B) @ _inverse_blocks(weight[..., None] * J_point, seen.point, points)
+    B = _blocks(weight[..., None] * J_point, seen.point, points).tocsc()
+    inverse_of_points = _inverse_blocks(weight[..., None] * J_point, seen.point, points)
+    parts = [slice(i, min(i + _POINTS_AT_ONCE, points)) for i in range(0, points, _POINTS_AT_ONCE)]
+    S = (A.T @ A).toarray()
+    for part in parts:
+        W, Y = _elimination(A, B, inverse_of_points, part)
+        S -= Y @ W.T
     used = np.concatenate([np.repeat(is_seen, 6), np.ones(len(camera), bool)])
-    S = (A.T @ A - Y @ (B.T @ A)).toarray()[np.ix_(used, used)]
     inverse = np.zeros((len(used), np.count_nonzero(used)))
-    inverse[used] = _inverse_without_gauge(S, _gauge(seen, centre, radius, len(camera))[used])
+    inverse[used] = _inverse_without_gauge(S[np.ix_(used, used)], _gauge(seen, centre, radius, len(camera))[used])
     of_points = sparse.csc_matrix((residual, (rows, of_point)), shape=(len(rows), points))
     pose, variance = np.zeros((frames, 6, 6)), np.zeros(len(camera))
-    for part in (slice(i, i + _POINTS_AT_ONCE) for i in range(0, points, _POINTS_AT_ONCE)):
-        influence = inverse @ (A.T @ of_points[:, part] - Y @ (B.T @ of_points[:, part])).toarray()[used]
+    for part in parts:
+        gradient = (B[:, 3 * part.start : 3 * part.stop].T @ of_points[:, part]).toarray()
+        influence = inverse @ ((A.T @ of_points[:, part]).toarray() - _elimination(A, B, inverse_of_points, part)[1] @ gradient)[used]
         of_pose = influence[: 6 * frames].reshape(frames, 6, -1)
         pose += of_pose @ of_pose.swapaxes(1, 2)
         variance += (influence[6 * frames :] ** 2).sum(axis=1)
@@ -134,13 +139,19 @@ def _blocks(J: np.ndarray, index: np.ndarray, count: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((J.ravel(), columns.ravel(), np.arange(0, 2 * width * rows + 1, width)), shape=(2 * rows, width * count))
 
 
-def _inverse_blocks(J: np.ndarray, index: np.ndarray, count: int) -> sparse.csr_matrix:
-    """(3 count, 3 count) block-diagonal inverse of the information of `count` points from derivatives (M, 2, 3)."""
+def _elimination(A: sparse.csr_matrix, B: sparse.csc_matrix, inverse: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Of some points: W = A^T B (D, 3 n), dense since each is seen in many frames, and W times their inverse information."""
+    W = (A.T @ B[:, 3 * part.start : 3 * part.stop]).toarray()
+    blocks = W.reshape(len(W), -1, 3).swapaxes(0, 1)
+    return W, (blocks @ inverse[part]).swapaxes(0, 1).reshape(W.shape)
+
+
+def _inverse_blocks(J: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """(count, 3, 3) inverse of the information of `count` points from derivatives (M, 2, 3)."""
     information = np.zeros((count, 3, 3))
     np.add.at(information, index, np.einsum("mij,mik->mjk", J, J))
     trace = np.trace(information, axis1=1, axis2=2)[:, None, None]
-    inverse = np.linalg.inv(information + (_DAMPING * trace + 1e-30) * np.eye(3))
-    return sparse.bsr_matrix((inverse, np.arange(count), np.arange(count + 1)), shape=(3 * count, 3 * count)).tocsr()
+    return np.asarray(np.linalg.inv(information + (_DAMPING * trace + 1e-30) * np.eye(3)))
 
 
 def _gauge(seen: Observed, centre: np.ndarray, radius: float, num_camera: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Selection of frame pairs to match: all pairs in short videos, else temporal neighbours and image retrieval."""
+"""Selection of frame pairs to match: temporal neighbours, and image retrieval."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -18,16 +18,14 @@ def temporal_neighbours(frames: Sequence[Frame], max_distance: int) -> list[tupl
     return [(a, b) for i, a in enumerate(frames) for b in frames[i + 1 : i + 1 + max_distance]]
 
 
-def select_pairs(
-    names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, exhaustive_frames: int, seed: int
-) -> list[tuple[str, str]]:
-    """Pairs out of the frames `names`, which are in temporal order.
+def select_pairs(names: Sequence[str], descriptors: Mapping[str, np.ndarray], num_pairs: int, seed: int) -> list[tuple[str, str]]:
+    """Pairs out of the frames `names`, which are in temporal order; all of them where `num_pairs` partners are all others.
 
-    Up to `exhaustive_frames` frames, every pair. Above, each frame gets about `num_pairs` partners: half of them temporal
-    neighbours, half the most similar frames by VLAD (Jegou et al. 2010) over local descriptors (M, D).
+    Each frame gets about `num_pairs` partners: half of them temporal neighbours, half the most similar frames by VLAD
+    (Jegou et al. 2010) over local descriptors (M, D).
     """
     total = len(names)
-    if total <= exhaustive_frames or num_pairs >= total - 1:
+    if num_pairs >= total - 1:
         return list(combinations(names, 2))
     window = max(1, num_pairs // 4)  # each pair of temporal neighbours counts for both frames
     selected = set(temporal_neighbours(range(total), window))

@@ -21,7 +21,7 @@ class SfmOptions:
     focal_guess_px: float | None = None  # prior focal length, refined
     principal_px: tuple[float, float] | None = None  # never refined; None: the image centre
     num_pairs: int = 40  # frames that each frame is matched with in long videos
-    exhaustive_frames: int = 150  # up to this number of frames every pair is matched
+    exhaustive_frames: int = 150  # of a video up to this long, every pair is matched
     num_keyframes: int = NUM_KEYFRAMES  # up to so many all are mapped, of more about half as many; PnP registers the others
     min_registered_pct: float = 60.0  # share of frames with a pose, below which the reconstruction fails
     max_gap: int = MAX_GAP  # frames; longer gaps hold the nearest pose instead of interpolating

@@ -1,17 +1,18 @@
-"""COLMAP's SIFT: found in a window around each frame's mask, matched and verified by COLMAP.
+"""COLMAP's SIFT: found by COLMAP in a window around each frame's mask, matched exactly, and verified by COLMAP.
 
 COLMAP detects and describes features on the whole picture and applies the mask afterwards. Most of the crop that all frames share is
 background, so each frame's picture is cut to a window around its mask; all windows have one size, because all frames have one camera.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
 import pycolmap
+from threadpoolctl import threadpool_limits
 
 from holdprep.object.colmap import (
     Crop,
@@ -22,13 +23,16 @@ from holdprep.object.colmap import (
     read_crop,
     read_mask,
     set_canvas_size,
-    verification_options,
+    write_matches,
 )
 from holdprep.threads import in_order
 
 A = TypeVar("A")
 
 _STEP_PX = 8  # pixels of the coarsest octave: windows begin at multiples, so that all octaves have the samples they have on the whole crop
+_AHEAD = 256  # pairs whose matches are held
+_DESCRIPTOR_NORM = 512.0  # of COLMAP's descriptors, up to rounding
+_MAX_ANGLE_RAD, _MAX_RATIO = 0.7, 0.8  # COLMAP's
 _GREY_OF_BGR = np.array([[0.0722, 0.7152, 0.2126]])  # COLMAP's
 
 
@@ -96,20 +100,54 @@ def _write_windows(folder: Path, windows: Path, names: Sequence[str], num_thread
     return dict(zip(names, start, strict=True))
 
 
-def match_sift(
-    folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int, *, verify: bool = True
-) -> None:
+def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
     """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
-    listing = folder / "pairs.txt"
-    listing.write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
-    pairing = pycolmap.ImportedPairingOptions()
-    pairing.match_list_path = listing
-    options = pycolmap.FeatureMatchingOptions()
-    options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
-    options.use_gpu = False
-    options.num_threads = num_threads
-    options.skip_geometric_verification = not verify
-    pycolmap.match_image_pairs(folder / "database.db", options, pairing, verification_options(max_error_px, seed))
+    write_matches(folder, sift_matches(folder, pairs, num_threads), max_error_px, seed, num_threads)
+
+
+def sift_matches(folder: Path, pairs: Sequence[tuple[str, str]], num_threads: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Frame, other frame and the indices (M, 2) of the matches of their SIFT features, for each pair.
+
+    COLMAP's own matcher searches an approximate index in more than 512 features, and its matches differ in about one run of ten.
+    """
+    return _matches(sift_descriptors(folder), pairs, num_threads)  # read now: while matches are written, the database is locked
+
+
+def _matches(
+    descriptors: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], num_threads: int
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    def match(pair: tuple[str, str]) -> np.ndarray:
+        return nearest_by_ratio(descriptors[pair[0]], descriptors[pair[1]])
+
+    with threadpool_limits(1):  # the threads are those of the pairs
+        for (a, b), found in zip(pairs, in_order(match, pairs, num_threads, ahead=_AHEAD), strict=True):
+            yield a, b, found
+
+
+def nearest_by_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(M, 2) indices of descriptors a (K, 128) and b (L, 128) uint8 that are each other's nearest, and nearer than others by the ratio.
+
+    As COLMAP's exact matcher: Lowe's ratio test (2004) of angles. Products of such descriptors are whole numbers below 2^24, so that sums in
+    float32 are exact, and independent of the order.
+    """
+    if not len(a) or not len(b):
+        return np.zeros((0, 2), np.uint32)
+    products = a.astype(np.float32) @ b.astype(np.float32).T
+    to_b, to_a = _distinct_nearest(products), _distinct_nearest(products.T)
+    own = np.flatnonzero(to_b >= 0)
+    own = own[to_a[to_b[own]] == own]
+    return np.stack([own, to_b[own]], axis=1).astype(np.uint32)
+
+
+def _distinct_nearest(products: np.ndarray) -> np.ndarray:
+    """(K,) column of the largest of each row of products (K, L), -1 where its angle is too large, or the second one's is not much larger."""
+    rows, nearest = np.arange(len(products)), products.argmax(axis=1)
+    largest = products[rows, nearest]
+    products[rows, nearest] = -1
+    second = products.max(axis=1)
+    products[rows, nearest] = largest
+    angle, next_angle = (np.arccos(np.minimum(x / _DESCRIPTOR_NORM**2, 1)) for x in (largest, second))
+    return np.where((angle <= _MAX_ANGLE_RAD) & (angle < _MAX_RATIO * next_angle), nearest, -1)
 
 
 def sift_descriptors(folder: Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ OUTLIER_COST = 4.5  # half the squared residual at 3 standard deviations: trunca
 MIN_SIGMA_PX = 0.2  # lower bound of the estimated keypoint noise
 _ROTATION_SIGMA_DEG = 10.0  # standard deviation of the rotation between neighbouring frames from its prediction
 _MAX_ROTATION_COST = 20.0  # truncation of the rotation cost: beyond it only the images decide
+_WIDE_LOSS_PX, _NARROW_LOSS_PX = 10.0, 1.0  # scale of the robust losses of a refinement
 _MAX_REFINED = 400  # points, evenly spaced, that a pose is refined over: bundle adjustment refines it over all
 _PLANE_ITERATIONS = 5  # of the reweighted plane fit, enough to converge
 
@@ -45,12 +46,16 @@ def pose_hypotheses(
 
     `px` (M, 2) and `xyz` (M, 3) are 2D-3D correspondences with outliers; pixels are `camera`'s.
     """
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    roughly: list[np.ndarray] = []
+    refined: list[np.ndarray] = []
     plane = fit_plane(xyz)
     for initial in (pose for T in initial_poses for pose in (T, flip_pose(T, plane))):
-        T = refine_pose(initial, px, xyz, camera)
-        if all(rotation_angle_deg(T[:3, :3], other[:3, :3]) > _DUPLICATE_DEG for other, _ in found):
-            found.append((T, reprojection_errors_px(T, px, xyz, camera)))
+        rough = _refine(initial, px, xyz, camera, _WIDE_LOSS_PX)
+        if _is_new(rough, roughly):
+            roughly.append(rough)
+            if _is_new(T := _refine(rough, px, xyz, camera, _NARROW_LOSS_PX), refined):
+                refined.append(T)
+    found = [(T, reprojection_errors_px(T, px, xyz, camera)) for T in refined]
     sigma = max(MIN_SIGMA_PX, min(robust_sigma(errors) for _, errors in found))
     hypotheses = [PoseHypothesis(T, truncated_cost(errors / sigma), errors < 3 * sigma) for T, errors in found]
     return sorted(hypotheses, key=lambda hypothesis: hypothesis.cost)
@@ -83,14 +88,21 @@ def flip_pose(T_cam_obj: np.ndarray, plane: Plane) -> np.ndarray:
 
 def refine_pose(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:
     """Robust non-linear refinement of a pose (4, 4) over at most 400 of the points, first with a wide loss, then with a narrow one."""
-    pose, every = pycolmap.Rigid3d(T_cam_obj[:3]), max(1, -(-len(px) // _MAX_REFINED))
+    return _refine(_refine(T_cam_obj, px, xyz, camera, _WIDE_LOSS_PX), px, xyz, camera, _NARROW_LOSS_PX)
+
+
+def _refine(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera, loss_px: float) -> np.ndarray:
+    options = pycolmap.AbsolutePoseRefinementOptions()
+    options.loss_function_scale, options.gradient_tolerance = loss_px, 1e-8
+    every = max(1, -(-len(px) // _MAX_REFINED))
     px, xyz = px[::every], xyz[::every]
-    for scale_px in (10.0, 1.0):
-        options = pycolmap.AbsolutePoseRefinementOptions()
-        options.loss_function_scale, options.gradient_tolerance = scale_px, 1e-8
-        refined = pycolmap.refine_absolute_pose(pose, px, xyz, np.ones(len(px), bool), camera, options)
-        pose = refined["cam_from_world"] if refined is not None else pose
-    return to_matrix(pose)
+    refined = pycolmap.refine_absolute_pose(pycolmap.Rigid3d(T_cam_obj[:3]), px, xyz, np.ones(len(px), bool), camera, options)
+    return T_cam_obj if refined is None else to_matrix(refined["cam_from_world"])
+
+
+def _is_new(T_cam_obj: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Whether a pose's rotation differs from those of all others."""
+    return all(rotation_angle_deg(T_cam_obj[:3, :3], other[:3, :3]) > _DUPLICATE_DEG for other in others)
 
 
 def reprojection_errors_px(T_cam_obj: np.ndarray, px: np.ndarray, xyz: np.ndarray, camera: pycolmap.Camera) -> np.ndarray:

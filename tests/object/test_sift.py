@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 
 from holdprep.geometry.cameras import pinhole_K
@@ -103,8 +104,8 @@ def test_the_features_that_are_kept_have_the_most_matches_and_these_stay(scene: 
     for a, b in combinations(NAMES, 2):
         of_kept = {(i, j) for i, j in before.matches[a][b].tolist() if i in at[a] and j in at[b]}
         assert {(at[a][i], at[b][j]) for i, j in after.matches[a][b]} == of_kept and len(of_kept) > 10
-    raw, count = colmap.read_matches(matched)
-    assert set(count.values()) == {most} and all(found.max() < most for found in raw.values())
+    with colmap.open_database(matched) as database:
+        assert all(np.asarray(found).max() < most for found in database.read_all_matches()[1])
 
 
 def test_few_features_are_all_kept(scene: tuple[Path, Crop], matched: Path) -> None:
@@ -113,3 +114,60 @@ def test_few_features_are_all_kept(scene: tuple[Path, Crop], matched: Path) -> N
     after = colmap.read_features(matched, scene[1])
     assert all((before.keypoints_px[name] == after.keypoints_px[name]).all() for name in NAMES)
     assert all((before.matches[a][b] == after.matches[a][b]).all() for a, b in combinations(NAMES, 2))
+
+
+def described(count: int, seed: int) -> np.ndarray:
+    """(count, 128) uint8 descriptors of COLMAP's length."""
+    values = np.random.default_rng(seed).exponential(size=(count, 128))
+    return np.round(512 * np.sqrt(values / values.sum(axis=1, keepdims=True))).astype(np.uint8)
+
+
+def near(descriptors: np.ndarray, noise: float, seed: int) -> np.ndarray:
+    """The descriptors with noise, in another order."""
+    rng = np.random.default_rng(seed)
+    moved = rng.permutation(descriptors).astype(float) + rng.normal(0, noise, descriptors.shape)
+    return moved.clip(0, 255).round().astype(np.uint8)
+
+
+def test_matches_are_the_distinct_mutual_nearest_neighbours() -> None:
+    a = described(700, 0)
+    b = near(a, 12, 1)
+    b = np.concatenate([b, b[:150]])  # 150 have two equally near ones
+    angle = np.arccos(np.minimum(a.astype(float) @ b.T.astype(float) / 512**2, 1))
+    expected = []
+    for i, row in enumerate(angle):
+        j, second = np.argsort(row)[:2]
+        others = np.sort(angle[:, j])
+        if angle[:, j].argmin() == i and row[j] <= 0.7 and row[j] < 0.8 * row[second] and row[j] < 0.8 * others[1]:
+            expected.append([i, j])
+    found = sift.nearest_by_ratio(a, b)
+    assert found.tolist() == expected
+    assert 520 < len(found) <= 550
+
+
+def test_few_features_are_matched_as_by_colmap(matched: Path, tmp_path: Path) -> None:
+    """COLMAP's matcher is exact for less than 512 features."""
+    pairs = list(combinations(NAMES, 2))
+    sift.keep_best(matched, 400)
+    with colmap.open_database(matched) as database:
+        database.clear_matches()
+        database.clear_two_view_geometries()
+    (tmp_path / "pairs.txt").write_text("".join(f"{a}.png {b}.png\n" for a, b in pairs))
+    pairing, options = pycolmap.ImportedPairingOptions(), pycolmap.FeatureMatchingOptions()
+    pairing.match_list_path, options.use_gpu, options.skip_geometric_verification = tmp_path / "pairs.txt", False, True
+    options.type = pycolmap.FeatureMatcherType.SIFT_BRUTEFORCE
+    pycolmap.match_image_pairs(tmp_path / "database.db", options, pairing, pycolmap.TwoViewGeometryOptions())
+    with colmap.open_database(tmp_path) as database:
+        ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
+        theirs = {(a, b): np.asarray(database.read_matches(ids[a], ids[b])) for a, b in pairs}
+    ours = {(a, b): found for a, b, found in sift.sift_matches(tmp_path, pairs, 2)}
+    assert all(ours[pair].tolist() == theirs[pair].tolist() and len(ours[pair]) > 20 for pair in pairs)
+
+
+def test_frames_without_features_have_no_matches() -> None:
+    assert (
+        sift.nearest_by_ratio(described(0, 0), described(5, 1)).shape
+        == sift.nearest_by_ratio(described(1, 0), described(0, 1)).shape
+        == (0, 2)
+    )
+    assert sift.nearest_by_ratio(described(1, 0), described(1, 0)).tolist() == [[0, 0]]

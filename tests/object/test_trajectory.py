@@ -96,8 +96,8 @@ def test_pairs_for_any_number_of_frames() -> None:
     places = rng.normal(size=(10, 50, 128)) * 100  # the camera revisits the same ten places
     names = [f"{t}" for t in range(60)]
     descriptors = {name: (places[t % 10] + rng.normal(size=(50, 128))).astype(np.float32) for t, name in enumerate(names)}
-    assert len(select_pairs(names[:5], descriptors, 40, 3, 0)) == 10
-    pairs = select_pairs(names, descriptors, 8, 30, 0)
+    assert len(select_pairs(names[:5], descriptors, 40, 0)) == 10
+    pairs = select_pairs(names, descriptors, 8, 0)
     assert {(f"{t}", f"{t + 1}") for t in range(59)} <= set(pairs)
     retrieved = [(int(a), int(b)) for a, b in pairs if int(b) - int(a) > 2]
     assert retrieved
