@@ -31,7 +31,7 @@ _WIDE_LOSS_PX = 1.0  # scale of the Cauchy loss in pixels of the enlarged crop
 _NARROW_LOSS_PX = 0.15  # the same in pixels of the full image
 _MAX_DIRECT_FRAMES = 150  # above, the iterative solver takes a third of the time and reaches the same cost
 _FUNCTION_TOLERANCE = 3e-6  # relative; 1e-6 takes 1.5 times as long and changes the focal length by 0.0004 %
-_WIDE_TOLERANCE = 1e-5  # 1e-6 takes twice as long and changes the focal length by 0.007 %, before patches refine it
+_WIDE_TOLERANCE = 1e-4  # 1e-6 takes three times as long and changes the focal length by 0.02 %, before patches refine it
 # A radial distortion is accepted if it lowers the cost by so many squared standard deviations (one is expected by chance, but the errors
 # of a point are correlated between frames: without distortion a blurred box gained 10; with k = -0.1 a box gained 70, a real camera 700),
 # if k is so many of its standard errors, which know of this correlation,

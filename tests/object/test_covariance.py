@@ -94,3 +94,12 @@ def test_frames_without_observations_are_unknown_and_long_videos_are_estimated_i
     long = replace(noisy, T_cam_obj=np.tile(noisy.T_cam_obj, (times, 1, 1)), frame=frame, point=np.tile(noisy.point, times), px=px)
     found = estimate(long, refine_focal=False, refine_k=False)
     assert found.poses.shape == (600, 6, 6) and np.isfinite(found.poses).all() and np.isnan(found.focal_px)
+
+
+def test_points_that_are_eliminated_a_few_at_a_time_give_the_same(scene: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = replace(scene, px=scene.px + np.random.default_rng(4).normal(0, NOISE_PX, scene.px.shape))
+    whole = estimate(noisy, refine_focal=True, refine_k=True)
+    monkeypatch.setattr("holdprep.object.covariance._POINTS_AT_ONCE", 7)
+    parts = estimate(noisy, refine_focal=True, refine_k=True)
+    assert parts.poses == pytest.approx(whole.poses, rel=1e-6, abs=1e-15)
+    assert (parts.focal_px, parts.k) == pytest.approx((whole.focal_px, whole.k), rel=1e-6)
