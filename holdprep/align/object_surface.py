@@ -20,9 +20,10 @@ def object_surface(problem: Problem) -> Surface:
     arrays = (problem.points_obj, problem.T_cam_obj, problem.obj_weight, problem.K, outward(problem))
     points, T_cam_obj, weight, K, away = (array.numpy() for array in arrays)
     masks, digest = problem.masks, blake2b()
-    seen = () if masks is None else (masks.frame, masks.obj, masks.hand_pixels)
-    for array in (points, T_cam_obj, weight, K, away, *seen):
+    for array in (points, T_cam_obj, weight, K, away):
         digest.update(np.ascontiguousarray(array).data)
+    if masks is not None:
+        digest.update(masks.digest)
     key = digest.digest()
     if key not in _kept:
         if len(_kept) == KEPT:

@@ -4,7 +4,7 @@ Along a pixel's ray, SfM gives the depths of the object's front and back up to t
 therefore bounds the scale from one side. A thumb in front of the object and fingers behind it bound the scale from both sides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -159,18 +159,18 @@ def depth_order_along_rays(
     K: np.ndarray,
     T_cam_obj_sfm: np.ndarray,
     vertices_m: np.ndarray,
-    masks: tuple[np.ndarray, np.ndarray],
+    masks: Sequence[tuple[np.ndarray, np.ndarray]],
     depth_ratio: np.ndarray,
     margin_px: int,
 ) -> DepthOrder:
-    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and two masks (F, H, W).
+    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and each frame's masks (H, W) of hand and object.
 
     Pixels nearer to a mask's contour than `margin_px` are not used.
 
     Rays are left out where the surface in question, the front of an object behind the hand, else its back, was not observed.
     """
     found = []
-    for k, (vertices, hand, obj) in enumerate(zip(vertices_m, *masks, strict=True)):
+    for k, (vertices, (hand, obj)) in enumerate(zip(vertices_m, masks, strict=True)):
         px = project(vertices, K)
         rows, in_front = front_vertices(vertices, px, hand, obj, margin_px)
         found.append((np.full(len(rows), k), rows, vertices[rows, 2], px[rows], in_front))

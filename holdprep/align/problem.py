@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -59,10 +61,18 @@ class EntityMasks:
     depth: np.ndarray | None = None
     all_hands: np.ndarray | None = None
 
-    @property
+    @cached_property
     def hand_pixels(self) -> np.ndarray:
         """(F, H, W) bool pixels of all hands."""
         return np.any(list(self.hands.values()), axis=0) if self.all_hands is None else self.all_hands
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Digest of the frames and the masks of object and hands, computed once: in a search, all trials have the same masks."""
+        found = blake2b()
+        for array in (self.frame, self.obj, self.hand_pixels):
+            found.update(np.ascontiguousarray(array).data)
+        return found.digest()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from scipy.linalg import cho_solve_banded, cholesky_banded
 from torch import Tensor
 
@@ -34,11 +35,12 @@ class BlockFactor:
 
 def _banded_cholesky(diagonal: np.ndarray, below: Sequence[np.ndarray]) -> np.ndarray:
     frames, size = diagonal.shape[:2]
-    band = np.zeros(((len(below) + 1) * size, frames * size), order="F")  # LAPACK's layout, to avoid a copy
-    row, column = np.tril_indices(size)
-    start = np.arange(frames)[:, None] * size
-    band[row - column, start + column] = diagonal[:, row, column]
-    row, column = (i.ravel() for i in np.indices((size, size)))
-    for apart, blocks in enumerate(below, start=1):
-        band[apart * size + row - column, start[:-apart] + column] = blocks[:, row, column]
+    height = (len(below) + 1) * size
+    columns = np.zeros((frames, height + size, size))  # of each frame: its block, those below, and rows of zeros
+    for apart, blocks in enumerate([diagonal, *below]):
+        columns[: frames - apart, apart * size : (apart + 1) * size] = blocks
+    frame, row, entry = columns.strides
+    # column c begins at row c, where the diagonal is
+    shifted = as_strided(columns, (frames, size, height), (frame, row + entry, row), writeable=False)
+    band = shifted.reshape(frames * size, height).T  # a copy in LAPACK's layout
     return np.asarray(cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False))

@@ -70,6 +70,15 @@ class Equations:
             self.corner += flat @ change.flatten(0, 1)
             self.shared_gradient += flat @ r.flatten()
 
+    def add_changes(self, difference: Tensor, weight: float, columns: Columns = ALL) -> None:
+        """Add differences (T - 1, n) between frames of values whose derivative by the `columns` is the identity, see `add_differences`."""
+        for rows in (slice(1, None), slice(None, -1)):
+            self.diagonal.diagonal(dim1=1, dim2=2)[rows, columns] += weight
+        if len(difference):
+            self.coupled(1).diagonal(dim1=1, dim2=2)[:, columns] -= weight
+        self.gradient[1:, columns] += weight * difference
+        self.gradient[:-1, columns] -= weight * difference
+
     def add_quadratic(self, matrix: Tensor, departure: Tensor, columns: Columns = ALL) -> None:
         """Add half of d^T B d for departures d (T, n) of the `columns`, with B (T, n, n) or (n, n); the derivative of d is the identity."""
         self.diagonal[_square(columns)] += matrix

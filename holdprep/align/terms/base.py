@@ -17,6 +17,7 @@ from holdprep.align.order import Faces
 from holdprep.align.problem import HandObservation, Problem, Weights
 from holdprep.align.scene import Scene, Setup
 from holdprep.geometry.least_squares import Columns, Equations, Shared
+from holdprep.geometry.rigid import departure
 from holdprep.geometry.robust import SQUARE, Loss
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, Posed
 from holdprep.hand.model import Side
@@ -91,6 +92,11 @@ class HandView:
     def skin(self) -> Posed:
         """Posed joints, then all vertices."""
         return self.setup.skin[self.side].pose(self.scene.hands[self.side])
+
+    @cached_property
+    def departure(self) -> Tensor:
+        """(T, 16, 3) rad, rotation vectors from the registered to the present rotations of the bones, in their parents' frames."""
+        return departure(self.scene.hands[self.side].rotations, self.setup.registered[self.side].rotations)
 
     @property
     def joints(self) -> Tensor:

@@ -27,7 +27,7 @@ class DepthOrderTerm(HandTerm):
         return layout.refine.pose and layout.with_object and setup.problem.masks is not None
 
     def residuals(self, view: HandView) -> Residuals:
-        """(T, Q, 1) m, negative on the wrong side, 0 on the right one; no entry without rays. `slopes` and `points` as in `contact`."""
+        """(T, Q, 1) m of the rays on the wrong side, negative, or 0; no entry without rays. `slopes` and `points` as in `contact`."""
         found = view.faces
         if found is None:
             nothing = torch.zeros(view.problem.num_frames, 0, 1, dtype=torch.float64)
@@ -36,9 +36,12 @@ class DepthOrderTerm(HandTerm):
         points = view.skin.points.gather(1, found.ids[..., None].expand(-1, -1, 3))
         normal = found.normal_obj @ trajectory.R_cam_obj.mT
         faces_m = scale * (found.point_obj @ trajectory.R_cam_obj.mT + trajectory.t_cam_obj[:, None])
-        beyond = (normal * (points - faces_m)).sum(dim=-1, keepdim=True).clamp_max(0)
-        extra = {"slopes": normal * (beyond < 0), "points": found.ids}
-        return Residuals(beyond, found.weight[..., None], GemanMcClure(WIDTH_M), extra)
+        beyond = (normal * (points - faces_m)).sum(dim=-1).clamp_max(0)
+        wrong = (beyond < 0) & (found.weight > 0)
+        rows = wrong.double().topk(int(wrong.sum(dim=1).max()), dim=1).indices  # few rays are on the wrong side
+        slopes = normal.gather(1, rows[..., None].expand(-1, -1, 3)) * wrong.gather(1, rows)[..., None]
+        value, weight, ids = (x.gather(1, rows) for x in (beyond, found.weight, found.ids))
+        return Residuals(value[..., None], weight[..., None], GemanMcClure(WIDTH_M), {"slopes": slopes, "points": ids})
 
     def jacobian(self, view: HandView, at: Residuals) -> tuple[Tensor, Tensor]:
         """Along the normals of the faces, where the skin is on the wrong side."""

@@ -28,12 +28,13 @@ class Penetration(HandTerm):
         return layout.refine.pose and layout.with_object
 
     def residuals(self, view: HandView) -> Residuals:
-        """(T, DEEPEST, 1) m, 0 outside; `slopes` of the surface there and the ids `points` of the vertices, as in `contact`."""
+        """(T, Q, 1) m, at most DEEPEST of a frame, 0 outside; `slopes` of the surface there and the ids `points` of the vertices, as in `contact`."""
         surface, scale, R = view.setup.surface, float(view.scene.scale), view.scene.trajectory.R_cam_obj
         assert surface is not None
         local = (view.skin.points[:, NUM_JOINTS::STEP] / scale - view.scene.trajectory.t_cam_obj[:, None]) @ R
         distance = torch.from_numpy(scale * surface.distance(local.numpy()))
-        deepest = distance.topk(DEEPEST, dim=1, largest=False)
+        most = int((distance < 0).sum(dim=1).max())
+        deepest = distance.topk(min(most, DEEPEST), dim=1, largest=False)
         at = local.gather(1, deepest.indices[..., None].expand(-1, -1, 3)).numpy()
         inside = (deepest.values < 0) & (view.problem.obj_weight > 0)[:, None]
         inside[inside.clone()] &= torch.from_numpy(surface.known(at[inside.numpy()]))

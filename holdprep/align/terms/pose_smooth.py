@@ -1,7 +1,5 @@
 """Change of the fingers' departures from their registered joint angles, from frame to frame."""
 
-import torch
-
 from holdprep.align import evidence as ev
 from holdprep.align.terms.base import HandView, Noise, Residuals
 from holdprep.align.terms.pose import FingerPose
@@ -23,10 +21,7 @@ class FingerPoseSmooth(FingerPose):
 
     def add(self, view: HandView, at: Residuals, system: Equations, shared: Shared, weight: float) -> None:
         """Add the equations, which couple neighbouring frames."""
-        frames, size = view.problem.num_frames, at.value.shape[1] * 3
-        eye = torch.eye(size, dtype=torch.float64).expand(frames, 1, size, size)
-        none = eye.new_zeros(frames, 1, size, view.layout.shared)
-        system.add_differences(eye, none, at.value.flatten(1)[:, None], weight * float(at.weight), self.columns(view))
+        system.add_changes(at.value.flatten(1), weight * float(at.weight), self.columns(view))
 
     def measured(self, view: HandView, noise: Noise) -> float | None:
         """From the standard deviation of a change."""

@@ -7,7 +7,6 @@ import torch
 from holdprep.align import evidence as ev
 from holdprep.align.terms.base import HandTerm, HandView, Noise, Residuals
 from holdprep.geometry.least_squares import Columns, Equations, Shared
-from holdprep.geometry.rigid import departure
 
 FIRST = 400.0  # px^2 per rad^2
 
@@ -22,8 +21,7 @@ class Rotation(HandTerm):
 
     def residuals(self, view: HandView) -> Residuals:
         """(T, bones, 3) rad."""
-        here, registered = view.scene.hands[view.side], view.setup.registered[view.side]
-        away = departure(here.rotations[:, self.bones], registered.rotations[:, self.bones])
+        away = view.departure[:, self.bones]
         return Residuals(away, away.new_full((1,), 1 / len(away)))
 
     def columns(self, view: HandView) -> Columns:
