@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from holdprep.align.order import POSE_ERROR, front_vertices, surface_depths, well_inside
+from holdprep.align.order import POSE_ERROR, front_vertices, surface_depths
 from holdprep.align.problem import Problem, contact_frames
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate, resampled_counts
 from holdprep.geometry.cameras import project
 from holdprep.geometry.noise import NORMAL_MAD
 from holdprep.geometry.rigid import apply
+from holdprep.geometry.silhouettes import Inset
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, HandState
 from holdprep.hand.model import Side
 from holdprep.hand.outline import size_px
@@ -55,8 +56,8 @@ def depth_ratios(problem: Problem, side: Side, state: HandState, surface: Surfac
     margin_px = round(POSE_ERROR * size_px(project(vertices_m, problem.K))) if len(rows) else 0
     points, frames, log_scale, relief = surface.points[:: -(-len(surface.points) // MAX_POINTS)], [], [], []
     for row, t, vertices in zip(rows, at.tolist(), vertices_m.numpy(), strict=True):
-        hand = _hand_gain(problem, vertices, (masks.hands[side][row], masks.obj[row]), masks.depth[row], margin_px)
-        depth_sfm, value = _object_values(problem, t, surface, points, (masks.obj[row], masks.depth[row]), margin_px)
+        hand = _hand_gain(problem, vertices, (masks.hand_insets[side][row], masks.obj_insets[row]), masks.depth[row], margin_px)
+        depth_sfm, value = _object_values(problem, t, surface, points, (masks.obj_insets[row], masks.depth[row]), margin_px)
         if hand is None or len(value) < MIN_PIXELS:
             continue
         gain = np.log(value) - np.log(depth_sfm)
@@ -96,12 +97,10 @@ def depth_maps(ratios: Mapping[Side, DepthRatios], around: float, seed: int = 0)
     return ScaleEstimate("depth_maps", float(np.exp(centre)), float(np.hypot(sampling, SYSTEMATIC)), rejection, figures)
 
 
-def _hand_gain(
-    problem: Problem, vertices_m: np.ndarray, masks: tuple[np.ndarray, np.ndarray], depth: np.ndarray, margin_px: int
-) -> float | None:
+def _hand_gain(problem: Problem, vertices_m: np.ndarray, masks: tuple[Inset, Inset], depth: np.ndarray, margin_px: int) -> float | None:
     """Logarithm of a map's value by the hand's depth (m), median over visible skin; None where too little is visible."""
     px = project(vertices_m, problem.K.numpy())
-    rows, is_hand = front_vertices(vertices_m, px, *masks, margin_px)
+    rows, is_hand = front_vertices(vertices_m, px, masks, margin_px)
     column, row = np.round(px[rows[is_hand]]).astype(int).T
     value = depth[row, column].astype(float)
     known = value > 0
@@ -109,7 +108,7 @@ def _hand_gain(
 
 
 def _object_values(
-    problem: Problem, t: int, surface: Surface, points: np.ndarray, views: tuple[np.ndarray, np.ndarray], margin_px: int
+    problem: Problem, t: int, surface: Surface, points: np.ndarray, views: tuple[Inset, np.ndarray], margin_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Depths (unit of SfM) and the map's values (M,) of the cloud's points (N, 3) that a frame shows; `views` are its object's mask and map."""
     mask, depth = views
@@ -117,8 +116,8 @@ def _object_values(
     seen = apply(T, points)
     px = project(seen, K)
     at = np.round(px).astype(int)
-    inside = np.flatnonzero((at >= 0).all(axis=1) & (at < mask.shape[::-1]).all(axis=1) & (seen[:, 2] > 0))
-    inside = inside[well_inside(mask, at[inside], margin_px)]
+    inside = np.flatnonzero((at >= 0).all(axis=1) & (at < mask.size).all(axis=1) & (seen[:, 2] > 0))
+    inside = inside[mask.at(at[inside]) > margin_px]
     front, _ = surface_depths(surface, K, T[:3, :3], T[:3, 3], px[inside])
     inside = inside[np.abs(seen[inside, 2] - front) < FRONT * surface.diameter]  # NaN beside the surface
     value = depth[at[inside, 1], at[inside, 0]].astype(float)

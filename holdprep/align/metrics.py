@@ -56,7 +56,7 @@ def depth_order_rays(problem: Problem, side: Side, state: HandState, surface: Su
     hand = problem.hands[side]
     points = HandPoints.of(hand.model, torch.arange(778)).pose(HandState(state.rotations[at], state.betas, state.transl[at])).points
     ratio = _depth_ratio(points[:, :NUM_JOINTS], problem.K, hand.j2d_px[at], hand.weight[at])
-    both = [(masks.hands[side][row], masks.obj[row]) for row in rows]
+    both = [(masks.hand_insets[side][row], masks.obj_insets[row]) for row in rows]
     margin_px = round(POSE_ERROR * size_px(project(points, problem.K)))
     T_cam_obj, vertices_m = problem.T_cam_obj[at].numpy(), points[:, NUM_JOINTS:].numpy()
     found = depth_order_along_rays(surface, problem.K.numpy(), T_cam_obj, vertices_m, both, ratio, margin_px)

@@ -7,7 +7,6 @@ therefore bounds the scale from one side. A thumb in front of the object and fin
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from scipy.special import log_ndtr
@@ -16,6 +15,7 @@ from torch import Tensor
 from holdprep.align.surface import Kind, Surface
 from holdprep.align.tracks import ScaleEstimate, parabola_maximum, resampled_counts
 from holdprep.geometry.cameras import project, rays
+from holdprep.geometry.silhouettes import Inset
 from holdprep.hand.lbs import NUM_JOINTS
 from holdprep.hand.model import Side
 
@@ -159,20 +159,20 @@ def depth_order_along_rays(
     K: np.ndarray,
     T_cam_obj_sfm: np.ndarray,
     vertices_m: np.ndarray,
-    masks: Sequence[tuple[np.ndarray, np.ndarray]],
+    masks: Sequence[tuple[Inset, Inset]],
     depth_ratio: np.ndarray,
     margin_px: int,
 ) -> DepthOrder:
-    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and each frame's masks (H, W) of hand and object.
+    """The depth order on rays of a posed hand (F, V, 3) m that meet the object, from poses (F, 4, 4) and each frame's masks of hand and object.
 
     Pixels nearer to a mask's contour than `margin_px` are not used.
 
     Rays are left out where the surface in question, the front of an object behind the hand, else its back, was not observed.
     """
     found = []
-    for k, (vertices, (hand, obj)) in enumerate(zip(vertices_m, masks, strict=True)):
+    for k, (vertices, both) in enumerate(zip(vertices_m, masks, strict=True)):
         px = project(vertices, K)
-        rows, in_front = front_vertices(vertices, px, hand, obj, margin_px)
+        rows, in_front = front_vertices(vertices, px, both, margin_px)
         found.append((np.full(len(rows), k), rows, vertices[rows, 2], px[rows], in_front))
     frame, vertex, hand_m, seen_px, in_front = (np.concatenate(part) for part in zip(*found, strict=True))
     R, t = T_cam_obj_sfm[frame, :3, :3], T_cam_obj_sfm[frame, :3, 3]
@@ -205,29 +205,19 @@ def surface_depths(
     return np.where(hit, front, np.nan), np.where(hit, back, np.nan)
 
 
-def front_vertices(
-    vertices_m: np.ndarray, px: np.ndarray, hand_mask: np.ndarray, object_mask: np.ndarray, margin_px: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the vertices (V, 3) at `px` (V, 2) that are the hand's front, inside a mask (H, W), and whether this is the hand's mask."""
-    height, width = hand_mask.shape
+def front_vertices(vertices_m: np.ndarray, px: np.ndarray, masks: tuple[Inset, Inset], margin_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the vertices (V, 3) at `px` (V, 2) that are the hand's front and in the masks of hand or object, and whether in the hand's.
+
+    Pixels up to `margin_px` inside of a mask's contour do not count.
+    """
+    width, height = masks[0].size
     at = np.round(px).astype(int)
     rows = np.flatnonzero((at >= 0).all(axis=1) & (at < (width, height)).all(axis=1) & (vertices_m[:, 2] > 0))
     cells = at[rows] // CELL_PX
     nearest = np.full((height // CELL_PX + 1, width // CELL_PX + 1), np.inf)
     np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), vertices_m[rows, 2])
     rows = rows[vertices_m[rows, 2] <= nearest[cells[:, 1], cells[:, 0]] + FRONT_M]
-    hand, obj = (well_inside(mask, at[rows], margin_px) for mask in (hand_mask, object_mask))
+    hand, obj = (mask.at(at[rows]) > margin_px for mask in masks)
     kept = np.flatnonzero(hand | obj)
     kept = kept[:: -(-len(kept) // MAX_RAYS) or 1]
     return rows[kept], hand[kept]
-
-
-def well_inside(mask: np.ndarray, at: np.ndarray, margin_px: int) -> np.ndarray:
-    """(M,) whether the window about each of the pixels `at` (M, 2) lies in a mask (H, W), as far as it lies in the image."""
-    if not len(at):
-        return np.zeros(0, bool)
-    size = 2 * margin_px + 1
-    x, y = np.maximum(at.min(axis=0) - size, 0)
-    right, bottom = at.max(axis=0) + size + 1
-    eroded = cv2.erode(mask[y:bottom, x:right].astype(np.uint8), np.ones((size, size), np.uint8))
-    return eroded[at[:, 1] - y, at[:, 0] - x] > 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from holdprep.errors import HoldprepError
+from holdprep.geometry.silhouettes import Inset
 from holdprep.hand.model import SIDES, HandModel, ManoParams, Side
 from holdprep.hand.outline import Outlines
 
@@ -65,6 +66,16 @@ class EntityMasks:
     def hand_pixels(self) -> np.ndarray:
         """(F, H, W) bool pixels of all hands."""
         return np.any(list(self.hands.values()), axis=0) if self.all_hands is None else self.all_hands
+
+    @cached_property
+    def hand_insets(self) -> dict[Side, list[Inset]]:
+        """How far pixels are inside of each hand's mask, by frame."""
+        return {side: [Inset.of(mask) for mask in masks] for side, masks in self.hands.items()}
+
+    @cached_property
+    def obj_insets(self) -> list[Inset]:
+        """The same of the object's."""
+        return [Inset.of(mask) for mask in self.obj]
 
     @cached_property
     def digest(self) -> bytes:

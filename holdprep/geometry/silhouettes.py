@@ -1,6 +1,7 @@
 """Signed distances from the edge of a silhouette: of pixels, and of points in space."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -9,8 +10,41 @@ from scipy.ndimage import map_coordinates
 from holdprep.geometry.cameras import project
 from holdprep.geometry.rigid import apply
 
+DEEPEST_PX = 255  # of an Inset: larger distances do not count
 EDGE_PX = 0.5  # from the centre of an outermost pixel to the silhouette's edge
 WRONG_SHARE = 0.05  # of the frames may exclude a point of the object by an error of pose or mask
+
+
+@dataclass(frozen=True)
+class Inset:
+    """How far the pixels of a silhouette are inside of it, in a window about it.
+
+    `depth_px` (h, w) uint8 is the chessboard distance to the next pixel outside, DEEPEST_PX at most, 0 outside; the silhouette is taken to
+    continue beyond the image. `start` is the window's first pixel (x, y), `size` the image's width and height.
+    """
+
+    depth_px: np.ndarray
+    start: tuple[int, int]
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(region: np.ndarray) -> "Inset":
+        """That of a silhouette (H, W) bool."""
+        height, width = region.shape
+        x, y, w, h = cv2.boundingRect(region.astype(np.uint8))
+        x, y, right, bottom = max(x - 1, 0), max(y - 1, 0), min(x + w + 1, width), min(y + h + 1, height)
+        window = region[y:bottom, x:right].astype(np.uint8)
+        depth = cv2.distanceTransform(window, cv2.DIST_C, cv2.DIST_MASK_3) if window.size else window
+        return Inset(np.minimum(depth, DEEPEST_PX).astype(np.uint8), (x, y), (width, height))
+
+    def at(self, px: np.ndarray) -> np.ndarray:
+        """(M,) depths of whole pixels (M, 2) of the image."""
+        x, y = (px - self.start).T
+        height, width = self.depth_px.shape
+        within = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        found = np.zeros(len(px), np.uint8)
+        found[within] = self.depth_px[y[within], x[within]]
+        return found
 
 
 def signed_px(region: np.ndarray) -> np.ndarray:

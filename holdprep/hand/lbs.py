@@ -139,9 +139,8 @@ class HandPoints:
         joint_rest = self.joint_rest + torch.einsum("jcb,tb->tjc", self.joint_shapedirs, betas)
         features = (state.rotations[:, 1:] - torch.eye(3, dtype=self.rest.dtype, device=self.rest.device)).flatten(1)
         P = len(self.rest)
-        shaped = (
-            self.rest.mT.flatten() + betas @ self.shapedirs.permute(2, 1, 0).flatten(1) + features @ self.blend.reshape(135, -1)
-        ).view(-1, 3, P)
+        shape = state.betas @ self.shapedirs.permute(2, 1, 0).flatten(1)  # of one shape for all frames: one row
+        shaped = (self.rest.mT.flatten() + shape + features @ self.blend.reshape(135, -1)).view(-1, 3, P)
         bones, joints = [state.rotations[:, 0]], [joint_rest[:, 0] + state.transl]
         for k in range(1, 16):
             parent = self.parents[k]

@@ -1,4 +1,4 @@
-"""Launchers of a batch's jobs: processes of this machine, a Slurm cluster, Ray. Every job has a process of its own.
+"""Launchers of a batch's jobs: processes of this machine, a Slurm cluster, Ray. Every job of a batch has a process of its own.
 
 A job whose process is killed is a failed job: the others go on, the table names it, and the same command completes the batch.
 """
@@ -16,10 +16,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -73,13 +75,41 @@ class JobLauncher(Launcher):
 
 
 class Processes(JobLauncher):
-    """`hydra/launcher=joblib`: `n_jobs` processes of this machine, each of which runs one job."""
+    """`hydra/launcher=joblib`: `n_jobs` processes of this machine, each of which runs one job, or several within `kept`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._idle: SimpleQueue[_Worker] | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Processes are kept for the next jobs: the trials of a search then share modules and sequences that were loaded."""
+        idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._idle = idle
+        try:
+            yield
+        finally:
+            self._idle = None
+            while not idle.empty():
+                idle.get().close()
 
     def run(self, jobs: Sequence[Job]) -> Results:
         """Up to `n_jobs` at a time; -1 is one per core."""
         workers = int(self.options.get("n_jobs") or -1)
         with ThreadPoolExecutor(workers if workers > 0 else os.cpu_count()) as pool:
-            return list(pool.map(_in_a_process, (_packed(job) for job in jobs)))
+            return list(pool.map(self._run_one, (_packed(job) for job in jobs)))
+
+    def _run_one(self, job: bytes) -> float | Failed:
+        try:
+            worker = _Worker() if self._idle is None else self._idle.get_nowait()
+        except Empty:
+            worker = _Worker()
+        result = worker.run(job)
+        if self._idle is None or worker.has_ended:
+            worker.close()
+        else:
+            self._idle.put(worker)
+        return result
 
 
 def _packed(job: Job) -> bytes:
@@ -91,25 +121,44 @@ def _packed(job: Job) -> bytes:
     return stream.getvalue()
 
 
-def _in_a_process(job: bytes) -> float | Failed:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_run_packed, args=(job, there))
-    process.start()
-    there.close()
-    try:
-        result: float | Failed | None = here.recv()
-    except EOFError:  # the process has ended without a result
-        result = None
-    process.join()
-    return result if result is not None else Failed(_ending(process.exitcode))
+class _Worker:
+    """A process that runs jobs, one after the other; it ends when the connection with it is closed, also by the end of this process."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,))
+        self._process.start()
+        there.close()
+        self.has_ended = False
+
+    def run(self, job: bytes) -> float | Failed:
+        """The result of a packed job."""
+        try:
+            self._connection.send_bytes(job)
+            return self._connection.recv()
+        except (EOFError, ConnectionError):  # the process has ended without a result
+            self.has_ended = True
+            self._process.join()
+            return Failed(_ending(self._process.exitcode))
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join()
 
 
-def _run_packed(job: bytes, connection: Connection) -> None:
-    try:
-        connection.send(pickle.loads(job)())
-    except Exception as error:
-        connection.send(Failed(one_line(error)))
+def _serve(connection: Connection) -> None:
+    while True:
+        try:
+            job = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            result = pickle.loads(job)()
+        except Exception as error:
+            result = Failed(one_line(error))
+        connection.send(result)
 
 
 def _ending(exitcode: int | None) -> str:

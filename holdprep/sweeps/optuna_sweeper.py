@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from holdprep.config import validation
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.sweeps import search, study
+from holdprep.sweeps.launchers import Processes
 
 log = logging.getLogger("holdprep")
 
@@ -58,13 +60,14 @@ class Optuna(Sweeper):
         settings = study.Settings(self.name, self.storage, params=study.distributions(self.params | ranges), **self.how)
         folder.mkdir(parents=True, exist_ok=True)
         opened = study.open_study(settings, {"seqs": cfg.seqs, "score_metric": cfg.score_metric, "fixed": sorted(fixed)})
-        if study.BASELINE not in opened.user_attrs:
-            self._baseline(opened, fixed, folder)
-        lost = study.give_up_lost(opened)
-        if lost:
-            log.info("%-12s %d trials whose process has ended are run again", "search", lost)
-        while (number := len(counted(opened))) < self.n_trials:
-            self._round(opened, settings, fixed, min(self.n_jobs, self.n_trials - number))
+        with self.runner.kept() if isinstance(self.runner, Processes) else nullcontext():
+            if study.BASELINE not in opened.user_attrs:
+                self._baseline(opened, fixed, folder)
+            lost = study.give_up_lost(opened)
+            if lost:
+                log.info("%-12s %d trials whose process has ended are run again", "search", lost)
+            while (number := len(counted(opened))) < self.n_trials:
+                self._round(opened, settings, fixed, min(self.n_jobs, self.n_trials - number))
         search.conclude(opened, cfg, folder)
 
     def _baseline(self, opened: Any, fixed: list[str], folder: Path) -> None:

@@ -21,6 +21,7 @@ from holdprep.align.problem import EntityMasks, Weights, outward, prepare
 from holdprep.align.scale import combine
 from holdprep.align.surface import Surface
 from holdprep.align.tracks import ScaleEstimate
+from holdprep.geometry.silhouettes import Inset
 from holdprep.hand.lbs import to_state
 
 from .synthetic import BAR_RADIUS_M, align, bar_cloud, grasp
@@ -131,7 +132,7 @@ def test_only_the_hands_front_well_inside_a_mask_is_used():
     hand[:50], obj[50:] = True, True
     px = np.array([[20, 20], [20, 20], [20, 80], [20, 49], [-5, 3], [20, 120], [70, 20]], float)
     vertices = np.array([[0, 0, 0.5], [0, 0, 0.55], [0, 0, 0.6], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0, 0, -0.5]])
-    rows, in_front = front_vertices(vertices, px, hand, obj, margin_px=3)
+    rows, in_front = front_vertices(vertices, px, (Inset.of(hand), Inset.of(obj)), margin_px=3)
     assert rows.tolist() == [0, 2]
     assert in_front.tolist() == [True, False]
 
