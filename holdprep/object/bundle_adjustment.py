@@ -150,11 +150,11 @@ def adjust_points(workspace: Workspace, model: Model) -> pycolmap.Reconstruction
         images = database.read_all_images()
         px = {image.image_id: np.asarray(database.read_keypoints(image.image_id), float)[:, :2] for image in images}
     camera.params = _canvas_params(workspace, model, camera)
-    posed = {image.image_id: image.name for image in images if image.name.removesuffix(".png") in model.poses}
-    views = {}
-    for i, file in posed.items():
-        name = file.removesuffix(".png")
-        views[i] = _View(file, model.poses[name], px[i], model.point_of_keypoint[name])
+    views = {
+        image.image_id: _View(image.name, model.poses[name], px[image.image_id], model.point_of_keypoint[name])
+        for image in images
+        if (name := image.name.removesuffix(".png")) in model.poses
+    }
     reconstruction = _reconstruction(camera, views, model.points)
     _bundle_adjust(reconstruction, _Solver(_WIDE_LOSS_PX, _FUNCTION_TOLERANCE), refine_focal=False, refine_poses=False)
     _filter(reconstruction)
