@@ -13,7 +13,7 @@ import yaml
 from holdprep.config.memory import expanded
 from holdprep.errors import ConfigError
 from holdprep.sweeps.comparison import compare, folds, loss, worst
-from tests.running import run
+from tests.running import composed, run
 from tests.synthetic import RIGID_GRASP, make_sequence, write_truth
 
 optuna = pytest.importorskip("optuna", minversion="4", reason="pip install 'holdprep[sweep]' brings Optuna")
@@ -241,6 +241,29 @@ def test_a_trial_runs_every_sequence_under_its_own_settings(workplace: Path):
         trial._composed.cache_clear()
     assert held["a"] == named["a"] == plain["a"]
     assert named["b"] == plain["b"] != pytest.approx(held["b"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("metric", "chosen"), [("mrrpe_mm", True), (None, False)])
+def test_only_a_ground_truth_metric_changes_the_winner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str | None, chosen: bool
+):
+    """Of three trials one is much better than the given weights on all of six sequences."""
+    own, names = settings(tmp_path), "abcdef"
+    with study.quiet():
+        opened = study.open_study(own, {"seqs": list(names)})
+        opened.set_user_attr(study.BASELINE, {name: 10.0 + k for k, name in enumerate(names)})
+        for level in (12.0, 3.0, 11.0):
+            trial = opened.ask(dict(own.params))
+            trial.set_user_attr(study.SCORES, {name: level + 0.1 * k for k, name in enumerate(names)})
+            opened.tell(trial, level)
+        cfg = composed(f"score_metric={metric or 'null'}")
+        search.conclude(opened, cfg, tmp_path)
+    contact = [yaml.safe_load((tmp_path / name).read_text())["contact"] for name in ("best.yaml", "winner.yaml")]
+    assert contact[0] == opened.best_params["weights.contact"]
+    assert contact[1] == (contact[0] if chosen else cfg.weights.contact)
+    printed = capsys.readouterr().out
+    assert "better than the given weights: yes" in printed
+    assert ("alone does not show" in printed) is not chosen
 
 
 def launch(workplace: Path, *given: str) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,8 @@ def scores_in(folder: Path) -> dict[str, float] | None:
 def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     """Write winner.yaml, best.yaml and search.html, and print the comparison.
 
-    The winner is the best trial only where it is shown to be better than the given weights, else it is these.
+    The winner is the best trial only where a ground-truth metric shows it to be better than the given weights, else it is these: the predicted
+    loss chose weights that were worse by the truth (see conf/README.md).
     Raises HoldprepError where no trial has a score.
     """
     from optuna.trial import TrialState
@@ -56,7 +57,7 @@ def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     found = compare(given, scores, metric)
     best = done[found.best]
     chosen = {key.removeprefix(GROUP): value for key, value in best.params.items() if key.startswith(GROUP)}
-    is_better = found.verdict == "yes"
+    is_better = found.verdict == "yes" and metric is not None
     for name, values in (("best.yaml", chosen), ("winner.yaml", chosen if is_better else {})):
         weights = cfg.weights.model_copy(update=values).model_dump()
         safeio.write_bytes_atomic(folder / name, yaml.safe_dump(weights, sort_keys=False).encode())
@@ -70,6 +71,8 @@ def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     if is_better:
         print(f"the winner: weights={folder / 'winner.yaml'}")
     else:
+        if found.verdict == "yes":
+            print("the predicted loss alone does not show that weights are better: compare them with ground truth (score_metric=mrrpe_mm)")
         print(f"the given weights are kept in {folder / 'winner.yaml'}; those of the best trial: weights={folder / 'best.yaml'}")
 
 
