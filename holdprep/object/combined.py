@@ -12,7 +12,7 @@ import numpy as np
 from holdprep.object import colmap
 from holdprep.object.colmap import Crop
 from holdprep.object.features import Sift
-from holdprep.object.sift import sift_descriptors, sift_matches
+from holdprep.object.sift import match_descriptors, sift_descriptors
 from holdprep.object.xfeat import XFeat
 
 
@@ -52,10 +52,10 @@ class SiftXFeat:
 
     def _joined(self, folder: Path, pairs: Sequence[tuple[str, str]], num_threads: int) -> Iterator[tuple[str, str, np.ndarray]]:
         """Frame, other frame and the keypoint indices (M, 2) of both kinds' matches, for each pair."""
-        count = {name: len(each) for name, each in sift_descriptors(_sift_folder(folder)).items()}
-        both = zip(sift_matches(_sift_folder(folder), pairs, num_threads), self.xfeat.matches(folder, pairs, num_threads), strict=True)
+        sift = sift_descriptors(_sift_folder(folder))
+        both = zip(match_descriptors(sift, pairs, num_threads), self.xfeat.matches(folder, pairs, num_threads), strict=True)
         for (a, b, of_sift), (_, _, of_xfeat) in both:
-            yield a, b, np.concatenate([of_sift.astype(int), of_xfeat + np.array([count[a], count[b]])])
+            yield a, b, np.concatenate([of_sift.astype(int), of_xfeat + np.array([len(sift[a]), len(sift[b])])])
 
 
 def _sift_folder(folder: Path) -> Path:

@@ -197,8 +197,10 @@ def _extract_and_match(
     if others := sorted(set(neighbours) - set(nearest)):
         children.call(source.match, folder, others, max_error_px, seed, num_threads)
     keys = select_keyframes(names, children.call(colmap.read_features, folder, crop), options.num_keyframes)
-    exhaustive = len(names) <= options.exhaustive_frames
-    pairs = children.call(_select_pairs, source, folder, keys, None if exhaustive else options.num_pairs, seed)
+    if len(names) <= options.exhaustive_frames:
+        pairs = list(combinations(keys, 2))
+    else:
+        pairs = children.call(_select_pairs, source, folder, keys, options.num_pairs, seed)
     if further := sorted(set(pairs) - set(neighbours)):
         children.call(source.match, folder, further, max_error_px, seed, num_threads)
     features = children.call(colmap.read_features, folder, crop)
@@ -207,9 +209,9 @@ def _extract_and_match(
     return features, keys
 
 
-def _select_pairs(source: FeatureSource, folder: Path, names: list[str], num_pairs: int | None, seed: int) -> list[tuple[str, str]]:
-    """`select_pairs`, run in the child process so that descriptors are not sent between processes; all pairs without `num_pairs`."""
-    return list(combinations(names, 2)) if num_pairs is None else select_pairs(names, source.descriptors(folder), num_pairs, seed)
+def _select_pairs(source: FeatureSource, folder: Path, names: list[str], num_pairs: int, seed: int) -> list[tuple[str, str]]:
+    """`select_pairs`, run in the child process so that descriptors are not sent between processes."""
+    return select_pairs(names, source.descriptors(folder), num_pairs, seed)
 
 
 def _map_until_agreement(

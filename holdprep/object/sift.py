@@ -102,20 +102,20 @@ def _write_windows(folder: Path, windows: Path, names: Sequence[str], num_thread
 
 def match_sift(folder: Path, pairs: Sequence[tuple[str, str]], max_error_px: float, seed: int, num_threads: int) -> None:
     """Match the SIFT features of frame pairs and verify the matches; `max_error_px` is that of the enlarged crop."""
-    write_matches(folder, sift_matches(folder, pairs, num_threads), max_error_px, seed, num_threads)
+    found = match_descriptors(
+        sift_descriptors(folder), pairs, num_threads
+    )  # read before: while matches are written, the database is locked
+    write_matches(folder, found, max_error_px, seed, num_threads)
 
 
-def sift_matches(folder: Path, pairs: Sequence[tuple[str, str]], num_threads: int) -> Iterator[tuple[str, str, np.ndarray]]:
+def match_descriptors(
+    descriptors: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], num_threads: int
+) -> Iterator[tuple[str, str, np.ndarray]]:
     """Frame, other frame and the indices (M, 2) of the matches of their SIFT features, for each pair.
 
     COLMAP's own matcher searches an approximate index in more than 512 features, and its matches differ in about one run of ten.
     """
-    return _matches(sift_descriptors(folder), pairs, num_threads)  # read now: while matches are written, the database is locked
 
-
-def _matches(
-    descriptors: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], num_threads: int
-) -> Iterator[tuple[str, str, np.ndarray]]:
     def match(pair: tuple[str, str]) -> np.ndarray:
         return nearest_by_ratio(descriptors[pair[0]], descriptors[pair[1]])
 

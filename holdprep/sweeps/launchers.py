@@ -130,7 +130,11 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(there,))
         self._process.start()
         there.close()
-        self.has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended, by itself or killed."""
+        return self._process.exitcode is not None
 
     def run(self, job: bytes) -> float | Failed:
         """The result of a packed job."""
@@ -138,7 +142,6 @@ class _Worker:
             self._connection.send_bytes(job)
             return self._connection.recv()
         except (EOFError, ConnectionError):  # the process has ended without a result
-            self.has_ended = True
             self._process.join()
             return Failed(_ending(self._process.exitcode))
 

@@ -105,6 +105,7 @@ def test_the_features_that_are_kept_have_the_most_matches_and_these_stay(scene: 
         of_kept = {(i, j) for i, j in before.matches[a][b].tolist() if i in at[a] and j in at[b]}
         assert {(at[a][i], at[b][j]) for i, j in after.matches[a][b]} == of_kept and len(of_kept) > 10
     with colmap.open_database(matched) as database:
+        assert {database.num_keypoints_for_image(image.image_id) for image in database.read_all_images()} == {most}
         assert all(np.asarray(found).max() < most for found in database.read_all_matches()[1])
 
 
@@ -160,7 +161,7 @@ def test_few_features_are_matched_as_by_colmap(matched: Path, tmp_path: Path) ->
     with colmap.open_database(tmp_path) as database:
         ids = {image.name.removesuffix(".png"): image.image_id for image in database.read_all_images()}
         theirs = {(a, b): np.asarray(database.read_matches(ids[a], ids[b])) for a, b in pairs}
-    ours = {(a, b): found for a, b, found in sift.sift_matches(tmp_path, pairs, 2)}
+    ours = {(a, b): found for a, b, found in sift.match_descriptors(sift.sift_descriptors(tmp_path), pairs, 2)}
     assert all(ours[pair].tolist() == theirs[pair].tolist() and len(ours[pair]) > 20 for pair in pairs)
 
 
