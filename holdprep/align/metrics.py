@@ -150,7 +150,7 @@ def contact_metrics(problem: Problem, hands: Mapping[Side, HandState], scale: fl
     least, tips = np.full(problem.num_frames, np.nan), np.full(problem.num_frames, np.nan)
     fractions, deviations, observed = [], [], list[np.ndarray]()
     for side, state in hands.items():
-        frames = contact_frames(problem, side).nonzero()[:, 0]
+        frames = np.flatnonzero(contact_frames(problem, side))
         if len(frames):
             track = hand_track(problem, side, state)
             distance_m, known = touching_tips(track, np.arange(len(track.frame)), surface, scale)
@@ -193,11 +193,12 @@ def behind_camera_frames(problem: Problem, hands: Mapping[Side, HandState]) -> f
     return float(behind.sum())
 
 
-def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: Tensor, surface: Surface, scale: float) -> np.ndarray:
+def _vertex_distance_m(problem: Problem, side: Side, state: HandState, frames: np.ndarray, surface: Surface, scale: float) -> np.ndarray:
     """(F, 778) m, signed distance of the hand's vertices to the surface."""
+    at = torch.from_numpy(frames)
     # single precision: errors of about 1e-4 mm
     vertices = HandPoints.of(problem.hands[side].model, torch.arange(778)).to(torch.float32)
-    some = HandState(state.rotations[frames].float(), state.betas.float(), state.transl[frames].float())
-    T = problem.T_cam_obj[frames].float()
+    some = HandState(state.rotations[at].float(), state.betas.float(), state.transl[at].float())
+    T = problem.T_cam_obj[at].float()
     local = (vertices.pose(some).points[:, NUM_JOINTS:] / scale - T[:, None, :3, 3]) @ T[:, :3, :3]
     return scale * surface.distance(local.numpy())

@@ -13,7 +13,7 @@ from holdprep.align.surface import Surface
 from holdprep.hand.lbs import to_state
 from holdprep.quality.gates import judge
 
-from .synthetic import grasp
+from .synthetic import align, grasp
 
 UNIT_M = 0.037
 GATES = ("contact.tips_mm", "contact.unobserved_pct")
@@ -74,3 +74,15 @@ def test_distances_of_fingertips_do_not_depend_on_the_unit_of_sfm():
     frames = np.arange(len(track.frame))
     far = replace(track, t_cam_obj_sfm=2 * track.t_cam_obj_sfm)
     assert touching_tips(far, frames, double, UNIT_M / 2)[0] == pytest.approx(touching_tips(track, frames, surface, UNIT_M)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_hand_that_touches_in_few_frames_has_the_distances_of_these_alone(count):
+    problem, _ = grasp(frames=10)
+    touching = torch.arange(10) < count
+    aligned = None
+    for mode in ("h", "o", "ho"):
+        hands = {"right": replace(problem.hands["right"], contact=touching)}
+        aligned = align(mode, replace(problem, hands=hands), initial=aligned)
+    assert np.isfinite(aligned.curves.get("contact.tips_mm", [np.nan] * 10)).tolist() == touching.tolist()
+    assert aligned.metrics.get("contact.tips_mm", 0) < 3
