@@ -133,6 +133,11 @@ class HandPoints:
         """(15, 9, 3, P): pose blend shapes of every joint's rotation, with the entries of its matrix by row."""
         return self.posedirs.unflatten(-1, (15, 9)).permute(2, 3, 1, 0).contiguous()
 
+    @cached_property
+    def blend_by_point(self) -> Tensor:
+        """(3, P, 135): pose blend shapes of the points' coordinates."""
+        return self.posedirs.permute(1, 0, 2).contiguous()
+
     def pose(self, state: HandState) -> Posed:
         """The posed points of T frames."""
         betas = state.betas.expand(len(state.transl), 10)
@@ -148,7 +153,7 @@ class HandPoints:
             joints.append(joints[parent] + (bones[parent] @ (joint_rest[:, k] - joint_rest[:, parent])[..., None])[..., 0])
         G, p = torch.stack(bones, dim=1), torch.stack(joints, dim=1)
         offsets = p - (G @ joint_rest[..., None])[..., 0]
-        blended = _blended_rotations(G, self.skin.mT)
+        blended = blended_rotations(G, self.skin.mT)
         points = offsets.mT @ self.skin.mT
         for c in range(3):
             points = points.addcmul(blended[:, :, c], shaped[:, None, c])
@@ -171,14 +176,7 @@ class HandPoints:
         Rotations are about the camera frame's axes (third axis). The result is written to `out` (zeros) if given. A rotation moves all
         points attached to the bone and its children about the bone's joint; the pose blend shapes add the second part.
         """
-        shaped = _columns(posed.shaped, chosen.ids)
-        attached = (posed.bones.flatten(1, 2) @ shaped).unflatten(1, (16, 3))
-        attached.add_(posed.offsets[..., None]).mul_(chosen.skin[:, :, None])
-        carried = chosen.skin.clone()
-        for k in range(15, 0, -1):  # children follow their parents in MANO's order
-            attached[:, self.parents[k]] += attached[:, k]
-            carried[:, self.parents[k]] += carried[:, k]
-        x, y, z = attached.sub_(carried[:, :, None] * posed.joints[..., None]).unbind(2)
+        x, y, z = about_joints(posed, chosen.ids, chosen.skin, self.parents).unbind(2)
         rows = x.new_zeros(len(x), 16, 3, 3, chosen.ids.shape[1]) if out is None else out
         torch.neg(z, out=rows[:, :, 0, 1])
         torch.neg(x, out=rows[:, :, 1, 2])
@@ -190,17 +188,20 @@ class HandPoints:
 
     def _add_blend(self, rows: Tensor, posed: Posed, skin: Tensor, blend: Tensor) -> None:
         frames, points = len(posed.points), skin.shape[-1]
-        # rotating joint j about camera axis m changes its matrix R_j by [F_j' e_m] R_j, F_j its parent's rotation
-        changed = (skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
+        changed = self.changes(posed)
         if blend.ndim == 4:
             moved = torch.bmm(changed.transpose(0, 1).reshape(15, frames * 3, 9), blend.flatten(2))
             moved = moved.view(15, frames, 3, 3, points).transpose(0, 1)
         else:
             moved = torch.einsum("tjmn,jnctq->tjmcq", changed, blend)
-        blended = _blended_rotations(posed.bones, skin)
+        blended = blended_rotations(posed.bones, skin)
         for a in range(3):
             for c in range(3):
                 rows[:, 1:, :, a].addcmul_(moved[..., c, :], blended[:, None, None, a, c])
+
+    def changes(self, posed: Posed) -> Tensor:
+        """(T, 15, 3, 9): change of the matrix R_j of joint j by a rotation about camera axis m: [F_j' e_m] R_j, F_j its parent's rotation."""
+        return (skew(self.frames(posed)[:, 1:]) @ posed.state.rotations[:, 1:, None]).flatten(3)
 
     def shape_rows(self, posed: Posed, chosen: "Chosen") -> Tensor:
         """Derivative (T, 10, 3, Q) of the points' coordinates by betas."""
@@ -211,7 +212,7 @@ class HandPoints:
             moved.append(moved[parent] + posed.bones[:, parent] @ bone)
         offsets = torch.stack(moved, dim=1) - posed.bones @ self.joint_shapedirs
         rows = (offsets.permute(0, 3, 2, 1).flatten(1, 2) @ chosen.skin).unflatten(1, (10, 3))
-        blended = _blended_rotations(posed.bones, chosen.skin)
+        blended = blended_rotations(posed.bones, chosen.skin)
         for a in range(3):
             for c in range(3):
                 rows[:, :, a].addcmul_(chosen.shapedirs[:, :, c], blended[:, None, a, c])
@@ -253,9 +254,20 @@ def tip_patches(model: HandModel, size: int = 20) -> Tensor:
     return torch.cdist(tips, model.v_template).topk(size, largest=False).indices
 
 
-def _blended_rotations(bones: Tensor, skin: Tensor) -> Tensor:
+def blended_rotations(bones: Tensor, skin: Tensor) -> Tensor:
     """(T, 3, 3, Q): bones' rotations (T, 16, 3, 3) averaged by skinning weights (..., 16, Q)."""
     return (bones.flatten(2).mT @ skin).unflatten(1, (3, 3))
+
+
+def about_joints(posed: Posed, ids: Tensor, skin: Tensor, parents: tuple[int, ...]) -> Tensor:
+    """(T, 16, 3, Q): offsets of points from every bone's joint, times the share (skinning weights (., 16, Q)) that moves with the bone."""
+    attached = (posed.bones.flatten(1, 2) @ _columns(posed.shaped, ids)).unflatten(1, (16, 3))
+    attached.add_(posed.offsets[..., None]).mul_(skin[:, :, None])
+    carried = skin.clone()
+    for k in range(15, 0, -1):  # children follow their parents in MANO's order
+        attached[:, parents[k]] += attached[:, k]
+        carried[:, parents[k]] += carried[:, k]
+    return attached.sub_(carried[:, :, None] * posed.joints[..., None])
 
 
 def _columns(values: Tensor, ids: Tensor) -> Tensor:

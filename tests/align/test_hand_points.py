@@ -3,6 +3,7 @@ import roma
 import torch
 
 from holdprep.hand.lbs import HandPoints, HandState, tip_patches, to_params, to_state
+from holdprep.hand.slopes import rotation_slopes
 
 from .synthetic import hand_model, random_state
 
@@ -30,6 +31,17 @@ def test_rotation_jacobian_is_the_derivative_of_a_step(points):
     full = torch.autograd.functional.jacobian(moved, zero)
     expected = torch.stack([full[t, :, :, t] for t in range(3)])
     assert (points.rotation_jacobian(points.pose(state), ids) - expected).abs().max() < 1e-7
+
+
+def test_slopes_are_the_jacobian_along_directions(points):
+    """With ids of few and of many points of a frame, joints among them."""
+    posed, rng = points.pose(random_state(40)), torch.Generator().manual_seed(0)
+    for count in (1, 7, 24):
+        ids = torch.rand(40, 24, generator=rng).argsort(dim=1)[:, :count]
+        along = torch.randn(40, count, 3, dtype=torch.float64, generator=rng)
+        expected = torch.einsum("tqa,tqaji->tqji", along, points.rotation_jacobian(posed, ids))
+        assert torch.allclose(rotation_slopes(points, posed, ids, along), expected, atol=1e-14)
+    assert rotation_slopes(points, posed, ids[:, :0], along[:, :0]).shape == (40, 0, 16, 3)
 
 
 def test_root_jacobian_is_the_first_bones_part(points):

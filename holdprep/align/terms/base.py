@@ -22,6 +22,7 @@ from holdprep.geometry.robust import SQUARE, Loss
 from holdprep.hand.lbs import NUM_JOINTS, HandPoints, Posed
 from holdprep.hand.model import Side
 from holdprep.hand.outline import OutlineTargets
+from holdprep.hand.slopes import rotation_slopes
 
 
 @dataclass(frozen=True)
@@ -105,24 +106,29 @@ class HandView:
 
     @cached_property
     def joint_jacobians(self) -> tuple[Tensor, Tensor]:
-        """Derivatives of the joints, as returned by `jacobians`."""
-        return self.jacobians(self.posed, torch.arange(NUM_JOINTS)[None], self.setup.points[self.side])
-
-    def jacobians(self, posed: Posed, ids: Tensor, of: HandPoints) -> tuple[Tensor, Tensor]:
-        """Derivatives of points `ids` (T, Q), or (1, Q) for all frames.
-
-        Returns those by the hand's unknowns of their frame (T, Q, 3, n), and by the shared unknowns (T, Q, 3, shared).
-        """
-        frames, points, bones = len(posed.points), ids.shape[1], self.layout.bones
-        own = torch.eye(3, dtype=torch.float64).expand(frames, points, 3, 3)
+        """Derivatives of the joints by the hand's unknowns of their frame (T, 21, 3, n), and by the shared unknowns (T, 21, 3, shared)."""
+        posed, of, ids, bones = self.posed, self.setup.points[self.side], torch.arange(NUM_JOINTS)[None], self.layout.bones
+        own = [torch.eye(3, dtype=torch.float64).expand(len(posed.points), NUM_JOINTS, 3, 3)]
         if bones == [0]:
-            own = torch.cat([own, of.root_jacobian(posed, ids)], dim=-1)
+            own.append(of.root_jacobian(posed, ids))
         elif bones:
-            own = torch.cat([own, of.rotation_jacobian(posed, ids)[..., bones, :].flatten(3)], dim=-1)
-        shared = torch.zeros(frames, points, 3, self.layout.shared, dtype=torch.float64)
+            own.append(of.rotation_jacobian(posed, ids)[..., bones, :].flatten(3))
+        shared = torch.zeros(len(posed.points), NUM_JOINTS, 3, self.layout.shared, dtype=torch.float64)
         if (betas := self.layout.betas(self.side)) is not None:
             shared[..., betas] = of.shape_jacobian(posed, ids)
-        return own, shared
+        return torch.cat(own, dim=-1), shared
+
+    def slopes(self, posed: Posed, of: HandPoints, ids: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives of points `ids` (T, Q) along directions (T, Q, 3), as those of `joint_jacobians`: (T, Q, 1, n) and (T, Q, 1, shared)."""
+        own, bones = [along], self.layout.bones
+        if bones == [0]:
+            own.append((along[:, :, None] @ of.root_jacobian(posed, ids))[:, :, 0])
+        elif bones:
+            own.append(rotation_slopes(of, posed, ids, along)[..., bones, :].flatten(2))
+        shared = torch.zeros(*ids.shape, 1, self.layout.shared, dtype=torch.float64)
+        if (betas := self.layout.betas(self.side)) is not None:
+            shared[..., betas] = along[:, :, None] @ of.shape_jacobian(posed, ids)
+        return torch.cat(own, dim=-1)[:, :, None], shared
 
     def moved(self, own: Tensor, shared: Tensor) -> "HandView":
         """The view after a step of this hand's unknowns (T, n), the object's pose last where it is free, and of the shared unknowns."""

@@ -61,7 +61,7 @@ def gap_jacobian(view: HandView, posed: Posed, of: HandPoints, at: Residuals) ->
     assert at.extra is not None
     slopes, ids = at.extra["slopes"], at.extra["points"]
     points = posed.points.gather(1, ids[..., None].expand(-1, -1, 3))
-    own, shared = (slopes[:, :, None] @ J for J in view.jacobians(posed, ids, of))
+    own, shared = view.slopes(posed, of, ids, slopes)
     shared[..., 0, SCALE] = res.signed_gap_by_log_scale(at.value[..., 0], slopes, points)
     scale, trajectory = view.scene.scale, view.scene.trajectory
     if view.layout.focal_free:

@@ -43,8 +43,8 @@ class Outline(HandTerm):
         edges = view.edges
         if edges is None or at.extra is None:
             return at.value.new_zeros(*at.value.shape, view.layout.hand_size), at.value.new_zeros(*at.value.shape, view.layout.shared)
-        along = edges.normal[..., None, :] @ projection_jacobian(at.extra["points"], view.K)
-        own, shared = (along @ J for J in view.jacobians(view.skin, edges.ids, view.setup.skin[view.side]))
+        along = (edges.normal[..., None, :] @ projection_jacobian(at.extra["points"], view.K))[:, :, 0]
+        own, shared = view.slopes(view.skin, view.setup.skin[view.side], edges.ids, along)
         if view.layout.focal_free:
             shared[..., 0, FOCAL] = at.value[..., 0] + (edges.normal * (edges.target_px - view.K[:2, 2])).sum(dim=-1)
         return own, shared
