@@ -199,7 +199,7 @@ def _score(configured: Configured, run_dir: Path, runlog: "RunLog") -> float:
     cfg, ending = configured.cfg, "failed"
     provenance.write(run_dir, trial.inputs(cfg))
     try:
-        loss = trial.run(cfg, configured.overrides, run_dir, reporter(run_dir))
+        loss = trial.run(cfg, configured.overrides, run_dir, reporter(run_dir, cfg.score_metric))
         runlog.stage(StageOutcome("score", runner.outcomes_so_far(run_dir)["score"]["metrics"] | {"loss": loss}))
         ending = "success"
     finally:

@@ -12,12 +12,13 @@ import yaml
 
 from holdprep.config.memory import expanded
 from holdprep.errors import ConfigError
-from holdprep.sweeps.comparison import compare, folds, loss, worst
+from holdprep.sweeps.comparison import compare, folds, loss, relative, worst
 from tests.running import composed, run
 from tests.synthetic import RIGID_GRASP, make_sequence, write_truth
 
 optuna = pytest.importorskip("optuna", minversion="4", reason="pip install 'holdprep[sweep]' brings Optuna")
 from holdprep.sweeps import search, search_page, study  # noqa: E402
+from holdprep.sweeps.optuna_sweeper import hardest_first  # noqa: E402
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 TRUE = ("segmenter=truth", "hand=truth", "object_pose=truth", "on_fail=warn")
@@ -49,6 +50,32 @@ def test_a_resumed_search_goes_on_like_one_that_was_not_interrupted(tmp_path: Pa
         twice = trials(settings(tmp_path / "twice", sampler, storage), 9)
     assert once == twice
     assert len({p["weights.contact"] for p in once}) == 16  # none is repeated
+
+
+@pytest.mark.parametrize(("growth", "steps"), [([9, 9, 9], 1), ([1, 9, 9], 2), ([1, 1, 9], 3), ([1, 1, 1], None)])
+def test_a_trial_ends_after_the_sequence_on_which_it_is_worse_than_half(tmp_path: Path, growth: list[float], steps: int | None):
+    """The loss is that of the worst sequence so far; the complete trials have 2, 4 and 6, and 3, 5 and 7."""
+    own = settings(tmp_path)
+    with study.quiet():
+        opened = study.open_study(own, {"seqs": ["a", "b", "c"]})
+        ended = []
+        for number in range(study.STARTUP + 1):
+            trial = opened.ask(dict(own.params))
+            losses = growth if number == study.STARTUP else [2 + number % 2, 4 + number % 2, 6 + number % 2]
+            for step in range(1, 4):
+                trial.report(max(losses[:step]), step)
+                if trial.should_prune():
+                    ended.append((number, step))
+                    break
+            opened.tell(trial, max(losses))
+    assert ended == ([] if steps is None else [(study.STARTUP, steps)])
+
+
+def test_sequences_that_decide_the_loss_come_first():
+    fixed = ["seqs=[a,'b 2',c]", "data_root=d"]
+    assert hardest_first(fixed, {"a": 2.0, "b 2": 9.0, "c": 5.0}, "mrrpe_mm") == ["data_root=d", "seqs=[b 2,c,a]"]
+    assert hardest_first(fixed, {"a": 2.0, "b 2": 9.0, "c": 5.0}, None) == fixed
+    assert hardest_first(fixed[1:], {"a": 90.0, "c": 50.0}, "fscore_5mm_pct") == ["data_root=d", "seqs=[c,a]"]
 
 
 def test_tpe_finds_the_minimum_that_random_sets_miss(tmp_path: Path):
@@ -150,12 +177,15 @@ def test_weights_are_better_only_where_they_are_on_sequences_left_out():
     names, rng = "abcdefgh", np.random.default_rng(3)
     given = scores_of(rng, 0, names)
     better = [scores_of(rng, 0.3, names), scores_of(rng, -0.4, names), scores_of(rng, 0.1, names)]
-    found = compare(given, better, None)
+    found = compare(given, better, "mrrpe_mm")
     assert (found.verdict, found.best) == ("yes", 1) and found.high < 0 and "better than the given weights: yes" in found.line()
-    assert compare(given, [scores_of(rng, 0.5, names)], None).verdict == "no"
+    assert compare(given, [scores_of(rng, 0.5, names)], "mrrpe_mm").verdict == "no"
+    predicted = compare(given, better, None)
+    assert (predicted.verdict, predicted.change, predicted.best) == ("undecided", found.change, 1)
+    assert "only ground truth can show it" in predicted.line() and "ground truth" not in found.line()
     by_chance = [{name: given[name] * (0.5 if name == lucky else 1.0 + 0.02 * rng.normal()) for name in names} for lucky in names]
-    assert compare(given, by_chance, None).verdict == "undecided"
-    assert compare({"a": 1.0, "b": 1.0}, [{"a": 0.1, "b": 0.1}], None).verdict == "undecided"  # two sequences tell nothing
+    assert compare(given, by_chance, "mrrpe_mm").verdict == "undecided"
+    assert compare({"a": 1.0, "b": 1.0}, [{"a": 0.1, "b": 0.1}], "mrrpe_mm").verdict == "undecided"  # two sequences tell nothing
     assert [len(part) for part in folds(list(names))] == [2, 2, 2, 1, 1]
 
 
@@ -165,9 +195,7 @@ def test_no_verdict_by_chance():
     for _ in range(300):
         names = [f"s{k}" for k in range(10)]
         made = [{n: float(np.exp(0.2 * rng.normal())) for n in names} for _ in range(12)]
-        verdicts.append(
-            compare({n: 1.0 + 0.0 * len(n) for n in names}, [{n: v / np.exp(0.02) for n, v in m.items()} for m in made], None).verdict
-        )
+        verdicts.append(compare(dict.fromkeys(names, 1.0), [{n: v / np.exp(0.02) for n, v in m.items()} for m in made], "mrrpe_mm").verdict)
     assert verdicts.count("yes") < 0.08 * len(verdicts)
 
 
@@ -178,6 +206,14 @@ def test_a_search_prefers_more_where_more_is_better():
     assert compare(bad, [bad, good, bad], "fscore_5mm_pct").best == 1
     assert loss(worst(good, None), None) < loss(worst(bad, None), None)
     assert loss(float("nan"), "mask_iou") == loss(float("nan"), None) > 1e5
+
+
+def test_predicted_losses_count_as_multiples_of_those_of_the_given_weights():
+    """A loss has no unit: a sequence with large ones decides no more than the others."""
+    given = {"a": 300.0, "b": 3.0}
+    half_of_a, half_of_b = (relative(scores, given, None) for scores in ({"a": 150.0, "b": 3.3}, {"a": 330.0, "b": 1.5}))
+    assert half_of_a == pytest.approx({"a": 0.5, "b": 1.1}) and worst(half_of_a, None) == pytest.approx(worst(half_of_b, None))
+    assert relative({"a": 150.0, "b": 3.3}, given, "mrrpe_mm") == {"a": 150.0, "b": 3.3}
 
 
 def test_the_page_shows_every_weight_and_the_verdict(tmp_path: Path):
@@ -262,8 +298,8 @@ def test_only_a_ground_truth_metric_changes_the_winner(
     assert contact[0] == opened.best_params["weights.contact"]
     assert contact[1] == (contact[0] if chosen else cfg.weights.contact)
     printed = capsys.readouterr().out
-    assert "better than the given weights: yes" in printed
-    assert ("alone does not show" in printed) is not chosen
+    assert f"better than the given weights: {'yes' if chosen else 'undecided'}" in printed
+    assert ("only ground truth can show it" in printed) is not chosen
 
 
 def launch(workplace: Path, *given: str) -> subprocess.CompletedProcess[str]:
@@ -279,8 +315,9 @@ def launch(workplace: Path, *given: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_searches_continues_and_keeps_the_given_weights_where_nothing_is_shown(workplace: Path):
     given = ("seqs=[a,b]", "score_metric=fscore_5mm_pct", "hydra.sweeper.pruner=none")
-    for count in (1, 3):
-        done = launch(workplace, *given, f"hydra.sweeper.n_trials={count}")
+    two = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
+    for count, launcher in ((1, ()), (3, two)):
+        done = launch(workplace, *given, *launcher, f"hydra.sweeper.n_trials={count}")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert f"{count} of {count} trials complete" in done.stdout
     assert "better than the given weights: undecided (3 sequences or more are needed" in done.stdout

@@ -316,6 +316,7 @@ def _alignment(
     return Alignment(mode, method, params, scale, stderr, R, t, problem.K, losses=losses)
 
 
+@one_thread()
 def _metrics(problem: Problem, surface: Surface | None, alignment: Alignment) -> tuple[dict[str, float], metrics.Curves]:
     curves: metrics.Curves = {}
     hands, corrected = _states(problem, alignment), _as_aligned(problem, alignment)

@@ -14,6 +14,7 @@ from holdprep.hand import lbs
 from holdprep.hand.joints import FINGERS
 from holdprep.hand.lbs import to_state
 from holdprep.hand.model import Side
+from holdprep.optimisation import one_thread
 
 BLOCK = 5  # consecutive frames in which the same finger is left out, so that its neighbours in time do not show it
 
@@ -58,6 +59,7 @@ def _without(hand: HandObservation, joints: np.ndarray) -> HandObservation:
     return replace(hand, weight=weight * torch.as_tensor(~joints), outlines=None)
 
 
+@one_thread()
 def figures(problem: Problem, left_out: LeftOut, by_mode: Mapping[Mode, Alignment]) -> dict[str, float]:
     """Figures of an alignment (modes h, o, ho) of the problem without `left_out`; `problem` is the whole one. Means over hands.
 

@@ -15,7 +15,7 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
@@ -35,6 +35,7 @@ from holdprep.sweeps.jobs import Failed, Job, one_line, returned
 
 log = logging.getLogger("holdprep")
 Results = list[float | Failed]
+Numbered = tuple[int, Sequence[str]]  # a job's number and overrides
 POLL_S, GRACE = 2.0, 5  # seconds between two looks at submitted jobs; looks after the end of a job without a result
 
 
@@ -52,26 +53,41 @@ class JobLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; a job that fails or is killed has the result NaN. Exits in one line where none can be run."""
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        state = Singleton.get_state()
-        jobs = [
-            Job(initial_job_idx + k, list(overrides), self.config, self.hydra_context, self.task_function, state)
-            for k, overrides in enumerate(job_overrides)
-        ]
-        for job in jobs:
-            log.info("#%d %s", job.number, " ".join(filter_overrides(job.overrides)))
+        jobs = [self.job(initial_job_idx + k, overrides) for k, overrides in enumerate(job_overrides)]
         try:
             results = self.run(jobs)
         except HoldprepError as error:
             sys.exit(f"error: {error}")
-        for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, Failed):
-                log.error("#%d failed: %s", job.number, result.error)
-        return [returned(job, result) for job, result in zip(jobs, results, strict=True)]
+        return [_logged(job, result) for job, result in zip(jobs, results, strict=True)]
+
+    def job(self, number: int, overrides: Sequence[str]) -> Job:
+        """A job of this launcher, in the folder of the batch."""
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        log.info("#%d %s", number, " ".join(filter_overrides(overrides)))
+        return Job(number, list(overrides), self.config, self.hydra_context, self.task_function, Singleton.get_state())
 
     @abstractmethod
     def run(self, jobs: Sequence[Job]) -> Results:
         """Results of the jobs, in their order. Raises HoldprepError where none can be run."""
+
+
+def as_they_end(launcher: Launcher, jobs: Iterator[Numbered], at_once: int) -> Iterator[tuple[int, JobReturn]]:
+    """Numbers and results of `jobs`, of which up to `at_once` run at a time; a job is asked for after the results before it were taken.
+
+    Processes of this machine take the next job when one ends; other launchers run rounds of `at_once`.
+    """
+    if isinstance(launcher, Processes):
+        for job, result in launcher.as_they_end((launcher.job(*one) for one in jobs), at_once):
+            yield job.number, _logged(job, result)
+    while part := list(islice(jobs, at_once)):
+        found = launcher.launch([overrides for _, overrides in part], initial_job_idx=part[0][0])
+        yield from zip((number for number, _ in part), found, strict=True)
+
+
+def _logged(job: Job, result: float | Failed) -> JobReturn:
+    if isinstance(result, Failed):
+        log.error("#%d failed: %s", job.number, result.error)
+    return returned(job, result)
 
 
 class Processes(JobLauncher):
@@ -95,9 +111,25 @@ class Processes(JobLauncher):
 
     def run(self, jobs: Sequence[Job]) -> Results:
         """Up to `n_jobs` at a time; -1 is one per core."""
-        workers = int(self.options.get("n_jobs") or -1)
-        with ThreadPoolExecutor(workers if workers > 0 else os.cpu_count()) as pool:
+        with ThreadPoolExecutor(self._workers) as pool:
             return list(pool.map(self._run_one, (_packed(job) for job in jobs)))
+
+    def as_they_end(self, jobs: Iterator[Job], at_once: int) -> Iterator[tuple[Job, float | Failed]]:
+        """Jobs with their results. Up to `at_once`, at most `n_jobs`, run at a time; the next one is asked for when one has ended."""
+        workers, running = min(at_once, self._workers), dict[Future[float | Failed], Job]()
+        with ThreadPoolExecutor(workers) as pool:
+            while True:
+                for job in islice(jobs, workers - len(running)):
+                    running[pool.submit(self._run_one, _packed(job))] = job
+                if not running:
+                    return
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(ended), ended.result()
+
+    @property
+    def _workers(self) -> int:
+        workers = int(self.options.get("n_jobs") or -1)
+        return workers if workers > 0 else os.cpu_count() or 1
 
     def _run_one(self, job: bytes) -> float | Failed:
         try:

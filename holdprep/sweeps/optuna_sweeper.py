@@ -3,7 +3,7 @@
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from holdprep.config import validation
+from holdprep.config.literal import literal
 from holdprep.config.schema import Config
 from holdprep.errors import ConfigError, HoldprepError
 from holdprep.sweeps import search, study
-from holdprep.sweeps.launchers import Processes
+from holdprep.sweeps.comparison import loss
+from holdprep.sweeps.launchers import Numbered, Processes, as_they_end
 
 log = logging.getLogger("holdprep")
 
@@ -66,8 +68,9 @@ class Optuna(Sweeper):
             lost = study.give_up_lost(opened)
             if lost:
                 log.info("%-12s %d trials whose process has ended are run again", "search", lost)
-            while (number := len(counted(opened))) < self.n_trials:
-                self._round(opened, settings, fixed, min(self.n_jobs, self.n_trials - number))
+            ordered, trials = hardest_first(fixed, opened.user_attrs[study.BASELINE], cfg.score_metric), dict[int, Any]()
+            for number, result in as_they_end(self.runner, self._asked(opened, settings, ordered, trials), self.n_jobs):
+                _tell(opened, trials.pop(number), float(result.return_value))
         search.conclude(opened, cfg, folder)
 
     def _baseline(self, opened: Any, fixed: list[str], folder: Path) -> None:
@@ -79,26 +82,39 @@ class Optuna(Sweeper):
             raise ConfigError(f"the given weights have no score: see {folder / search.GIVEN / 'run.log'}")
         opened.set_user_attr(study.BASELINE, scores)
 
-    def _round(self, opened: Any, settings: study.Settings, fixed: list[str], count: int) -> None:
-        """Ask for some trials, run them and tell their results."""
-        from optuna.trial import TrialState
-
-        trials = []
-        for _ in range(count):
+    def _asked(self, opened: Any, settings: study.Settings, fixed: list[str], trials: dict[int, Any]) -> Iterator[Numbered]:
+        """Jobs of new trials, which are put in `trials` by number, until the study has enough."""
+        while len(counted(opened)) < self.n_trials:
             trial = opened.ask(dict(settings.params))
             study.mark_runner(trial)
-            trials.append(trial)
-        jobs = [[*fixed, *search.as_overrides(t.params), f"hydra.sweep.subdir={t.number}"] for t in trials]
-        results = self.runner.launch(jobs, initial_job_idx=trials[0].number)
-        for trial, result in zip(trials, results, strict=True):
-            value = float(result.return_value)
-            if opened.trials[trial.number].user_attrs.get(study.PRUNED):
-                opened.tell(trial, state=TrialState.PRUNED)
-            elif math.isfinite(value):
-                opened.tell(trial, value)
-            else:
-                trial.set_user_attr(study.FAILED, True)
-                opened.tell(trial, state=TrialState.FAIL)
+            trials[trial.number] = trial
+            yield trial.number, [*fixed, *search.as_overrides(trial.params), f"hydra.sweep.subdir={trial.number}"]
+
+
+def _tell(opened: Any, trial: Any, value: float) -> None:
+    """Tell the study the result of a trial: the loss that it has reported last. `value` is that of its job, NaN where it failed."""
+    from optuna.trial import TrialState
+
+    found = opened.get_trials(deepcopy=False)[trial.number]
+    if found.user_attrs.get(study.PRUNED):
+        opened.tell(trial, state=TrialState.PRUNED)
+    elif math.isfinite(value):
+        opened.tell(trial, found.intermediate_values[found.last_step])
+    else:
+        trial.set_user_attr(study.FAILED, True)
+        opened.tell(trial, state=TrialState.FAIL)
+
+
+def hardest_first(fixed: Sequence[str], given: Mapping[str, float], metric: str | None) -> list[str]:
+    """The overrides with the sequences in the order of the given weights' scores by a ground-truth metric, the worst first.
+
+    A trial's loss is that of its worst sequence, so that a trial to be pruned shows it after its first one. Predicted losses are not
+    compared between sequences.
+    """
+    if metric is None:
+        return list(fixed)
+    names = sorted(given, key=lambda name: loss(given[name], metric), reverse=True)
+    return [*(o for o in fixed if not o.startswith("seqs=")), f"seqs=[{','.join(literal(name) for name in names)}]"]
 
 
 def counted(opened: Any) -> Sequence[Any]:

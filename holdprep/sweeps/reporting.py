@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 
 from holdprep.sweeps import study
+from holdprep.sweeps.comparison import loss, relative, worst
 
 if TYPE_CHECKING:
     import optuna
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
     from holdprep.sweeps.trial import Report
 
 
-def reporter(run_dir: Path) -> "Report | None":
-    """The report of the trial whose job runs in `run_dir`, which is named by its number; None for other jobs."""
+def reporter(run_dir: Path, metric: str | None) -> "Report | None":
+    """The report of the trial whose job runs in `run_dir`, which is named by its number; None for other jobs. `metric` is `score_metric`."""
     if not HydraConfig.initialized() or not run_dir.name.isdigit():
         return None
     sweeper = HydraConfig.get().sweeper
     if not str(sweeper.get("_target_")).endswith(".Optuna"):
         return None
     opened = _opened(str(sweeper.storage), str(sweeper.study_name), str(sweeper.pruner))
-    number = int(run_dir.name)
+    number, given = int(run_dir.name), opened.user_attrs[study.BASELINE]
 
-    def report(scores: Mapping[str, float], loss: float) -> bool:
+    def report(scores: Mapping[str, float]) -> bool:
         with study.quiet():
             trial = _trial(opened, number)
             trial.set_user_attr(study.SCORES, dict(scores))
-            trial.report(loss, step=len(scores))
+            trial.report(loss(worst(relative(scores, given, metric), metric), metric), step=len(scores))
             is_pruned = trial.should_prune()
             if is_pruned:
                 trial.set_user_attr(study.PRUNED, True)
@@ -42,7 +43,7 @@ def _trial(opened: "optuna.Study", number: int) -> "optuna.Trial":
     import optuna
 
     # the study's random sampler has no state, so that this makes no second sample
-    return optuna.Trial(opened, opened.trials[number]._trial_id)
+    return optuna.Trial(opened, opened.get_trials(deepcopy=False)[number]._trial_id)
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ from holdprep.errors import HoldprepError
 from holdprep.io import safeio
 from holdprep.quality.evaluation import direction
 from holdprep.sweeps import search_page, study
-from holdprep.sweeps.comparison import Comparison, compare, worst
+from holdprep.sweeps.comparison import Comparison, compare, relative, worst
 
 if TYPE_CHECKING:
     import optuna
@@ -42,8 +42,7 @@ def scores_in(folder: Path) -> dict[str, float] | None:
 def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     """Write winner.yaml, best.yaml and search.html, and print the comparison.
 
-    The winner is the best trial only where a ground-truth metric shows it to be better than the given weights, else it is these: the predicted
-    loss chose weights that were worse by the truth (see conf/README.md).
+    The winner is the best trial only where it is shown to be better than the given weights, else it is these (see `Comparison`).
     Raises HoldprepError where no trial has a score.
     """
     from optuna.trial import TrialState
@@ -53,16 +52,17 @@ def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
         raise HoldprepError(f"none of {len(opened.trials)} trials has a score: see run.log in the folders of {folder}")
     metric = cfg.score_metric
     given = {name: float(v) for name, v in opened.user_attrs[study.BASELINE].items()}
-    scores = [{name: float(v) for name, v in t.user_attrs[study.SCORES].items()} for t in done]
+    scores = [relative(t.user_attrs[study.SCORES], given, metric) for t in done]
+    given = relative(given, given, metric)
     found = compare(given, scores, metric)
     best = done[found.best]
     chosen = {key.removeprefix(GROUP): value for key, value in best.params.items() if key.startswith(GROUP)}
-    is_better = found.verdict == "yes" and metric is not None
+    is_better = found.verdict == "yes"
     for name, values in (("best.yaml", chosen), ("winner.yaml", chosen if is_better else {})):
         weights = cfg.weights.model_copy(update=values).model_dump()
         safeio.write_bytes_atomic(folder / name, yaml.safe_dump(weights, sort_keys=False).encode())
     importances = importances_of(opened)
-    unit = "predicted loss" if metric is None else f"{metric}, {direction(metric)} is better"
+    unit = "predicted loss, 1: given weights" if metric is None else f"{metric}, {direction(metric)} is better"
     _show(given, scores[found.best], found, unit, metric)
     if importances:
         print("importance: " + ", ".join(f"{key.removeprefix(GROUP)} {share:.2f}" for key, share in importances.items()))
@@ -71,8 +71,6 @@ def conclude(opened: "optuna.Study", cfg: Config, folder: Path) -> None:
     if is_better:
         print(f"the winner: weights={folder / 'winner.yaml'}")
     else:
-        if found.verdict == "yes":
-            print("the predicted loss alone does not show that weights are better: compare them with ground truth (score_metric=mrrpe_mm)")
         print(f"the given weights are kept in {folder / 'winner.yaml'}; those of the best trial: weights={folder / 'best.yaml'}")
 
 

@@ -155,9 +155,11 @@ def sampler_of(settings: Settings) -> "optuna.samplers.BaseSampler":
 
 def pruner_of(name: str) -> "optuna.pruners.BasePruner":
     """The pruner, which ends a trial whose loss on its first sequences is above the median of the others."""
-    from optuna import pruners
+    from optuna.pruners import NopPruner
 
-    return pruners.NopPruner() if name == "none" else pruners.MedianPruner(n_startup_trials=STARTUP)
+    from holdprep.sweeps.pruner import Median
+
+    return NopPruner() if name == "none" else Median(STARTUP)
 
 
 def mark_runner(trial: "optuna.Trial") -> None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Sequence_
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from holdprep.sweeps.figures import figures, in_all_modes, leave_out
 from holdprep.sweeps.score import predicted_loss
 
 log = logging.getLogger("holdprep")
-Report = Callable[[Mapping[str, float], float], bool]  # scores so far and their loss -> whether to end the trial
+Report = Callable[[Mapping[str, float]], bool]  # scores so far -> whether to end the trial
 WEIGHTS = "weights."
 
 
@@ -66,7 +67,7 @@ def score(cfg: Config, overrides: Sequence_[str], report: Report | None = None) 
     scores: dict[str, float] = {}
     for name in cfg.seqs:
         scores[name] = _score(_settings(cfg, name, overrides), name, cfg.score_metric)
-        if report is not None and report(scores, loss(worst(scores, cfg.score_metric), cfg.score_metric)) and len(scores) < len(cfg.seqs):
+        if report is not None and report(scores) and len(scores) < len(cfg.seqs):
             return scores, False
     return scores, True
 
@@ -128,9 +129,13 @@ def estimate_of(seq: Sequence, problem: Problem, found: Alignment) -> Estimate:
 
 
 def _against_truth(seq: Sequence, problem: Problem, found: Alignment, metric: str) -> float:
-    metrics = evaluate(estimate_of(seq, problem, found), load_truth(seq.path("truth"))).metrics
-    values = [abs(v) for key, v in metrics.items() if key.rpartition(".")[2] == metric]
-    if not values:
+    estimate, truth = estimate_of(seq, problem, found), load_truth(seq.path("truth"))
+    for known in (replace(truth, object_faces=None), truth):  # most metrics do not need the true surface, which takes most of the time
+        metrics = evaluate(estimate, known).metrics
+        values = [abs(v) for key, v in metrics.items() if key.rpartition(".")[2] == metric]
+        if values:
+            break
+    else:
         raise ConfigError(f"score_metric={metric}: {seq.name} has none; it has {', '.join(sorted(metrics))}")
     if direction(metric) is None:
         raise ConfigError(f"score_metric={metric}: it is a count or a property without a better direction: choose another")

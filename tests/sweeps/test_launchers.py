@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,34 @@ def test_a_kept_process_that_is_killed_fails_its_job_and_is_replaced() -> None:
         after = run(launcher, pid)[0]
     assert after != before
     assert not is_alive(after)
+
+
+def one() -> float:
+    return 1.0
+
+
+def slow() -> float:
+    time.sleep(3)
+    return 2.0
+
+
+def test_the_next_job_starts_when_one_has_ended_and_after_its_result_was_taken() -> None:
+    """Of two processes one has a slow job; the other runs all of the quick ones in this time, and is replaced when it is killed."""
+    launcher, asked, taken, known = Processes(n_jobs=4), list[str](), list[Any](), list[int]()
+
+    def jobs() -> Iterator[Any]:
+        for job in (slow, one, killed, one, one):
+            asked.append(job.__name__)
+            known.append(len(taken))
+            yield job
+
+    with launcher.kept():
+        warm = list(launcher.as_they_end(iter([one, one]), 2))  # a process takes seconds to start
+        for job, result in launcher.as_they_end(jobs(), 2):  # type: ignore[arg-type]
+            taken.append((job.__name__, result))  # type: ignore[attr-defined]
+    assert len(warm) == 2
+    assert asked == ["slow", "one", "killed", "one", "one"]
+    assert known[:2] == [0, 0] and known == [0, 0, 1, 2, 3]
+    names = [name for name, _ in taken]
+    assert names[:3] == ["one", "killed", "one"] and sorted(names[3:]) == ["one", "slow"]
+    assert isinstance(taken[1][1], Failed) and dict(taken)["slow"] == 2.0
