@@ -13,9 +13,11 @@ def test_the_exponents_are_those_of_the_data():
 
 
 def test_the_loss_orders_weights_like_the_truth_on_sequences_left_out():
-    """Median of Spearman's correlation over sets of trials; the order is reversed in less than a third of them."""
-    found = np.array([correlation for correlation, _ in weight_score.held_out(weight_score.load()).values()])
-    assert np.median(found) > 0.55 and (found < 0).mean() < 0.3
+    """Medians of Spearman's correlation over sets of trials: with keypoints whose noise has no bias; less with the default tracker's bias."""
+    found = weight_score.held_out(weight_score.load())
+    medians = weight_score.medians(found)
+    assert medians["noisy"] > 0.8 and medians["all"] > 0.55
+    assert np.mean([correlation < 0 for correlation, _ in found.values()]) < 0.3
 
 
 def test_the_loss_grows_with_each_figure_and_skips_missing_ones():

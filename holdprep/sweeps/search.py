@@ -87,7 +87,7 @@ def importances_of(opened: "optuna.Study") -> dict[str, float]:
 
 def _show(given: Mapping[str, float], best: Mapping[str, float], found: Comparison, unit: str, metric: str | None) -> None:
     table = Table()
-    for column in ("sequence", f"given weights ({unit})", "winner", "chosen on the others"):
+    for column in ("sequence", f"given weights ({unit})", "best trial", "chosen on the others"):
         table.add_column(column)
     for name in given:
         other = found.held_out.get(name, math.nan)

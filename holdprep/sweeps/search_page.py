@@ -1,4 +1,4 @@
-"""search.html of a search over weights: its course, the winner, the importance of every weight, each weight against the loss.
+"""search.html of a search over weights: its course, the best trial, the importance of every weight, each weight against the loss.
 
 No script, no network.
 """
@@ -44,10 +44,11 @@ def html(opened: "optuna.Study", found: Comparison, importances: Mapping[str, fl
             style=Markup(source("theme.css") + (HERE / "index.css").read_text() + (HERE / "search.css").read_text()),
             complete=len(done),
             total=len(opened.trials),
+            pruned=sum(t.state == TrialState.PRUNED for t in opened.get_trials(deepcopy=False)),
             unit=unit,
             verdict=found.line(),
             course=scatter("loss by trial; line: best so far", numbers, values, line=np.minimum.accumulate(values).tolist()),
-            winner=best.number,
+            best=best.number,
             chosen=[(name, f"{value:.6g}") for name, value in best.params.items() if isinstance(value, int | float)],
             importances=list(importances.items()),
             plots=plots,

@@ -68,11 +68,18 @@ def held_out(trials: Sequence[Trials]) -> dict[str, tuple[float, float]]:
     return found
 
 
+def medians(found: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """The median correlation of `held_out` by input (default tracker, noisy keypoints), and of all."""
+    inputs = sorted({name.rsplit("_", 1)[1] for name in found})
+    return {kind or "all": float(np.median([r for name, (r, _) in found.items() if name.endswith(kind)])) for kind in (*inputs, "")}
+
+
 if __name__ == "__main__":
     for truth in (TRUTH, "true.mpjpe_mm", "true.size_error_pct"):
-        every = load(truth)
-        result = held_out(every)
-        print(truth, f"median Spearman {np.median([r for r, _ in result.values()]):.2f} over {len(result)} sets of trials")
+        result = held_out(load(truth))
+        print(
+            truth, "median Spearman", ", ".join(f"{kind} {median:.2f}" for kind, median in medians(result).items()), f"({len(result)} sets)"
+        )
         for name, (correlation, ratio) in result.items():
             print(f"  {name:40} {correlation:+.2f}  error of the choice / of the defaults {ratio:.2f}")
     for key, exponent in zip(TERMS, fit(load()), strict=True):

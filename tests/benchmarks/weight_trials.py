@@ -1,7 +1,7 @@
 """Alignments of rendered sequences under many weights, with figures that need no ground truth and the true errors.
 
 As a command, `python -m tests.benchmarks.weight_trials --root DIR --minutes 40 --jobs 2`; it writes one .npz per sequence and input, and
-`python -m tests.benchmarks.weight_trials --root DIR --collect` joins them in tests/data/weight_trials.npz, from which
+`python -m tests.benchmarks.weight_trials --root DIR --collect` adds them to tests/data/weight_trials.npz, from which
 `weight_score` computes the numbers of holdprep/sweeps/score.py. Hands are those of `other_hands`, which the hand model cannot represent; object poses are
 measured by structure from motion; hands by the default tracker with the hand's true length, or keypoints with noise that is correlated in time.
 """
@@ -103,7 +103,7 @@ def measure(root: Path, minutes: float, jobs: int) -> None:
     """Prepare and align sequences in `jobs` processes until the time is over; what has a file is kept."""
     until = time.time() + 60 * minutes
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for lines in pool.map(measure_sample, order(calibration.samples(rounds=3)), repeat(root), repeat(until)):
+        for lines in pool.map(measure_sample, order(calibration.samples()), repeat(root), repeat(until)):
             print(*lines, sep="\n", flush=True)
 
 
@@ -136,20 +136,25 @@ def measure_sample(sample: calibration.Sample, root: Path, until: float) -> list
 
 def order(samples: list[calibration.Sample]) -> list[calibration.Sample]:
     """Objects and grasps in turn, so that any number of them holds all."""
-    return [samples[(5 * k) % len(samples)] for k in range(len(samples))]
+    stride = next(n for n in (5, 7, 11, 13) if len(samples) % n)
+    return [samples[(stride * k) % len(samples)] for k in range(len(samples))]
 
 
 def collect(root: Path) -> None:
-    """Join the files of `measure` in tests/data/weight_trials.npz."""
-    files = sorted(root.glob("*_default.npz")) + sorted(root.glob("*_noisy.npz"))
-    parts = {file.stem: np.load(file) for file in files}
-    names = sorted({str(n) for part in parts.values() for n in part["names"]})
+    """Add the files of `measure` to tests/data/weight_trials.npz, in the place of sets of the same name."""
+    with np.load(DATA) as file:
+        names = [str(n) for n in file["names"]]
+        parts = {str(name): (names, values) for name, values in zip(file["sequences"], file["values"], strict=True)}
+    for file_of_set in [*root.glob("*_default.npz"), *root.glob("*_noisy.npz")]:
+        with np.load(file_of_set) as file:
+            parts[file_of_set.stem] = ([str(n) for n in file["names"]], file["values"])
+    every = sorted({name for own, _ in parts.values() for name in own})
     tables = []
-    for part in parts.values():
-        table, own = np.full((len(part["values"]), len(names)), np.nan, np.float32), [str(n) for n in part["names"]]
-        table[:, [names.index(n) for n in own]] = part["values"]
+    for own, values in parts.values():
+        table = np.full((len(values), len(every)), np.nan, np.float32)
+        table[:, [every.index(n) for n in own]] = values
         tables.append(table)
-    np.savez_compressed(DATA, sequences=list(parts), names=names, values=np.stack(tables))
+    np.savez_compressed(DATA, sequences=list(parts), names=every, values=np.stack(tables))
 
 
 if __name__ == "__main__":
