@@ -79,6 +79,7 @@ def as_they_end(launcher: Launcher, jobs: Iterator[Numbered], at_once: int) -> I
     if isinstance(launcher, Processes):
         for job, result in launcher.as_they_end((launcher.job(*one) for one in jobs), at_once):
             yield job.number, _logged(job, result)
+        return
     while part := list(islice(jobs, at_once)):
         found = launcher.launch([overrides for _, overrides in part], initial_job_idx=part[0][0])
         yield from zip((number for number, _ in part), found, strict=True)
