@@ -18,6 +18,7 @@ from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.io.bounded import read_json
 from holdprep.sequence import ARTEFACTS, RECORDS, Sequence
+from holdprep.sequence.layout import ABSENT
 
 log = logging.getLogger("holdprep")
 HASHES, DONE = "hashes.json", "done.json"  # beside the records
@@ -101,7 +102,8 @@ def discard(seq: Sequence, stage: str, kind: Kind) -> None:
 
 def of_sequence(seq: Sequence) -> list[dict[str, Any]]:
     """The records of the sequence's own runs (not of jobs), in order of time."""
-    names = [file.name.removesuffix(".json") for file in (seq.root / RECORDS).glob("*.json") if file.name not in (HASHES, DONE)]
+    others = (HASHES, DONE, ABSENT)
+    names = [file.name.removesuffix(".json") for file in (seq.root / RECORDS).glob("*.json") if file.name not in others]
     names = [name for name in names if not name.endswith((".measured", ".failed", ".exchange"))]
     bare = Sequence(seq.data_root, seq.name)
     found = [record for name in sorted(names) if "finished" in (record := read(bare, name) or {}) and "given" in record]

@@ -6,6 +6,7 @@ ENTITIES = ("right", "left", "object")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MODES = ("h", "o", "ho")
 RECORDS = Path("processed", ".holdprep")  # what stages recorded, and their scratch
+ABSENT = "absent.json"  # beside the records of an overlay: artefacts that are not read through it
 
 # artefact -> path in the sequence folder
 ARTEFACTS: dict[str, str] = {

@@ -8,7 +8,7 @@ from typing import Self
 from holdprep.errors import HoldprepError
 from holdprep.io.atomic import write_bytes_atomic
 from holdprep.io.bounded import read_json
-from holdprep.sequence.layout import ARTEFACTS, RECORDS
+from holdprep.sequence.layout import ABSENT, ARTEFACTS, RECORDS
 
 
 class SequencePaths:
@@ -57,13 +57,13 @@ class SequencePaths:
 
     def absent(self) -> frozenset[str]:
         """Artefacts of the sequence folder that this overlay's stages no longer make: they are not read through the overlay."""
-        path = self.home / RECORDS / "absent.json"
+        path = self.home / RECORDS / ABSENT
         names = read_json(path) if self.overlay is not None and path.exists() else []
         return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
     def write_absent(self, artefacts: frozenset[str]) -> None:
         """Say which artefacts of the sequence folder are not read through the overlay."""
-        path = self.home / RECORDS / "absent.json"
+        path = self.home / RECORDS / ABSENT
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(path, json.dumps(sorted(artefacts)).encode())
 

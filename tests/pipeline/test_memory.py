@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from holdprep.pipeline import records
 from holdprep.pipeline.plan import verdict
+from holdprep.sequence import RECORDS, Sequence
+from holdprep.sequence.layout import ABSENT
 from tests.pipeline.world import World
 
 
@@ -114,3 +117,12 @@ def test_a_verdict_for_every_state(world: World):
     with pytest.raises(RuntimeError):
         world.run("hands.length_mm=185")
     assert said() == "failed: RuntimeError: no weights"
+
+
+def test_a_runs_own_folder_is_read_as_a_sequence_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The folder of a rendered sequence's run also says which artefacts it hides."""
+    seq = Sequence(tmp_path, "a")
+    seq.write_absent(frozenset({"fit_meshes", "raw_images"}))
+    assert (seq.root / RECORDS / ABSENT).is_file()
+    assert records.of_sequence(seq) == []
+    assert not caplog.messages
