@@ -228,7 +228,7 @@ class HandPoints:
 
     def shape_jacobian(self, posed: Posed, ids: Tensor) -> Tensor:
         """Derivative (T, Q, 3, 10) of points `ids` by betas."""
-        return self.shape_rows(posed, self.choose(ids)).permute(0, 3, 2, 1)
+        return self.shape_rows(posed, self.choose(ids, blend=False)).permute(0, 3, 2, 1)
 
     def shaped_by(self, betas: Tensor) -> "HandPoints":
         """The same points with the shape `betas` (10,) as rest shape."""
